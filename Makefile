@@ -1,0 +1,43 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN = .venv/bin
+ARGS ?=
+
+.PHONY: help venv lock run test test-slow check bench clean
+
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: .venv/.ready  ## make the virtual environment from requirements.lock
+
+.venv/.ready: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+lock:  ## resolve pyproject.toml anew into requirements.lock
+	rm -rf .venv && $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 setuptools
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip freeze --exclude-editable | sed -E 's/^torch==2.13.0.*/torch==2.13.0/' > requirements.lock
+	touch .venv/.ready
+
+run: venv  ## run the default federation; make run ARGS="seed=1 strategy/scorer=uniform"
+	$(BIN)/python run.py $(ARGS)
+
+test: venv check  ## checks and the test suite, about ten minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: venv  ## the tests that take longer than a minute each
+	$(BIN)/python -m pytest -m slow
+
+check: venv  ## ruff, mypy and docstrings against signatures
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pydoclint --quiet clients strategies sim conf run.py
+
+bench: venv  ## seconds per round beside the plain loop and Flower's engine
+	$(BIN)/python -m benchmarks.rounds
+
+clean:  ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

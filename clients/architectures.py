@@ -1,0 +1,76 @@
+"""From a model function and a seed to a network, and between networks and plain arrays."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from clients.seeding import seeded_torch
+
+ModelFunction = Callable[..., nn.Module]
+"""Makes a network; called with `image_shape` and `num_classes` where it accepts them."""
+
+Parameters = dict[str, npt.NDArray[Any]]
+"""A model's parameters and buffers by their names in its state dict."""
+
+
+def build(
+    model: ModelFunction,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    rng: np.random.Generator,
+) -> nn.Module:
+    """Build a network whose initial parameters depend on `rng` only.
+
+    Args:
+        model: A function of `clients.models`, or any callable that returns a module, such as a
+            `torch.nn.Module` class: it is given `image_shape` and `num_classes` if it takes them.
+        image_shape: (channels, height, width).
+        num_classes: Number of classes C >= 2.
+        rng: Source of the initial parameters.
+
+    Returns:
+        The network, in train mode, float32, on the CPU.
+    """
+    offered: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
+    accepted = inspect.signature(model).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    with seeded_torch(rng):
+        return model(**{k: v for k, v in offered.items() if takes_any or k in accepted})
+
+
+def parameters_of(model: nn.Module) -> Parameters:
+    """Copy a model's parameters and buffers into numpy arrays."""
+    return {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
+
+
+def load_parameters(model: nn.Module, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Copy arrays into a model of the same architecture.
+
+    Args:
+        model: Receives the values.
+        parameters: As `parameters_of` gives them.
+
+    Raises:
+        ValueError: Names or shapes are those of another architecture.
+    """
+    if difference := unlike(model, parameters):
+        raise ValueError(f"parameters do not fit {type(model).__name__}: {difference}")
+    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in parameters.items()})
+
+
+def unlike(model: nn.Module, parameters: Mapping[str, npt.NDArray[Any]]) -> str | None:
+    """Say how `parameters` differ from the model's in names or shapes; None if they fit."""
+    mine = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    theirs = {k: tuple(v.shape) for k, v in parameters.items()}
+    for name in [*mine, *theirs]:
+        if mine.get(name) != theirs.get(name):
+            return (
+                f"'{name}' is {mine.get(name, 'absent')} in the model and "
+                f"{theirs.get(name, 'absent')} in the parameters"
+            )
+    return None

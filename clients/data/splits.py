@@ -1,0 +1,147 @@
+"""Cutting data: test from train, and the clients' private set from the shared proxy set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from clients.data.dataset import Dataset, Images, channel_moments, subset
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three sets of a federation; no example is in two of them.
+
+    Attributes:
+        private: what is partitioned among the clients.
+        proxy: shared inputs for knowledge transfer; their labels are not to be used.
+        test: held out, seen by no client.
+    """
+
+    private: Dataset
+    proxy: Dataset
+    test: Dataset
+
+
+def split(
+    train: Dataset,
+    test: Dataset,
+    *,
+    proxy_share: float,
+    proxy_source: Dataset | None,
+    limit: int | None,
+    proxy_limit: int | None,
+    rng: np.random.Generator,
+) -> Splits:
+    """Take the proxy set out of the train set, or from another data set.
+
+    Disjoint by construction: one permutation of the train set is cut in two. `proxy_limit` only
+    shortens the proxy set; what it leaves over is not handed to the clients, so that a sweep over
+    it leaves their data alone.
+
+    Args:
+        train: training examples, N of them.
+        test: passed through.
+        proxy_share: share of the (limited) train set that becomes the proxy set, in [0, 1); 0 for
+            strategies that use none. Unused if `proxy_source` is given.
+        proxy_source: another data set of the same image shape, whose labels are irrelevant; it gets
+            the mean and deviation that the private set is normalised with, and keeps its scale,
+            which belongs to its dtype.
+        limit: use only so many training examples in total, in 1..N; None: all.
+        proxy_limit: use at most so many proxy examples, at least 1; None: all.
+        rng: draws the permutation.
+
+    Returns:
+        Private, proxy and test set. Private and proxy examples are in random order.
+
+    Raises:
+        ValueError: a number is out of range, the image shapes differ, or a set would be empty.
+    """
+    _check_split(train, proxy_share, proxy_source, limit, proxy_limit)
+    order = rng.permutation(len(train))[:limit]
+    if proxy_source is not None:
+        chosen = rng.permutation(len(proxy_source))[:proxy_limit]
+        proxy = replace(subset(proxy_source, chosen), mean=train.mean, std=train.std)
+        return Splits(subset(train, order), proxy, test)
+    num_proxy = round(proxy_share * len(order))
+    if num_proxy == len(order) or (num_proxy == 0 and proxy_share > 0):
+        raise ValueError(
+            f"proxy_share={proxy_share} of {len(order)} examples leaves {num_proxy} for the proxy "
+            f"set and {len(order) - num_proxy} for the private set, expected at least 1 each"
+        )
+    proxy = subset(train, order[:num_proxy][:proxy_limit])
+    return Splits(subset(train, order[num_proxy:]), proxy, test)
+
+
+def _check_split(
+    train: Dataset,
+    proxy_share: float,
+    proxy_source: Dataset | None,
+    limit: int | None,
+    proxy_limit: int | None,
+) -> None:
+    if not 0 <= proxy_share < 1:
+        raise ValueError(f"proxy_share={proxy_share}, expected a number in [0, 1)")
+    if not len(train):
+        raise ValueError(f"{train.name}: no training examples, expected at least 1")
+    if limit is not None and not 1 <= limit <= len(train):
+        raise ValueError(
+            f"limit={limit}, expected 1..{len(train)}, the training examples of {train.name}"
+        )
+    if proxy_limit is not None and proxy_limit < 1:
+        raise ValueError(f"proxy_limit={proxy_limit}, expected at least 1")
+    if proxy_source is None:
+        return
+    if proxy_source.image_shape != train.image_shape:
+        raise ValueError(
+            f"proxy_source={proxy_source.name} has images of shape {proxy_source.image_shape}, "
+            f"expected {train.image_shape}, the shape of {train.name}"
+        )
+    if not len(proxy_source):
+        raise ValueError(f"proxy_source={proxy_source.name} is empty, expected at least 1 example")
+
+
+def hold_out(
+    name: str,
+    images: Images,
+    labels: npt.NDArray[np.int64],
+    num_classes: int,
+    scale: float,
+    test_share: float,
+    rng: np.random.Generator,
+) -> tuple[Dataset, Dataset]:
+    """Cut a data set that comes in one piece into train and test, at random.
+
+    Args:
+        name: of both sets.
+        images: [N, C, H, W], N at least 2.
+        labels: [N], in 0..num_classes - 1.
+        num_classes: number of classes.
+        scale: pixels are multiplied by it first.
+        test_share: share of the examples held out, in (0, 1).
+        rng: draws the permutation that is cut.
+
+    Returns:
+        Train and test set, both normalised by the mean and deviation of the train set.
+
+    Raises:
+        ValueError: `test_share` is out of range, a set would be empty, or lengths differ.
+    """
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{name}: expected one label for each image, found {len(labels)} labels for "
+            f"{len(images)} images"
+        )
+    num_test = round(test_share * len(labels)) if 0 < test_share < 1 else 0
+    if not 1 <= num_test < len(labels):
+        raise ValueError(
+            f"{name}: test_share={test_share}, expected a number in (0, 1) that leaves at least 1 "
+            f"of the {len(labels)} examples for each set"
+        )
+    order = rng.permutation(len(labels))
+    test_ids, train_ids = order[:num_test], order[num_test:]
+    mean, std = channel_moments(images[train_ids], scale)
+    train = Dataset(name, images[train_ids], labels[train_ids], num_classes, scale, mean, std)
+    return train, Dataset(name, images[test_ids], labels[test_ids], num_classes, scale, mean, std)

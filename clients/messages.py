@@ -1,0 +1,272 @@
+"""What crosses between server and clients, as typed records over Flower's.
+
+One frozen dataclass per direction. Plain parameter training uses Flower's own convention (records
+"arrays", "config", "metrics"), so Flower's strategies understand our clients and ours theirs; the
+action "predictions" (`train.predictions`, `evaluate.predictions`) is the exchange of answers.
+"""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from clients.architectures import Parameters
+from clients.discriminator import DiscriminatorRecipe
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+INPUTS, STUDENT, PREDICTIONS = "inputs", "student", "predictions"
+TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS = "train.predictions", "evaluate.predictions"
+
+NODE_ID_BASE = 1_000_000_000
+"""Flower's node id is this plus the client id: stable from run to run, legible in its logs, and
+clear of the ids 0 and 1 that Flower keeps for itself."""
+
+
+def node_id_of(client_id: int) -> int:
+    """Return Flower's node id of a client."""
+    return NODE_ID_BASE + client_id
+
+
+def client_id_of(node_id: int) -> int:
+    """Return the client that a Flower node id stands for."""
+    return node_id - NODE_ID_BASE
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionRequest:
+    """Server to client: train if it is a training round, then answer these inputs.
+
+    Attributes:
+        server_round: 1..R.
+        num_inputs: N, how many answers are expected.
+        num_classes: C of every answer.
+        proxy_ids: Which proxy examples to answer [N]; None = the whole test set.
+        negative_ids: Proxy examples to tell own data from [M]; None = fit no discriminator.
+        recipe: How to fit the discriminator; None = fit none.
+        student: The student's parameters, fed back; None = nothing is.
+        digest_epochs: Epochs of imitating the student before local training, where it is fed
+            back to a client of another architecture.
+        temperature: T of that imitation.
+    """
+
+    server_round: int
+    num_inputs: int
+    num_classes: int
+    proxy_ids: npt.NDArray[np.int64] | None = None
+    negative_ids: npt.NDArray[np.int64] | None = None
+    recipe: DiscriminatorRecipe | None = None
+    student: Parameters | None = None
+    digest_epochs: int = 0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionReply:
+    """Client to server: its answers.
+
+    Attributes:
+        server_round: The request's.
+        inputs_crc32: `crc32_of` the ids that were answered.
+        num_examples: Size of the client's private set, > 0.
+        logits: Answers [N, C], float32.
+        own_probs: How probably each input is the client's own kind [N], in [0, 1]; or None.
+        mask: Which inputs the client answers for [N], bool; None = all.
+        metrics: Scalars for the per-client table.
+    """
+
+    server_round: int
+    inputs_crc32: int
+    num_examples: int
+    logits: npt.NDArray[np.float32]
+    own_probs: npt.NDArray[np.float32] | None
+    mask: npt.NDArray[np.bool_] | None
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherPredictions:
+    """The answers of a cohort, ordered by client id.
+
+    Attributes:
+        client_ids: Who answered, ascending (K of them).
+        logits: [K, N, C] float32.
+        mask: Who answered for what [K, N] bool.
+        own_probs: Discriminators' probabilities [K, N] in [0, 1], or None if not asked for.
+        num_examples: Size of each private set [K] float32, > 0.
+    """
+
+    client_ids: tuple[int, ...]
+    logits: Tensor
+    mask: Tensor
+    own_probs: Tensor | None
+    num_examples: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RoundView:
+    """What happened in a distillation round, for whoever watches. Read only.
+
+    Attributes:
+        server_round: 1..R.
+        teachers: The answers on the N distilled proxy examples.
+        weights: Trust [K, N]; sums to 1 over K, or to 0 where nobody covers the example.
+        targets: What the student imitated [N, C].
+        losses: The student's mean loss in each epoch.
+    """
+
+    server_round: int
+    teachers: TeacherPredictions
+    weights: Tensor
+    targets: Tensor
+    losses: list[float]
+
+
+def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:
+    """Fingerprint the ids of a request; 0 for the whole test set."""
+    return 0 if ids is None else zlib.crc32(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
+
+
+def write_arrays(arrays: Parameters) -> ArrayRecord:
+    """Wrap named numpy arrays into a Flower record."""
+    return ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})
+
+
+def read_arrays(record: ArrayRecord) -> Parameters:
+    """Unwrap a Flower record into named numpy arrays."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def write_request(request: PredictionRequest) -> RecordDict:
+    """Turn a request into the content of a message."""
+    config = ConfigRecord(
+        {
+            "server-round": request.server_round,
+            "num-inputs": request.num_inputs,
+            "num-classes": request.num_classes,
+            "digest-epochs": request.digest_epochs,
+            "temperature": request.temperature,
+        }
+    )
+    if request.recipe is not None:
+        config["discriminator-inputs"] = request.recipe.inputs
+        config["discriminator-balanced"] = request.recipe.balanced
+        config["discriminator-l2"] = request.recipe.l2
+    content = RecordDict({CONFIG: config})
+    ids = {"proxy-ids": request.proxy_ids, "negative-ids": request.negative_ids}
+    if given := {name: value for name, value in ids.items() if value is not None}:
+        content[INPUTS] = write_arrays(cast(Parameters, given))
+    if request.student is not None:
+        content[STUDENT] = write_arrays(request.student)
+    return content
+
+
+def read_request(content: RecordDict) -> PredictionRequest:
+    """Read what `write_request` wrote."""
+    config = cast(dict[str, Any], content.config_records[CONFIG])
+    inputs = read_arrays(content.array_records.get(INPUTS, ArrayRecord()))
+    student = content.array_records.get(STUDENT)
+    recipe = None
+    if "discriminator-inputs" in config:
+        recipe = DiscriminatorRecipe(
+            config["discriminator-inputs"],
+            config["discriminator-balanced"],
+            config["discriminator-l2"],
+        )
+    return PredictionRequest(
+        server_round=config["server-round"],
+        num_inputs=config["num-inputs"],
+        num_classes=config["num-classes"],
+        proxy_ids=inputs.get("proxy-ids"),
+        negative_ids=inputs.get("negative-ids"),
+        recipe=recipe,
+        student=None if student is None else read_arrays(student),
+        digest_epochs=config["digest-epochs"],
+        temperature=config["temperature"],
+    )
+
+
+def write_reply(reply: PredictionReply) -> RecordDict:
+    """Turn a client's answers into the content of a message."""
+    answers = {"logits": reply.logits, "own-probs": reply.own_probs, "mask": reply.mask}
+    return RecordDict(
+        {
+            CONFIG: ConfigRecord(
+                {"server-round": reply.server_round, "inputs-crc32": reply.inputs_crc32}
+            ),
+            PREDICTIONS: write_arrays({k: v for k, v in answers.items() if v is not None}),
+            METRICS: MetricRecord({"num-examples": reply.num_examples, **reply.metrics}),
+        }
+    )
+
+
+def read_reply(content: RecordDict) -> PredictionReply:
+    """Read what `write_reply` wrote.
+
+    Args:
+        content: Of a reply to a `.predictions` request.
+
+    Returns:
+        The answers, not yet compared with the request; `screening.fault_of` does that.
+
+    Raises:
+        ValueError: A record or a key is missing.
+    """
+    try:
+        config = cast(dict[str, Any], content.config_records[CONFIG])
+        answers = read_arrays(content.array_records[PREDICTIONS])
+        metrics = cast(dict[str, float], dict(content.metric_records[METRICS]))
+        return PredictionReply(
+            server_round=config["server-round"],
+            inputs_crc32=config["inputs-crc32"],
+            num_examples=int(metrics.pop("num-examples")),
+            logits=answers["logits"],
+            own_probs=answers.get("own-probs"),
+            mask=answers.get("mask"),
+            metrics=metrics,
+        )
+    except KeyError as missing:
+        raise ValueError(f"a predictions reply lacks {missing}") from None
+
+
+def read_predictions(replies: Iterable[Message]) -> TeacherPredictions | None:
+    """Stack the answers of all replies without an error, ordered by client.
+
+    Args:
+        replies: Replies to one round's `.predictions` requests, in any order.
+
+    Returns:
+        The cohort's answers, or None if there is no usable reply.
+
+    Raises:
+        ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities;
+            on our grid such replies never get here.
+    """
+    good = sorted((m for m in replies if m.has_content()), key=lambda m: m.metadata.src_node_id)
+    if not good:
+        return None
+    answers = [read_reply(message.content) for message in good]
+    shapes = {answer.logits.shape for answer in answers}
+    asked = {answer.own_probs is not None for answer in answers}
+    if len(shapes) > 1 or len(asked) > 1:
+        raise ValueError(f"replies disagree: logits of shapes {shapes}, discriminator {asked}")
+    everything = np.ones(answers[0].logits.shape[0], dtype=np.bool_)
+    masks = [everything if answer.mask is None else answer.mask for answer in answers]
+    own = [answer.own_probs for answer in answers if answer.own_probs is not None]
+    return TeacherPredictions(
+        client_ids=tuple(client_id_of(m.metadata.src_node_id) for m in good),
+        logits=torch.from_numpy(np.stack([answer.logits for answer in answers])),
+        mask=torch.from_numpy(np.stack(masks)),
+        own_probs=torch.from_numpy(np.stack(own)) if own else None,
+        num_examples=torch.tensor([float(answer.num_examples) for answer in answers]),
+    )
+
+
+def size_bytes(content: RecordDict) -> int:
+    """Measure a content's payload in bytes, as Flower serialises it (array headers included)."""
+    return sum(record.count_bytes() for record in content.values())

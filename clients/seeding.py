@@ -1,0 +1,79 @@
+"""Random streams: every draw is keyed by (run seed, purpose, round, client), never by a worker.
+
+Two streams with different keys are independent (numpy's `SeedSequence` spawn keys), so a task
+gives the same bits on any worker, at any time, in any order. Never do arithmetic on seeds.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Purpose(IntEnum):
+    """What a stream is for. Values are part of every result: append, never renumber."""
+
+    SPLIT = 0
+    PARTITION = 1
+    POPULATION = 2
+    INITIALISE = 3
+    STUDENT = 4
+    COHORT = 5
+    LOCAL_TRAINING = 6
+    DIGEST = 7
+    DISTILLATION = 8
+    NEGATIVES = 9
+    FLOWER = 10
+    TASK = 11
+
+
+def stream(
+    seed: int, purpose: Purpose, server_round: int = 0, client_id: int = 0, turn: int = 0
+) -> np.random.SeedSequence:
+    """Return the seed sequence of one purpose, round and client.
+
+    Args:
+        seed: The run's seed, >= 0.
+        purpose: What the stream is for.
+        server_round: 0 = before training, then 1..R.
+        client_id: 0-based; 0 also for what belongs to the server.
+        turn: Which of several tasks of one client in one round and purpose, from 0.
+
+    Returns:
+        A `SeedSequence`; equal keys give equal streams on every machine.
+    """
+    return np.random.SeedSequence(
+        entropy=seed, spawn_key=(int(purpose), server_round, client_id, turn)
+    )
+
+
+def generator(
+    seed: int, purpose: Purpose, server_round: int = 0, client_id: int = 0
+) -> np.random.Generator:
+    """Return a numpy generator over `stream(...)`; arguments as there."""
+    return np.random.default_rng(stream(seed, purpose, server_round, client_id))
+
+
+def torch_seed(rng: np.random.Generator) -> int:
+    """Draw a seed for `torch.manual_seed` from `rng`: an integer in [0, 2**63)."""
+    return int(rng.integers(2**63, dtype=np.uint64))
+
+
+@contextmanager
+def seeded_torch(rng: np.random.Generator) -> Iterator[None]:
+    """Seed torch's global CPU generator from `rng` inside the block, restore it afterwards.
+
+    Layers draw their initial parameters and dropout masks from the global generator; this is
+    the only way to give them a stream of their own.
+
+    Args:
+        rng: One draw is taken from it.
+
+    Yields:
+        Nothing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(rng))
+        yield

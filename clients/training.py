@@ -1,0 +1,113 @@
+"""The one training loop. Clients (labels) and the student (soft labels) both run it."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from clients.data import Dataset, normalised
+from clients.seeding import seeded_torch
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits [B, C], targets [B] or [B, C]) -> loss per example [B]."""
+
+
+def batches(
+    num_examples: int, batch_size: int, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Cut a fresh random order of 0..num_examples-1 into batches.
+
+    The last batch may be smaller, but never a single example beside others: BatchNorm cannot
+    normalise one, so a remainder of one joins the batch before it.
+
+    Args:
+        num_examples: n >= 1.
+        batch_size: >= 1.
+        rng: Source of the order; one permutation is drawn.
+
+    Yields:
+        Positions [B].
+    """
+    order = rng.permutation(num_examples)
+    starts = list(range(0, num_examples, batch_size))
+    if len(starts) > 1 and num_examples - starts[-1] == 1:
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], num_examples], strict=True):
+        yield order[start:stop]
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    indices: npt.NDArray[np.int64],
+    targets: Tensor,
+    loss: Loss,
+    rng: np.random.Generator,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    max_grad_norm: float | None = None,
+) -> list[float]:
+    """Train `model` in place by mini-batch descent on the mean of `loss`.
+
+    Args:
+        model: Network from [B, C, H, W] to logits [B, classes]; left in train mode.
+        dataset: Where the inputs are.
+        indices: Which of its examples to use [n].
+        targets: What the loss compares with, row i for `indices[i]`: labels [n] or probs [n, C].
+        loss: Loss per example.
+        rng: Source of all randomness: the order of examples and torch's global generator.
+        epochs: Passes over the examples, >= 0.
+        batch_size: Examples per step, >= 1.
+        optimizer: Makes a fresh optimiser from the parameters, e.g. a partial of torch.optim.SGD.
+        max_grad_norm: Clip the gradient's total L2 norm to this, > 0; None = never.
+
+    Returns:
+        Mean loss per example of each epoch.
+
+    Raises:
+        ValueError: A number is out of range, or there is no example.
+        FloatingPointError: The loss is not finite at the end of an epoch.
+    """
+    _check(len(indices), len(targets), epochs, batch_size)
+    stepper = optimizer(model.parameters())
+    device = next(model.parameters()).device
+    model.train()
+    losses = []
+    with seeded_torch(rng):
+        for epoch in range(epochs):
+            total = torch.zeros((), dtype=torch.float64, device=device)
+            for batch in batches(len(indices), batch_size, rng):
+                inputs = torch.from_numpy(normalised(dataset, indices[batch])).to(device)
+                values = loss(model(inputs), targets[torch.from_numpy(batch)].to(device))
+                stepper.zero_grad(set_to_none=True)
+                values.mean().backward()  # type: ignore[no-untyped-call]
+                if max_grad_norm is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+                stepper.step()
+                total += values.detach().sum()
+            losses.append(float(total) / len(indices))
+            if not np.isfinite(losses[-1]):
+                raise FloatingPointError(
+                    f"loss is {losses[-1]} in epoch {epoch + 1} of {epochs}: lower the learning "
+                    "rate or set max_grad_norm"
+                )
+    return losses
+
+
+def _check(num_examples: int, num_targets: int, epochs: int, batch_size: int) -> None:
+    if num_examples == 0:
+        raise ValueError("no examples to train on: expected at least 1")
+    if num_targets != num_examples:
+        raise ValueError(f"{num_targets} targets for {num_examples} examples")
+    if epochs < 0:
+        raise ValueError(f"epochs={epochs}: expected >= 0")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected >= 1")
+
+
+Trainer = Callable[..., list[float]]
+"""`train` with its keyword arguments bound, as `conf/` does with `_partial_: true`."""

@@ -1,0 +1,1 @@
+"""The configuration: YAML by group, and `schema.py` for names, types and ranges."""

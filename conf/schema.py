@@ -1,0 +1,207 @@
+"""Names, types and ranges of the configuration, and what to say when one is wrong.
+
+With run.py the only file that knows Hydra. Importing it and composing a config import neither
+torch nor ray nor flwr.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Architecture:
+    """A share of the clients and the network they have."""
+
+    share: float = 1.0
+    model: Any = MISSING
+
+
+@dataclass
+class Clients:
+    """The population."""
+
+    num_clients: int = MISSING
+    architectures: dict[str, Architecture] = field(default_factory=dict)
+    training: Any = MISSING
+
+
+@dataclass
+class Data:
+    """Where examples come from, and what part of them each set gets."""
+
+    source: Any = MISSING
+    root: str | None = None
+    proxy_share: float = 0.2
+    proxy_source: Any = None
+    limit: int | None = None
+    proxy_limit: int | None = None
+
+
+@dataclass
+class Config:
+    """The whole experiment. `Any` stands for a node with `_target_`."""
+
+    seed: int = 0
+    rounds: int = 1
+    evaluate_every: int = 1
+    quorum: float = 0.5
+    sim: Any = MISSING
+    clients: Clients = field(default_factory=Clients)
+    data: Data = field(default_factory=Data)
+    partition: Any = MISSING
+    student: Any = MISSING
+    strategy: Any = MISSING
+    probes: dict[str, Any] = field(default_factory=dict)
+
+
+INFINITY = float("inf")
+
+RANGES: dict[str, tuple[float, float, str]] = {
+    "seed": (0, INFINITY, "an integer >= 0"),
+    "rounds": (1, INFINITY, "an integer >= 1"),
+    "evaluate_every": (1, INFINITY, "an integer >= 1"),
+    "quorum": (1e-9, 1, "a share in (0, 1]"),
+    "sim.threads": (1, INFINITY, "an integer >= 1"),
+    "sim.workers": (1, INFINITY, "an integer >= 1, or null for one per core"),
+    "clients.num_clients": (1, INFINITY, "an integer >= 1"),
+    "clients.training.epochs": (0, INFINITY, "an integer >= 0"),
+    "clients.training.batch_size": (1, INFINITY, "an integer >= 1"),
+    "clients.training.optimizer.lr": (1e-12, INFINITY, "> 0"),
+    "clients.training.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
+    "data.proxy_share": (1e-9, 1 - 1e-9, "a share in (0, 1)"),
+    "data.limit": (1, INFINITY, "an integer >= 1, or null for all"),
+    "data.proxy_limit": (1, INFINITY, "an integer >= 1, or null for all"),
+    "strategy.distil.epochs": (0, INFINITY, "an integer >= 0"),
+    "strategy.distil.batch_size": (1, INFINITY, "an integer >= 1"),
+    "strategy.distil.optimizer.lr": (1e-12, INFINITY, "> 0"),
+    "strategy.distil.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
+}
+"""What can be refused before anything is loaded; functions check their other arguments."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message says what is wrong with which key."""
+
+
+def register() -> None:
+    """Tell Hydra the schema, so that unknown keys and wrong types fail as it composes."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def check_ranges(config: DictConfig) -> None:
+    """Refuse numbers out of range.
+
+    Args:
+        config: The composed config.
+
+    Raises:
+        ConfigError: Names the key, the value and what was expected.
+    """
+    for key, (low, high, expected) in RANGES.items():
+        value = OmegaConf.select(config, key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{key}={value!r}: expected {expected}")
+        if not low <= value <= high or ("integer" in expected and value != int(value)):
+            raise ConfigError(f"{key}={value}: expected {expected}")
+
+
+def check_targets(config: DictConfig) -> None:
+    """Refuse a `_target_` that does not exist. Imports the modules they are in.
+
+    Args:
+        config: The composed config.
+
+    Raises:
+        ConfigError: Names the key and the nearest name that the module does have.
+    """
+    for key, target in _targets(config, ""):
+        module_name, _, name = target.rpartition(".")
+        try:
+            module = import_module(module_name)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"{key}={target}: cannot import '{module_name}': {error}") from error
+        if not hasattr(module, name):
+            public = [n for n in dir(module) if not n.startswith("_")]
+            raise ConfigError(
+                f"{key}={target}: '{module_name}' has no '{name}'{_nearest(name, public)}"
+            )
+
+
+def explain(overrides: list[str]) -> str | None:
+    """Find the first override that Hydra cannot know, and the known name nearest to it.
+
+    Args:
+        overrides: The command line without flags, such as `["rouns=3", "strategy=dlda"]`.
+
+    Returns:
+        One line, or None if the overrides are not at fault.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException:
+        return None
+    groups = {str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_dir()}
+    choices = [o for o in parsed if o.key_or_group in groups]
+    for choice in choices:
+        options = [path.stem for path in (HERE / choice.key_or_group).glob("*.yaml")]
+        if isinstance(value := choice.value(), str) and value not in options:
+            return (
+                f"'{choice.key_or_group}={value}': no such option{_nearest(value, options)} "
+                f"(all: {', '.join(sorted(options))})"
+            )
+    keys = _known_keys([str(choice.input_line) for choice in choices])
+    for override in parsed:
+        key = override.key_or_group
+        if override not in choices and key not in keys:
+            return f"unknown key '{key}'{_nearest(key, [*keys, *groups])}"
+    return None
+
+
+def _known_keys(choices: list[str]) -> list[str]:
+    """List every key of the config that the given group choices compose."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(HERE), version_base="1.3"):
+        config = compose("config", overrides=choices)
+    container = OmegaConf.to_container(config, resolve=False)
+    return [*_keys(container, ""), "hydra"]
+
+
+def _keys(node: Any, prefix: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            yield from _keys(value, f"{prefix}{name}.")
+
+
+def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, DictConfig):
+        for name in map(str, node):
+            here = f"{key}.{name}" if key else name
+            if name == "_target_":
+                yield here, str(node[name])
+            elif not OmegaConf.is_missing(node, name):
+                yield from _targets(node[name], here)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"; did you mean '{close[0]}'?"
+    # A key given without its section: clients.num_clients for num_clients.
+    last = [other for other in names if other.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+    return f"; did you mean '{last[0]}'?" if last else ""

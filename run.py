@@ -1,0 +1,246 @@
+"""Run a federation: `python run.py`, `python run.py --help`, `python run.py -m seed=0,1,2`.
+
+The only file that knows clients/, strategies/ and sim/. It turns the config into values and
+objects; nothing below it sees the config.
+"""
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.schema import ConfigError, check_ranges, check_targets, explain, register
+
+if TYPE_CHECKING:
+    from clients.app import SimulatedClients
+    from clients.data import Splits
+    from sim.console import Display
+    from sim.tracking import Tracker
+
+register()
+composed = False
+"""Whether Hydra got as far as calling `main`: before that, a failure is the command line's."""
+
+EXPLAINED = (InstantiationException, OmegaConfBaseException, OSError, ValueError, RuntimeError)
+"""Errors whose message is written for the user; any other is a defect and shows its traceback."""
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    """Run the federation that the command line describes."""
+    global composed
+    composed = True
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
+            sys.path.insert(0, source.path)
+    folder = Path(HydraConfig.get().runtime.output_dir).resolve()
+    try:
+        federate(config, folder)
+    except EXPLAINED as error:
+        print(f"error: {_first_cause(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Build everything, run the rounds, write the run folder.
+
+    Args:
+        config: The composed config.
+        folder: The run folder; it must not hold a run yet.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        ConfigError: The config cannot be run.
+    """
+    began = time.perf_counter()
+    check_ranges(config)
+    check_targets(config)
+    from sim.run_folder import METRICS
+
+    if (folder / METRICS).exists():
+        raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder")
+    from sim.console import Display
+    from sim.tasks import pin_threads
+    from sim.tracking import Tracker
+
+    _quiet_flower()
+    pin_threads(config.sim.threads)
+    splits = load_splits(config)
+    clients = populate(config, splits)
+    text = OmegaConf.to_yaml(config, resolve=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    tracker = Tracker(folder, [instantiate(probe) for probe in config.probes.values()], text)
+    display = Display(config.rounds)
+    try:
+        student = run_federation(config, splits, clients, tracker, display)
+    finally:
+        display.stop()
+        tracker.close()
+    result = conclude(config, folder, tracker, student, time.perf_counter() - began)
+    display.result(result, str(folder))
+    return result
+
+
+def load_splits(config: DictConfig) -> "Splits":
+    """Read the data and cut it into private, proxy and test sets."""
+    from clients.data import split
+    from clients.seeding import Purpose, generator
+
+    data = config.data
+    train, test = instantiate(data.source)
+    proxy = None if data.proxy_source is None else instantiate(data.proxy_source)[0]
+    return split(
+        train,
+        test,
+        proxy_share=data.proxy_share,
+        proxy_source=proxy,
+        limit=data.limit,
+        proxy_limit=data.proxy_limit,
+        rng=generator(config.seed, Purpose.SPLIT),
+    )
+
+
+def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
+    """Cut the private set among the clients and give each its architecture."""
+    from clients.app import SimulatedClients
+    from clients.population import assign_architectures
+    from clients.seeding import Purpose, generator
+
+    number, kinds = config.clients.num_clients, config.clients.architectures
+    cut = instantiate(config.partition)
+    partitions = cut(splits.private.labels, number, generator(config.seed, Purpose.PARTITION))
+    shares = {str(name): kind.share for name, kind in kinds.items()}
+    return SimulatedClients(
+        splits=splits,
+        partitions=partitions,
+        architectures=assign_architectures(
+            shares, number, generator(config.seed, Purpose.POPULATION)
+        ),
+        models={str(name): instantiate(kind.model) for name, kind in kinds.items()},
+        student=instantiate(config.student),
+        train=instantiate(config.clients.training),
+        seed=config.seed,
+    )
+
+
+def run_federation(
+    config: DictConfig,
+    splits: "Splits",
+    clients: "SimulatedClients",
+    tracker: "Tracker",
+    display: "Display",
+) -> dict[str, Any]:
+    """Run the rounds; return the final student's parameters."""
+    from clients.architectures import build, load_parameters, parameters_of
+    from clients.messages import read_arrays, write_arrays
+    from clients.prediction import evaluate
+    from clients.screening import fault_of
+    from clients.seeding import Purpose, generator
+    from sim.grid import PoolGrid
+    from sim.rounds import RoundReport, run_rounds
+
+    private = splits.private
+    student = build(
+        clients.student,
+        private.image_shape,
+        private.num_classes,
+        generator(config.seed, Purpose.STUDENT),
+    )
+    strategy = instantiate(config.strategy)
+    if isinstance(strategy, partial):  # one of ours, still to be given what it teaches, and with
+        strategy = strategy(
+            student=student,
+            proxy=splits.proxy,
+            test=splits.test,
+            seed=config.seed,
+            report=tracker.view,
+        )
+
+    def evaluate_student(arrays: Any) -> dict[str, float]:
+        load_parameters(student, read_arrays(arrays))
+        return evaluate(student, splits.test)
+
+    def report(round_report: RoundReport) -> None:
+        display.round(tracker.round(round_report))
+
+    pool = instantiate(config.sim)(app=clients.app(), seed=config.seed)
+    try:
+        arrays = run_rounds(
+            strategy,
+            PoolGrid(pool, clients.architectures, fault_of, display.answer),
+            write_arrays(parameters_of(student)),
+            rounds=config.rounds,
+            seed=config.seed,
+            evaluate=evaluate_student,
+            report=report,
+            evaluate_every=config.evaluate_every,
+            quorum=config.quorum,
+        )
+    finally:
+        pool.close()
+    return read_arrays(arrays)
+
+
+def conclude(
+    config: DictConfig,
+    folder: Path,
+    tracker: "Tracker",
+    student: dict[str, Any],
+    wall_time_s: float,
+) -> dict[str, Any]:
+    """Write the final student and `result.json`; return what the latter says."""
+    from sim import run_folder as files
+
+    last = tracker.summaries[-1]
+    accuracy = last["clients"].get("accuracy")
+    files.write_student(folder, student)
+    result = {
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "student_accuracy": last["student"]["accuracy"],
+        "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
+        "clients_accuracy": accuracy and {k: accuracy[k] for k in ("min", "mean", "max")},
+        "student_sha256": files.sha256_of_arrays(student),
+        "metrics_sha256": files.sha256_of_file(folder / files.METRICS),
+        "clients_sha256": files.sha256_of_file(folder / files.CLIENTS),
+        "request_bytes": sum(line["bytes"]["request"] for line in tracker.summaries),
+        "reply_bytes": sum(line["bytes"]["reply"] for line in tracker.summaries),
+        "failures": sum(line["failures"] for line in tracker.summaries),
+        "wall_time_s": wall_time_s,
+        "versions": files.versions(),
+    }
+    files.write_result(folder, result)
+    return result
+
+
+def _quiet_flower() -> None:
+    """Flower logs each step of its strategies; our display already tells the round."""
+    import logging
+
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Find what went wrong inside Hydra's wrapping of it."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code and not composed and (hint := explain([a for a in sys.argv[1:] if "=" in a])):
+            print(f"hint: {hint}", file=sys.stderr)
+        raise

@@ -1,0 +1,1 @@
+"""What carries a federation: worker pools, the Flower grid over them, the round loop, tracking."""

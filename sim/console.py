@@ -1,0 +1,83 @@
+"""What a person sees while a run goes on, and at its end."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+class Display:
+    """A progress bar over rounds and answers, a line per round, and the final table."""
+
+    def __init__(self, rounds: int) -> None:
+        """Start the bars.
+
+        Args:
+            rounds: Number of rounds to come.
+        """
+        self.console = Console()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._rounds = self._progress.add_task("rounds", total=rounds)
+        self._answers = self._progress.add_task("answers", total=None)
+        self._progress.start()
+
+    def answer(self) -> None:
+        """Count one client's answer."""
+        self._progress.advance(self._answers)
+
+    def round(self, line: dict[str, Any]) -> None:
+        """Show a round's line and advance the bar."""
+        parts = [f"round {line['round']}"]
+        if "accuracy" in line["student"]:
+            parts.append(f"student {line['student']['accuracy']:.4f}")
+        if "ensemble_accuracy" in line["strategy"]:
+            parts.append(f"ensemble {line['strategy']['ensemble_accuracy']:.4f}")
+        if accuracy := line["clients"].get("accuracy"):
+            parts.append(
+                f"clients {accuracy['mean']:.4f} [{accuracy['min']:.4f} .. {accuracy['max']:.4f}]"
+            )
+        if line["failures"]:
+            parts.append(f"[red]{line['failures']} failed, see failures.jsonl[/red]")
+        self.console.print("  ".join(parts), highlight=False)
+        self._progress.update(self._answers, completed=0)
+        self._progress.advance(self._rounds)
+
+    def stop(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+
+    def result(self, result: dict[str, Any], folder: str) -> None:
+        """Show the final table and how to open TensorBoard.
+
+        Args:
+            result: The content of `result.json`.
+            folder: The run folder's path.
+        """
+        clients = result["clients_accuracy"] or {}
+        table = Table(title="accuracy on the test set", title_justify="left")
+        table.add_column("model")
+        table.add_column("accuracy", justify="right")
+        for name, value in (
+            ("student", result["student_accuracy"]),
+            ("teacher ensemble", result["ensemble_accuracy"]),
+            ("best client", clients.get("max")),
+            ("mean client", clients.get("mean")),
+            ("worst client", clients.get("min")),
+        ):
+            table.add_row(name, "-" if value is None else f"{value:.4f}")
+        self.console.print(table)
+        self.console.print(
+            f"bytes down {result['request_bytes']:,}  up {result['reply_bytes']:,}  "
+            f"seconds {result['wall_time_s']:.1f}  failures {result['failures']}",
+            highlight=False,
+        )
+        self.console.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
+        self.console.print(f"tensorboard --logdir {folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""The files of a run folder: JSON lines, one Parquet table, one result. No pickle is read here."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
+from sim.grid import Exchange
+
+METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
+RESULT, STUDENT = "result.json", "student.safetensors"
+
+MEASURES = ("num_examples", "train_loss", "accuracy", "loss")
+"""Columns of the per-client table that every run has; other metrics of replies follow them."""
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON line, with sorted keys, so that equal records give equal bytes."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, sort_keys=True) + "\n")
+
+
+def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
+    """Make one row per client of a round from all its exchanges, ordered by client.
+
+    Args:
+        exchanges: Of one round.
+
+    Returns:
+        Rows with round, client, architecture, bytes summed, the last value of each metric, and
+        the first failure or "".
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for exchange in sorted(exchanges, key=lambda e: e.client_id):
+        row = rows.setdefault(
+            exchange.client_id,
+            {
+                "round": exchange.server_round,
+                "client": exchange.client_id,
+                "architecture": exchange.architecture,
+                "request_bytes": 0,
+                "reply_bytes": 0,
+                "failure": "",
+            },
+        )
+        row["request_bytes"] += exchange.request_bytes
+        row["reply_bytes"] += exchange.reply_bytes
+        row["failure"] = row["failure"] or exchange.failure
+        row.update({key.replace("-", "_"): value for key, value in exchange.metrics.items()})
+    return list(rows.values())
+
+
+def write_clients(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the per-client table; a metric that a row lacks is null there.
+
+    Args:
+        folder: The run folder.
+        rows: As `client_rows` gives them, over all rounds.
+    """
+    fixed = {"round": pa.int32(), "client": pa.int32(), "architecture": pa.string()}
+    fixed |= {"request_bytes": pa.int64(), "reply_bytes": pa.int64(), "failure": pa.string()}
+    others = sorted({key for row in rows for key in row} - set(fixed) - set(MEASURES))
+    types = fixed | {name: pa.float64() for name in (*MEASURES, *others)}
+    table = pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
+    pq.write_table(table, folder / CLIENTS)
+
+
+def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write the final student's parameters and buffers as safetensors."""
+    save_file({k: np.ascontiguousarray(v) for k, v in parameters.items()}, folder / STUDENT)
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write `result.json`; `docs/run_folder.md` documents its keys."""
+    text = json.dumps(result, indent=2, sort_keys=True)
+    (folder / RESULT).write_text(text + "\n", encoding="utf-8")
+
+
+def sha256_of_arrays(parameters: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Hash named arrays: names, dtypes, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        array = np.ascontiguousarray(parameters[name])
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hash a file's bytes; those of a file that does not exist are empty."""
+    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Tell the versions that a result may depend on."""
+    packages = ("torch", "numpy", "flwr", "ray", "scikit-learn")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

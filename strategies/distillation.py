@@ -1,0 +1,220 @@
+"""Distillation into one global student: DLAD and everything that differs from it in one axis."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor, nn
+
+from clients.architectures import load_parameters, parameters_of
+from clients.data import Dataset
+from clients.discriminator import DiscriminatorRecipe
+from clients.messages import (
+    EVALUATE_PREDICTIONS,
+    TRAIN_PREDICTIONS,
+    PredictionRequest,
+    RoundView,
+    TeacherPredictions,
+    read_arrays,
+    read_predictions,
+    write_arrays,
+    write_request,
+)
+from clients.prediction import measures
+from clients.seeding import Purpose, generator
+from clients.training import Trainer
+from strategies.weights import normalise
+
+Scorer = Callable[[TeacherPredictions], Tensor]
+Combiner = Callable[[Tensor, Tensor, float], Tensor]
+DistillationLoss = Callable[..., Tensor]
+
+
+class DistillationStrategy(Strategy):
+    """Clients of any architecture teach one student through what they answer on the proxy set.
+
+    A round: the cohort trains privately and answers the proxy examples; answers are scored, weighed
+    and combined into soft labels; the student imitates them. One round is the one-shot setting of
+    DLAD; over several the clients train on and the student keeps learning.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        proxy: Dataset,
+        test: Dataset,
+        distil: Trainer,
+        seed: int,
+        scorer: Scorer,
+        combiner: Combiner,
+        loss: DistillationLoss,
+        discriminator: DiscriminatorRecipe | None = None,
+        temperature: float = 1.0,
+        negative_share: float = 0.2,
+        weight_cap: float = 1.0,
+        fraction: float = 1.0,
+        feed_back: bool = False,
+        digest_epochs: int = 1,
+        report: Callable[[RoundView], None] = lambda view: None,
+    ) -> None:
+        """Compose a method.
+
+        Args:
+            student: The model being taught; trained in place.
+            proxy: Shared inputs; their labels are never looked at.
+            test: Held-out set on which the ensemble is measured.
+            distil: Trains the student: `clients.training.train` with its numbers bound.
+            seed: The run's seed.
+            scorer: Answers -> scores [K, N].
+            combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+            loss: (student logits, targets, temperature) -> [B].
+            discriminator: How clients tell own from proxy examples; None = they need not.
+            temperature: T > 0 of combiner and loss.
+            negative_share: Share in [0, 1) of the proxy set that discriminators are fitted
+                against, and that is therefore never distilled.
+            weight_cap: Largest weight of one client on one example, in (0, 1].
+            fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
+            feed_back: Send the student's parameters along, from round 2 on: a client of the
+                student's architecture goes on from them, any other imitates the student first.
+            digest_epochs: Epochs of that imitation, >= 0.
+            report: Receives a view of each round.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        _check(temperature, negative_share, weight_cap, fraction, discriminator)
+        self.student = student
+        self.proxy = proxy
+        self.test = test
+        self.distil = distil
+        self.seed = seed
+        self.scorer = scorer
+        self.combiner = combiner
+        self.loss = loss
+        self.discriminator = discriminator
+        self.temperature = temperature
+        self.weight_cap = weight_cap
+        self.fraction = fraction
+        self.feed_back = feed_back
+        self.digest_epochs = digest_epochs
+        self.report = report
+        self.negative_ids, self.distilled_ids = _cut(len(proxy), negative_share, seed)
+
+    # --- Flower's five methods ---
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Draw the cohort; ask it to train and to answer the distilled proxy examples."""
+        load_parameters(self.student, read_arrays(arrays))
+        request = PredictionRequest(
+            server_round=server_round,
+            num_inputs=len(self.distilled_ids),
+            num_classes=self.test.num_classes,
+            proxy_ids=self.distilled_ids,
+            negative_ids=None if self.discriminator is None else self.negative_ids,
+            recipe=self.discriminator,
+            student=read_arrays(arrays) if self.feed_back and server_round > 1 else None,
+            digest_epochs=self.digest_epochs,
+            temperature=self.temperature,
+        )
+        cohort = self._cohort(server_round, sorted(grid.get_node_ids()))
+        return _to_each(cohort, request, TRAIN_PREDICTIONS)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Weigh and combine the answers; teach the student with them."""
+        teachers = read_predictions(replies)
+        if teachers is None:
+            return None, None
+        scores = self.scorer(teachers)
+        weights = normalise(scores, teachers.mask, self.weight_cap)
+        targets = self.combiner(teachers.logits, weights, self.temperature)
+        covered = weights.sum(0) > 0
+        losses = self.distil(
+            self.student,
+            self.proxy,
+            self.distilled_ids[covered.numpy()],
+            targets[covered],
+            partial(self.loss, temperature=self.temperature),
+            generator(self.seed, Purpose.DISTILLATION, server_round),
+        )
+        self.report(RoundView(server_round, teachers, weights, targets, losses))
+        metrics = MetricRecord({"num-teachers": len(teachers.client_ids)})
+        metrics["dropped-examples"] = int((~covered).sum())
+        metrics["distillation-loss"] = losses[-1] if losses else 0.0
+        return write_arrays(parameters_of(self.student)), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the round's cohort, which has just trained, to answer the test set."""
+        request = PredictionRequest(
+            server_round=server_round,
+            num_inputs=len(self.test),
+            num_classes=self.test.num_classes,
+            recipe=self.discriminator,
+        )
+        cohort = self._cohort(server_round, sorted(grid.get_node_ids()))
+        return _to_each(cohort, request, EVALUATE_PREDICTIONS)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Measure the cohort's ensemble on the test set, weighed by the same rule."""
+        teachers = read_predictions(replies)
+        if teachers is None:
+            return None
+        weights = normalise(self.scorer(teachers), teachers.mask, self.weight_cap)
+        targets = self.combiner(teachers.logits, weights, self.temperature)
+        values = measures(targets.clamp_min(1e-12).log(), self.test.labels)
+        return MetricRecord({f"ensemble-{name}": value for name, value in values.items()})
+
+    def summary(self) -> None:
+        """Nothing to log: the resolved config says it all."""
+
+    # --- steps ---
+
+    def _cohort(self, server_round: int, node_ids: list[int]) -> list[int]:
+        size = max(1, round(self.fraction * len(node_ids)))
+        rng = generator(self.seed, Purpose.COHORT, server_round)
+        return sorted(int(i) for i in rng.choice(node_ids, size, replace=False))
+
+
+def _to_each(node_ids: list[int], request: PredictionRequest, kind: str) -> list[Message]:
+    content = write_request(request)  # one object for all: the grid shares equal payloads
+    return [Message(content, dst_node_id=node, message_type=kind) for node in node_ids]
+
+
+def _cut(
+    num_proxy: int, negative_share: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    order = generator(seed, Purpose.NEGATIVES).permutation(num_proxy)
+    cut = round(negative_share * num_proxy)
+    return np.sort(order[:cut]), np.sort(order[cut:])
+
+
+def _check(
+    temperature: float,
+    negative_share: float,
+    weight_cap: float,
+    fraction: float,
+    discriminator: DiscriminatorRecipe | None,
+) -> None:
+    for name, value, low_open, high in (
+        ("temperature", temperature, 0.0, float("inf")),
+        ("weight_cap", weight_cap, 0.0, 1.0),
+        ("fraction", fraction, 0.0, 1.0),
+    ):
+        if not low_open < value <= high:
+            raise ValueError(f"{name}={value}: expected in ({low_open}, {high}]")
+    if not 0 <= negative_share < 1:
+        raise ValueError(f"negative_share={negative_share}: expected in [0, 1)")
+    if discriminator is not None and negative_share == 0:
+        raise ValueError("negative_share=0: a discriminator needs negatives, expected > 0")

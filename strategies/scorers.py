@@ -1,0 +1,151 @@
+"""Scorers: how much to trust each teacher on each example. `normalise` turns scores into weights.
+
+A scorer is a function `(teachers) -> scores [K, N]`, >= 0, larger = trusted more. A new one is a
+function anywhere on the Python path and three YAML lines under `conf/strategy/scorer/`. Scores may
+use `teachers.logits`, `own_probs` and `num_examples`; silent and masked clients are `normalise`'s
+business.
+"""
+
+import torch
+from torch import Tensor
+
+from clients.messages import TeacherPredictions
+
+PROBABILITY_FLOOR = 1e-4
+"""Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: a client sends them, and no
+client may claim odds above 9,999 for an example."""
+
+
+def uniform(teachers: TeacherPredictions) -> Tensor:
+    """Trust all teachers alike: scores are 1.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores [K, N].
+    """
+    return torch.ones_like(teachers.mask, dtype=torch.float32)
+
+
+def num_examples(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by the size of its private set, on every example alike.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores > 0 [K, N].
+    """
+    return teachers.num_examples[:, None].expand_as(teachers.mask)
+
+
+def max_prob(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by the probability of its most likely class.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores in [1 / C, 1], [K, N].
+    """
+    return teachers.logits.softmax(-1).amax(-1)
+
+
+def entropy(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by exp(-H) of its answer, H the entropy in nats.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores in [1 / C, 1], [K, N]; 1 / exp(H) is one over the effective number of classes.
+    """
+    log_probs = teachers.logits.log_softmax(-1)
+    return (log_probs.exp() * log_probs).sum(-1).exp()
+
+
+def margin(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by the gap between its two most likely classes.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores in [0, 1], [K, N].
+    """
+    top2 = teachers.logits.softmax(-1).topk(2, dim=-1).values
+    return top2[..., 0] - top2[..., 1]
+
+
+def own_probability(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
+    """Trust a teacher by its discriminator's probability c that the example is of its own kind.
+
+    The rule commonly recalled for DLAD, without a source at hand; DaFKD's, with published code.
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+        fallback_below: Where even the largest c of the cohort is below this, nobody knows the
+            example, c is noise, and all teachers are trusted alike.
+
+    Returns:
+        Scores in (0, 1], [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator.
+    """
+    probs = _own_probs(teachers)
+    return _unless_unknown(probs, probs, fallback_below)
+
+
+def own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
+    """Trust a teacher by the odds c / (1 - c) of its discriminator.
+
+    With plain cross-entropy the odds tend to n_k p_k(x) / (m p_proxy(x)), so that normalised over
+    teachers they are Pr(client k | x), and the weighted mean of the teachers' probabilities is the
+    label posterior of the pooled data (`docs/dlad.md`).
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+        fallback_below: As in `own_probability`.
+
+    Returns:
+        Scores > 0 [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator.
+    """
+    probs = _own_probs(teachers)
+    return _unless_unknown(probs / (1 - probs), probs, fallback_below)
+
+
+def num_examples_own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
+    """Trust a teacher by n_k times its discriminator's odds.
+
+    The same weights as `own_odds` when discriminators are fitted by balanced cross-entropy, whose
+    odds do not contain n_k.
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+        fallback_below: As in `own_probability`; n_k still counts there.
+
+    Returns:
+        Scores > 0 [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator.
+    """
+    return num_examples(teachers) * own_odds(teachers, fallback_below)
+
+
+def _own_probs(teachers: TeacherPredictions) -> Tensor:
+    if teachers.own_probs is None:
+        raise ValueError(
+            "this scorer needs each client's discriminator: set strategy/discriminator=features "
+            "or strategy/discriminator=pixels"
+        )
+    return teachers.own_probs.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+
+
+def _unless_unknown(scores: Tensor, probs: Tensor, fallback_below: float) -> Tensor:
+    return torch.where(probs.amax(0) < fallback_below, torch.ones_like(scores), scores)

@@ -1,0 +1,344 @@
+"""The builders of clients.models: sizes from the papers, any image size, nothing shared."""
+
+import inspect
+import math
+import random
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from clients import models
+from clients.models.layers import Norm, fit_strides, norm_layer
+from clients.models.mobile import ShuffleUnit
+
+Builder = Callable[..., nn.Module]
+Shape = tuple[int, int, int]
+
+BUILDERS: dict[str, Builder] = {name: getattr(models, name) for name in models.__all__}
+# Every builder once, those that take a norm once for each.
+CASES = [
+    pytest.param(build, numbers, id="-".join([name, *numbers.values()]))
+    for name, build in BUILDERS.items()
+    for numbers in (
+        [{"norm": norm} for norm in get_args(Norm)]
+        if "norm" in inspect.signature(build).parameters
+        else [{}]
+    )
+]
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 17, 23)]
+DIGITS = (1, 8, 8)
+CIFAR = (3, 32, 32)
+MNIST = (1, 28, 28)
+
+
+def images(shape: Shape, batch: int = 4, seed: int = 0) -> Tensor:
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(build: Builder, *args: Any, seed: int = 0, **numbers: Any) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(*args, **numbers)
+
+
+def other_streams() -> tuple[Any, ...]:
+    """Where the generators stand that no builder may touch."""
+    state = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), state["key"].tobytes(), state["pos"]
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def last_linear(model: nn.Module) -> nn.Linear:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def test_all_names_are_covered() -> None:
+    assert len(BUILDERS) == 10
+    assert len(CASES) == 10 + 5  # five builders take a norm, of which there are two
+    assert all(inspect.isfunction(build) for build in BUILDERS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "num_classes", "numbers", "expected"),
+    [
+        ("logistic_regression", MNIST, 10, {}, 7_850),
+        ("mlp", MNIST, 10, {}, 199_210),
+        ("lenet5", MNIST, 10, {}, 44_426),
+        ("lenet5", (1, 32, 32), 10, {}, 61_706),
+        ("cnn", MNIST, 10, {}, 1_663_370),
+        ("vgg9", CIFAR, 10, {}, 3_491_530),
+        ("resnet8", CIFAR, 10, {}, 78_042),
+        ("resnet8", CIFAR, 100, {}, 83_892),
+        ("resnet20", CIFAR, 10, {}, 272_474),
+        ("resnet20", CIFAR, 100, {}, 278_324),
+        ("resnet20", (3, 8, 8), 10, {"norm": "group"}, 272_474),
+        ("resnet18", CIFAR, 10, {}, 11_173_962),
+        ("mobilenet_v2_small", CIFAR, 1000, {"width": 1.0}, 3_504_872),
+        ("shufflenet_v2_05", CIFAR, 1000, {}, 1_366_792),
+    ],
+)
+def test_number_of_parameters_is_the_published_one(
+    name: str, shape: Shape, num_classes: int, numbers: dict[str, Any], expected: int
+) -> None:
+    assert count(BUILDERS[name](shape, num_classes, **numbers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "linears"),
+    [("vgg9", 6, 3), ("resnet8", 7, 1), ("resnet20", 19, 1), ("resnet18", 17, 1)],
+)
+def test_depth_is_the_one_in_the_name(name: str, convolutions: int, linears: int) -> None:
+    modules = list(BUILDERS[name](DIGITS, 10).modules())
+    # 1x1 convolutions are shortcuts, which the name does not count.
+    kernels = [m.kernel_size for m in modules if isinstance(m, nn.Conv2d)]
+    assert kernels.count((3, 3)) == convolutions
+    assert sum(isinstance(m, nn.Linear) for m in modules) == linears
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("resnet8", CIFAR, (8, 8)),
+        ("resnet20", CIFAR, (8, 8)),
+        ("resnet18", CIFAR, (4, 4)),
+        ("mobilenet_v2_small", CIFAR, (4, 4)),
+        ("shufflenet_v2_05", CIFAR, (4, 4)),
+        ("resnet18", (3, 17, 23), (3, 3)),
+        ("resnet18", DIGITS, (2, 2)),
+        ("mobilenet_v2_small", DIGITS, (2, 2)),
+        ("shufflenet_v2_05", (1, 3, 40), (2, 5)),
+    ],
+)
+def test_last_map_before_the_average(name: str, shape: Shape, expected: tuple[int, int]) -> None:
+    model = BUILDERS[name](shape, 10)
+    maps: list[torch.Size] = []
+    (average,) = [m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d)]
+    average.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0].shape))
+    model(images(shape))
+    assert [tuple(size[2:]) for size in maps] == [expected]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("build", "numbers"), CASES)
+def test_logits_are_finite_and_every_parameter_learns(
+    build: Builder, numbers: dict[str, Any], shape: Shape
+) -> None:
+    model = seeded(build, shape, 7, **numbers)
+    logits = model(images(shape))
+    assert (logits.shape, logits.dtype) == ((4, 7), torch.float32)
+    assert logits.isfinite().all()
+    (logits * images((1, 1, 7))[:, 0, 0]).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), DIGITS, (2, 2, 9)], ids=str)
+@pytest.mark.parametrize(("build", "numbers"), CASES)
+def test_a_batch_of_one_can_be_trained_on(
+    build: Builder, numbers: dict[str, Any], shape: Shape
+) -> None:
+    assert build(shape, 2, **numbers).train()(images(shape, batch=1)).isfinite().all()
+
+
+@given(
+    name=st.sampled_from(["logistic_regression", "mlp", "lenet5", "cnn", "resnet8"]),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 30), st.integers(1, 30)),
+    num_classes=st.integers(2, 12),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_any_image_shape(name: str, shape: Shape, num_classes: int) -> None:
+    assert BUILDERS[name](shape, num_classes)(images(shape)).shape == (4, num_classes)
+
+
+@pytest.mark.parametrize(("build", "numbers"), CASES)
+def test_last_linear_is_the_classifier(build: Builder, numbers: dict[str, Any]) -> None:
+    model = build(DIGITS, 7, **numbers).eval()
+    classifier = last_linear(model)
+    taps: list[Tensor] = []
+    classifier.register_forward_pre_hook(lambda _, inputs: taps.append(inputs[0]))
+    logits = model(images(DIGITS))
+    assert classifier.out_features == 7
+    assert classifier is dict(model.named_children())["classifier"]
+    assert taps[0].shape == (4, classifier.in_features)
+    torch.testing.assert_close(classifier(taps[0]), logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("build", "numbers"), CASES)
+def test_two_instances_share_nothing(build: Builder, numbers: dict[str, Any]) -> None:
+    one, two = seeded(build, DIGITS, 4, **numbers), seeded(build, DIGITS, 4, seed=1, **numbers)
+    assert not {id(m) for m in one.modules()} & {id(m) for m in two.modules()}
+    pointers = [{t.data_ptr() for t in model.state_dict().values()} for model in (one, two)]
+    assert not pointers[0] & pointers[1]
+    before = {name: tensor.clone() for name, tensor in two.state_dict().items()}
+    one.train()(images(DIGITS)).sum().backward()  # moves running statistics and gradients
+    assert all(torch.equal(before[name], tensor) for name, tensor in two.state_dict().items())
+    assert all(parameter.grad is None for parameter in two.parameters())
+
+
+@pytest.mark.parametrize(("build", "numbers"), CASES)
+def test_state_dict_round_trip(build: Builder, numbers: dict[str, Any]) -> None:
+    one, two = seeded(build, DIGITS, 4, **numbers), seeded(build, DIGITS, 4, seed=1, **numbers)
+    one(images(DIGITS))  # running statistics away from their start
+    two.load_state_dict(one.state_dict())
+    x = images(DIGITS, seed=5)
+    assert torch.equal(one.eval()(x), two.eval()(x))
+
+
+@pytest.mark.parametrize(("build", "numbers"), CASES)
+def test_same_torch_seed_same_bits(build: Builder, numbers: dict[str, Any]) -> None:
+    before = other_streams()
+    one, two, third = (seeded(build, DIGITS, 4, seed=s, **numbers) for s in (3, 3, 4))
+    assert other_streams() == before
+    pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(last_linear(one).weight, last_linear(third).weight)
+
+
+@pytest.mark.parametrize(("build", "numbers"), [c for c in CASES if c.values[1]])
+def test_group_norm_does_not_look_at_other_examples(
+    build: Builder, numbers: dict[str, Any]
+) -> None:
+    model = seeded(build, DIGITS, 4, **numbers).train()
+    x = images(DIGITS)
+    together, alone = model(x)[:1], model(x[:1])
+    independent = numbers["norm"] == "group"
+    assert torch.allclose(together, alone, rtol=1e-4, atol=1e-4) is independent
+    assert (len(list(model.buffers())) == 0) is independent
+
+
+@given(channels=st.integers(1, 2048))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_group_norm_groups(channels: int) -> None:
+    norm = norm_layer("group", channels)
+    assert isinstance(norm, nn.GroupNorm)
+    assert channels % norm.num_groups == 0
+    assert norm.num_groups <= 32
+    assert norm.num_groups == 1 or channels // norm.num_groups >= 8
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (12, 1), (16, 2), (24, 3), (512, 32)])
+def test_group_norm_groups_by_hand(channels: int, groups: int) -> None:
+    norm = norm_layer("group", channels)
+    assert isinstance(norm, nn.GroupNorm)
+    assert norm.num_groups == groups
+
+
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    wanted=st.lists(st.sampled_from([1, 2]), max_size=12),
+)
+@settings(deadline=None, derandomize=True)
+def test_fit_strides(size: tuple[int, int], wanted: list[int]) -> None:
+    strides = fit_strides(size, wanted)
+    assert len(strides) == len(wanted)
+    for axis in (0, 1):
+        left = size[axis]
+        for stride, want in zip(strides, wanted, strict=True):
+            assert stride[axis] == (want if left > 2 else 1)
+            left = math.ceil(left / stride[axis])
+        assert left >= min(2, size[axis])
+
+
+def test_shuffle_interleaves_the_two_branches() -> None:
+    x = torch.arange(4.0).reshape(1, 4, 1, 1)
+    split = ShuffleUnit(nn.Identity(), nn.Identity(), split=True)(x)
+    whole = ShuffleUnit(nn.Identity(), nn.Identity(), split=False)(x)
+    assert split.flatten().tolist() == [0, 2, 1, 3]
+    assert whole.flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "smaller"),
+    [
+        ("mlp", {"hidden": [5]}, 64 * 5 + 5 + 5 * 3 + 3),
+        ("cnn", {"channels": [2], "hidden": 4}, 52 + (2 * 16 * 4 + 4) + 15),
+        ("vgg9", {"channels": [1] * 6, "hidden": [2, 2]}, 6 * 10 + 4 + 6 + 9),
+        ("resnet8", {"width": 1}, 11 + 22 + (62 + 6) + (232 + 16) + 15),
+    ],
+)
+def test_widths_change_the_network(name: str, numbers: dict[str, Any], smaller: int) -> None:
+    assert count(BUILDERS[name](DIGITS, 3, **numbers)) == smaller
+
+
+@pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+@pytest.mark.parametrize(
+    ("shape", "num_classes", "message"),
+    [
+        ((3, 8, 8), 1, r"num_classes must be an integer in \[2, inf\), got 1$"),
+        ((3, 8, 8), 2.0, r"num_classes must be an integer in \[2, inf\), got 2.0$"),
+        ((0, 8, 8), 10, r"image_shape channels must be an integer in \[1, inf\), got 0$"),
+        ((3, -4, 8), 10, r"image_shape height must be an integer in \[1, inf\), got -4$"),
+        ((3, 8, True), 10, r"image_shape width must be an integer in \[1, inf\), got True$"),
+        ((8, 8), 10, r"image_shape must be 3 integers .*, got \(8, 8\)$"),
+        (64, 10, r"image_shape must be 3 integers .*, got 64$"),
+    ],
+)
+def test_impossible_task(build: Builder, shape: Any, num_classes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(shape, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "message"),
+    [
+        ("mlp", {"hidden": []}, r"hidden must be a list of 1 or more integers, got \[\]$"),
+        ("mlp", {"hidden": 200}, r"hidden must be a list of 1 or more integers, got 200$"),
+        ("mlp", {"hidden": [8, 0]}, r"hidden\[1\] must be an integer in \[1, inf\), got 0$"),
+        ("cnn", {"channels": []}, r"channels must be a list of 1 or more integers, got \[\]$"),
+        ("cnn", {"channels": [-1, 2]}, r"channels\[0\] must be an integer in \[1, inf\), got -1$"),
+        ("cnn", {"hidden": 0}, r"hidden must be an integer in \[1, inf\), got 0$"),
+        ("vgg9", {"channels": [8]}, r"channels must be a list of 6 integers, got \[8\]$"),
+        ("vgg9", {"hidden": [8]}, r"hidden must be a list of 2 integers, got \[8\]$"),
+        ("resnet8", {"width": 0}, r"width must be an integer in \[1, inf\), got 0$"),
+        ("resnet20", {"width": 1.5}, r"width must be an integer in \[1, inf\), got 1.5$"),
+        ("resnet18", {"width": "64"}, r"width must be an integer in \[1, inf\), got '64'$"),
+        ("mobilenet_v2_small", {"width": 0.0}, r"width must be a number in \(0, inf\), got 0.0$"),
+        ("mobilenet_v2_small", {"width": math.nan}, r"width must be .*, got nan$"),
+        ("mobilenet_v2_small", {"width": "1"}, r"width must be .*, got '1'$"),
+    ],
+)
+def test_impossible_numbers(name: str, numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BUILDERS[name](DIGITS, 10, **numbers)
+
+
+@pytest.mark.parametrize("build", dict.fromkeys(c.values[0] for c in CASES if c.values[1]))
+def test_unknown_norm(build: Builder) -> None:
+    with pytest.raises(ValueError, match=r"norm must be one of \('batch', 'group'\), got 'layer'$"):
+        build(DIGITS, 10, norm="layer")
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("mlp", {"hidden": (32,)}),
+        ("lenet5", {}),
+        ("cnn", {"channels": (8, 16), "hidden": 32}),
+        ("vgg9", {"channels": (8, 8, 16, 16, 32, 32), "hidden": (32, 32)}),
+        ("resnet8", {"norm": "batch"}),
+        ("resnet8", {"norm": "group"}),
+        ("shufflenet_v2_05", {"norm": "group"}),
+        ("mobilenet_v2_small", {"norm": "batch"}),
+    ],
+)
+def test_a_small_net_learns_32_examples_by_heart(name: str, numbers: dict[str, Any]) -> None:
+    model = seeded(BUILDERS[name], DIGITS, 4, **numbers)
+    x, labels = images(DIGITS, batch=32), torch.arange(32) % 4
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+    assert (model(x).argmax(dim=1) == labels).all()
+    assert loss.item() < 0.2
