@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.schema import ConfigError, check_ranges, check_targets, explain, register
+from conf.schema import ConfigError, check_keys, check_ranges, check_targets, explain, register
 
 if TYPE_CHECKING:
     from clients.app import SimulatedClients
@@ -63,6 +63,7 @@ def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
         ConfigError: The config cannot be run.
     """
     began = time.perf_counter()
+    check_keys(config)
     check_ranges(config)
     check_targets(config)
     from sim.run_folder import METRICS

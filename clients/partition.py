@@ -3,9 +3,6 @@
 Every function takes the labels [n] of the private set, the number of clients K and a random
 generator, and returns one sorted index array per client, in which every index occurs exactly once.
 Which examples of a class a client gets is random, so the order of the input does not matter.
-
-A request that cannot be met, or is not met after a bounded number of draws, ends in a ValueError
-that names the key, its value and what is allowed.
 """
 
 from __future__ import annotations
@@ -58,6 +55,9 @@ def iid(labels: Labels, num_clients: int, rng: np.random.Generator) -> list[Indi
     Returns:
         K sorted index arrays.
 
+    Raises:
+        ValueError: fewer examples than clients.
+
     Reference:
         McMahan and others 2017, arXiv:1602.05629, section 3.
     """
@@ -90,6 +90,9 @@ def dirichlet(
     Returns:
         K sorted index arrays.
 
+    Raises:
+        ValueError: a number is out of range, or no draw reached `min_examples`.
+
     Reference:
         Yurochkin and others 2019, arXiv:1905.12022; NIID-Bench, arXiv:2102.02079, noniid-labeldir.
     """
@@ -109,7 +112,10 @@ def dirichlet(
             counts[open_to, column] = shares
         return counts
 
-    advice = f"raise dirichlet_concentration={dirichlet_concentration}"
+    advice = (
+        f"raise dirichlet_concentration={dirichlet_concentration}, take dirichlet_per_client "
+        "(equal sizes)"
+    )
     return deal(labels, redraw(draw, min_examples, max_redraws, advice), rng)
 
 
@@ -134,6 +140,9 @@ def dirichlet_per_client(
 
     Returns:
         K sorted index arrays.
+
+    Raises:
+        ValueError: a number is out of range.
 
     Reference:
         Hsu, Qi and Brown 2019, arXiv:1909.06335, section 3.1.
@@ -203,6 +212,9 @@ def classes_per_client(
     Returns:
         K sorted index arrays.
 
+    Raises:
+        ValueError: a number is out of range, or every draw gave a class too many owners.
+
     Reference:
         NIID-Bench (Li and others 2022), arXiv:2102.02079, noniid-#label-k.
     """
@@ -242,6 +254,9 @@ def quantity_skew(
 
     Returns:
         K sorted index arrays.
+
+    Raises:
+        ValueError: a number is out of range, or no draw reached `min_examples`.
 
     Reference:
         NIID-Bench (Li and others 2022), arXiv:2102.02079, iid-diff-quantity.

@@ -5,8 +5,9 @@ torch nor ray nor flwr.
 """
 
 import difflib
+import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -84,6 +86,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "data.proxy_share": (1e-9, 1 - 1e-9, "a share in (0, 1)"),
     "data.limit": (1, INFINITY, "an integer >= 1, or null for all"),
     "data.proxy_limit": (1, INFINITY, "an integer >= 1, or null for all"),
+    "strategy.digest_epochs": (0, INFINITY, "an integer >= 0"),
     "strategy.distil.epochs": (0, INFINITY, "an integer >= 0"),
     "strategy.distil.batch_size": (1, INFINITY, "an integer >= 1"),
     "strategy.distil.optimizer.lr": (1e-12, INFINITY, "> 0"),
@@ -121,25 +124,52 @@ def check_ranges(config: DictConfig) -> None:
 
 
 def check_targets(config: DictConfig) -> None:
-    """Refuse a `_target_` that does not exist. Imports the modules they are in.
+    """Refuse a `_target_` that does not exist or does not take the keys beside it.
+
+    Imports the modules that targets are in.
 
     Args:
         config: The composed config.
 
     Raises:
-        ConfigError: Names the key and the nearest name that the module does have.
+        ConfigError: Names the key and the nearest name that there is.
     """
-    for key, target in _targets(config, ""):
+    for key, node in _targets(config, ""):
+        target = str(node["_target_"])
         module_name, _, name = target.rpartition(".")
         try:
             module = import_module(module_name)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"{key}={target}: cannot import '{module_name}': {error}") from error
-        if not hasattr(module, name):
-            public = [n for n in dir(module) if not n.startswith("_")]
+        if not callable(getattr(module, name, None)):
+            public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
             raise ConfigError(
-                f"{key}={target}: '{module_name}' has no '{name}'{_nearest(name, public)}"
+                f"{key}._target_={target}: '{module_name}' has no '{name}'{_nearest(name, public)}"
             )
+        accepted = inspect.signature(getattr(module, name)).parameters
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
+            _refuse_unknown(key, node, [*accepted, "_target_", "_partial_"])
+
+
+def check_keys(config: DictConfig) -> None:
+    """Refuse keys that nothing reads; `+key=value` can bring them past Hydra.
+
+    Args:
+        config: The composed config.
+
+    Raises:
+        ConfigError: Names the key and the nearest that is known.
+    """
+    for section, schema in (("", Config), ("clients", Clients), ("data", Data)):
+        node = OmegaConf.select(config, section) if section else config
+        _refuse_unknown(section, node, [f.name for f in fields(schema)])
+
+
+def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
+    for name in map(str, node):
+        if name not in known:
+            key = f"{section}.{name}".lstrip(".")
+            raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
 
 
 def explain(overrides: list[str]) -> str | None:
@@ -152,9 +182,12 @@ def explain(overrides: list[str]) -> str | None:
         One line, or None if the overrides are not at fault.
     """
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException:
+        return _first_unknown(OverridesParser.create().parse_overrides(overrides))
+    except HydraException:  # something else than an unknown name: Hydra has said it already
         return None
+
+
+def _first_unknown(parsed: list[Override]) -> str | None:
     groups = {str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_dir()}
     choices = [o for o in parsed if o.key_or_group in groups]
     for choice in choices:
@@ -167,7 +200,7 @@ def explain(overrides: list[str]) -> str | None:
     keys = _known_keys([str(choice.input_line) for choice in choices])
     for override in parsed:
         key = override.key_or_group
-        if override not in choices and key not in keys:
+        if override not in choices and key not in keys and not key.startswith("hydra."):
             return f"unknown key '{key}'{_nearest(key, [*keys, *groups])}"
     return None
 
@@ -178,7 +211,7 @@ def _known_keys(choices: list[str]) -> list[str]:
     with initialize_config_dir(str(HERE), version_base="1.3"):
         config = compose("config", overrides=choices)
     container = OmegaConf.to_container(config, resolve=False)
-    return [*_keys(container, ""), "hydra"]
+    return list(_keys(container, ""))
 
 
 def _keys(node: Any, prefix: str) -> Iterator[str]:
@@ -188,20 +221,18 @@ def _keys(node: Any, prefix: str) -> Iterator[str]:
             yield from _keys(value, f"{prefix}{name}.")
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
+def _targets(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield key, node
         for name in map(str, node):
-            here = f"{key}.{name}" if key else name
-            if name == "_target_":
-                yield here, str(node[name])
-            elif not OmegaConf.is_missing(node, name):
-                yield from _targets(node[name], here)
+            if not OmegaConf.is_missing(node, name):
+                yield from _targets(node[name], f"{key}.{name}".lstrip("."))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
-        return f"; did you mean '{close[0]}'?"
-    # A key given without its section: clients.num_clients for num_clients.
-    last = [other for other in names if other.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    return f"; did you mean '{last[0]}'?" if last else ""
+    # A key given without its section comes first: clients.num_clients for num_clients.
+    same_leaf = [other for other in names if other.rsplit(".", 1)[-1] == name]
+    close = same_leaf or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -62,7 +62,13 @@ class Display:
             folder: The run folder's path.
         """
         clients = result["clients_accuracy"] or {}
-        table = Table(title="accuracy on the test set", title_justify="left")
+        averaged = result["ensemble_accuracy"] is None  # clients have no network of their own
+        table = Table(
+            title="accuracy of the student on the test set, of the same network on clients' data"
+            if averaged
+            else "accuracy on the test set",
+            title_justify="left",
+        )
         table.add_column("model")
         table.add_column("accuracy", justify="right")
         for name, value in (

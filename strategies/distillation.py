@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -104,6 +105,7 @@ class DistillationStrategy(Strategy):
         self.digest_epochs = digest_epochs
         self.report = report
         self.negative_ids, self.distilled_ids = _cut(len(proxy), negative_share, seed)
+        self._rehearse()
 
     # --- Flower's five methods ---
 
@@ -133,9 +135,7 @@ class DistillationStrategy(Strategy):
         teachers = read_predictions(replies)
         if teachers is None:
             return None, None
-        scores = self.scorer(teachers)
-        weights = normalise(scores, teachers.mask, self.weight_cap)
-        targets = self.combiner(teachers.logits, weights, self.temperature)
+        weights, targets = self._weigh(teachers)
         covered = weights.sum(0) > 0
         losses = self.distil(
             self.student,
@@ -171,8 +171,7 @@ class DistillationStrategy(Strategy):
         teachers = read_predictions(replies)
         if teachers is None:
             return None
-        weights = normalise(self.scorer(teachers), teachers.mask, self.weight_cap)
-        targets = self.combiner(teachers.logits, weights, self.temperature)
+        _, targets = self._weigh(teachers)
         values = measures(targets.clamp_min(1e-12).log(), self.test.labels)
         return MetricRecord({f"ensemble-{name}": value for name, value in values.items()})
 
@@ -180,6 +179,33 @@ class DistillationStrategy(Strategy):
         """Nothing to log: the resolved config says it all."""
 
     # --- steps ---
+
+    def _weigh(self, teachers: TeacherPredictions) -> tuple[Tensor, Tensor]:
+        """Return weights [K, N] and targets [N, C]."""
+        scores = self.scorer(teachers)
+        weights = normalise(scores, teachers.mask, self.weight_cap)
+        return weights, self.combiner(teachers.logits, weights, self.temperature)
+
+    def _rehearse(self) -> None:
+        """Try scorer, combiner and loss on three made-up examples.
+
+        A rule that cannot work here should say so now, not after the clients have trained.
+        """
+        shape = (2, 3, self.test.num_classes)
+        teachers = TeacherPredictions(
+            client_ids=(0, 1),
+            logits=torch.zeros(shape),
+            mask=torch.ones(shape[:2], dtype=torch.bool),
+            own_probs=None if self.discriminator is None else torch.full(shape[:2], 0.5),
+            num_examples=torch.ones(2),
+        )
+        _, targets = self._weigh(teachers)
+        losses = self.loss(torch.zeros(shape[1:]), targets, temperature=self.temperature)
+        if targets.shape != shape[1:] or losses.shape != shape[1:2]:
+            raise ValueError(
+                f"combiner and loss gave shapes {tuple(targets.shape)} and {tuple(losses.shape)} "
+                f"for 2 clients and 3 examples: expected {shape[1:]} and {shape[1:2]}"
+            )
 
     def _cohort(self, server_round: int, node_ids: list[int]) -> list[int]:
         size = max(1, round(self.fraction * len(node_ids)))

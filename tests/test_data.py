@@ -91,7 +91,7 @@ def test_normalised_is_what_the_formula_says(dtype: type) -> None:
     The largest product is 255/255/0.2 = 5, so a rounding is at most 5 * 2^-24 = 3e-7.
     """
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (50, 2, 5, 4)).astype(dtype)
+    images: npt.NDArray[Any] = rng.integers(0, 256, (50, 2, 5, 4)).astype(dtype)
     images[0], images[1] = 0, 255
     dataset = make(images=images, labels=np.zeros(50, np.int64))
     indices = rng.permutation(50)[:20]
@@ -131,7 +131,7 @@ def mnist_root(tmp_path: Path) -> Path:
         folder = tmp_path / name / "raw"
         folder.mkdir(parents=True)
         for part, count in (("train", 3), ("t10k", 2)):
-            images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+            images: Bytes = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
             labels = np.arange(count, dtype=np.uint8) + 7
             path = folder / f"{part}-images-idx3-ubyte.gz"
             path.write_bytes(gzip.compress(idx(images)))
@@ -212,7 +212,7 @@ def cifar_batch(count: int, seed: int) -> dict[str, Any]:
 
 @pytest.fixture
 def cifar_root(tmp_path: Path) -> Path:
-    """Five batches of 2 and a test batch of 3; the first as numpy 1 would have named its globals."""
+    """Five batches of 2 and a test batch of 3; the first names its globals as numpy 1 did."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for n in range(1, 6):
@@ -362,7 +362,8 @@ def test_npz_is_read_as_bytes_or_floats(tmp_path: Path) -> None:
     train, test = data.npz(save(tmp_path / "a.npz", images=grey, labels=labels))
     assert (len(train), len(test), train.num_classes) == (8, 2, 3)
     assert train.image_shape == (1, 4, 5)
-    assert (train.images.dtype, train.scale) == (np.uint8, 1 / 255)
+    assert train.images.dtype == np.uint8
+    assert train.scale == 1 / 255
     colour = rng.normal(size=(10, 3, 4, 5))
     path = save(
         tmp_path / "b.npz",
@@ -373,7 +374,8 @@ def test_npz_is_read_as_bytes_or_floats(tmp_path: Path) -> None:
     )
     train, test = data.npz(path)
     assert (len(train), len(test), train.num_classes, test.num_classes) == (10, 4, 8, 8)
-    assert (train.images.dtype, train.scale) == (np.float32, 1.0)
+    assert train.images.dtype == np.float32
+    assert train.scale == 1.0
     inputs = data.normalised(train, np.arange(10)).astype(np.float64)
     # Normalised by its own moments; 200 float32 numbers of size 1 leave 1e-7 each at most.
     np.testing.assert_allclose(inputs.mean(axis=(0, 2, 3)), 0, atol=1e-6)
@@ -490,9 +492,7 @@ def test_missing_files_say_which_where_and_from_whom(
         reader(None)
 
 
-def test_missing_npz_says_where_it_looked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_npz_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as raised:
         data.npz("own.npz")

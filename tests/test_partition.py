@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from clients import partition
 
 Ints = npt.NDArray[np.int64]
-Partition = Callable[[Ints, int, np.random.Generator], list[Ints]]
+Partition = Callable[..., list[Ints]]
 
 # Every partition but from_file, with numbers that can be met by the requests drawn below.
 PARTITIONS: dict[str, Partition] = {
@@ -29,9 +29,7 @@ PARTITIONS: dict[str, Partition] = {
     "dirichlet_per_client": partial(partition.dirichlet_per_client, dirichlet_concentration=0.5),
     "shards": partition.shards,
     "classes_per_client": partial(partition.classes_per_client, classes=2),
-    "quantity_skew": partial(
-        partition.quantity_skew, dirichlet_concentration=2.0, min_examples=2
-    ),
+    "quantity_skew": partial(partition.quantity_skew, dirichlet_concentration=2.0, min_examples=2),
 }
 every_partition = pytest.mark.parametrize("name", PARTITIONS)
 
@@ -40,9 +38,8 @@ every_partition = pytest.mark.parametrize("name", PARTITIONS)
 def requests(draw: st.DrawFn) -> tuple[Ints, int, int]:
     """Labels of 2 to 7 classes with gaps, 30 to 60 examples of each, and 4 to 8 clients and a seed.
 
-    With 4 clients of 2 classes all of 7 classes can be owned. The rarest failure to expect is
-    quantity_skew's: 8 shares of at least 2/60 at concentration 2 have probability 0.4, so that all
-    of 1,001 draws fail with probability under 1e-200.
+    4 clients of 2 classes can own 7 classes. The hardest request (8 clients, 60 examples) is met by
+    27 % of dirichlet_balanced's draws (measured), so that all 1,001 fail with probability 1e-137.
     """
     classes = draw(st.lists(st.integers(0, 20), min_size=2, max_size=7, unique=True))
     sizes = [draw(st.integers(30, 60)) for _ in classes]
@@ -62,9 +59,7 @@ def table(labels: Ints, parts: list[Ints]) -> Ints:
 @every_partition
 @settings(max_examples=60, deadline=None)
 @given(request_=requests())
-def test_every_index_is_owned_exactly_once(
-    name: str, request_: tuple[Ints, int, int]
-) -> None:
+def test_every_index_is_owned_exactly_once(name: str, request_: tuple[Ints, int, int]) -> None:
     labels, num_clients, seed = request_
     parts = PARTITIONS[name](labels, num_clients, np.random.default_rng(seed))
     assert len(parts) == num_clients
@@ -104,17 +99,19 @@ def test_the_order_of_the_input_does_not_matter(name: str) -> None:
 
 @every_partition
 def test_examples_are_not_dealt_out_in_their_order(name: str) -> None:
-    """On one class no contiguous run may come out.
+    """Of one class of 1,000 no client may get a contiguous run.
 
-    Two owners of 1,000 shuffled examples: the chance that a part is a run is under 1000 / C(1000,
-    size), and sizes near 0 or 1000 are excluded by asking for 100 examples.
+    Of the C(1000, m) sets of m examples only 1001 - m are runs: under 1e-100 of them where each of
+    the two clients has 100 or more.
     """
-    labels = np.zeros(1000, dtype=np.int64)
+    labels, options = np.zeros(1000, dtype=np.int64), dict[str, int]()
     if name == "classes_per_client":
-        parts = partition.classes_per_client(labels, 2, np.random.default_rng(0), classes=1)
-    else:
-        parts = PARTITIONS[name](labels, 2, np.random.default_rng(0))
-    for part in parts:
+        options = {"classes": 1}
+    elif name == "shards":
+        options = {"shards_per_client": 1}
+    elif name in ("dirichlet", "dirichlet_balanced", "quantity_skew"):
+        options = {"min_examples": 100}
+    for part in PARTITIONS[name](labels, 2, np.random.default_rng(0), **options):
         assert len(part) >= 100
         assert part[-1] - part[0] >= len(part)
 
@@ -131,25 +128,23 @@ def test_extreme_concentrations_end_in_a_partition_or_a_clear_error(
 ) -> None:
     """Down to 1e-300 a prior is all on one class, where a careless rescaling divides 0 by 0."""
     labels, concentration = balanced(4, 25), 10.0**exponent
-    calls = [
+    calls: list[Partition] = [
         partial(partition.dirichlet, balance=balance, max_redraws=20),
         partial(partition.quantity_skew, max_redraws=20),
-        partition.dirichlet_per_client,
+        partial(partition.dirichlet_per_client),  # sizes are fixed: it always succeeds
     ]
+    failures = []
     for call in calls:
+        rng = np.random.default_rng(seed)
         try:
-            parts = call(
-                labels,
-                num_clients,
-                np.random.default_rng(seed),
-                dirichlet_concentration=concentration,
-            )
+            parts = call(labels, num_clients, rng, dirichlet_concentration=concentration)
         except ValueError as error:
-            assert "no draw out of 21" in str(error)
-            assert call is not partition.dirichlet_per_client
+            failures.append(str(error))
             continue
         np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(100))
         assert min(len(part) for part in parts) >= 1
+    assert len(failures) <= 2
+    assert all(failure.startswith("no draw out of 21 gave each") for failure in failures)
 
 
 def test_iid_sizes_differ_by_at_most_one() -> None:
@@ -333,7 +328,7 @@ def test_from_file_reads_what_was_written(tmp_path: Path) -> None:
 def test_from_file_may_leave_examples_unused_on_request(tmp_path: Path) -> None:
     parts = read(tmp_path, {"0": [1], "1": [4]}, allow_unused=True)
     assert [part.tolist() for part in parts] == [[1], [4]]
-    with pytest.raises(ValueError, match="3 of 5 indices belong to no client.*allow_unused"):
+    with pytest.raises(ValueError, match=r"3 of 5 indices belong to no client.*allow_unused"):
         read(tmp_path, {"0": [1], "1": [4]})
 
 
@@ -360,15 +355,15 @@ def test_from_file_refuses(tmp_path: Path, content: Any, message: str) -> None:
 
 def test_from_file_says_where_it_looked(tmp_path: Path) -> None:
     path = str(tmp_path / "nowhere.json")
-    with pytest.raises(FileNotFoundError, match="nowhere.json not found: looked for /"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json not found: looked for /"):
         partition.from_file(balanced(), 2, np.random.default_rng(0), path=path)
 
 
 # --- Flower's partitioners as oracle -------------------------------------------------------------
 #
-# Bits cannot agree, because random numbers are drawn in another order, so distributions are
+# Bits rarely can agree, because random numbers are drawn in another order, so distributions are
 # compared over seeds: for each statistic the two means may differ by 4 standard errors of their
-# difference. For equal laws that is exceeded once in 16,000 comparisons; there are about 20 here,
+# difference. For equal laws that is exceeded once in 16,000 comparisons; there are 30 here,
 # and seeds are fixed. That the test can tell is tested as well: a concentration off by a factor of
 # 2 must exceed the same bound.
 
@@ -423,21 +418,23 @@ def over_seeds(make: Callable[[int], list[Ints]]) -> list[list[float]]:
     return [statistics(make(seed)) for seed in range(NUM_SEEDS)]
 
 
+def fresh(seed: int) -> np.random.Generator:
+    """A stream that none of Flower's seeds 0..39 gives, or the two sides were not independent."""
+    return np.random.default_rng(1000 + seed)
+
+
 def assert_same_law(ours: Callable[[int], list[Ints]], theirs: list[list[float]]) -> None:
     apart = standard_errors_apart(over_seeds(ours), theirs)
     assert max(apart.values()) < 4, apart
 
 
 @pytest.mark.parametrize("balance", [False, True])
-def test_dirichlet_agrees_with_flower(
-    flower: Callable[[Any], list[Ints]], balance: bool
-) -> None:
+def test_dirichlet_agrees_with_flower(flower: Callable[[Any], list[Ints]], balance: bool) -> None:
     from flwr_datasets.partitioner import DirichletPartitioner
 
     def ours(seed: int, concentration: float = 0.5) -> list[Ints]:
-        rng = np.random.default_rng(seed)
         return partition.dirichlet(
-            LABELS, 8, rng, dirichlet_concentration=concentration, balance=balance
+            LABELS, 8, fresh(seed), dirichlet_concentration=concentration, balance=balance
         )
 
     theirs = over_seeds(
@@ -453,13 +450,25 @@ def test_dirichlet_agrees_with_flower(
     assert apart["effective_classes"] > 4
 
 
+def test_dirichlet_is_the_very_table_of_flower_for_the_same_seed(
+    flower: Callable[[Any], list[Ints]],
+) -> None:
+    """Without balancing both draw one Dirichlet vector per class first, so even the bits agree."""
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        ours = partition.dirichlet(LABELS, 8, rng, dirichlet_concentration=0.5)
+        theirs = flower(DirichletPartitioner(8, "label", 0.5, min_partition_size=1, seed=seed))
+        np.testing.assert_array_equal(table(LABELS, ours), table(LABELS, theirs))
+
+
 def test_dirichlet_per_client_agrees_with_flower(flower: Callable[[Any], list[Ints]]) -> None:
     from flwr_datasets.partitioner import InnerDirichletPartitioner
 
     def ours(seed: int, concentration: float = 5.0) -> list[Ints]:
-        rng = np.random.default_rng(seed)
         return partition.dirichlet_per_client(
-            LABELS, 8, rng, dirichlet_concentration=concentration
+            LABELS, 8, fresh(seed), dirichlet_concentration=concentration
         )
 
     # Flower wants the parameter of each class: ours, 5 in all, over 10 equally frequent classes.
@@ -472,11 +481,13 @@ def test_dirichlet_per_client_agrees_with_flower(flower: Callable[[Any], list[In
     assert apart["effective_classes"] > 4
 
 
+# pyarrow 25 about `datasets`' own call of its sort; nothing of ours passes there.
+@pytest.mark.filterwarnings("ignore:Specifying null_placement in SortOptions:FutureWarning")
 def test_shards_agree_with_flower(flower: Callable[[Any], list[Ints]]) -> None:
     from flwr_datasets.partitioner import ShardPartitioner
 
     def ours(seed: int, shards: int = 2) -> list[Ints]:
-        return partition.shards(LABELS, 8, np.random.default_rng(seed), shards_per_client=shards)
+        return partition.shards(LABELS, 8, fresh(seed), shards_per_client=shards)
 
     theirs = over_seeds(
         lambda seed: flower(ShardPartitioner(8, "label", num_shards_per_partition=2, seed=seed))
@@ -489,7 +500,7 @@ def test_classes_per_client_agrees_with_flower(flower: Callable[[Any], list[Ints
     from flwr_datasets.partitioner import PathologicalPartitioner
 
     def ours(seed: int) -> list[Ints]:
-        return partition.classes_per_client(LABELS, 12, np.random.default_rng(seed), classes=3)
+        return partition.classes_per_client(LABELS, 12, fresh(seed), classes=3)
 
     # 12 clients of 10 classes: with fewer clients than classes Flower leaves classes out, we never.
     theirs = over_seeds(

@@ -67,12 +67,13 @@ def read_idx(path: Path, dims: tuple[int | None, ...], origin: str) -> npt.NDArr
     Args:
         path: the gzip file, `*.gz`; the unpacked file beside it is read when it is absent.
         dims: expected lengths of its 1 or 3 dimensions, None for any.
-        origin: where the file comes from, for the FileNotFoundError when it is missing.
+        origin: where the file comes from, for the message when it is missing.
 
     Returns:
         uint8 array with as many dimensions as `dims`; read-only, a view of the file's bytes.
 
     Raises:
+        FileNotFoundError: neither the packed nor the unpacked file is there.
         ValueError: truncated, not gzip, wrong magic, dimensions or number of bytes.
     """
     path, content = _packed_or_not(path, origin)
@@ -164,8 +165,6 @@ def read_image_folder(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Read `<folder>/<class>/*.png`, classes in the order given and paths sorted within each.
 
-    A file that is no image, or of another size, ends in a ValueError.
-
     Args:
         folder: the folder with one folder per class.
         class_names: [C], names of the class folders; the position is the label.
@@ -177,6 +176,7 @@ def read_image_folder(
 
     Raises:
         FileNotFoundError: a class folder is missing or holds no PNG.
+        ValueError: a file is no image, or of another size.
     """
     paths: list[Path] = []
     labels: list[int] = []

@@ -20,9 +20,6 @@ def from_file(
 ) -> list[npt.NDArray[np.int64]]:
     """Read a partition from JSON: `{"0": [indices], "1": [indices], ...}`, one key per client.
 
-    Anything else, an empty client, and indices that are out of range, occur twice or are missing
-    end in a ValueError.
-
     Args:
         labels: [n], only their number matters.
         num_clients: K; the keys are exactly 0..K - 1.
@@ -35,6 +32,8 @@ def from_file(
 
     Raises:
         FileNotFoundError: the file is missing.
+        ValueError: not such JSON, other clients, an empty client, or indices that are out of
+            range, occur twice or are missing.
     """
     file = Path(path).expanduser().absolute()
     if not file.is_file():

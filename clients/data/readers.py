@@ -1,8 +1,4 @@
-"""Data sets by name, each as (train, test). Nothing is ever downloaded.
-
-A missing file ends in a FileNotFoundError that says where it was looked for and where it comes
-from, a corrupt one in a ValueError that says what was expected and what was found.
-"""
+"""Data sets by name, each as (train, test). Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -47,6 +43,9 @@ def digits(test_share: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
 
     Returns:
         Train and test set, uint8 with values 0..16.
+
+    Raises:
+        ValueError: `test_share` is out of range.
     """
     from sklearn.datasets import load_digits  # here: importing scikit-learn takes a second
 
@@ -104,6 +103,10 @@ def mnist(root: str | None = None) -> tuple[Dataset, Dataset]:
 
     Returns:
         Train and test set, uint8.
+
+    Raises:
+        FileNotFoundError: a file is missing, or no root is given.
+        ValueError: a file is corrupt.
     """
     folder = data_root(root) / "MNIST" / "raw"
     return _idx_sets("mnist", folder, 0.1307, 0.3081, MNIST_ORIGIN)
@@ -117,6 +120,10 @@ def fashion_mnist(root: str | None = None) -> tuple[Dataset, Dataset]:
 
     Returns:
         Train and test set, uint8.
+
+    Raises:
+        FileNotFoundError: a file is missing, or no root is given.
+        ValueError: a file is corrupt.
     """
     folder = data_root(root) / "FashionMNIST" / "raw"
     return _idx_sets("fashion_mnist", folder, 0.2860, 0.3530, FASHION_MNIST_ORIGIN)
@@ -144,6 +151,10 @@ def cifar10(root: str | None = None) -> tuple[Dataset, Dataset]:
 
     Returns:
         Train and test set, uint8.
+
+    Raises:
+        FileNotFoundError: a file is missing, or no root is given.
+        ValueError: a file is corrupt, or its pickle names anything but numpy arrays.
     """
     folder = data_root(root) / "cifar-10-batches-py"
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -166,6 +177,10 @@ def cinic10(root: str | None = None, include_valid: bool = False) -> tuple[Datas
 
     Returns:
         Train and test set, uint8.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty, or no root is given.
+        ValueError: a file is no PNG of 32x32.
     """
     folder = data_root(root) / "CINIC-10"
     # As published in the data set's repository; measured on the train folder.

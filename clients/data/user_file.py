@@ -31,8 +31,8 @@ def npz(path: str, test_share: float = 0.2, seed: int = 0) -> tuple[Dataset, Dat
         Train and test set, uint8 or float32.
 
     Raises:
-        ValueError: arrays are missing or of the wrong shape or dtype; raised too for a corrupt
-            file.
+        FileNotFoundError: the file is missing.
+        ValueError: the file is corrupt, or arrays are missing or of the wrong shape or dtype.
     """
     file = Path(path).expanduser().absolute()
     arrays = _npz_arrays(file)
@@ -61,13 +61,14 @@ def _npz_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     if not file.is_file():
         raise FileNotFoundError(
             f"{file.name} not found: looked for {file}. It is a file of your own, written with "
-            "numpy.savez(path, images=..., labels=...); set where it lies with data.path=/path"
+            "numpy.savez(path, images=..., labels=...); say where it lies with data.source.path="
         )
     try:
-        content = np.load(file, allow_pickle=False)  # object arrays are refused: they are pickles
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array (.npy)")
-        with content:
+        # Opened here, because numpy leaves a file open that begins like a zip and is none.
+        with file.open("rb") as stream:
+            content = np.load(stream, allow_pickle=False)  # object arrays are pickles: refused
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array (.npy)")
             return {name: content[name] for name in content.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file}: expected an .npz file of plain arrays: {error}") from error

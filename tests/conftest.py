@@ -1,0 +1,37 @@
+"""Fixtures that every test of the engine shares."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from clients.messages import NODE_ID_BASE
+from sim.grid import assume_task_identity
+from sim.pool import Pool
+from tests.federations import everyone, foreign_app, open_pool
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _task_identity() -> None:
+    """Let tests build Flower messages; in a run the grid sees to it."""
+    assert NODE_ID_BASE > 1  # 0 and 1 are Flower's own
+    assume_task_identity(run_id=1)
+
+
+@pytest.fixture(scope="module", params=["inline", "ray"])
+def pool_kind(request: pytest.FixtureRequest) -> str:
+    """Every behaviour of a pool is tested on both."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def foreign_pool(pool_kind: str) -> Iterator[Pool]:
+    """A pool of clients written against Flower alone; one per module and kind."""
+    with open_pool(pool_kind, foreign_app()) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def everyone_pool(pool_kind: str) -> Iterator[Pool]:
+    """A pool for foreign and for our own clients; not beside `foreign_pool` in one module."""
+    with open_pool(pool_kind, everyone()) as pool:
+        yield pool

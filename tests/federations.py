@@ -1,0 +1,319 @@
+"""A tiny federation on Gaussian blobs, and ClientApps written against Flower alone."""
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord
+from flwr.app import RecordDict as Content
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import Strategy
+
+from clients.app import SimulatedClients
+from clients.architectures import build, load_parameters, parameters_of
+from clients.data import blobs, split
+from clients.messages import node_id_of, read_arrays, write_arrays
+from clients.models import logistic_regression, mlp
+from clients.prediction import evaluate
+from clients.screening import fault_of
+from clients.seeding import Purpose, generator
+from clients.training import train
+from sim.grid import PoolGrid
+from sim.pool import InlinePool, Pool
+from sim.rounds import RoundReport, run_rounds
+from sim.run_folder import sha256_of_arrays
+from strategies.combiners import mean_of_probs
+from strategies.distillation import DistillationStrategy
+from strategies.scorers import uniform
+
+SEED = 7
+OFFSETS = (1.0, 2.0, 4.0, 8.0, 100.0, 0.0)
+"""What the foreign client k adds to every array; it claims k + 1 examples."""
+
+
+@contextmanager
+def open_pool(kind: str, app: Any, workers: int = 2, seed: int = SEED) -> Iterator[Pool]:
+    """Open an inline pool, or Ray with so many workers; close it at the end."""
+    if kind == "inline":
+        pool: Pool = InlinePool(app, seed)
+    else:
+        from sim.ray_pool import RayPool
+
+        pool = RayPool(app, seed, workers)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+# --- clients that know nothing of ours ---
+
+
+def foreign_app() -> ClientApp:
+    """A ClientApp that imports flwr and numpy only; an action for each thing to be tried out."""
+    app = ClientApp()
+    for action in (_count, _count_then_raise, _mutate, _forge, _draw, _break, _say_error):
+        app.train(action.__name__[1:])(action)
+    app.train()(_move)
+    app.evaluate()(_measure)
+    return app
+
+
+def _me(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def _answer(message: Message, context: Context, **values: Any) -> Message:
+    metrics = MetricRecord({"num-examples": _me(context) + 1, **values})
+    return Message(Content({"metrics": metrics}), reply_to=message)
+
+
+def _move(message: Message, context: Context) -> Message:
+    """Add this client's constant; an array named `nan@2` makes client 2 misbehave, and so on."""
+    arrays: dict[str, Any] = {}
+    for name, array in message.content.array_records["arrays"].items():
+        fault, _, who = name.partition("@")
+        step = np.array([0.1, -0.2]) if fault == "same" else OFFSETS[_me(context)]
+        arrays[name] = array.numpy() + step
+        if who and int(who) in (_me(context), 99):  # 99: everyone
+            arrays[name] = _spoil(fault, arrays[name])
+    reply = _answer(message, context, **{"train-loss": float(_me(context))})
+    reply.content["arrays"] = ArrayRecord({k: Array(v) for k, v in arrays.items()})
+    if "mass@1" in arrays and _me(context) == 1:
+        reply.content["metrics"]["num-examples"] = float("nan")
+    return reply
+
+
+def _spoil(fault: str, array: Any) -> Any:
+    if fault == "raise":
+        raise ValueError("no disk left\non this client")
+    if fault == "nan":
+        array[0] = np.nan
+    return array[:-1] if fault == "shape" else array.astype(np.float16 if fault == "dtype" else "d")
+
+
+def _measure(message: Message, context: Context) -> Message:
+    arrays = message.content.array_records["arrays"]
+    if "raise-later@99" in arrays:
+        raise OSError("the test set is gone")
+    mean = np.mean([array.numpy().mean() for array in arrays.values()])
+    return _answer(message, context, loss=float(mean) + _me(context))
+
+
+def _count(message: Message, context: Context) -> Message:
+    """Count this client's messages in its state; say how many there were before."""
+    counter = context.state.metric_records.setdefault("counter", MetricRecord({"seen": 0}))
+    before = counter["seen"]
+    counter["seen"] = before + 1
+    sent = message.content.config_records.get("config", ConfigRecord())
+    return _answer(message, context, before=before, tag=sent.get("tag", 0))
+
+
+def _count_then_raise(message: Message, context: Context) -> Message:
+    _count(message, context)
+    raise KeyError("after the state was changed")
+
+
+def _mutate(message: Message, context: Context) -> Message:
+    """Report what was received, then change all of it."""
+    content = message.content
+    array = content.array_records["arrays"]["w"]
+    seen = float(array.numpy()[0])
+    content.config_records["config"]["tag"] = 1000 + _me(context)
+    content.array_records["arrays"]["w"] = Array(array.numpy() + 1)
+    content.metric_records["new"] = MetricRecord({"x": 1})
+    message.metadata.group_id = f"mine-{_me(context)}"
+    return _answer(message, context, seen=seen)
+
+
+def _forge(message: Message, context: Context) -> Message:
+    """Answer in the name of the next client."""
+    message.metadata.dst_node_id = node_id_of(_me(context) + 1)
+    return _answer(message, context)
+
+
+def _draw(message: Message, context: Context) -> Message:
+    """Draw from all three global generators."""
+    values = {"a": random.random(), "b": float(np.random.rand()), "c": float(torch.rand(()))}
+    return _answer(message, context, **values)
+
+
+def _break(message: Message, context: Context) -> Any:
+    """Return what no ClientApp should; the request's config says which."""
+    how = message.content.config_records["config"]["how"]
+    if how == "none" or _me(context) != 1:
+        return None if _me(context) == 1 else _answer(message, context)
+    if how == "exit":
+        sys.exit(3)
+    garbage = Array("float32", (2,), "numpy.ndarray", b"this is no array")
+    reply = _answer(message, context)
+    reply.content["arrays"] = ArrayRecord({"w": garbage})
+    return {"garbage": reply, "dict": {"w": 1.0}}[str(how)]
+
+
+def _say_error(message: Message, context: Context) -> Message:
+    return Message(Error(17, "battery is empty"), reply_to=message)
+
+
+# --- our own clients ---
+
+
+def tiny_clients(
+    num_clients: int = 5, partitions: Sequence[Any] | None = None, **changes: Any
+) -> SimulatedClients:
+    """Clients of two architectures in turn on 120 private, 30 proxy and 50 test examples."""
+    splits = split(
+        *blobs(num_examples=200, seed=1),
+        proxy_share=0.2,
+        proxy_source=None,
+        limit=None,
+        proxy_limit=None,
+        rng=generator(SEED, Purpose.SPLIT),
+    )
+    cut = np.array_split(np.arange(len(splits.private)), num_clients)
+    settings: dict[str, Any] = {
+        "splits": splits,
+        "partitions": cut if partitions is None else partitions,
+        "architectures": [("linear", "mlp")[k % 2] for k in range(num_clients)],
+        "models": {"linear": logistic_regression, "mlp": partial(mlp, hidden=(8,))},
+        "student": logistic_regression,
+        "train": trainer(),
+        "seed": SEED,
+    }
+    return SimulatedClients(**(settings | changes))
+
+
+def trainer() -> Any:
+    """Two epochs of plain SGD."""
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    return partial(train, epochs=2, batch_size=16, optimizer=sgd)
+
+
+TWIN_EXAMPLES = np.full(32, 3)
+"""One example 32 times over: whatever their order, two clients that have it are equal."""
+
+
+def everyone() -> Any:
+    """One program for several populations, told apart by their size; see `populations`."""
+    return _Everyone()
+
+
+def populations() -> dict[int, SimulatedClients]:
+    """Return a lone client, two equal ones, and five of two architectures."""
+    twins = {"architectures": ["linear", "linear"]}
+    return {
+        1: tiny_clients(1),
+        2: tiny_clients(2, [TWIN_EXAMPLES, TWIN_EXAMPLES], **twins),
+        5: tiny_clients(5),
+    }
+
+
+class _Everyone:
+    def __init__(self) -> None:
+        self._foreign = foreign_app()
+        self._ours = {size: clients.app() for size, clients in populations().items()}
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        names = set(message.content.array_records.get("arrays", {}))
+        ours = not names or any(name.startswith("classifier") for name in names)
+        size = int(context.node_config["num-partitions"])
+        return (self._ours[size] if ours else self._foreign)(message, context)
+
+
+# --- running them ---
+
+
+def student_of(clients: SimulatedClients) -> torch.nn.Module:
+    """Build the student of round 0."""
+    private = clients.splits.private
+    rng = generator(SEED, Purpose.STUDENT)
+    return build(clients.student, private.image_shape, private.num_classes, rng)
+
+
+def distillation(clients: SimulatedClients, **changes: Any) -> DistillationStrategy:
+    """Uniform ensemble distillation with some parts changed."""
+    from clients.losses import kl
+
+    parts: dict[str, Any] = {
+        "student": student_of(clients),
+        "proxy": clients.splits.proxy,
+        "test": clients.splits.test,
+        "distil": trainer(),
+        "seed": SEED,
+        "scorer": uniform,
+        "combiner": mean_of_probs,
+        "loss": kl,
+    }
+    return DistillationStrategy(**(parts | changes))
+
+
+@dataclass
+class Run:
+    """What a run came to."""
+
+    arrays: ArrayRecord
+    grid: PoolGrid
+    reports: list[RoundReport] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The final parameters as numpy arrays."""
+        return read_arrays(self.arrays)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the final parameters."""
+        return sha256_of_arrays(self.parameters)
+
+    def cohorts(self) -> list[list[int]]:
+        """Who was asked to train, by round."""
+        phase = "train"
+        return [
+            [e.client_id for e in report.exchanges if e.phase.startswith(phase)]
+            for report in self.reports
+        ]
+
+
+def grid_over(pool: Pool, size: int = 4) -> PoolGrid:
+    """Put a fresh grid of so many foreign clients over a pool, in round 1."""
+    grid = PoolGrid(pool, [f"arch-{k}" for k in range(size)], fault_of)
+    grid.begin_round(1)
+    return grid
+
+
+def vector(*names: str) -> ArrayRecord:
+    """Return arrays for the foreign clients: (0, 0) under each name."""
+    return ArrayRecord({name: Array(np.zeros(2)) for name in names or ("w",)})
+
+
+def run_foreign(
+    pool: Pool, strategy: Strategy, arrays: ArrayRecord, size: int = 4, **options: Any
+) -> Run:
+    """Run a strategy over foreign clients, one round unless told otherwise."""
+    reports: list[RoundReport] = []
+    grid = options.pop("grid", None) or grid_over(pool, size)
+    settings: dict[str, Any] = {"rounds": 1, "seed": SEED, "evaluate": lambda arrays: {}}
+    settings |= {"report": reports.append} | options
+    return Run(run_rounds(strategy, grid, arrays, **settings), grid, reports)
+
+
+def run_ours(
+    pool: Pool, clients: SimulatedClients, strategy: Strategy, rounds: int = 1, **options: Any
+) -> Run:
+    """Run a strategy over our clients, the student measured on the test set."""
+    student = student_of(clients)
+
+    def measure(arrays: ArrayRecord) -> dict[str, float]:
+        load_parameters(student, read_arrays(arrays))
+        return evaluate(student, clients.splits.test)
+
+    arrays = options.pop("arrays", None) or write_arrays(parameters_of(student))
+    grid = options.pop("grid", None) or PoolGrid(pool, clients.architectures, fault_of)
+    settings = {"rounds": rounds, "evaluate": measure, "grid": grid} | options
+    return run_foreign(pool, strategy, arrays, **settings)

@@ -1,0 +1,135 @@
+"""The house keeps its shape: who may import whom, which module knows which dependency, sizes."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("clients", "strategies", "sim", "conf")
+SOURCES = sorted(
+    path
+    for name in (*PACKAGES, "run.py")
+    for path in [ROOT / name, *(ROOT / name).rglob("*.py")]
+    if path.suffix == ".py"
+)
+MODULES = [str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in SOURCES]
+
+ALLOWED = {
+    "clients": {"clients"},
+    "strategies": {"strategies", "clients"},
+    "sim": {"sim", "clients"},
+    "conf": {"conf"},
+    "run": {"run", *PACKAGES},
+}
+DOORS = {
+    "ray": {"sim/ray_pool.py"},
+    "hydra": {"run.py", "conf/schema.py"},
+    "omegaconf": {"run.py", "conf/schema.py"},
+    "tensorboard": {"sim/tracking.py"},
+    "rich": {"sim/console.py"},
+    "flwr": {
+        "clients/app.py",
+        "clients/messages.py",
+        "clients/screening.py",
+        "sim/grid.py",
+        "sim/pool.py",
+        "sim/ray_pool.py",
+        "sim/rounds.py",
+        "sim/tasks.py",
+        "strategies/distillation.py",
+    },
+}
+"""Which modules may import a heavy dependency. Flower's pool modules type the app they carry."""
+
+
+def imports_of(path: Path) -> set[str]:
+    """Full dotted names, wherever in the file they are imported."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(str(node.module))
+    return names
+
+
+def test_the_sources_were_found() -> None:
+    assert len(SOURCES) >= 35
+    assert ROOT / "run.py" in SOURCES
+    assert ROOT / "clients/models/resnet.py" in SOURCES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_imports_point_in_the_allowed_direction(path: Path) -> None:
+    top = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    ours = {name.split(".")[0] for name in imports_of(path)} & {*PACKAGES, "run", "tests"}
+    assert ours <= ALLOWED[top]
+
+
+@pytest.mark.parametrize("dependency", DOORS)
+def test_each_heavy_dependency_has_its_doors(dependency: str) -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if any(dependency in name.split(".") for name in imports_of(path))
+    }
+    assert users == DOORS[dependency]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_imports(module: str) -> None:
+    importlib.import_module(module)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert len(path.read_text().splitlines()) <= 300
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node, clean=False) or ""
+            lines = node.end_lineno - node.lineno + 1 - docstring.count("\n")
+            assert lines <= 60, f"{node.name} has {lines} lines"
+
+
+def test_no_room_is_called_utils() -> None:
+    assert not {"utils", "helpers", "common", "misc"} & {
+        part for m in MODULES for part in m.split(".")
+    }
+
+
+def run_python(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+
+def test_help_and_composing_import_no_heavy_dependency() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['run.py', '--help']\n"
+        "try: runpy.run_path('run.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "from hydra import compose, initialize_config_dir; import os\n"
+        "from hydra.core.global_hydra import GlobalHydra; GlobalHydra.instance().clear()\n"
+        "with initialize_config_dir(os.path.abspath('conf'), version_base='1.3'):\n"
+        "    compose('config', overrides=['strategy=dlad', 'clients=mixed_large'])\n"
+        "print('HEAVY', sorted({'torch', 'ray', 'flwr', 'sklearn'} & set(sys.modules)))"
+    )
+    out = run_python("-c", code).stdout
+    assert "strategy/scorer:" in out
+    assert out.strip().endswith("HEAVY []")
+
+
+def test_usage_reporting_is_off_as_soon_as_anything_of_ours_is_imported() -> None:
+    code = (
+        "import sim.grid, sim.ray_pool, os\n"
+        "from flwr.supercore import telemetry\n"
+        "from ray._common.usage.usage_lib import usage_stats_enabled\n"
+        "print(telemetry.FLWR_TELEMETRY_ENABLED, usage_stats_enabled())"
+    )
+    assert run_python("-c", code).stdout.split() == ["0", "False"]

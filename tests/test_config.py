@@ -1,0 +1,138 @@
+"""Every shipped config composes and its targets exist; wrong input is refused with its name."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from conf.schema import ConfigError, check_keys, check_ranges, check_targets, explain, register
+
+CONF = Path(__file__).parent.parent / "conf"
+REQUIRED = {"npz": "data.source.path=a.npz", "from_file": "partition.path=a.json"}
+OPTIONS = sorted(
+    f"{path.parent.relative_to(CONF)}={path.stem}"
+    for path in CONF.rglob("*.yaml")
+    if path.parent != CONF
+)
+
+
+@pytest.fixture(autouse=True)
+def hydra_in_conf() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose("config", overrides=list(overrides))
+
+
+def test_how_many_configs_there_are() -> None:
+    groups = {option.split("=")[0] for option in OPTIONS}
+    assert groups == {
+        "clients", "clients/training", "data", "debug", "experiment", "partition", "sim",
+        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
+        "strategy/loss", "strategy/scorer", "student",
+    }  # fmt: skip
+    assert len(OPTIONS) == 54
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_with_targets_that_exist(option: str) -> None:
+    group, name = option.split("=")
+    extra = [REQUIRED[name]] if name in REQUIRED else []
+    prefix = "+" if group in ("experiment", "debug") else ""
+    config = composed(prefix + option, *extra)
+    check_keys(config)
+    check_ranges(config)
+    check_targets(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rounds=0", "rounds=0: expected an integer >= 1"),
+        ("quorum=1.5", r"quorum=1.5: expected a share in \(0, 1\]"),
+        ("sim.workers=0", "sim.workers=0: expected an integer >= 1, or null"),
+        ("clients.training.epochs=-1", "clients.training.epochs=-1: expected an integer >= 0"),
+        ("clients.training.batch_size=1.5", "clients.training.batch_size=1.5: expected an integer"),
+        ("clients.training.optimizer.lr=0", "clients.training.optimizer.lr=0: expected > 0"),
+        ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
+        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \(0, 1\)"),
+        ("seed=-1", "seed=-1: expected an integer >= 0"),
+    ],
+)
+def test_numbers_out_of_range_name_key_value_and_range(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_ranges(composed(override))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+colour=red", "unknown key 'colour'"),
+        ("+seeds=3", "unknown key 'seeds'; did you mean 'seed'?"),
+        ("+clients.trainings=3", "unknown key 'clients.trainings'; did you mean 'training'?"),
+        ("+clients.training.epoch=3", "'clients.training.epoch'; did you mean 'epochs'?"),
+        ("+strategy.temprature=3", "'strategy.temprature'; did you mean 'temperature'?"),
+    ],
+)
+def test_keys_that_nothing_reads_are_refused(override: str, message: str) -> None:
+    with pytest.raises((ConfigError, HydraException)) as caught:
+        config = composed(override)
+        check_keys(config)
+        check_targets(config)
+    if isinstance(caught.value, ConfigError):
+        assert message in str(caught.value)
+    else:  # Hydra itself refused it: the hint must say the same
+        assert "Could not append" in str(caught.value) or "not in" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("clients.models.resnet88", "'clients.models' has no 'resnet88'; did you mean 'resnet8'?"),
+        ("clients.model.resnet8", "cannot import 'clients.model'"),
+        ("resnet8", "cannot import ''"),
+    ],
+)
+def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> None:
+    key = "clients.architectures.mlp.model._target_"
+    with pytest.raises(ConfigError) as caught:
+        check_targets(composed(f"{key}={target}"))
+    assert message in str(caught.value)
+    assert "clients.architectures.mlp.model" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (["rouns=3"], "unknown key 'rouns'; did you mean 'rounds'?"),
+        (["num_clients=3"], "unknown key 'num_clients'; did you mean 'clients.num_clients'?"),
+        (["clients.training.epoch=3"], "did you mean 'clients.training.epochs'?"),
+        (["strategy=dlda"], "'strategy=dlda': no such option; did you mean 'dlad'?"),
+        (["strategy/scorer=margn"], "did you mean 'margin'?"),
+        (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'"),
+        (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
+        (["seed=3"], None),
+    ],
+)
+def test_the_hint_for_what_hydra_refuses(overrides: list[str], hint: str | None) -> None:
+    found = explain(overrides)
+    assert found is None if hint is None else hint in str(found)
+
+
+def test_default_methods_differ_in_the_axes_their_names_say() -> None:
+    dlad, plain = composed("strategy=dlad").strategy, composed("strategy=distillation").strategy
+    differing = {key for key in dlad if dlad[key] != plain[key]}
+    assert differing == {"scorer", "discriminator"}
+    targets = [composed(f"strategy/scorer={s}").strategy.scorer["_target_"]
+               for s in ("own_odds", "own_probability", "uniform")]  # fmt: skip
+    assert all(a != b for a, b in itertools.combinations(targets, 2))
