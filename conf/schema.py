@@ -24,19 +24,11 @@ HERE = Path(__file__).parent
 
 
 @dataclass
-class Architecture:
-    """A share of the clients and the network they have."""
-
-    share: float = 1.0
-    model: Any = MISSING
-
-
-@dataclass
 class Clients:
-    """The population."""
+    """The population. `architectures` holds {share, model} by name."""
 
     num_clients: int = MISSING
-    architectures: dict[str, Architecture] = field(default_factory=dict)
+    architectures: dict[str, Any] = field(default_factory=dict)
     training: Any = MISSING
 
 
@@ -163,6 +155,11 @@ def check_keys(config: DictConfig) -> None:
     for section, schema in (("", Config), ("clients", Clients), ("data", Data)):
         node = OmegaConf.select(config, section) if section else config
         _refuse_unknown(section, node, [f.name for f in fields(schema)])
+    for name, kind in config.clients.architectures.items():
+        key = f"clients.architectures.{name}"
+        if not isinstance(kind, DictConfig) or not {"share", "model"} <= set(kind):
+            raise ConfigError(f"{key}={kind}: expected share and model")
+        _refuse_unknown(key, kind, ["share", "model"])
 
 
 def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:

@@ -56,7 +56,7 @@ class RayPool:
         self,
         app: ClientApp,
         seed: int,
-        workers: int,
+        workers: int | None = None,
         threads: int = 1,
         address: str | None = None,
     ) -> None:
@@ -66,10 +66,12 @@ class RayPool:
             app: The program of all clients, with their data. It is put into Ray's object store
                 once per machine; numpy arrays in it are mapped by the workers, not copied.
             seed: The run's seed.
-            workers: Number of processes, >= 1.
+            workers: Number of processes, >= 1; None = one per CPU core.
             threads: Threads of each, >= 1; part of the bits.
             address: Of a running cluster; None = a private one on this machine.
         """
+        if workers is None and address is None:
+            workers = len(os.sched_getaffinity(0))
         paths = os.pathsep.join(path for path in sys.path if path)
         ray.init(
             address=address,
@@ -80,6 +82,7 @@ class RayPool:
             # Workers must find the same modules, user files included, as this process does.
             runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}},
         )
+        workers = workers or int(ray.cluster_resources()["CPU"])
         program = ray.put(app)
         make: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(Worker)
         self._program = program  # while we hold it, restarted workers can fetch it again

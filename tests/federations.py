@@ -1,7 +1,9 @@
 """A tiny federation on Gaussian blobs, and ClientApps written against Flower alone."""
 
+import gc
 import random
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,16 +42,28 @@ OFFSETS = (1.0, 2.0, 4.0, 8.0, 100.0, 0.0)
 @contextmanager
 def open_pool(kind: str, app: Any, workers: int = 2, seed: int = SEED) -> Iterator[Pool]:
     """Open an inline pool, or Ray with so many workers; close it at the end."""
-    if kind == "inline":
-        pool: Pool = InlinePool(app, seed)
-    else:
-        from sim.ray_pool import RayPool
-
-        pool = RayPool(app, seed, workers)
+    with _ray_left_open():
+        pool = InlinePool(app, seed) if kind == "inline" else _ray_pool(app, seed, workers)
     try:
         yield pool
     finally:
-        pool.close()
+        with _ray_left_open():
+            pool.close()
+
+
+def _ray_pool(app: Any, seed: int, workers: int) -> Pool:
+    from sim.ray_pool import RayPool
+
+    return RayPool(app, seed, workers)
+
+
+@contextmanager
+def _ray_left_open() -> Iterator[None]:
+    """Ray forgets to close the /dev/null it gives its processes, and to wait for their end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
 
 
 # --- clients that know nothing of ours ---

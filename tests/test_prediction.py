@@ -118,12 +118,6 @@ def test_a_model_without_a_linear_layer_is_named() -> None:
         predict(Convolutional(), BLOBS, ALL)
 
 
-def test_no_indices_give_empty_answers() -> None:
-    logits, features = predict(build(hidden=(8,)), BLOBS, np.arange(0))
-    assert logits.shape == (0, 4)
-    assert features.shape == (0, 8)
-
-
 def test_measures_by_hand() -> None:
     # Rows (1/4, 3/4) and (4/5, 1/5), labels 1 and 1: one right; (-ln .75 - ln .2) / 2 = .948560
     logits = torch.tensor([[0.25, 0.75], [0.8, 0.2]]).log()

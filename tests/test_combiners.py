@@ -1,0 +1,141 @@
+"""Combiners: hand values, degenerate cohorts, and the order of sums."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from strategies.combiners import mean_of_logits, mean_of_probs
+
+Combiner = Callable[[Tensor, Tensor, float], Tensor]
+
+each_combiner = pytest.mark.parametrize("combiner", [mean_of_probs, mean_of_logits])
+
+
+def random_logits(num_teachers: int = 4, num_inputs: int = 6, num_classes: int = 5) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return 3 * torch.randn(num_teachers, num_inputs, num_classes, generator=rng)
+
+
+def random_weights(num_teachers: int = 4, num_inputs: int = 6) -> Tensor:
+    scores = torch.rand(num_teachers, num_inputs, generator=torch.Generator().manual_seed(1))
+    return scores / scores.sum(0)
+
+
+def column(*weights: float) -> Tensor:
+    return torch.tensor(weights)[:, None]
+
+
+# Teachers (4/5, 1/5) and (1/2, 1/2), as logits (ln 4, 0) and (0, 0)
+PAIR = torch.tensor([[[math.log(4), 0.0]], [[0.0, 0.0]]])
+
+
+def test_mean_of_probs_by_hand() -> None:
+    # .25 (.8, .2) + .75 (.5, .5) = (.575, .425)
+    targets = mean_of_probs(PAIR, column(0.25, 0.75), 1.0)
+    assert targets[0].tolist() == pytest.approx([0.575, 0.425], abs=1e-6)
+
+
+def test_mean_of_logits_by_hand() -> None:
+    # logits .5 (ln 4, 0) = (ln 2, 0): softmax (2/3, 1/3)
+    targets = mean_of_logits(PAIR, column(0.5, 0.5), 1.0)
+    assert targets[0].tolist() == pytest.approx([2 / 3, 1 / 3], abs=1e-6)
+
+
+def test_temperature_divides_logits_before_the_softmax() -> None:
+    # T = 2: the first teacher says softmax(ln 2, 0) = (2/3, 1/3).
+    probs = mean_of_probs(PAIR, column(0.5, 0.5), 2.0)
+    assert probs[0].tolist() == pytest.approx([7 / 12, 5 / 12], abs=1e-6)
+    # softmax((ln 2, 0) / 2) = (sqrt 2, 1) / (1 + sqrt 2)
+    logits = mean_of_logits(PAIR, column(0.5, 0.5), 2.0)
+    assert logits[0, 0].item() == pytest.approx(math.sqrt(2) / (1 + math.sqrt(2)), abs=1e-6)
+
+
+def test_the_two_combiners_differ() -> None:
+    logits, weights = random_logits(), random_weights()
+    difference = mean_of_probs(logits, weights, 1.0) - mean_of_logits(logits, weights, 1.0)
+    assert difference.abs().max() > 0.05
+
+
+@each_combiner
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_rows_sum_to_one(combiner: Combiner, temperature: float) -> None:
+    targets = combiner(random_logits(), random_weights(), temperature)
+    assert targets.shape == (6, 5)
+    assert (targets >= 0).all()
+    torch.testing.assert_close(targets.sum(-1), torch.ones(6), atol=1e-6, rtol=0)
+
+
+@each_combiner
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_identical_teachers_are_one_teacher(combiner: Combiner, temperature: float) -> None:
+    teacher = random_logits(1)
+    targets = combiner(teacher.expand(4, -1, -1), random_weights(), temperature)
+    expected = (teacher[0] / temperature).softmax(-1)
+    torch.testing.assert_close(targets, expected, atol=1e-6, rtol=0)
+
+
+@each_combiner
+def test_a_single_teacher_is_passed_through_bit_for_bit(combiner: Combiner) -> None:
+    teacher = random_logits(1)
+    targets = combiner(teacher, torch.ones(1, 6), 2.0)
+    assert torch.equal(targets, (teacher[0] / 2.0).softmax(-1))
+
+
+@each_combiner
+def test_a_teacher_of_weight_one_decides_alone(combiner: Combiner) -> None:
+    logits = random_logits()
+    weights = torch.eye(4)[:, [0, 1, 2, 3, 3, 0]]  # example n listens to one teacher
+    targets = combiner(logits, weights, 1.0)
+    expected = torch.stack([logits[k, n] for n, k in enumerate([0, 1, 2, 3, 3, 0])]).softmax(-1)
+    torch.testing.assert_close(targets, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("num_teachers", [2, 4, 8])
+def test_equal_weights_are_the_mean_bit_for_bit(num_teachers: int) -> None:
+    # 1/K is a power of two: scaling each term rounds nothing, so the sums agree term by term.
+    logits = random_logits(num_teachers)
+    targets = mean_of_probs(logits, torch.full((num_teachers, 6), 1 / num_teachers), 1.0)
+    total = torch.zeros(6, 5)
+    for answers in logits:
+        total = total + answers.softmax(-1)
+    assert torch.equal(targets, total / num_teachers)
+
+
+@each_combiner
+def test_teachers_are_added_in_their_order(combiner: Combiner) -> None:
+    # With values of mixed size a float sum depends on its order; a left-to-right one is promised.
+    logits, weights = random_logits(8), random_weights(8)
+    summed = torch.zeros(6, 5)
+    for k in range(8):
+        term = logits[k].softmax(-1) if combiner is mean_of_probs else logits[k]
+        summed = summed + weights[k][:, None] * term
+    expected = summed if combiner is mean_of_probs else summed.softmax(-1)
+    assert torch.equal(combiner(logits, weights, 1.0), expected)
+
+
+def test_what_nobody_covers_is_told_apart() -> None:
+    nobody = torch.zeros(4, 6)
+    assert (mean_of_probs(random_logits(), nobody, 1.0) == 0).all()
+    torch.testing.assert_close(
+        mean_of_logits(random_logits(), nobody, 1.0), torch.full((6, 5), 0.2)
+    )
+
+
+@each_combiner
+def test_a_constant_added_to_a_teachers_logits_changes_nothing(combiner: Combiner) -> None:
+    logits, weights = random_logits(), random_weights()
+    shift = torch.tensor([1.0, -2.0, 3.0, 0.5])[:, None, None]
+    torch.testing.assert_close(
+        combiner(logits + shift, weights, 2.0), combiner(logits, weights, 2.0), atol=1e-6, rtol=0
+    )
+
+
+@each_combiner
+def test_inputs_are_not_changed(combiner: Combiner) -> None:
+    logits, weights = random_logits(), random_weights()
+    combiner(logits, weights, 2.0)
+    assert torch.equal(logits, random_logits())
+    assert torch.equal(weights, random_weights())

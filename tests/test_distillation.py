@@ -1,0 +1,434 @@
+"""DistillationStrategy: driven by fabricated replies, then by simulated clients."""
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+from torch import Tensor, nn
+
+from clients.app import SimulatedClients
+from clients.architectures import build, parameters_of
+from clients.data import Splits, blobs, split
+from clients.discriminator import DiscriminatorRecipe
+from clients.losses import kl
+from clients.messages import (
+    PredictionReply,
+    RoundView,
+    crc32_of,
+    node_id_of,
+    read_request,
+    write_arrays,
+    write_reply,
+)
+from clients.models import logistic_regression, mlp
+from clients.prediction import evaluate, predict
+from clients.screening import fault_of
+from clients.seeding import Purpose, generator
+from clients.training import train
+from sim.grid import PoolGrid, assume_task_identity
+from sim.pool import InlinePool
+from strategies.combiners import mean_of_probs
+from strategies.distillation import DistillationStrategy
+from strategies.scorers import max_prob, own_odds, uniform
+
+SEED = 5
+DISTIL = partial(
+    train, epochs=3, batch_size=16, optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+)
+STUDENT = partial(mlp, hidden=(32,))
+
+
+def cut_blobs() -> Splits:
+    """90 private, 90 proxy and 60 test examples of four well separated classes."""
+    numbers = {"proxy_share": 0.5, "proxy_source": None, "limit": None, "proxy_limit": None}
+    train_set, test_set = blobs(num_examples=240, spread=0.3)
+    return split(train_set, test_set, **numbers, rng=np.random.default_rng(0))
+
+
+SPLITS = cut_blobs()
+PROXY, TEST = SPLITS.proxy, SPLITS.test
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    assume_task_identity(1)
+
+
+def fresh_student() -> nn.Module:
+    return build(STUDENT, (1, 4, 4), 4, np.random.default_rng(0))
+
+
+def bits(model: nn.Module) -> dict[str, bytes]:
+    return {name: value.tobytes() for name, value in parameters_of(model).items()}
+
+
+def make(**changes: Any) -> DistillationStrategy:
+    parts: dict[str, Any] = {
+        "student": fresh_student(),
+        "proxy": PROXY,
+        "test": TEST,
+        "distil": DISTIL,
+        "seed": SEED,
+        "scorer": uniform,
+        "combiner": mean_of_probs,
+        "loss": kl,
+    }
+    return DistillationStrategy(**(parts | changes))
+
+
+def asked(
+    strategy: DistillationStrategy,
+    num_clients: int = 3,
+    server_round: int = 1,
+    node_ids: list[int] | None = None,
+) -> list[Message]:
+    """Collect the requests of a round's training."""
+    nodes = node_ids or [node_id_of(client) for client in range(num_clients)]
+    grid: Any = SimpleNamespace(get_node_ids=lambda: nodes)
+    arrays = write_arrays(parameters_of(strategy.student))
+    return list(strategy.configure_train(server_round, arrays, ConfigRecord(), grid))
+
+
+def reply_to(request: Message, logits: Tensor, mask: Tensor | None = None) -> Message:
+    told = read_request(request.content)
+    answer = PredictionReply(
+        server_round=told.server_round,
+        inputs_crc32=crc32_of(told.proxy_ids),
+        num_examples=30,
+        logits=logits.numpy(),
+        own_probs=None,
+        mask=None if mask is None else mask.numpy(),
+        metrics={},
+    )
+    return Message(write_reply(answer), reply_to=request)
+
+
+def random_logits(strategy: DistillationStrategy, num_clients: int) -> Tensor:
+    rng = torch.Generator().manual_seed(1)
+    return 3 * torch.randn(num_clients, len(strategy.distilled_ids), 4, generator=rng)
+
+
+def distil_round(
+    strategy: DistillationStrategy,
+    logits: Tensor,
+    mask: Tensor | None = None,
+    reverse: bool = False,
+) -> dict[str, Any]:
+    """Run one round in which client k answers logits[k]; return its metrics."""
+    masks = [None] * len(logits) if mask is None else list(mask)
+    requests = asked(strategy, len(logits))
+    replies = [reply_to(*parts) for parts in zip(requests, logits, masks, strict=True)]
+    _, metrics = strategy.aggregate_train(1, replies[::-1] if reverse else replies)
+    assert metrics is not None
+    return dict(metrics)
+
+
+def taught(targets: Tensor, ids: np.ndarray, temperature: float = 1.0) -> nn.Module:
+    """Distil these targets into the same student without any strategy."""
+    student = fresh_student()
+    rng = generator(SEED, Purpose.DISTILLATION, 1)
+    DISTIL(student, PROXY, ids, targets, partial(kl, temperature=temperature), rng)
+    return student
+
+
+# --- degenerate cohorts ---
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_one_client_is_ordinary_distillation_bit_for_bit(temperature: float) -> None:
+    strategy = make(temperature=temperature)
+    logits = random_logits(strategy, 1)
+    metrics = distil_round(strategy, logits)
+    targets = (logits[0] / temperature).softmax(-1)
+    alone = taught(targets, strategy.distilled_ids, temperature)
+    assert bits(strategy.student) == bits(alone)
+    assert bits(strategy.student) != bits(fresh_student())
+    assert metrics["num-teachers"] == 1
+    assert metrics["dropped-examples"] == 0
+
+
+@pytest.mark.parametrize("scorer", [uniform, max_prob])
+def test_identical_clients_are_a_single_teacher(scorer: Any) -> None:
+    # Weights 1/2 and 1/2: halving and adding two equal numbers rounds nothing.
+    strategy = make(scorer=scorer)
+    logits = random_logits(strategy, 1)
+    distil_round(strategy, logits.expand(2, -1, -1))
+    assert bits(strategy.student) == bits(taught(logits[0].softmax(-1), strategy.distilled_ids))
+
+
+def test_the_order_of_arrival_does_not_change_a_bit() -> None:
+    one, other = make(), make()
+    logits = random_logits(one, 5)
+    distil_round(one, logits)
+    distil_round(other, logits, reverse=True)
+    assert bits(one.student) == bits(other.student)
+
+
+def test_without_a_reply_the_round_aggregates_to_nothing() -> None:
+    strategy = make()
+    assert strategy.aggregate_train(1, []) == (None, None)
+    assert strategy.aggregate_evaluate(1, []) is None
+    assert bits(strategy.student) == bits(fresh_student())
+
+
+# --- coverage ---
+
+
+def test_examples_that_nobody_answers_for_are_dropped_and_counted() -> None:
+    strategy = make()
+    logits = random_logits(strategy, 2)
+    mask = torch.ones(logits.shape[:2], dtype=torch.bool)
+    mask[:, :7] = False  # nobody
+    mask[0, 10:20] = False  # the other one still does
+    metrics = distil_round(strategy, logits, mask)
+    assert metrics["dropped-examples"] == 7
+    targets = logits.softmax(-1).mean(0)
+    targets[10:20] = logits[1, 10:20].softmax(-1)
+    alone = taught(targets[7:], strategy.distilled_ids[7:])
+    for mine, theirs in zip(strategy.student.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_round_in_which_nobody_covers_anything_leaves_the_student_as_it_was() -> None:
+    # A cohort of one that masks everything must not end the run.
+    strategy = make()
+    logits = random_logits(strategy, 1)
+    metrics = distil_round(strategy, logits, torch.zeros(logits.shape[:2], dtype=torch.bool))
+    assert metrics["dropped-examples"] == len(strategy.distilled_ids)
+    assert bits(strategy.student) == bits(fresh_student())
+
+
+# --- what is reported ---
+
+
+def test_the_view_shows_what_the_student_imitated() -> None:
+    views: list[RoundView] = []
+    strategy = make(report=views.append, scorer=max_prob, weight_cap=0.6, temperature=2.0)
+    logits = random_logits(strategy, 3)
+    distil_round(strategy, logits)
+    (view,) = views
+    assert view.server_round == 1
+    assert view.teachers.client_ids == (0, 1, 2)
+    assert torch.equal(view.teachers.logits, logits)
+    assert view.weights.max() <= 0.6 + 1e-6
+    torch.testing.assert_close(view.weights.sum(0), torch.ones(logits.shape[1]))
+    by_hand = (view.weights[..., None] * (logits / 2.0).softmax(-1)).sum(0)
+    torch.testing.assert_close(view.targets, by_hand)
+    assert len(view.losses) == 3
+
+
+def test_the_ensemble_is_measured_on_the_test_set() -> None:
+    # The first client is right on every example, the second never, with a smaller margin:
+    # probabilities e/(e + 3) = .475 for the truth, beside .4 at most for the wrong class.
+    strategy = make()
+    truth = torch.nn.functional.one_hot(torch.from_numpy(TEST.labels), 4).float()
+    grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(0), node_id_of(1)])
+    arrays = write_arrays(parameters_of(strategy.student))
+    requests = list(strategy.configure_evaluate(1, arrays, ConfigRecord(), grid))
+    assert read_request(requests[0].content).proxy_ids is None
+    wrong = 0.5 * truth.roll(1, dims=-1)
+    for answers, accuracy in (([truth, wrong], 1.0), ([wrong, wrong], 0.0)):
+        replies = [reply_to(*parts) for parts in zip(requests, answers, strict=True)]
+        metrics = strategy.aggregate_evaluate(1, replies)
+        assert metrics is not None
+        assert metrics["ensemble-accuracy"] == accuracy
+
+
+# --- what is asked ---
+
+
+def test_negatives_and_distilled_ids_cover_the_proxy_set_without_overlap() -> None:
+    strategy = make(negative_share=0.2)
+    assert (len(strategy.negative_ids), len(strategy.distilled_ids)) == (18, 72)
+    both = np.concatenate([strategy.negative_ids, strategy.distilled_ids])
+    assert sorted(both.tolist()) == list(range(len(PROXY)))
+    assert make().negative_ids.tolist() == strategy.negative_ids.tolist()
+    assert make(seed=6).negative_ids.tolist() != strategy.negative_ids.tolist()
+
+
+def test_a_request_names_the_distilled_ids_and_hides_negatives_unless_needed() -> None:
+    plain = read_request(asked(strategy := make())[0].content)
+    assert plain.proxy_ids is not None
+    assert plain.proxy_ids.tolist() == strategy.distilled_ids.tolist()
+    assert plain.num_inputs == len(strategy.distilled_ids)
+    assert plain.negative_ids is None
+    recipe = DiscriminatorRecipe("pixels", balanced=True, l2=0.1)
+    full = read_request(asked(make(discriminator=recipe))[0].content)
+    assert full.recipe == recipe
+    assert full.negative_ids is not None
+    assert full.negative_ids.tolist() == strategy.negative_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("feed_back", "server_round", "fed"), [(True, 1, False), (True, 2, True), (False, 2, False)]
+)
+def test_the_student_is_fed_back_from_round_two_and_only_when_asked(
+    feed_back: bool, server_round: int, fed: bool
+) -> None:
+    strategy = make(feed_back=feed_back, digest_epochs=4, temperature=2.0)
+    request = read_request(asked(strategy, server_round=server_round)[0].content)
+    assert (request.student is not None) == fed
+    if request.student is not None:
+        sent = {name: value.tobytes() for name, value in request.student.items()}
+        assert sent == bits(strategy.student)
+        assert (request.digest_epochs, request.temperature) == (4, 2.0)
+
+
+def cohort(strategy: DistillationStrategy, server_round: int, num_clients: int = 20) -> list[int]:
+    requests = asked(strategy, num_clients, server_round)
+    return [request.metadata.dst_node_id for request in requests]
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(1.0, 20), (0.5, 10), (0.25, 5), (0.001, 1)])
+def test_the_cohort_is_a_fraction_of_the_clients_and_at_least_one(
+    fraction: float, size: int
+) -> None:
+    chosen = cohort(make(fraction=fraction), 1)
+    assert len(set(chosen)) == len(chosen) == size
+    assert chosen == sorted(chosen)
+    assert set(chosen) <= {node_id_of(client) for client in range(20)}
+
+
+def test_the_cohort_depends_on_seed_and_round_only() -> None:
+    rounds = [cohort(make(fraction=0.5), server_round) for server_round in range(1, 6)]
+    assert rounds == [cohort(make(fraction=0.5), server_round) for server_round in range(1, 6)]
+    assert len({tuple(chosen) for chosen in rounds}) == 5
+    assert cohort(make(fraction=0.5, seed=6), 1) != rounds[0]
+
+
+def test_the_cohort_that_trained_is_the_one_that_is_evaluated() -> None:
+    strategy = make(fraction=0.3)
+    grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(c) for c in range(20)])
+    arrays = write_arrays(parameters_of(strategy.student))
+    requests = strategy.configure_evaluate(3, arrays, ConfigRecord(), grid)
+    assert [m.metadata.dst_node_id for m in requests] == cohort(strategy, 3)
+
+
+def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:
+    # Flower's ids are random 64-bit integers; float64, to which numpy promotes a list of ints on
+    # both sides of 2**63, cannot hold them.
+    nodes = [2**53 + 1, 2**62 + 3, 2**63 + 5, 2**64 - 7]
+    requests = asked(make(), node_ids=nodes)
+    assert [request.metadata.dst_node_id for request in requests] == nodes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.0}, "temperature=0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),  # T**2 KL would be inf * 0
+        ({"weight_cap": 0.0}, "weight_cap=0"),
+        ({"weight_cap": 1.5}, "weight_cap=1.5"),
+        ({"fraction": 0.0}, "fraction=0"),
+        ({"fraction": 1.1}, "fraction=1.1"),
+        ({"negative_share": -0.1}, "negative_share=-0.1"),
+        ({"negative_share": 1.0}, "negative_share=1"),
+        ({"digest_epochs": -1}, "digest_epochs=-1"),
+        ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.0}, "negative_share=0"),
+        # 90 * .005 rounds to no negative, 90 * .996 to no example that could be distilled
+        ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.005}, "negative_share=0.005"),
+        ({"negative_share": 0.996}, "negative_share=0.996"),
+    ],
+    ids=str,
+)
+def test_a_number_out_of_range_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
+
+
+# --- with simulated clients ---
+
+
+def federation(splits: Splits = SPLITS, local_epochs: int = 20) -> SimulatedClients:
+    """Client 0, an mlp like the student, has classes 0 and 1; client 1 has 2 and 3."""
+    labels = splits.private.labels
+    return SimulatedClients(
+        splits=splits,
+        partitions=[np.flatnonzero(labels < 2), np.flatnonzero(labels >= 2)],
+        architectures=["mlp", "linear"],
+        models={"mlp": STUDENT, "linear": logistic_regression},
+        student=STUDENT,
+        train=partial(DISTIL, epochs=local_epochs),
+        seed=SEED,
+    )
+
+
+def run(strategy: DistillationStrategy, clients: SimulatedClients, rounds: int = 1) -> PoolGrid:
+    grid = PoolGrid(InlinePool(clients.app(), SEED), clients.architectures, fault_of)
+    arrays = write_arrays(parameters_of(strategy.student))
+    for server_round in range(1, rounds + 1):
+        grid.begin_round(server_round)
+        requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
+        aggregated, _ = strategy.aggregate_train(server_round, grid.send_and_receive(requests))
+        assert aggregated is not None, [exchange.failure for exchange in grid.exchanges]
+        arrays = aggregated
+    return grid
+
+
+@pytest.mark.parametrize("inputs", ["features", "pixels"])
+def test_who_owns_the_classes_has_the_weight_on_them(inputs: str) -> None:
+    # By chance a teacher would have half of the weight.
+    views: list[RoundView] = []
+    recipe = DiscriminatorRecipe(inputs)
+    strategy = make(scorer=own_odds, discriminator=recipe, report=views.append)
+    run(strategy, federation())
+    owner = torch.from_numpy((PROXY.labels[strategy.distilled_ids] >= 2).astype(np.int64))
+    mass = views[0].weights.gather(0, owner[None])[0]
+    for client in (0, 1):
+        assert mass[owner == client].mean() > 0.9
+    right = views[0].targets.argmax(-1).numpy() == PROXY.labels[strategy.distilled_ids]
+    assert right.mean() > 0.95
+
+
+def test_the_student_learns_classes_that_no_single_client_has() -> None:
+    # A client alone can reach 1/2, guessing gives 1/4.
+    strategy = make(
+        scorer=own_odds, discriminator=DiscriminatorRecipe(), distil=partial(DISTIL, epochs=40)
+    )
+    run(strategy, federation())
+    assert evaluate(strategy.student, TEST)["accuracy"] > 0.9
+
+
+def test_labels_of_the_proxy_set_are_never_used() -> None:
+    wrong = replace(PROXY, labels=(PROXY.labels + 1) % 4)
+    students = []
+    for splits in (SPLITS, replace(SPLITS, proxy=wrong)):
+        strategy = make(
+            proxy=splits.proxy,
+            scorer=own_odds,
+            discriminator=DiscriminatorRecipe(),
+            feed_back=True,
+        )
+        run(strategy, federation(splits, local_epochs=2), rounds=2)
+        students.append(bits(strategy.student))
+    assert students[0] == students[1]
+
+
+def test_a_client_like_the_student_becomes_it_and_any_other_imitates_it() -> None:
+    # Without local training client 0 answers exactly what the student it was sent answers.
+    views: list[RoundView] = []
+    strategy = make(feed_back=True, digest_epochs=60, report=views.append)
+    teacher = fresh_student()
+    labels = torch.from_numpy(TEST.labels)
+    cross = partial(torch.nn.functional.cross_entropy, reduction="none")
+    rng = np.random.default_rng(0)
+    DISTIL(teacher, TEST, np.arange(len(TEST)), labels, cross, rng, epochs=60)
+    strategy.student.load_state_dict(teacher.state_dict())
+
+    clients = federation(local_epochs=0)
+    grid = PoolGrid(InlinePool(clients.app(), SEED), clients.architectures, fault_of)
+    grid.begin_round(2)
+    arrays = write_arrays(parameters_of(strategy.student))
+    requests = strategy.configure_train(2, arrays, ConfigRecord(), grid)
+    strategy.aggregate_train(2, grid.send_and_receive(requests))
+    expected, _ = predict(teacher, PROXY, strategy.distilled_ids)
+    same, other = views[0].teachers.logits
+    assert torch.equal(same, expected)
+    assert not torch.equal(other, expected)
+    assert (other.argmax(-1) == expected.argmax(-1)).float().mean() > 0.9

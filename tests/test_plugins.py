@@ -1,0 +1,250 @@
+"""The contract of design.md, section 4, for every scorer, combiner and loss found in conf/.
+
+Your own rules too: `STILLHOUSE_RULES=/path/to/your/conf pytest tests/test_plugins.py`, where that
+folder has `strategy/scorer/*.yaml` and so on, as for `--config-dir`, and your modules beside them.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from clients.messages import TeacherPredictions
+from strategies.weights import normalise
+
+SHIPPED = Path(__file__).parent.parent / "conf"
+FOLDERS = [SHIPPED]
+if "STILLHOUSE_RULES" in os.environ:
+    FOLDERS.append(Path(os.environ["STILLHOUSE_RULES"]))
+    sys.path.insert(0, str(FOLDERS[-1]))
+
+
+def found(kind: str) -> dict[str, Callable[..., Any]]:
+    """Instantiate every YAML of one kind."""
+    files = [
+        path for folder in FOLDERS for path in sorted((folder / "strategy" / kind).glob("*.yaml"))
+    ]
+    return {path.stem: instantiate(OmegaConf.load(path)) for path in files}
+
+
+SCORERS, COMBINERS, LOSSES = found("scorer"), found("combiner"), found("loss")
+scorers = pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
+combiners = pytest.mark.parametrize("combiner", COMBINERS.values(), ids=COMBINERS)
+losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+temperatures = pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+
+sizes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(2, 7))
+seeds = st.integers(0, 2**32)
+
+
+def answers(shape: tuple[int, int, int], seed: int, scale: float = 3.0) -> TeacherPredictions:
+    rng = torch.Generator().manual_seed(seed)
+    num_clients, num_examples, _ = shape
+    return TeacherPredictions(
+        client_ids=tuple(range(num_clients)),
+        logits=torch.randn(shape, generator=rng) * scale,
+        mask=torch.ones(num_clients, num_examples, dtype=torch.bool),
+        own_probs=torch.rand(num_clients, num_examples, generator=rng),
+        num_examples=torch.randint(1, 1000, (num_clients,), generator=rng).float(),
+    )
+
+
+def changed(teachers: TeacherPredictions, **fields: Any) -> TeacherPredictions:
+    return TeacherPredictions(**{**vars(teachers), **fields})
+
+
+def weights_of(scorer: Callable[..., Tensor], teachers: TeacherPredictions) -> Tensor:
+    return normalise(scorer(teachers), teachers.mask)
+
+
+def probs(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=rng, dtype=dtype).softmax(-1)
+
+
+def test_how_many_rules_were_found() -> None:
+    shipped = [
+        p
+        for kind in ("scorer", "combiner", "loss")
+        for p in (SHIPPED / "strategy" / kind).glob("*.yaml")
+    ]
+    assert len(shipped) == 8 + 2 + 2
+    assert len(SCORERS) + len(COMBINERS) + len(LOSSES) >= 12
+
+
+@scorers
+@settings(max_examples=30, deadline=None)
+@given(shape=sizes, seed=seeds, scale=st.sampled_from([0.0, 1.0, 30.0, 3e4]))
+def test_scores_have_shape_are_finite_and_not_negative(
+    scorer: Callable[..., Tensor], shape: tuple[int, int, int], seed: int, scale: float
+) -> None:
+    scores = scorer(answers(shape, seed, scale))
+    assert scores.shape == shape[:2]
+    assert torch.isfinite(scores).all()
+    assert (scores >= 0).all()
+
+
+@scorers
+@settings(max_examples=30, deadline=None)
+@given(shape=sizes, seed=seeds)
+def test_scores_do_not_change_when_a_constant_is_added_to_the_logits(
+    scorer: Callable[..., Tensor], shape: tuple[int, int, int], seed: int
+) -> None:
+    teachers = answers(shape, seed)
+    shifted = changed(teachers, logits=teachers.logits + 5.0)
+    torch.testing.assert_close(scorer(shifted), scorer(teachers), rtol=1e-4, atol=1e-5)
+
+
+@scorers
+@settings(max_examples=30, deadline=None)
+@given(shape=sizes, seed=seeds)
+def test_permuting_clients_permutes_weights(
+    scorer: Callable[..., Tensor], shape: tuple[int, int, int], seed: int
+) -> None:
+    teachers = answers(shape, seed)
+    order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(seed))
+    permuted = changed(
+        teachers,
+        client_ids=tuple(order.tolist()),
+        logits=teachers.logits[order],
+        own_probs=teachers.own_probs[order],
+        num_examples=teachers.num_examples[order],
+    )
+    expected = weights_of(scorer, teachers)[order]
+    torch.testing.assert_close(weights_of(scorer, permuted), expected)
+
+
+@scorers
+@settings(max_examples=30, deadline=None)
+@given(shape=sizes, seed=seeds)
+def test_equal_teachers_get_equal_weights(
+    scorer: Callable[..., Tensor], shape: tuple[int, int, int], seed: int
+) -> None:
+    one = answers((1, *shape[1:]), seed)
+    equal = changed(
+        one,
+        client_ids=tuple(range(shape[0])),
+        logits=one.logits.expand(shape).clone(),
+        mask=one.mask.expand(shape[:2]),
+        own_probs=one.own_probs.expand(shape[:2]).clone(),
+        num_examples=one.num_examples.expand(shape[0]).clone(),
+    )
+    weights = weights_of(scorer, equal)
+    torch.testing.assert_close(weights, torch.full(shape[:2], 1 / shape[0]), rtol=0, atol=1e-7)
+
+
+@scorers
+@settings(max_examples=30, deadline=None)
+@given(shape=sizes, seed=seeds)
+def test_a_masked_client_gets_weight_zero_and_the_rest_sum_to_one(
+    scorer: Callable[..., Tensor], shape: tuple[int, int, int], seed: int
+) -> None:
+    teachers = answers((shape[0] + 1, *shape[1:]), seed)
+    mask = teachers.mask.clone()
+    mask[0] = False
+    weights = weights_of(scorer, changed(teachers, mask=mask))
+    assert (weights[0] == 0).all()
+    sums = weights.sum(
+        0
+    )  # margin gives 0 to ties, and an example that nobody is sure of is dropped
+    assert (((sums - 1).abs() < 1e-6) | (sums == 0)).all()
+
+
+@combiners
+@temperatures
+@settings(max_examples=20, deadline=None)
+@given(shape=sizes, seed=seeds)
+def test_targets_are_on_the_simplex(
+    combiner: Callable[..., Tensor], temperature: float, shape: tuple[int, int, int], seed: int
+) -> None:
+    teachers = answers(shape, seed)
+    weights = normalise(teachers.own_probs + 0.01, teachers.mask)
+    targets = combiner(teachers.logits, weights, temperature)
+    assert targets.shape == shape[1:]
+    assert (targets >= 0).all()
+    torch.testing.assert_close(targets.sum(-1), torch.ones(shape[1]))
+
+
+@combiners
+@temperatures
+@settings(max_examples=20, deadline=None)
+@given(shape=sizes, seed=seeds)
+def test_equal_teachers_combine_to_their_own_answer(
+    combiner: Callable[..., Tensor], temperature: float, shape: tuple[int, int, int], seed: int
+) -> None:
+    teachers = answers((1, *shape[1:]), seed)
+    logits = teachers.logits.expand(shape)
+    weights = torch.full(shape[:2], 1 / shape[0])
+    targets = combiner(logits, weights, temperature)
+    torch.testing.assert_close(targets, (teachers.logits[0] / temperature).softmax(-1))
+
+
+@combiners
+@settings(max_examples=20, deadline=None)
+@given(shape=sizes, seed=seeds)
+def test_a_weight_of_one_silences_the_others(
+    combiner: Callable[..., Tensor], shape: tuple[int, int, int], seed: int
+) -> None:
+    teachers = answers(shape, seed)
+    weights = torch.zeros(shape[:2])
+    weights[-1] = 1
+    targets = combiner(teachers.logits, weights, 1.0)
+    torch.testing.assert_close(targets, teachers.logits[-1].softmax(-1))
+
+
+@losses
+@temperatures
+def test_loss_is_per_example_and_zero_with_zero_gradient_at_equality(
+    loss: Callable[..., Tensor], temperature: float
+) -> None:
+    logits = (probs((5, 4), 1).log() * temperature).requires_grad_()
+    values = loss(logits, probs((5, 4), 1), temperature=temperature)
+    assert values.shape == (5,)
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert values.abs().max() < 1e-12
+    assert gradient.abs().max() < 1e-12
+
+
+@losses
+@temperatures
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_loss_is_positive_elsewhere_and_shift_invariant(
+    loss: Callable[..., Tensor], temperature: float, seed: int
+) -> None:
+    logits, targets = probs((3, 4), seed).log() * 2, probs((3, 4), seed + 1)
+    values = loss(logits, targets, temperature=temperature)
+    assert (values > 0).all()
+    torch.testing.assert_close(loss(logits + 7, targets, temperature=temperature), values)
+
+
+@losses
+@temperatures
+def test_loss_gradient_against_finite_differences(
+    loss: Callable[..., Tensor], temperature: float
+) -> None:
+    logits, targets = probs((2, 3), 5).log() * 3, probs((2, 3), 6)
+    assert torch.autograd.gradcheck(
+        lambda z: loss(z, targets, temperature=temperature), logits.requires_grad_()
+    )
+
+
+@losses
+def test_loss_is_finite_for_confident_students_and_hard_targets(
+    loss: Callable[..., Tensor],
+) -> None:
+    logits = torch.tensor([[300.0, -300.0, 0.0]], requires_grad=True)
+    value = loss(logits, torch.tensor([[0.0, 1.0, 0.0]]), temperature=1.0)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert math.isfinite(value.item())
+    assert torch.isfinite(gradient).all()

@@ -1,0 +1,197 @@
+"""Both pools give the same bits, whoever is slow and whoever dies."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import MetricRecord as Metrics
+from flwr.clientapp import ClientApp
+
+from clients.discriminator import DiscriminatorRecipe
+from clients.messages import PREDICTIONS, client_id_of, node_id_of
+from sim.pool import InlinePool, Pool
+from sim.run_folder import client_rows
+from sim.tracking import summarise
+from strategies.scorers import own_odds
+from tests.federations import (
+    SEED,
+    Run,
+    distillation,
+    grid_over,
+    open_pool,
+    run_ours,
+    tiny_clients,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests tell clients, by files, what to do; workers are other processes."""
+    return tmp_path_factory.mktemp("orders")
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def ray_pool(request: pytest.FixtureRequest, folder: Path) -> Iterator[Pool]:
+    """A Ray pool of so many workers; only one is open at a time."""
+    with open_pool("ray", slow_and_mortal(folder), request.param) as pool:
+        yield pool
+
+
+@pytest.fixture
+def inline_pool(folder: Path) -> InlinePool:
+    return InlinePool(slow_and_mortal(folder), SEED)
+
+
+def slow_and_mortal(folder: Path) -> ClientApp:
+    """Our clients, each answer delayed by 0 to 39 ms; a file `once-3` or `always-3` kills one."""
+
+    def disturb(message: Message, context: Context, call_next: Any) -> Message:
+        reply: Message = call_next(message, context)
+        time.sleep(time.time_ns() // 1000 % 40 / 1000)
+        me = context.node_config["partition-id"]
+        once = folder / f"once-{me}"
+        if once.exists() or (folder / f"always-{me}").exists():
+            once.unlink(missing_ok=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (folder / f"exit-{me}").exists():
+            sys.exit(3)
+        return reply
+
+    clients, pixels = tiny_clients(), np.arange(256, dtype=np.uint8)
+
+    def peek(message: Message, context: Context) -> Message:
+        arrays = {"pixels": pixels, "private": clients.splits.private.images}
+        described = {k: f"{v.dtype} {v.shape} {v.flags.writeable}" for k, v in arrays.items()}
+        metrics = Metrics({"sum": int(pixels.sum(dtype=np.int64)), "process": os.getpid()})
+        content = RecordDict({"config": ConfigRecord({**described}), "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    app = ClientApp(mods=[disturb])
+    app.train(PREDICTIONS)(clients.train_predictions)
+    app.evaluate(PREDICTIONS)(clients.evaluate_predictions)
+    app.train("peek")(peek)
+    return app
+
+
+def two_rounds(pool: Pool) -> tuple[str, list[str], list[list[dict[str, Any]]]]:
+    """Distil twice, with discriminators and feedback; return everything that must not vary."""
+    clients = tiny_clients()
+    strategy = distillation(
+        clients, scorer=own_odds, discriminator=DiscriminatorRecipe(), fraction=0.8, feed_back=True
+    )
+    run = run_ours(pool, clients, strategy, rounds=2)
+    return run.sha256, lines_of(run), [client_rows(report.exchanges) for report in run.reports]
+
+
+def lines_of(run: Run) -> list[str]:
+    return [
+        json.dumps(summarise(report, client_rows(report.exchanges), {}), sort_keys=True)
+        for report in run.reports
+    ]
+
+
+def ask(pool: Pool, size: int, action: str, **config: Any) -> tuple[list[Message], list[str]]:
+    """Send one message to each client; return the replies and what failed."""
+    grid = grid_over(pool, size)
+    content = RecordDict({"config": ConfigRecord({"tag": 0, **config})})
+    requests = [Message(content, node_id_of(k), action) for k in range(size)]
+    return list(grid.send_and_receive(requests)), [e.failure for e in grid.exchanges]
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> tuple[str, list[str], list[list[dict[str, Any]]]]:
+    """The inline pool's results, undisturbed but for delays."""
+    return two_rounds(InlinePool(slow_and_mortal(folder), SEED))
+
+
+def test_the_reference_run_is_worth_comparing(reference: Any) -> None:
+    sha256, lines, rows = reference
+    first, second = (json.loads(line) for line in lines)
+    assert len(sha256) == 64
+    assert first["failures"] == second["failures"] == 0
+    assert first["student"] != second["student"]
+    assert all(len(of_round) == 4 for of_round in rows)  # 0.8 of 5 clients
+    assert {row["architecture"] for row in rows[0]} == {"linear", "mlp"}
+    # The student, (4 * 16 + 4) float32, goes along from round 2 on.
+    growth = rows[1][0]["request_bytes"] - rows[0][0]["request_bytes"]
+    assert growth >= 68 * 4
+
+
+def test_the_inline_pool_repeats_itself(inline_pool: InlinePool, reference: Any) -> None:
+    assert two_rounds(inline_pool) == reference
+
+
+@pytest.mark.timeout(120)
+def test_any_number_of_workers_gives_the_inline_pools_bits(ray_pool: Pool, reference: Any) -> None:
+    assert two_rounds(ray_pool) == reference
+
+
+@pytest.mark.parametrize("ray_pool", [4], indirect=True)
+def test_workers_share_the_programs_arrays_read_only(ray_pool: Pool) -> None:
+    replies, failures = ask(ray_pool, 5, "train.peek")
+    assert failures == [""] * 5
+    for reply in replies:
+        described = reply.content.config_records["config"]
+        assert described["pixels"] == "uint8 (256,) False"
+        assert described["private"] == "float32 (120, 1, 4, 4) False"
+        assert reply.content.metric_records["metrics"]["sum"] == 32640  # 255 * 256 / 2
+    processes = {reply.content.metric_records["metrics"]["process"] for reply in replies}
+    assert os.getpid() not in processes
+    assert len(processes) > 1
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("ray_pool", [2], indirect=True)
+def test_a_worker_killed_in_mid_task_changes_no_bit(
+    ray_pool: Pool, folder: Path, reference: Any
+) -> None:
+    asked = [row["client"] for row in reference[2][0]]
+    orders = [folder / f"once-{client_id}" for client_id in asked[1:3]]
+    for order in orders:
+        order.touch()
+    assert two_rounds(ray_pool) == reference
+    assert not any(order.exists() for order in orders)  # they did die
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("ray_pool", [2], indirect=True)
+def test_a_client_that_always_kills_its_worker_is_lost_alone(ray_pool: Pool, folder: Path) -> None:
+    order = folder / "always-0"  # the first in a worker's queue, so that others wait behind it
+    order.touch()
+    try:
+        replies, failures = ask(ray_pool, 6, "train.peek")
+    finally:
+        order.unlink()
+    assert [bool(failure) for failure in failures] == [True] + [False] * 5
+    assert [client_id_of(reply.metadata.src_node_id) for reply in replies] == list(range(6))
+    assert failures[0].startswith("worker lost")
+    assert ask(ray_pool, 6, "train.peek")[1] == [""] * 6  # the pool has healed
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("ray_pool", [2], indirect=True)
+def test_a_client_that_exits_is_counted_on_ray(ray_pool: Pool, folder: Path) -> None:
+    assert_exit_is_counted(ray_pool, folder)
+
+
+def test_a_client_that_exits_is_counted_inline(inline_pool: InlinePool, folder: Path) -> None:
+    assert_exit_is_counted(inline_pool, folder)
+
+
+def assert_exit_is_counted(pool: Pool, folder: Path) -> None:
+    """One client calls sys.exit; the others answer."""
+    order = folder / "exit-1"
+    order.touch()
+    try:
+        _, failures = ask(pool, 4, "train.peek")
+    finally:
+        order.unlink()
+    assert [bool(failure) for failure in failures] == [False, True, False, False]
