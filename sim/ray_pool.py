@@ -82,7 +82,7 @@ class RayPool:
             # Workers must find the same modules, user files included, as this process does.
             runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}},
         )
-        workers = workers or int(ray.cluster_resources()["CPU"])
+        workers = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
         program = ray.put(app)
         make: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(Worker)
         self._program = program  # while we hold it, restarted workers can fetch it again
