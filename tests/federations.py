@@ -105,8 +105,8 @@ def _move(message: Message, context: Context) -> Message:
 
 
 def _spoil(fault: str, array: Any) -> Any:
-    if fault == "raise":
-        raise ValueError("no disk left\non this client")
+    if fault.startswith("raise"):
+        raise ValueError("no disk left" + "\non this client" * (fault == "raise-long"))
     if fault == "nan":
         array[0] = np.nan
     return array[:-1] if fault == "shape" else array.astype(np.float16 if fault == "dtype" else "d")
@@ -114,7 +114,7 @@ def _spoil(fault: str, array: Any) -> Any:
 
 def _measure(message: Message, context: Context) -> Message:
     arrays = message.content.array_records["arrays"]
-    if "raise-later@99" in arrays:
+    if "late@99" in arrays:
         raise OSError("the test set is gone")
     mean = np.mean([array.numpy().mean() for array in arrays.values()])
     return _answer(message, context, loss=float(mean) + _me(context))

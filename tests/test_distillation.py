@@ -44,9 +44,9 @@ STUDENT = partial(mlp, hidden=(32,))
 
 
 def cut_blobs() -> Splits:
-    """90 private, 90 proxy and 60 test examples of four well separated classes."""
+    """180 private, 180 proxy and 120 test examples of four well separated classes."""
     numbers = {"proxy_share": 0.5, "proxy_source": None, "limit": None, "proxy_limit": None}
-    train_set, test_set = blobs(num_examples=240, spread=0.3)
+    train_set, test_set = blobs(num_examples=480, spread=0.3)
     return split(train_set, test_set, **numbers, rng=np.random.default_rng(0))
 
 
@@ -244,7 +244,7 @@ def test_the_ensemble_is_measured_on_the_test_set() -> None:
 
 def test_negatives_and_distilled_ids_cover_the_proxy_set_without_overlap() -> None:
     strategy = make(negative_share=0.2)
-    assert (len(strategy.negative_ids), len(strategy.distilled_ids)) == (18, 72)
+    assert (len(strategy.negative_ids), len(strategy.distilled_ids)) == (36, 144)
     both = np.concatenate([strategy.negative_ids, strategy.distilled_ids])
     assert sorted(both.tolist()) == list(range(len(PROXY)))
     assert make().negative_ids.tolist() == strategy.negative_ids.tolist()
@@ -331,9 +331,9 @@ def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:
         ({"negative_share": 1.0}, "negative_share=1"),
         ({"digest_epochs": -1}, "digest_epochs=-1"),
         ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.0}, "negative_share=0"),
-        # 90 * .005 rounds to no negative, 90 * .996 to no example that could be distilled
-        ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.005}, "negative_share=0.005"),
-        ({"negative_share": 0.996}, "negative_share=0.996"),
+        # 180 * .002 rounds to no negative, 180 * .998 to no example that could be distilled
+        ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.002}, "negative_share=0.002"),
+        ({"negative_share": 0.998}, "negative_share=0.998"),
     ],
     ids=str,
 )

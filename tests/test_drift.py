@@ -150,7 +150,7 @@ def test_output_drift_is_the_mean_over_examples() -> None:
 
 
 def test_probes_change_nothing() -> None:
-    weights, logits = torch.full((2, 4), 0.5), torch.randn(2, 4, 3)
+    weights, logits = torch.full((2, 4), 0.5), random_probs(2, 4).log()
     before = logits.clone()
     seen = view(weights, logits)
     trust(seen)

@@ -130,7 +130,14 @@ def test_a_faulty_client_is_left_out_and_counted(
     assert [(e.client_id, e.phase) for e in failed] == [(2, "train")]
     np.testing.assert_allclose(run.parameters[name], [MEAN_WITHOUT_CLIENT_2] * 2, rtol=1e-12)
     assert reason in failed[0].failure
-    assert ("no disk left\non this client" in failed[0].traceback) == (fault == "raise")
+    assert ("ValueError: no disk left" in failed[0].traceback) == (fault == "raise")
+
+
+def test_a_failure_of_several_lines_keeps_its_first(everyone_pool: Pool) -> None:
+    run = run_foreign(everyone_pool, FedAvg(), vector("raise-long@2"))
+    (failed,) = [e for e in run.reports[0].exchanges if e.failure]
+    assert failed.traceback.endswith("ValueError: no disk left\non this client\n")
+    assert "ValueError: no disk left" in failed.failure
 
 
 def test_a_claim_of_nan_examples_does_not_reach_the_global_model(everyone_pool: Pool) -> None:
@@ -158,7 +165,7 @@ def test_below_the_quorum_the_run_stops_and_names_the_first_failure(everyone_poo
 
 def test_a_lost_quorum_carries_the_first_traceback(everyone_pool: Pool) -> None:
     with pytest.raises(QuorumLost) as caught:
-        run_foreign(everyone_pool, FedAvg(), vector("raise@99"))
+        run_foreign(everyone_pool, FedAvg(), vector("raise-long@99"))
     message = str(caught.value)
     assert "only 0 of 4" in message
     assert "client 0 (arch-0), round 1, phase train" in message
@@ -177,7 +184,7 @@ def test_at_the_quorum_the_run_goes_on(everyone_pool: Pool) -> None:
 def test_a_quorum_lost_in_evaluation_blames_an_evaluation(everyone_pool: Pool) -> None:
     # Client 2 fails to train, which the quorum bears; then all fail to evaluate, which it does not.
     with pytest.raises(QuorumLost) as caught:
-        run_foreign(everyone_pool, FedAvg(), vector("raise@2", "raise-later@99"))
+        run_foreign(everyone_pool, FedAvg(), vector("raise@2", "late@99"))
     assert "only 0 of 4" in str(caught.value)
     assert "phase evaluate" in str(caught.value)
     assert "the test set is gone" in str(caught.value)

@@ -1,0 +1,223 @@
+"""The files of a run folder: rows, tables, lines, hashes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from clients.architectures import load_parameters, parameters_of
+from clients.models import mobilenet_v2_small
+from sim.grid import Exchange
+from sim.run_folder import (
+    CLIENTS,
+    RESULT,
+    STUDENT,
+    append_line,
+    client_rows,
+    sha256_of_arrays,
+    sha256_of_file,
+    versions,
+    write_clients,
+    write_result,
+    write_student,
+)
+
+
+def exchange(client_id: int, phase: str = "train", **changes: Any) -> Exchange:
+    """One client's successful exchange of 100 bytes down and 10 up in round 3."""
+    fields: dict[str, Any] = {
+        "server_round": 3,
+        "client_id": client_id,
+        "phase": phase,
+        "architecture": f"arch-{client_id}",
+        "request_bytes": 100,
+        "reply_bytes": 10,
+        "metrics": {},
+        "failure": "",
+        "traceback": "",
+    }
+    return Exchange(**(fields | changes))
+
+
+# --- rows ---
+
+
+def test_a_clients_exchanges_become_one_row() -> None:
+    rows = client_rows(
+        [
+            exchange(1, metrics={"num-examples": 8.0, "train-loss": 0.5}),
+            exchange(0, metrics={"num-examples": 4.0}),
+            exchange(1, "evaluate", reply_bytes=7, metrics={"num-examples": 9.0, "accuracy": 0.25}),
+        ]
+    )
+    assert [row["client"] for row in rows] == [0, 1]
+    assert rows[1] == {
+        "round": 3,
+        "client": 1,
+        "architecture": "arch-1",
+        "request_bytes": 200,
+        "reply_bytes": 17,
+        "failure": "",
+        "num_examples": 9.0,  # the later one
+        "train_loss": 0.5,
+        "accuracy": 0.25,
+    }
+
+
+def test_a_row_keeps_the_first_failure_and_what_else_is_known() -> None:
+    (row,) = client_rows(
+        [
+            exchange(5, metrics={"train-loss": 0.5}),
+            exchange(5, "evaluate", reply_bytes=0, failure="first"),
+            exchange(5, "evaluate", reply_bytes=0, failure="second"),
+        ]
+    )
+    assert (row["failure"], row["train_loss"], row["reply_bytes"]) == ("first", 0.5, 10)
+    assert row["request_bytes"] == 300
+
+
+@pytest.mark.parametrize("name", ["client", "round", "failure", "architecture", "request-bytes"])
+def test_a_clients_metric_cannot_overwrite_who_it_is(tmp_path: Path, name: str) -> None:
+    rows = client_rows([exchange(5, metrics={name: 77.0})])
+    fixed = {"client": 5, "round": 3, "failure": "", "architecture": "arch-5"}
+    assert rows[0] | fixed | {"request_bytes": 100} == rows[0]
+    write_clients(tmp_path, rows)
+
+
+# --- the table ---
+
+
+def test_the_table_has_typed_columns_and_null_for_what_a_row_lacks(tmp_path: Path) -> None:
+    rows = client_rows(
+        [
+            exchange(0, metrics={"accuracy": 0.5, "zeal": 2.0}),
+            exchange(1, failure="broke", metrics={}),
+            exchange(2, metrics={"apt": 1.0}),
+        ]
+    )
+    write_clients(tmp_path, rows)
+    table = pq.read_table(tmp_path / CLIENTS)
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("round", "int32"),
+        ("client", "int32"),
+        ("architecture", "string"),
+        ("request_bytes", "int64"),
+        ("reply_bytes", "int64"),
+        ("failure", "string"),
+        ("num_examples", "double"),
+        ("train_loss", "double"),
+        ("accuracy", "double"),
+        ("loss", "double"),
+        ("apt", "double"),
+        ("zeal", "double"),
+    ]
+    columns = table.to_pydict()
+    assert columns["client"] == [0, 1, 2]
+    assert columns["failure"] == ["", "broke", ""]
+    assert columns["accuracy"] == [0.5, None, None]
+    assert columns["zeal"] == [2.0, None, None]
+    assert columns["apt"] == [None, None, 1.0]
+    assert columns["loss"] == [None, None, None]
+
+
+def test_the_table_repeats_byte_for_byte_and_may_be_empty(tmp_path: Path) -> None:
+    rows = client_rows([exchange(0, metrics={"accuracy": 0.5}), exchange(1)])
+    hashes = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_clients(tmp_path / name, rows)
+        hashes.append(sha256_of_file(tmp_path / name / CLIENTS))
+    assert hashes[0] == hashes[1]
+    write_clients(tmp_path, [])
+    assert pq.read_table(tmp_path / CLIENTS).num_rows == 0
+    assert sha256_of_file(tmp_path / CLIENTS) != hashes[0]
+
+
+# --- lines and results ---
+
+
+def test_lines_are_appended_with_sorted_keys(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    append_line(path, {"b": 1, "a": {"d": 0.1, "c": "ä"}})
+    append_line(path, {"a": {"c": "ä", "d": 0.1}, "b": 1})
+    first, second = path.read_text(encoding="utf-8").splitlines()
+    assert first == second
+    assert list(json.loads(first)) == ["a", "b"]
+    assert json.loads(first) == {"b": 1, "a": {"d": 0.1, "c": "ä"}}
+
+
+def test_the_result_is_readable_json_with_a_last_newline(tmp_path: Path) -> None:
+    write_result(tmp_path, {"seed": 3, "accuracy": None})
+    text = (tmp_path / RESULT).read_text(encoding="utf-8")
+    assert text == '{\n  "accuracy": null,\n  "seed": 3\n}\n'
+
+
+def test_versions_name_everything_a_bit_may_depend_on() -> None:
+    assert {"python", "torch", "numpy", "flwr", "ray"} <= set(versions())
+    assert versions()["torch"].startswith("2.13")
+
+
+# --- hashes ---
+
+
+def arrays() -> dict[str, Any]:
+    return {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2, np.float32)}
+
+
+def test_the_hash_ignores_order_and_memory_layout() -> None:
+    expected = sha256_of_arrays(arrays())
+    assert len(expected) == 64
+    assert sha256_of_arrays(dict(reversed(arrays().items()))) == expected
+    fortran = {name: np.asfortranarray(array) for name, array in arrays().items()}
+    assert sha256_of_arrays(fortran) == expected
+    strided = {"w": np.repeat(arrays()["w"], 2, axis=1)[:, ::2], "b": arrays()["b"]}
+    assert sha256_of_arrays(strided) == expected
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "name": lambda a: {"v": a["w"], "b": a["b"]},
+    "swapped names": lambda a: {"w": a["b"], "b": a["w"]},
+    "shape": lambda a: a | {"w": a["w"].reshape(3, 2)},
+    "dtype": lambda a: a | {"b": np.zeros(2, np.int32)},  # the same bytes
+    "byte order": lambda a: a | {"w": a["w"].astype(">f4")},
+    "one bit": lambda a: a | {"b": np.array([0, np.float32(1e-45)])},
+    "sign of zero": lambda a: a | {"b": np.array([0, -0.0], np.float32)},
+    "one array less": lambda a: {"w": a["w"]},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_hash_changes_with(change: str) -> None:
+    assert sha256_of_arrays(CHANGES[change](arrays())) != sha256_of_arrays(arrays())
+
+
+def test_the_hash_tells_a_scalar_from_an_array_of_one() -> None:
+    scalar, one = np.array(3), np.array([3])
+    assert sha256_of_arrays({"steps": scalar}) != sha256_of_arrays({"steps": one})
+
+
+def test_a_missing_file_hashes_as_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "full").write_text("x")
+    absent = sha256_of_file(tmp_path / "absent")
+    assert absent == sha256_of_file(tmp_path / "empty") != sha256_of_file(tmp_path / "full")
+
+
+# --- the student ---
+
+
+def test_a_written_student_fits_its_network_again(tmp_path: Path) -> None:
+    model = mobilenet_v2_small((3, 8, 8), 4)  # BatchNorm counts its steps in arrays without axes
+    parameters = parameters_of(model)
+    write_student(tmp_path, parameters)
+    read = load_file(tmp_path / STUDENT)
+    assert {k: (v.dtype, v.shape) for k, v in read.items()} == {
+        k: (v.dtype, v.shape) for k, v in parameters.items()
+    }
+    load_parameters(model, read)
+    assert sha256_of_arrays(read) == sha256_of_arrays(parameters)
