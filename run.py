@@ -66,22 +66,24 @@ def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
     check_keys(config)
     check_ranges(config)
     check_targets(config)
-    from sim.run_folder import METRICS
+    from clients.partition import summary
+    from sim.run_folder import METRICS, write_partition
 
     if (folder / METRICS).exists():
         raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder")
     from sim.console import Display
-    from sim.tasks import pin_threads
     from sim.tracking import Tracker
 
     _quiet_flower()
-    pin_threads(config.sim.threads)
     splits = load_splits(config)
     clients = populate(config, splits)
     text = OmegaConf.to_yaml(config, resolve=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
+    shape = summary(splits.private.labels, clients.partitions, splits.private.num_classes)
+    write_partition(folder, shape)
     tracker = Tracker(folder, [instantiate(probe) for probe in config.probes.values()], text)
     display = Display(config.rounds)
+    display.federation(clients.architectures, shape)
     try:
         student = run_federation(config, splits, clients, tracker, display)
     finally:

@@ -57,7 +57,7 @@ class SimulatedClients:
     def __init__(
         self,
         splits: Splits,
-        partitions: Sequence[npt.NDArray[np.int64]],
+        partitions: list[npt.NDArray[np.int64]],
         architectures: Sequence[str],
         models: dict[str, ModelFunction],
         student: ModelFunction,

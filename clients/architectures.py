@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ def build(
 
     Args:
         model: A function of `clients.models`, or any callable that returns a module, such as a
-            `torch.nn.Module` class: it is given `image_shape` and `num_classes` if it takes them.
+            `torch.nn.Module` class: it is given `image_shape` and `num_classes` if it takes them
+            and a partial has not bound them.
         image_shape: (channels, height, width).
         num_classes: Number of classes C >= 2.
         rng: Source of the initial parameters.
@@ -38,9 +40,11 @@ def build(
     """
     offered: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
     accepted = inspect.signature(model).parameters
+    bound = model.keywords if isinstance(model, partial) else {}
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
     with seeded_torch(rng):
-        return model(**{k: v for k, v in offered.items() if takes_any or k in accepted})
+        given = {k: v for k, v in offered.items() if takes_any or k in accepted}
+        return model(**{k: v for k, v in given.items() if k not in bound})
 
 
 def parameters_of(model: nn.Module) -> Parameters:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 Floats = npt.NDArray[np.floating]
 
@@ -35,8 +36,8 @@ class DiscriminatorRecipe:
     def __post_init__(self) -> None:
         if self.inputs not in ("features", "pixels"):
             raise ValueError(f"inputs='{self.inputs}': expected 'features' or 'pixels'")
-        if self.l2 <= 0:
-            raise ValueError(f"l2={self.l2}: expected > 0")
+        if not 0 < self.l2 < np.inf:
+            raise ValueError(f"l2={self.l2}: expected > 0 and finite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,7 @@ def fit_discriminator(
 
 
 def own_probability(discriminator: Discriminator, inputs: Floats) -> npt.NDArray[np.float32]:
-    """Return the probability in (0, 1) that each input [N, D] is the client's own [N]."""
+    """Return the probability in [0, 1] that each input [N, D] is the client's own [N]."""
     logits = inputs.astype(np.float64) / discriminator.norm @ discriminator.coefficients
-    return (1 / (1 + np.exp(-(logits + discriminator.intercept)))).astype(np.float32)
+    probs: npt.NDArray[np.float64] = expit(logits + discriminator.intercept)
+    return probs.astype(np.float32)

@@ -116,7 +116,7 @@ class RoundView:
         server_round: 1..R.
         teachers: The answers on the N distilled proxy examples.
         weights: Trust [K, N]; sums to 1 over K, or to 0 where nobody covers the example.
-        targets: What the student imitated [N, C].
+        targets: What the student imitated [N, C]; rows that nobody covers were dropped.
         losses: The student's mean loss in each epoch.
     """
 
@@ -200,7 +200,7 @@ def write_reply(reply: PredictionReply) -> RecordDict:
                 {"server-round": reply.server_round, "inputs-crc32": reply.inputs_crc32}
             ),
             PREDICTIONS: write_arrays({k: v for k, v in answers.items() if v is not None}),
-            METRICS: MetricRecord({"num-examples": reply.num_examples, **reply.metrics}),
+            METRICS: MetricRecord({**reply.metrics, "num-examples": reply.num_examples}),
         }
     )
 

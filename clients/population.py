@@ -29,8 +29,8 @@ def assign_architectures(
             f"{len(shares)} architectures for num_clients={num_clients}: expected >= 1 of each"
         )
     for name, share in shares.items():
-        if share <= 0:
-            raise ValueError(f"share={share} of architecture '{name}': expected > 0")
+        if not 0 < share < np.inf:
+            raise ValueError(f"share={share} of architecture '{name}': expected > 0 and finite")
     exact = np.array(list(shares.values()), dtype=np.float64)
     exact *= num_clients / exact.sum()
     counts = np.floor(exact).astype(int)

@@ -29,18 +29,34 @@ def predict(
 
     Returns:
         Logits [N, classes] and penultimate features [N, D], float32 on the CPU.
+
+    Raises:
+        ValueError: There is nothing to answer, or the model's last linear layer takes no part.
     """
-    was_training = model.training
-    model.eval()
+    if len(indices) == 0:
+        raise ValueError("no inputs to answer: expected at least 1")
     device = next(model.parameters()).device
     logits, features = [], []
-    with torch.inference_mode(), tapped_penultimate(model) as tap:
+    with torch.inference_mode(), evaluating(model), tapped_penultimate(model) as tap:
         for start in range(0, len(indices), batch_size):
             batch = normalised(dataset, indices[start : start + batch_size])
             logits.append(model(torch.from_numpy(batch).to(device)).float().cpu())
+            if not tap:
+                raise ValueError(f"{type(model).__name__} never calls its last torch.nn.Linear")
             features.append(tap.pop().float().flatten(1).cpu())
-    model.train(was_training)
-    return torch.cat(logits).clone(), torch.cat(features).clone()
+    return torch.cat(logits), torch.cat(features)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for the block; each of its modules is restored as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from clients.messages import (
     PREDICTIONS,
@@ -16,13 +16,20 @@ from clients.messages import (
     read_request,
 )
 
+MAX_EXAMPLES = 1e12
+"""Largest private set that a client may claim; beyond 3e38 a float32 weight would be infinite."""
+
+MAX_LOGIT = 1e30
+"""Largest size of a logit: divided by a temperature of 1e-8 it is still finite in float32."""
+
 
 def fault_of(request: Message, reply: Message) -> str | None:
     """Compare a reply with its request.
 
-    Every array must be finite. Where the request carried a record with the same name and the same
-    array names (parameters out, parameters back), the shapes must be the request's. Where it
-    asked for predictions, the answers must be the ones that were asked for.
+    The sender must be who was asked, every array and metric finite, and `num-examples`, by which
+    Flower's strategies and some of ours weigh, positive. Where the request carried a record with
+    the same name and the same array names (parameters out, parameters back), the shapes must be
+    the request's. Where it asked for predictions, the answers must be those.
 
     Args:
         request: What the client received.
@@ -31,12 +38,33 @@ def fault_of(request: Message, reply: Message) -> str | None:
     Returns:
         The reason to reject the reply, or None.
     """
-    content, asked = reply.content, request.content
+    try:
+        return _fault(request, reply)
+    except Exception as error:  # a reply can hold anything, and must not end the run
+        return f"cannot be read: {type(error).__name__}: {error}"
+
+
+def _fault(request: Message, reply: Message) -> str | None:
+    asked, content = request.content, reply.content
+    if reply.metadata.src_node_id != request.metadata.dst_node_id:
+        return f"answers in the name of node {reply.metadata.src_node_id}"
     for name, record in content.array_records.items():
         if reason := _fault_in_arrays(name, record, asked.array_records.get(name)):
             return reason
+    for name, metrics in content.metric_records.items():
+        if reason := _fault_in_metrics(name, metrics):
+            return reason
     if request.metadata.message_type.endswith(f".{PREDICTIONS}"):
         return _fault_in_predictions(read_request(asked), content)
+    return None
+
+
+def _fault_in_metrics(name: str, metrics: MetricRecord) -> str | None:
+    for key, value in metrics.items():
+        if not np.isfinite(value).all():
+            return f"metric '{name}/{key}' is {value}, which is not finite"
+        if key == "num-examples" and (isinstance(value, list) or not 0 < value <= MAX_EXAMPLES):
+            return f"metric '{name}/{key}' is {value}, expected in (0, {MAX_EXAMPLES:.0e}]"
     return None
 
 
@@ -53,6 +81,9 @@ def _fault_in_arrays(name: str, record: ArrayRecord, sent: ArrayRecord | None) -
             return (
                 f"array '{name}/{key}' has shape {array.shape}, expected {tuple(sent[key].shape)}"
             )
+        # Wider or narrower is a strategy's or a framework's habit; half precision is a loss.
+        if array.dtype == np.float16 and sent[key].dtype != "float16":
+            return f"array '{name}/{key}' has dtype float16, expected {sent[key].dtype}"
     return None
 
 
@@ -65,8 +96,6 @@ def _fault_in_predictions(request: PredictionRequest, content: RecordDict) -> st
         return f"answers round {reply.server_round}, expected {request.server_round}"
     if reply.inputs_crc32 != crc32_of(request.proxy_ids):
         return "answers other examples than the request's"
-    if reply.num_examples < 1:
-        return f"num-examples is {reply.num_examples}, expected >= 1"
     if (reply.own_probs is None) != (request.recipe is None):
         return "own-probs sent but not asked for" if request.recipe is None else "own-probs missing"
     return _fault_in_answers(reply, request.num_inputs, request.num_classes)
@@ -84,6 +113,8 @@ def _fault_in_answers(reply: PredictionReply, num_inputs: int, num_classes: int)
                 f"array 'predictions/{name}' is {array.dtype} {array.shape}, "
                 f"expected {np.dtype(dtype)} {shape}"
             )
+    if np.abs(reply.logits).max() > MAX_LOGIT:
+        return f"array 'predictions/logits' goes beyond {MAX_LOGIT:.0e}"
     if reply.own_probs is not None and not ((reply.own_probs >= 0) & (reply.own_probs <= 1)).all():
         return "array 'predictions/own-probs' leaves [0, 1]"
     return None

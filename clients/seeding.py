@@ -75,5 +75,6 @@ def seeded_torch(rng: np.random.Generator) -> Iterator[None]:
         Nothing.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed(rng))
+        # Not torch.manual_seed: it would seed the accelerators too, which are not restored.
+        torch.default_generator.manual_seed(torch_seed(rng))
         yield

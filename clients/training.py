@@ -32,7 +32,7 @@ def batches(
     """
     order = rng.permutation(num_examples)
     starts = list(range(0, num_examples, batch_size))
-    if len(starts) > 1 and num_examples - starts[-1] == 1:
+    if batch_size > 1 and len(starts) > 1 and num_examples - starts[-1] == 1:
         starts.pop()
     for start, stop in zip(starts, [*starts[1:], num_examples], strict=True):
         yield order[start:stop]
@@ -70,9 +70,9 @@ def train(
 
     Raises:
         ValueError: A number is out of range, or there is no example.
-        FloatingPointError: The loss is not finite at the end of an epoch.
+        FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
-    _check(len(indices), len(targets), epochs, batch_size)
+    _check(len(indices), len(targets), epochs, batch_size, max_grad_norm)
     stepper = optimizer(model.parameters())
     device = next(model.parameters()).device
     model.train()
@@ -92,13 +92,17 @@ def train(
             losses.append(float(total) / len(indices))
             if not np.isfinite(losses[-1]):
                 raise FloatingPointError(
-                    f"loss is {losses[-1]} in epoch {epoch + 1} of {epochs}: lower the learning "
-                    "rate or set max_grad_norm"
+                    f"loss is {losses[-1]} in epoch {epoch + 1} of {epochs}: lower "
+                    "lr or set max_grad_norm"
                 )
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        raise FloatingPointError("the last step left parameters that are not finite: lower lr")
     return losses
 
 
-def _check(num_examples: int, num_targets: int, epochs: int, batch_size: int) -> None:
+def _check(
+    num_examples: int, num_targets: int, epochs: int, batch_size: int, max_grad_norm: float | None
+) -> None:
     if num_examples == 0:
         raise ValueError("no examples to train on: expected at least 1")
     if num_targets != num_examples:
@@ -107,6 +111,8 @@ def _check(num_examples: int, num_targets: int, epochs: int, batch_size: int) ->
         raise ValueError(f"epochs={epochs}: expected >= 0")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected >= 1")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm={max_grad_norm}: expected > 0 or None")
 
 
 Trainer = Callable[..., list[float]]

@@ -1,10 +1,14 @@
 """What a person sees while a run goes on, and at its end."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from clients.partition import PartitionSummary
 
 
 class Display:
@@ -28,6 +32,16 @@ class Display:
         self._rounds = self._progress.add_task("rounds", total=rounds)
         self._answers = self._progress.add_task("answers", total=None)
         self._progress.start()
+
+    def federation(self, architectures: Sequence[str], shape: PartitionSummary) -> None:
+        """Say who takes part: how many of which architecture, with how much of what."""
+        counts = Counter(architectures)
+        kinds = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+        self.console.print(
+            f"{len(architectures)} clients ({kinds}), {shape.sizes.min()} to {shape.sizes.max()} "
+            f"examples each, of {shape.mean_effective_classes:.1f} classes on average",
+            highlight=False,
+        )
 
     def answer(self) -> None:
         """Count one client's answer."""

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.app.constants import DEFAULT_TTL
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from clients.messages import client_id_of, node_id_of, size_bytes
 from sim.pool import Pool
-from sim.tasks import Outcome, Task
+from sim.tasks import Outcome, Task, assume_task_identity
 
 CLIENT_RAISED, REPLY_REJECTED = 2, 4
 """Codes of Flower's `Error`: CLIENT_APP_RAISED_EXCEPTION and REPLY_MESSAGE_UNAVAILABLE."""
@@ -47,20 +46,6 @@ class Exchange:
     metrics: dict[str, float]
     failure: str
     traceback: str
-
-
-def assume_task_identity(run_id: int) -> None:
-    """Let this process build Flower messages outside a Flower run.
-
-    flwr 1.41 refuses a `Message` in a process without a task identity. Flower's own legacy
-    simulation sets these three attributes likewise; `tests/test_grid.py` fails if that changes.
-
-    Args:
-        run_id: Put into every message's metadata.
-    """
-    TaskIdentity.task_id = 1
-    TaskIdentity.run_id = run_id
-    TaskIdentity.node_id = 1  # Flower's SUPERLINK_NODE_ID: the server
 
 
 class PoolGrid(Grid):
@@ -171,7 +156,8 @@ class PoolGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Run the messages of these ids and return their replies, ordered by client.
 
-        A client with several messages gets them one after the other, in the order pushed.
+        A client with several messages gets them one after the other, and its replies stay in the
+        order in which they were pushed.
         """
         waves: dict[int, list[Message]] = {}
         order: dict[int, int] = {}
@@ -183,7 +169,7 @@ class PoolGrid(Grid):
         replies: list[Message] = []
         for wave in sorted(waves):
             replies += self._run_wave(waves[wave])
-        return replies
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -231,19 +217,19 @@ class PoolGrid(Grid):
         )
 
     def _receive(self, request: Message, outcome: Outcome) -> Message:
-        """Keep the client's state, screen its reply, note the exchange."""
-        self._states[outcome.client_id] = outcome.state
-        reply, failure, code = outcome.reply, "", CLIENT_RAISED
-        if reply is None:
-            failure = cast(str, outcome.traceback).strip().splitlines()[-1]
+        """Screen a client's reply, note the exchange; keep its state if all went well."""
+        reply, failure, code = outcome.reply, "", REPLY_REJECTED
+        if outcome.raised is not None or reply is None:
+            failure, code = outcome.raised.reason if outcome.raised else "no reply", CLIENT_RAISED
         elif reply.has_error():
             failure = reply.error.reason or f"error {reply.error.code}"
-        elif reason := self._screen(request, reply):
-            failure, code = reason, REPLY_REJECTED
+        else:
+            failure = self._screen(request, reply) or ""
         self._note(request, outcome, failure)
-        if reply is not None and not failure:
-            return reply
-        return Message(Error(code, failure), reply_to=request)
+        if reply is None or failure:
+            return Message(Error(code, failure), reply_to=request)
+        self._states[outcome.client_id] = outcome.state
+        return reply
 
     def _note(self, request: Message, outcome: Outcome, failure: str) -> None:
         content = outcome.reply.content if outcome.reply and outcome.reply.has_content() else None
@@ -258,7 +244,7 @@ class PoolGrid(Grid):
                 reply_bytes=0 if content is None else size_bytes(content),
                 metrics={} if failure else metrics,
                 failure=failure,
-                traceback=outcome.traceback or "",
+                traceback=outcome.raised.traceback if outcome.raised else "",
             )
         )
 

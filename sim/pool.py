@@ -54,9 +54,9 @@ class InlinePool:
         for task in tasks:
             content = pickle.loads(task.content)
             state = RecordDict() if task.state is None else pickle.loads(task.state)
-            reply, error, after = run_task(self._app, task, content, state, self._seed)
-            kept = task.state if error else pickle.dumps(after)
-            yield Outcome(task.client_id, reply, error, kept)
+            reply, raised, after = run_task(self._app, task, content, state, self._seed)
+            kept = task.state if raised else pickle.dumps(after)
+            yield Outcome(task.client_id, reply, raised, kept)
 
     def state_of(self, handle: bytes) -> RecordDict:
         """Thaw a client's state."""

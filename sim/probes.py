@@ -13,8 +13,11 @@ def trust(view: RoundView) -> dict[str, float]:
     Returns:
         `weight_entropy`, the mean over covered examples of the weights' entropy, in nats, from 0
         (one teacher decides) to log K (all alike); and `largest_weight`, their mean largest.
+        Nothing where no example is covered.
     """
     weights = view.weights[:, view.weights.sum(0) > 0].double()
+    if weights.shape[1] == 0:
+        return {}
     return {
         "weight_entropy": float(entropy(weights, 0).mean()),
         "largest_weight": float(weights.amax(0).mean()),

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,13 @@ import ray
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from sim.tasks import Outcome, Task, pin_threads, run_task
+from sim.tasks import Outcome, Raised, Task, assume_task_identity, pin_threads, run_task
 
 IN_FLIGHT = 2
 """Tasks sent ahead to each worker: with one it idles for a round trip (1.2 ms) after each task."""
 
 RETRIES = 3
-"""How often a task is run again after its worker died, before its client counts as failed."""
+"""How often a task whose worker died is run again, alone, before its client counts as failed."""
 
 
 class Worker:
@@ -36,21 +36,25 @@ class Worker:
             threads: Threads of this process.
         """
         pin_threads(threads)
+        assume_task_identity(run_id=1)
         self._app = ray.get(app[0])
         self._seed = seed
 
     def run(
         self, task: Task, content: RecordDict, state: RecordDict | None
-    ) -> tuple[tuple[Message | None, str | None], RecordDict]:
-        """Run one task; return (reply, traceback) and, as an object of its own, the state."""
-        reply, error, after = run_task(
-            self._app, task, content, RecordDict() if state is None else state, self._seed
-        )
-        return (reply, error), after
+    ) -> tuple[tuple[Message | None, Raised | None], RecordDict]:
+        """Run one task; return (reply, what was raised) and, as an object of its own, the state."""
+        given = RecordDict() if state is None else state
+        reply, raised, after = run_task(self._app, task, content, given, self._seed)
+        return (reply, raised), after
 
 
 class RayPool:
-    """Spreads tasks over Ray actors, each of one process; whoever is free takes the next."""
+    """Spreads tasks over Ray actors, each of one process; whoever is free takes the next.
+
+    A worker that dies is replaced, and the tasks it had are run again: they are pure functions, so
+    nothing of the result changes.
+    """
 
     def __init__(
         self,
@@ -60,33 +64,35 @@ class RayPool:
         threads: int = 1,
         address: str | None = None,
     ) -> None:
-        """Start Ray (or join a cluster) and the workers.
+        """Start Ray, or join a cluster or a Ray that this process has started, and the workers.
 
         Args:
             app: The program of all clients, with their data. It is put into Ray's object store
                 once per machine; numpy arrays in it are mapped by the workers, not copied.
             seed: The run's seed.
             workers: Number of processes, >= 1; None = one per CPU core.
-            threads: Threads of each, >= 1; part of the bits.
+            threads: Threads of each, and of this process, >= 1; part of the bits.
             address: Of a running cluster; None = a private one on this machine.
         """
+        pin_threads(threads)
         if workers is None and address is None:
             workers = len(os.sched_getaffinity(0))
-        paths = os.pathsep.join(path for path in sys.path if path)
-        ray.init(
-            address=address,
-            num_cpus=None if address else workers,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
+        self._started_ray = not ray.is_initialized()
+        if self._started_ray:
+            _start_ray(workers, address)
+        try:
+            count = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
             # Workers must find the same modules, user files included, as this process does.
-            runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}},
-        )
-        workers = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
-        program = ray.put(app)
-        make: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(Worker)
-        self._program = program  # while we hold it, restarted workers can fetch it again
-        self._workers = [make.remote([program], seed, threads) for _ in range(workers)]
+            paths = os.pathsep.join(path for path in sys.path if path)
+            environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
+            options = {"num_cpus": 1, "runtime_env": {"env_vars": environment}}
+            make: Any = ray.remote(**options)(Worker)  # type: ignore[call-overload]
+            program = ray.put(app)
+            self._start: Callable[[], Any] = lambda: make.remote([program], seed, threads)
+            self._workers = [self._start() for _ in range(count)]
+        except BaseException:
+            self._stop_ray()
+            raise
 
     def share(self, content: RecordDict) -> "ray.ObjectRef[RecordDict]":
         """Put a content into the object store once, for every task that carries it."""
@@ -94,40 +100,81 @@ class RayPool:
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Run the tasks on whichever worker is free; see `Pool.run`."""
-        waiting = deque(tasks)
-        free = deque(self._workers * IN_FLIGHT)
-        running: dict[Any, tuple[Task, Any, Any]] = {}
+        waiting, lost = deque(tasks), list[Task]()
+        free = deque([*range(len(self._workers))] * IN_FLIGHT)
+        running: dict[Any, tuple[Task, int, Any, Any]] = {}
         while waiting or running:
             while waiting and free:
-                task, worker = waiting.popleft(), free.popleft()
-                answer, state = worker.run.options(num_returns=2).remote(
-                    _without_handles(task), task.content, task.state
-                )
-                running[answer] = (task, worker, state)
+                task, place = waiting.popleft(), free.popleft()
+                answer, state = self._send(task, place)
+                running[answer] = (task, place, self._workers[place], state)
             done, _ = ray.wait(list(running), num_returns=1)
-            task, worker, state = running.pop(done[0])
-            free.append(worker)
-            yield _outcome(task, done[0], state)
+            task, place, worker, state = running.pop(done[0])
+            free.append(place)
+            outcome = _outcome(task, done[0], state)
+            if outcome is None:
+                lost.append(task)
+                if self._workers[place] is worker:  # else its other task has seen to it
+                    self._workers[place] = self._start()
+            else:
+                yield outcome
+        # Whoever shared a worker with a client that kills it is innocent: now each runs alone.
+        for task in lost:
+            yield self._run_alone(task)
 
     def state_of(self, handle: Any) -> RecordDict:
         """Fetch a client's state from the object store."""
         return RecordDict() if handle is None else ray.get(handle)
 
     def close(self) -> None:
-        """End the workers and, if it was ours, Ray."""
+        """End the workers and, if this pool started it, Ray."""
         for worker in self._workers:
             ray.kill(worker)
-        ray.shutdown()
+        self._workers = []
+        self._stop_ray()
+
+    def _send(self, task: Task, place: int) -> tuple[Any, Any]:
+        """Start a task; its handles go beside it, because Ray resolves only whole arguments."""
+        bare = replace(task, content=None, state=None)
+        call = self._workers[place].run.options(num_returns=2)
+        answer, state = call.remote(bare, task.content, task.state)
+        return answer, state
+
+    def _run_alone(self, task: Task) -> Outcome:
+        for _ in range(RETRIES):
+            answer, state = self._send(task, 0)
+            if outcome := _outcome(task, answer, state):
+                return outcome
+            self._workers[0] = self._start()
+        reason = f"worker lost: it died {RETRIES + 1} times running this client"
+        return Outcome(task.client_id, None, Raised(reason, ""), task.state)
+
+    def _stop_ray(self) -> None:
+        if self._started_ray:
+            ray.shutdown()
+            self._started_ray = False
 
 
-def _without_handles(task: Task) -> Task:
-    """Keep references out of the task itself: Ray would track them, and not resolve them."""
-    return replace(task, content=None, state=None)
+def _start_ray(workers: int | None, address: str | None) -> None:
+    ray.init(
+        address=address,
+        num_cpus=None if address else workers,
+        include_dashboard=False if address is None else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
-def _outcome(task: Task, answer: Any, state: Any) -> Outcome:
+def _outcome(task: Task, answer: Any, state: Any) -> Outcome | None:
+    """Fetch what came of a task; None if its worker died."""
     try:
-        reply, error = ray.get(answer)
-    except ray.exceptions.RayError as failure:  # the worker died more often than RETRIES
-        return Outcome(task.client_id, None, f"worker lost: {failure}", task.state)
-    return Outcome(task.client_id, reply, error, task.state if error else state)
+        reply, raised = ray.get(answer)
+    except ray.exceptions.RayActorError as death:
+        if "creation task" in str(death):  # no worker can start: say why, instead of trying again
+            return Outcome(task.client_id, None, Raised("no worker starts", str(death)), task.state)
+        return None
+    except ray.exceptions.RayError as error:
+        return Outcome(
+            task.client_id, None, Raised("the reply cannot be sent", str(error)), task.state
+        )
+    return Outcome(task.client_id, reply, raised, task.state if raised else state)

@@ -4,8 +4,7 @@ Flower's own, `Strategy.start`, always runs rounds 1..N and cannot resume, stop 
 calls the same five methods of a strategy, and nothing else of it.
 """
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -13,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.seeding import Purpose, stream
 from sim.grid import Exchange, PoolGrid
+from sim.tasks import seeded_globals
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,51 +76,51 @@ def run_rounds(
     strategy.summary()
     for server_round in range(first_round, rounds + 1):
         grid.begin_round(server_round)
-        # Flower's sampling draws from Python's global generator.
-        random.seed(int(stream(seed, Purpose.FLOWER, server_round).generate_state(1)[0]))
-        try:
-            # 1. Ask the cohort to train.  2. Collect its answers.
-            requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-            replies = list(grid.send_and_receive(requests))
-            _require_quorum(replies, quorum, grid.exchanges)
-            # 3. Aggregate them into the global model.
-            aggregated, trained = strategy.aggregate_train(server_round, replies)
-            arrays = arrays if aggregated is None else aggregated
-            # 4. Evaluate, on the clients and here.
-            student: dict[str, float] = {}
-            evaluated: MetricRecord | None = None
-            if server_round % evaluate_every == 0 or server_round == rounds:
-                requests = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
-                replies = list(grid.send_and_receive(requests))
-                _require_quorum(replies, quorum, grid.exchanges)
-                evaluated = strategy.aggregate_evaluate(server_round, replies)
-                student = evaluate(arrays)
-        except QuorumLost:
-            report(RoundReport(server_round, arrays, {}, {}, {}, grid.exchanges))
-            raise
+        evaluate_now = server_round % evaluate_every == 0 or server_round == rounds
+        # Flower's strategies sample and add noise with the global generators.
+        with seeded_globals(stream(seed, Purpose.FLOWER, server_round)):
+            try:
+                # 1. Ask the cohort to train.  2. Collect its answers.
+                requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
+                replies = _exchange(grid, requests, quorum)
+                # 3. Aggregate them into the global model.
+                aggregated, trained = strategy.aggregate_train(server_round, replies)
+                arrays = arrays if aggregated is None else aggregated
+                # 4. Evaluate, on the clients and here.
+                evaluated: MetricRecord | None = None
+                if evaluate_now:
+                    requests = strategy.configure_evaluate(
+                        server_round, arrays, ConfigRecord(), grid
+                    )
+                    replies = _exchange(grid, requests, quorum)
+                    evaluated = strategy.aggregate_evaluate(server_round, replies)
+            except QuorumLost:
+                report(RoundReport(server_round, arrays, {}, {}, {}, grid.exchanges))
+                raise
+        student = evaluate(arrays) if evaluate_now else {}
         # 5. Report.
+        trained_metrics, evaluated_metrics = _scalars(trained), _scalars(evaluated)
         report(
             RoundReport(
-                server_round,
-                arrays,
-                student,
-                _scalars(trained),
-                _scalars(evaluated),
-                grid.exchanges,
+                server_round, arrays, student, trained_metrics, evaluated_metrics, grid.exchanges
             )
         )
     return arrays
 
 
-def _require_quorum(replies: Sequence[Message], quorum: float, exchanges: list[Exchange]) -> None:
-    usable = sum(not reply.has_error() for reply in replies)
-    if usable >= quorum * len(replies):
-        return
-    first = next(exchange for exchange in exchanges if exchange.failure)
+def _exchange(grid: PoolGrid, requests: Iterable[Message], quorum: float) -> list[Message]:
+    """Send requests, collect the replies, and see that enough of them are usable."""
+    before = len(grid.exchanges)
+    replies = list(grid.send_and_receive(requests))
+    exchanges = grid.exchanges[before:]
+    failed = [exchange for exchange in exchanges if exchange.failure]
+    if len(exchanges) - len(failed) >= quorum * len(exchanges):
+        return replies
+    first = failed[0]
     raise QuorumLost(
-        f"only {usable} of {len(replies)} replies are usable, quorum is {quorum}. First failure: "
-        f"client {first.client_id} ({first.architecture}), round {first.server_round}, phase "
-        f"{first.phase}: {first.failure}\n{first.traceback}"
+        f"only {len(exchanges) - len(failed)} of {len(exchanges)} replies are usable, quorum is "
+        f"{quorum}. First failure: client {first.client_id} ({first.architecture}), round "
+        f"{first.server_round}, phase {first.phase}: {first.failure}\n{first.traceback}"
     )
 
 

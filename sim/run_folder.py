@@ -14,19 +14,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
+from clients.partition import PartitionSummary
 from sim.grid import Exchange
 
 METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
-RESULT, STUDENT = "result.json", "student.safetensors"
+RESULT, STUDENT, PARTITION = "result.json", "student.safetensors", "partition.json"
+
+IDENTITY = {
+    "round": pa.int32(),
+    "client": pa.int32(),
+    "architecture": pa.string(),
+    "request_bytes": pa.int64(),
+    "reply_bytes": pa.int64(),
+    "failure": pa.string(),
+}
+"""Columns that are ours: a client's metric of such a name goes to `client_<name>`."""
 
 MEASURES = ("num_examples", "train_loss", "accuracy", "loss")
 """Columns of the per-client table that every run has; other metrics of replies follow them."""
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one JSON line, with sorted keys, so that equal records give equal bytes."""
+    """Append one JSON line, with sorted keys, so that equal records give equal bytes.
+
+    A number that is not finite, which JSON cannot say, becomes null.
+    """
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, sort_keys=True) + "\n")
+        file.write(json.dumps(_finite(record), sort_keys=True, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
@@ -55,7 +75,9 @@ def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
         row["request_bytes"] += exchange.request_bytes
         row["reply_bytes"] += exchange.reply_bytes
         row["failure"] = row["failure"] or exchange.failure
-        row.update({key.replace("-", "_"): value for key, value in exchange.metrics.items()})
+        for key, value in exchange.metrics.items():
+            name = key.replace("-", "_")
+            row[f"client_{name}" if name in IDENTITY else name] = value
     return list(rows.values())
 
 
@@ -66,30 +88,37 @@ def write_clients(folder: Path, rows: list[dict[str, Any]]) -> None:
         folder: The run folder.
         rows: As `client_rows` gives them, over all rounds.
     """
-    fixed = {"round": pa.int32(), "client": pa.int32(), "architecture": pa.string()}
-    fixed |= {"request_bytes": pa.int64(), "reply_bytes": pa.int64(), "failure": pa.string()}
-    others = sorted({key for row in rows for key in row} - set(fixed) - set(MEASURES))
-    types = fixed | {name: pa.float64() for name in (*MEASURES, *others)}
+    others = sorted({key for row in rows for key in row} - set(IDENTITY) - set(MEASURES))
+    types = IDENTITY | {name: pa.float64() for name in (*MEASURES, *others)}
     table = pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
     pq.write_table(table, folder / CLIENTS)
 
 
 def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write the final student's parameters and buffers as safetensors."""
-    save_file({k: np.ascontiguousarray(v) for k, v in parameters.items()}, folder / STUDENT)
+    save_file({k: np.asarray(v, order="C") for k, v in parameters.items()}, folder / STUDENT)
+
+
+def write_partition(folder: Path, summary: PartitionSummary) -> None:
+    """Write how the private set was cut: counts [K, C], sizes [K] and two measures of skew."""
+    plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(summary).items()}
+    _write_json(folder / PARTITION, plain)
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Write `result.json`; `docs/run_folder.md` documents its keys."""
-    text = json.dumps(result, indent=2, sort_keys=True)
-    (folder / RESULT).write_text(text + "\n", encoding="utf-8")
+    _write_json(folder / RESULT, result)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def sha256_of_arrays(parameters: Mapping[str, npt.NDArray[Any]]) -> str:
     """Hash named arrays: names, dtypes, shapes and bytes, in the order of names."""
     digest = hashlib.sha256()
     for name in sorted(parameters):
-        array = np.ascontiguousarray(parameters[name])
+        array = np.asarray(parameters[name], order="C")  # ascontiguousarray makes () into (1,)
         digest.update(f"{name} {array.dtype} {array.shape} ".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -4,6 +4,7 @@ import random
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
 from threadpoolctl import threadpool_limits
 
 from clients.seeding import Purpose, stream
@@ -40,19 +42,27 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
+class Raised:
+    """What a client raised: in one line, and with its traceback."""
+
+    reason: str
+    traceback: str
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a task: a reply, or the traceback of what the client raised.
+    """What came of a task: a reply, or what the client raised.
 
     Attributes:
         client_id: Who answered.
         reply: The reply message, or None.
-        traceback: The text of what was raised, or None.
+        raised: What was raised, or None.
         state: Handle of the client's state afterwards; as before the task if it failed.
     """
 
     client_id: int
     reply: Message | None
-    traceback: str | None
+    raised: Raised | None
     state: Any
 
 
@@ -71,7 +81,7 @@ def pin_threads(threads: int) -> None:
 
 def run_task(
     app: ClientApp, task: Task, content: RecordDict, state: RecordDict, seed: int
-) -> tuple[Message | None, str | None, RecordDict]:
+) -> tuple[Message | None, Raised | None, RecordDict]:
     """Run a client on one message.
 
     Global generators are seeded for this task and restored after it, so a ClientApp that draws
@@ -85,10 +95,10 @@ def run_task(
         seed: The run's seed.
 
     Returns:
-        The reply or None, the traceback or None, and the state afterwards.
+        The reply or None, what was raised or None, and the state afterwards.
     """
     # Flower keeps `metadata=` for its own engines; ours is one, and a test fails if it goes.
-    request = Message(content, metadata=task.metadata)  # type: ignore[call-overload]
+    request = Message(content, metadata=copy(task.metadata))  # type: ignore[call-overload]
     context = Context(
         run_id=task.metadata.run_id,
         node_id=task.metadata.dst_node_id,
@@ -99,10 +109,29 @@ def run_task(
     key = stream(seed, Purpose.TASK, task.server_round, task.client_id, task.turn)
     try:
         with seeded_globals(key):
-            reply = app(request, context)
+            reply: Any = app(request, context)
+        if not isinstance(reply, Message):
+            raise TypeError(f"the ClientApp returned {type(reply).__name__}, expected a Message")
         return reply, None, context.state
-    except Exception:  # a client may run anyone's code, and one client must not end the run
-        return None, traceback.format_exc(), state
+    # A client may run anyone's code, and one client must not end the run, not even by sys.exit.
+    except (Exception, SystemExit) as error:
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        reason = f"{type(error).__name__}: {first_line}".removesuffix(": ")
+        return None, Raised(reason, traceback.format_exc()), state
+
+
+def assume_task_identity(run_id: int) -> None:
+    """Let this process build Flower messages outside a Flower run.
+
+    flwr 1.41 refuses a `Message` in a process without a task identity. Flower's own legacy
+    simulation sets these three attributes likewise; `tests/test_grid.py` fails if that changes.
+
+    Args:
+        run_id: Put into every message's metadata.
+    """
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = run_id
+    TaskIdentity.node_id = 1  # Flower's SUPERLINK_NODE_ID: the server
 
 
 @contextmanager
@@ -121,7 +150,7 @@ def seeded_globals(key: np.random.SeedSequence) -> Iterator[None]:
     np.random.seed(words[1:2].view(np.uint32))
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(words[2] >> np.uint64(1)))
+            torch.default_generator.manual_seed(int(words[2] >> np.uint64(1)))
             yield
     finally:
         random.setstate(python)

@@ -113,7 +113,7 @@ def summarise(
     """
     clients: dict[str, dict[str, float]] = {}
     for measure in ("accuracy", "loss", "train_loss"):
-        values = [row[measure] for row in rows if measure in row]
+        values = [row[measure] for row in rows if np.isfinite(row.get(measure, np.nan))]
         if values:
             clients[measure] = {"mean": float(np.mean(values))}
             clients[measure] |= {k: float(np.quantile(values, q)) for k, q in SPREAD.items()}

@@ -1,5 +1,6 @@
 """Distillation into one global student: DLAD and everything that differs from it in one axis."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -20,6 +21,7 @@ from clients.messages import (
     PredictionRequest,
     RoundView,
     TeacherPredictions,
+    node_id_of,
     read_arrays,
     read_predictions,
     write_arrays,
@@ -77,18 +79,19 @@ class DistillationStrategy(Strategy):
             discriminator: How clients tell own from proxy examples; None = they need not.
             temperature: T > 0 of combiner and loss.
             negative_share: Share in [0, 1) of the proxy set that discriminators are fitted
-                against, and that is therefore never distilled.
+                against, and that is therefore never distilled; without discriminators it is held
+                back all the same, so that methods with and without distil the same examples.
             weight_cap: Largest weight of one client on one example, in (0, 1].
             fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
             feed_back: Send the student's parameters along, from round 2 on: a client of the
                 student's architecture goes on from them, any other imitates the student first.
-            digest_epochs: Epochs of that imitation, >= 0.
+            digest_epochs: Epochs of that imitation, by KL with T**2, >= 0.
             report: Receives a view of each round.
 
         Raises:
             ValueError: A number is out of range.
         """
-        _check(temperature, negative_share, weight_cap, fraction, discriminator)
+        _check(temperature, weight_cap, fraction, digest_epochs)
         self.student = student
         self.proxy = proxy
         self.test = test
@@ -105,6 +108,13 @@ class DistillationStrategy(Strategy):
         self.digest_epochs = digest_epochs
         self.report = report
         self.negative_ids, self.distilled_ids = _cut(len(proxy), negative_share, seed)
+        if len(self.distilled_ids) == 0 or (discriminator and len(self.negative_ids) == 0):
+            raise ValueError(
+                f"negative_share={negative_share}: of {len(proxy)} proxy examples it leaves "
+                f"{len(self.negative_ids)} negatives and {len(self.distilled_ids)} to distil, "
+                "expected at least 1 of each"
+            )
+        self._teachers: list[int] = []
         self._rehearse()
 
     # --- Flower's five methods ---
@@ -133,11 +143,63 @@ class DistillationStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Weigh and combine the answers; teach the student with them."""
         teachers = read_predictions(replies)
+        self._teachers = []
         if teachers is None:
             return None, None
         weights, targets = self._weigh(teachers)
         covered = weights.sum(0) > 0
-        losses = self.distil(
+        losses = self._teach(server_round, targets, covered) if covered.any() else []
+        self.report(RoundView(server_round, teachers, weights, targets, losses))
+        metrics = MetricRecord({"num-teachers": len(teachers.client_ids)})
+        metrics["dropped-examples"] = int((~covered).sum())
+        if losses:
+            metrics["distillation-loss"] = losses[-1]
+        self._teachers = [node_id_of(client_id) for client_id in teachers.client_ids]
+        return write_arrays(parameters_of(self.student)), metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the clients whose answers were used to answer the test set too."""
+        request = PredictionRequest(
+            server_round=server_round,
+            num_inputs=len(self.test),
+            num_classes=self.test.num_classes,
+            recipe=self.discriminator,
+        )
+        return _to_each(self._teachers, request, EVALUATE_PREDICTIONS)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Measure the ensemble on the test set, weighed by the same rule.
+
+        An example that nobody covers counts as answered wrong, and not in the loss.
+        """
+        teachers = read_predictions(replies)
+        if teachers is None:
+            return None
+        weights, targets = self._weigh(teachers)
+        covered = weights.sum(0) > 0
+        if not covered.any():
+            return None
+        values = measures(
+            targets[covered].clamp_min(1e-12).log(), self.test.labels[covered.numpy()]
+        )
+        return MetricRecord(
+            {
+                "ensemble-accuracy": values["accuracy"] * float(covered.double().mean()),
+                "ensemble-loss": values["loss"],
+            }
+        )
+
+    def summary(self) -> None:
+        """Nothing to log: the resolved config says it all."""
+
+    # --- steps ---
+
+    def _teach(self, server_round: int, targets: Tensor, covered: Tensor) -> list[float]:
+        return self.distil(
             self.student,
             self.proxy,
             self.distilled_ids[covered.numpy()],
@@ -145,40 +207,6 @@ class DistillationStrategy(Strategy):
             partial(self.loss, temperature=self.temperature),
             generator(self.seed, Purpose.DISTILLATION, server_round),
         )
-        self.report(RoundView(server_round, teachers, weights, targets, losses))
-        metrics = MetricRecord({"num-teachers": len(teachers.client_ids)})
-        metrics["dropped-examples"] = int((~covered).sum())
-        metrics["distillation-loss"] = losses[-1] if losses else 0.0
-        return write_arrays(parameters_of(self.student)), metrics
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask the round's cohort, which has just trained, to answer the test set."""
-        request = PredictionRequest(
-            server_round=server_round,
-            num_inputs=len(self.test),
-            num_classes=self.test.num_classes,
-            recipe=self.discriminator,
-        )
-        cohort = self._cohort(server_round, sorted(grid.get_node_ids()))
-        return _to_each(cohort, request, EVALUATE_PREDICTIONS)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Measure the cohort's ensemble on the test set, weighed by the same rule."""
-        teachers = read_predictions(replies)
-        if teachers is None:
-            return None
-        _, targets = self._weigh(teachers)
-        values = measures(targets.clamp_min(1e-12).log(), self.test.labels)
-        return MetricRecord({f"ensemble-{name}": value for name, value in values.items()})
-
-    def summary(self) -> None:
-        """Nothing to log: the resolved config says it all."""
-
-    # --- steps ---
 
     def _weigh(self, teachers: TeacherPredictions) -> tuple[Tensor, Tensor]:
         """Return weights [K, N] and targets [N, C]."""
@@ -210,7 +238,8 @@ class DistillationStrategy(Strategy):
     def _cohort(self, server_round: int, node_ids: list[int]) -> list[int]:
         size = max(1, round(self.fraction * len(node_ids)))
         rng = generator(self.seed, Purpose.COHORT, server_round)
-        return sorted(int(i) for i in rng.choice(node_ids, size, replace=False))
+        # Positions are drawn, not ids: numpy would round Flower's 64-bit ids to float64.
+        return [node_ids[i] for i in sorted(rng.choice(len(node_ids), size, replace=False))]
 
 
 def _to_each(node_ids: list[int], request: PredictionRequest, kind: str) -> list[Message]:
@@ -222,25 +251,17 @@ def _cut(
     num_proxy: int, negative_share: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     order = generator(seed, Purpose.NEGATIVES).permutation(num_proxy)
+    if not 0 <= negative_share < 1:
+        raise ValueError(f"negative_share={negative_share}: expected in [0, 1)")
     cut = round(negative_share * num_proxy)
     return np.sort(order[:cut]), np.sort(order[cut:])
 
 
-def _check(
-    temperature: float,
-    negative_share: float,
-    weight_cap: float,
-    fraction: float,
-    discriminator: DiscriminatorRecipe | None,
-) -> None:
-    for name, value, low_open, high in (
-        ("temperature", temperature, 0.0, float("inf")),
-        ("weight_cap", weight_cap, 0.0, 1.0),
-        ("fraction", fraction, 0.0, 1.0),
-    ):
-        if not low_open < value <= high:
-            raise ValueError(f"{name}={value}: expected in ({low_open}, {high}]")
-    if not 0 <= negative_share < 1:
-        raise ValueError(f"negative_share={negative_share}: expected in [0, 1)")
-    if discriminator is not None and negative_share == 0:
-        raise ValueError("negative_share=0: a discriminator needs negatives, expected > 0")
+def _check(temperature: float, weight_cap: float, fraction: float, digest_epochs: int) -> None:
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature={temperature}: expected > 0 and finite")
+    for name, value in (("weight_cap", weight_cap), ("fraction", fraction)):
+        if not 0 < value <= 1:
+            raise ValueError(f"{name}={value}: expected in (0, 1]")
+    if digest_epochs < 0:
+        raise ValueError(f"digest_epochs={digest_epochs}: expected >= 0")

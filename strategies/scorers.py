@@ -61,8 +61,8 @@ def entropy(teachers: TeacherPredictions) -> Tensor:
     Returns:
         Scores in [1 / C, 1], [K, N]; 1 / exp(H) is one over the effective number of classes.
     """
-    log_probs = teachers.logits.log_softmax(-1)
-    return (log_probs.exp() * log_probs).sum(-1).exp()
+    entropies: Tensor = torch.special.entr(teachers.logits.softmax(-1)).sum(-1)
+    return (-entropies).exp()
 
 
 def margin(teachers: TeacherPredictions) -> Tensor:
@@ -94,8 +94,7 @@ def own_probability(teachers: TeacherPredictions, fallback_below: float = 1e-3) 
     Raises:
         ValueError: The strategy asked for no discriminator.
     """
-    probs = _own_probs(teachers)
-    return _unless_unknown(probs, probs, fallback_below)
+    return _unless_unknown(_own_probs(teachers), teachers, fallback_below)
 
 
 def own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
@@ -116,7 +115,7 @@ def own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tens
         ValueError: The strategy asked for no discriminator.
     """
     probs = _own_probs(teachers)
-    return _unless_unknown(probs / (1 - probs), probs, fallback_below)
+    return _unless_unknown(probs / (1 - probs), teachers, fallback_below)
 
 
 def num_examples_own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
@@ -147,5 +146,7 @@ def _own_probs(teachers: TeacherPredictions) -> Tensor:
     return teachers.own_probs.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
 
 
-def _unless_unknown(scores: Tensor, probs: Tensor, fallback_below: float) -> Tensor:
-    return torch.where(probs.amax(0) < fallback_below, torch.ones_like(scores), scores)
+def _unless_unknown(scores: Tensor, teachers: TeacherPredictions, fallback_below: float) -> Tensor:
+    assert teachers.own_probs is not None, "checked by _own_probs"
+    answered = torch.where(teachers.mask, teachers.own_probs, torch.zeros(()))
+    return torch.where(answered.amax(0) < fallback_below, torch.ones_like(scores), scores)

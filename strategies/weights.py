@@ -8,14 +8,14 @@ def normalise(scores: Tensor, mask: Tensor, cap: float = 1.0) -> Tensor:
     """Turn scores into weights that sum to one over the teachers of each example.
 
     Args:
-        scores: Raw trust [K, N], finite, >= 0.
+        scores: Raw trust [K, N], finite, >= 0; integers are taken as float32.
         mask: Who answers for what [K, N], bool; the others get weight 0.
         cap: Largest weight of one teacher on one example, in (0, 1]. What is cut off is shared
-            among the others in proportion to theirs. Where fewer than 1 / cap teachers cover an
-            example, they share it evenly.
+            among the others in proportion to theirs. Where fewer than 1 / cap teachers have a
+            positive score, they share the example evenly.
 
     Returns:
-        Weights [K, N] in the scores' dtype. A column sums to 1, or to 0 where nobody has a
+        Weights [K, N]. A column sums to 1, or to 0 where nobody has a
         positive score: such an example is not covered.
 
     Raises:
@@ -24,20 +24,28 @@ def normalise(scores: Tensor, mask: Tensor, cap: float = 1.0) -> Tensor:
     """
     if scores.shape != mask.shape:
         raise ValueError(f"scores {tuple(scores.shape)}: expected {tuple(mask.shape)}, [K, N]")
-    if not (torch.isfinite(scores) & (scores >= 0)).all():
-        raise ValueError("scores must be finite and >= 0")
     if not 0 < cap <= 1:
         raise ValueError(f"cap={cap}: expected in (0, 1]")
+    scores = scores if scores.is_floating_point() else scores.float()
     trusted = torch.where(mask, scores, torch.zeros_like(scores))
-    # Divided by the largest first: a sum of K scores near the dtype's limit must not overflow.
-    trusted = trusted / trusted.amax(0).clamp_min(torch.finfo(scores.dtype).tiny)
-    weights = trusted / trusted.sum(0).clamp_min(torch.finfo(scores.dtype).tiny)
+    if not (torch.isfinite(trusted) & (trusted >= 0)).all():
+        raise ValueError("scores must be finite and >= 0")
+    weights = _shared(trusted, torch.ones_like(trusted[0]))
     return weights if cap == 1 else _capped(weights, cap)
+
+
+def _shared(trusted: Tensor, total: Tensor) -> Tensor:
+    """Scale each column of [K, N] to the sum `total` [N]; a column of zeros stays so."""
+    # By the largest first: the sum of K scores near the dtype's limit would overflow, and the
+    # inverse of a subnormal one too.
+    tiny = torch.finfo(trusted.dtype).tiny
+    largest = trusted.amax(0)
+    ratios = trusted / torch.where(largest > 0, largest, torch.ones_like(largest))
+    return ratios * (total / ratios.sum(0).clamp_min(tiny))
 
 
 def _capped(weights: Tensor, cap: float) -> Tensor:
     """Clip at the cap and share the excess among those below it, until nobody is above."""
-    tiny = torch.finfo(weights.dtype).tiny
     # Fewer than 1 / cap teachers cannot all stay below the cap: the best they can do is to be even.
     limit = (1 / (weights > 0).sum(0).clamp_min(1)).to(weights.dtype).clamp_min(cap)
     full = torch.zeros_like(weights, dtype=torch.bool)
@@ -47,6 +55,5 @@ def _capped(weights: Tensor, cap: float) -> Tensor:
             break
         full |= above
         below = torch.where(full, torch.zeros_like(weights), weights)
-        room = 1 - limit * full.sum(0)
-        weights = torch.where(full, limit, below * (room / below.sum(0).clamp_min(tiny)))
+        weights = torch.where(full, limit, _shared(below, 1 - limit * full.sum(0)))
     return weights

@@ -229,6 +229,7 @@ def test_the_ensemble_is_measured_on_the_test_set() -> None:
     truth = torch.nn.functional.one_hot(torch.from_numpy(TEST.labels), 4).float()
     grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(0), node_id_of(1)])
     arrays = write_arrays(parameters_of(strategy.student))
+    distil_round(strategy, random_logits(strategy, 2))
     requests = list(strategy.configure_evaluate(1, arrays, ConfigRecord(), grid))
     assert read_request(requests[0].content).proxy_ids is None
     wrong = 0.5 * truth.roll(1, dims=-1)
@@ -301,12 +302,14 @@ def test_the_cohort_depends_on_seed_and_round_only() -> None:
     assert cohort(make(fraction=0.5, seed=6), 1) != rounds[0]
 
 
-def test_the_cohort_that_trained_is_the_one_that_is_evaluated() -> None:
-    strategy = make(fraction=0.3)
+def test_the_clients_that_taught_are_the_ones_that_are_evaluated() -> None:
+    strategy = make()
     grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(c) for c in range(20)])
     arrays = write_arrays(parameters_of(strategy.student))
+    assert strategy.configure_evaluate(3, arrays, ConfigRecord(), grid) == []
+    distil_round(strategy, random_logits(strategy, 3))  # clients 0, 1 and 2 answer
     requests = strategy.configure_evaluate(3, arrays, ConfigRecord(), grid)
-    assert [m.metadata.dst_node_id for m in requests] == cohort(strategy, 3)
+    assert [m.metadata.dst_node_id for m in requests] == [node_id_of(c) for c in range(3)]
 
 
 def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:

@@ -82,8 +82,7 @@ def test_fedadam_makes_flowers_first_step(everyone_pool: Pool) -> None:
 def cohorts(seed: int, rounds: int = 4) -> list[list[int]]:
     pool = InlinePool(foreign_app(), SEED)
     strategy = FedAvg(fraction_train=0.5, fraction_evaluate=0.0)
-    offsets_end_at = 6
-    run = run_foreign(pool, strategy, vector(), offsets_end_at, rounds=rounds, seed=seed)
+    run = run_foreign(pool, strategy, vector(), 6, rounds=rounds, seed=seed)
     return run.cohorts()
 
 

@@ -284,9 +284,9 @@ def test_a_clients_draws_depend_on_seed_round_client_and_turn_only(foreign_pool:
     keyed = [*draws(foreign_pool, 1, 0, 0, 1), *draws(foreign_pool, 2, 0)]
     values = [value for one in keyed for value in one]
     assert len(set(values)) == len(values) == 12  # 4 keys, 3 generators
-    # keyed: client 0, client 1, client 0 again; then client 0 in round 2.
-    assert draws(foreign_pool, 1, 1) == keyed[1:2]  # alone, as in company
-    assert draws(foreign_pool, 1, 2, 1, 0)[:2] == keyed[:2]
+    # keyed: client 0, client 0 again, client 1; then client 0 in round 2.
+    assert draws(foreign_pool, 1, 1) == keyed[2:3]  # alone, as in company
+    assert draws(foreign_pool, 1, 2, 1, 0)[:2] == [keyed[0], keyed[2]]
     assert draws(InlinePool(foreign_app(), SEED), 1, 0, 0, 1) == keyed[:3]
     other = [value for one in draws(InlinePool(foreign_app(), SEED + 1), 1, 0, 1) for value in one]
     assert not set(values) & set(other)

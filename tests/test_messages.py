@@ -215,8 +215,8 @@ def with_value(array: np.ndarray, value: float) -> np.ndarray:
     [
         (PLAIN, ANSWER, {"server_round": 1}, "answers round 1, expected 2"),
         (PLAIN, ANSWER, {"inputs_crc32": crc32_of(IDS[::-1])}, "other examples"),
-        (PLAIN, ANSWER, {"num_examples": 0}, "num-examples is 0"),
-        (PLAIN, ANSWER, {"num_examples": -3}, "num-examples is -3"),
+        (PLAIN, ANSWER, {"num_examples": 0}, "'metrics/num-examples' is 0"),
+        (PLAIN, ANSWER, {"num_examples": -3}, "'metrics/num-examples' is -3"),
         (PLAIN, ANSWER, {"logits": ANSWER.logits[:2]}, r"logits' is float32 \(2, 2\), expected"),
         (PLAIN, ANSWER, {"logits": ANSWER.logits.T}, r"logits' is float32 \(2, 3\)"),
         (PLAIN, ANSWER, {"logits": ANSWER.logits.astype(np.float64)}, "is float64"),

@@ -37,7 +37,7 @@ KINDS = {"lr": logistic_regression, "mlp": partial(mlp, hidden=(32,)), "lenet5":
 def proxy_answers(
     seed: int, partition: Callable[..., list], num_clients: int
 ) -> tuple[TeacherPredictions, Tensor, Tensor]:
-    """Train one cohort; return its answers, the true labels [N], and who owns which class [K, C]."""
+    """Train one cohort; return its answers, the true labels [N], who owns which class [K, C]."""
     splits: Splits = split(
         *digits(), proxy_share=0.4, proxy_source=None, limit=None, proxy_limit=None,
         rng=generator(seed, Purpose.SPLIT),

@@ -1,4 +1,4 @@
-"""`python run.py` as a user runs it: same bits everywhere, files left behind, rules brought along."""
+"""`python run.py` as a user runs it: the same bits everywhere, files left, rules brought along."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     names = {path.name for path in folder.iterdir()}
     assert names == {
         ".hydra", "clients.parquet", "config.yaml", "events", "failures.jsonl", "metrics.jsonl",
-        "result.json", "student.safetensors",
+        "partition.json", "result.json", "student.safetensors",
     }  # fmt: skip
     assert set(result) == {
         "seed", "rounds", "student_accuracy", "ensemble_accuracy", "clients_accuracy",
@@ -82,6 +82,10 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     assert table.num_rows == 2 * 5
     assert sum(table["reply_bytes"].to_pylist()) == result["reply_bytes"]
     assert sum(table["request_bytes"].to_pylist()) == result["request_bytes"]
+    cut = json.loads((folder / "partition.json").read_text())
+    assert cut["sizes"] == [sum(counts) for counts in cut["counts"]]
+    assert cut["sizes"] == table["num_examples"].to_pylist()[:5]
+    assert all(sum(count > 0 for count in counts) == 2 for counts in cut["counts"])
     assert (folder / "failures.jsonl").read_text() == ""
     assert "_target_: strategies.scorers.own_odds" in (folder / "config.yaml").read_text()
     documented = (ROOT / "docs/run_folder.md").read_text()

@@ -275,7 +275,7 @@ def test_no_epochs_change_nothing_and_the_model_is_left_in_train_mode() -> None:
 
 
 def test_a_loss_that_is_not_finite_says_what_to_do() -> None:
-    with pytest.raises(FloatingPointError, match=r"epoch \d of 2: lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"epoch \d of 2: lower lr"):
         fit(small_mlp(), optimizer=partial(torch.optim.SGD, lr=1e20))
 
 
