@@ -30,7 +30,7 @@ class Display:
             transient=True,
         )
         self._rounds = self._progress.add_task("rounds", total=rounds)
-        self._answers = self._progress.add_task("answers", total=None)
+        self._answers = self._progress.add_task("clients", total=None)
         self._progress.start()
 
     def federation(self, architectures: Sequence[str], shape: PartitionSummary) -> None:
@@ -43,9 +43,9 @@ class Display:
             highlight=False,
         )
 
-    def answer(self) -> None:
-        """Count one client's answer."""
-        self._progress.advance(self._answers)
+    def answer(self, done: int, total: int) -> None:
+        """Show how many clients of a batch have answered."""
+        self._progress.update(self._answers, completed=done, total=total)
 
     def round(self, line: dict[str, Any]) -> None:
         """Show a round's line and advance the bar."""
@@ -61,7 +61,6 @@ class Display:
         if line["failures"]:
             parts.append(f"[red]{line['failures']} failed, see failures.jsonl[/red]")
         self.console.print("  ".join(parts), highlight=False)
-        self._progress.update(self._answers, completed=0)
         self._progress.advance(self._rounds)
 
     def stop(self) -> None:

@@ -56,7 +56,7 @@ class PoolGrid(Grid):
         pool: Pool,
         architectures: Sequence[str],
         screen: Callable[[Message, Message], str | None],
-        on_answer: Callable[[], None] = lambda: None,
+        on_answer: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Prepare the grid.
 
@@ -65,7 +65,8 @@ class PoolGrid(Grid):
             architectures: Name of each client's architecture; their number is the population's.
             screen: (request, reply) -> reason to reject the reply, or None; e.g.
                 `clients.screening.fault_of`.
-            on_answer: Called after each client's answer, for a progress bar.
+            on_answer: Called with (answers so far, answers to come in all) after each answer to a
+                batch of messages, for a progress bar.
         """
         assume_task_identity(run_id=1)
         self._run = Run.create_empty(run_id=1)
@@ -201,7 +202,7 @@ class PoolGrid(Grid):
         outcomes = []
         for outcome in self._pool.run(tasks):
             outcomes.append(outcome)
-            self._on_answer()
+            self._on_answer(len(outcomes), len(tasks))
         outcomes.sort(key=lambda outcome: outcome.client_id)
         return [self._receive(by_client[outcome.client_id], outcome) for outcome in outcomes]
 

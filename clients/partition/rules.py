@@ -1,4 +1,4 @@
-"""Which client owns which training example: index arrays, never copies of data.
+"""The rules by which the private set is dealt out among the clients.
 
 Every function takes the labels [n] of the private set, the number of clients K and a random
 generator, and returns one sorted index array per client, in which every index occurs exactly once.
@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from clients.data.counts import (
+from clients.partition.counts import (
     Counts,
     Indices,
-    PartitionSummary,
     check_classes,
     check_concentration,
     check_request,
@@ -22,21 +21,7 @@ from clients.data.counts import (
     draw_ownership,
     fill_places,
     redraw,
-    summary,
 )
-from clients.data.index_file import from_file
-
-__all__ = [
-    "PartitionSummary",
-    "classes_per_client",
-    "dirichlet",
-    "dirichlet_per_client",
-    "from_file",
-    "iid",
-    "quantity_skew",
-    "shards",
-    "summary",
-]
 
 Labels = npt.NDArray[np.int64]
 

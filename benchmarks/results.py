@@ -1,0 +1,50 @@
+"""A table over run folders: mean and spread over seeds of each method.
+
+    python -m benchmarks.results runs/2026-01-01/12-00-00-000000-sweep
+
+Runs that differ only in their seed are one row; rows are named by the overrides that differ.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+
+
+def rows(folders: list[Path]) -> dict[str, list[dict]]:
+    """Collect the results below the folders, by the overrides other than seed and place."""
+    found: dict[str, list[dict]] = defaultdict(list)
+    for result in sorted(path for folder in folders for path in folder.rglob("result.json")):
+        overrides = OmegaConf.load(result.parent / ".hydra" / "overrides.yaml")
+        name = " ".join(o for o in overrides if not o.startswith(("seed=", "sim=", "data.root=")))
+        found[name].append(json.loads(result.read_text()))
+    return found
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation over seeds, in percent."""
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=len(values) > 1):.1f}"
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    print("| method | seeds | student | ensemble | best client | mean client | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    for name, results in rows(parser.parse_args().folders).items():
+        cells = [
+            spread([r["student_accuracy"] for r in results]),
+            spread([r["ensemble_accuracy"] for r in results]),
+            spread([r["clients_accuracy"]["max"] for r in results]),
+            spread([r["clients_accuracy"]["mean"] for r in results]),
+            f"{np.mean([r['wall_time_s'] for r in results]):.0f}",
+        ]
+        print(f"| `{name}` | {len(results)} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
