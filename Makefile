@@ -10,6 +10,7 @@ help:  ## list these targets
 venv: .venv/.ready  ## make the virtual environment from requirements.lock
 
 .venv/.ready: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"Python 3.11 is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@

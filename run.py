@@ -4,8 +4,12 @@ The only file that knows clients/, strategies/ and sim/. It turns the config int
 objects; nothing below it sees the config.
 """
 
+import argparse
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.schema import ConfigError, check_keys, check_ranges, check_targets, explain, register
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from clients.app import SimulatedClients
     from clients.data import Splits
     from sim.console import Display
@@ -29,8 +35,38 @@ register()
 composed = False
 """Whether Hydra got as far as calling `main`: before that, a failure is the command line's."""
 
-EXPLAINED = (InstantiationException, OmegaConfBaseException, OSError, ValueError, RuntimeError)
-"""Errors whose message is written for the user; any other is a defect and shows its traceback."""
+
+class Stopped(Exception):
+    """A run that cannot begin or go on; the message is for the user."""
+
+
+BUILDING = (ConfigError, InstantiationException, OmegaConfBaseException, OSError, ValueError)
+"""What wrong input raises before the first round. Whatever else is raised, there or later, is a
+defect, of ours or of a rule that a user brought, and keeps its traceback."""
+
+
+@contextmanager
+def explained(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds into a message for the user.
+
+    Args:
+        kinds: Which errors say all that there is to say.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Stopped: Instead of the error, with its message.
+    """
+    try:
+        yield
+    except kinds as error:
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if not isinstance(cause, (*kinds, TypeError)):
+            raise
+        raise Stopped(str(cause)) from error
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -44,8 +80,8 @@ def main(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir).resolve()
     try:
         federate(config, folder)
-    except EXPLAINED as error:
-        print(f"error: {_first_cause(error)}", file=sys.stderr)
+    except Stopped as stopped:
+        print(f"error: {stopped}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -60,30 +96,18 @@ def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
         The content of `result.json`.
 
     Raises:
-        ConfigError: The config cannot be run.
+        Stopped: The config cannot be run, or the run could not go on.
     """
     began = time.perf_counter()
-    check_keys(config)
-    check_ranges(config)
-    check_targets(config)
-    from clients.partition import summary
-    from sim.run_folder import METRICS, write_partition
-
-    if (folder / METRICS).exists():
-        raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder")
-    from sim.console import Display
-    from sim.tracking import Tracker
-
-    _quiet_flower()
-    splits = load_splits(config)
-    clients = populate(config, splits)
-    text = OmegaConf.to_yaml(config, resolve=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
-    shape = summary(splits.private.labels, clients.partitions, splits.private.num_classes)
-    write_partition(folder, shape)
-    tracker = Tracker(folder, [instantiate(probe) for probe in config.probes.values()], text)
-    display = Display(config.rounds)
-    display.federation(clients.architectures, shape)
+    with explained(*BUILDING):
+        check_keys(config)
+        check_ranges(config)
+        check_targets(config)
+        splits = load_splits(config)
+        clients = populate(config, splits)
+        tracker, display = open_run(config, folder, clients)
+    # Flower logs each step of its strategies; our display already tells the round.
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
         student = run_federation(config, splits, clients, tracker, display)
     finally:
@@ -92,6 +116,26 @@ def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
     result = conclude(config, folder, tracker, student, time.perf_counter() - began)
     display.result(result, str(folder))
     return result
+
+
+def open_run(
+    config: DictConfig, folder: Path, clients: "SimulatedClients"
+) -> tuple["Tracker", "Display"]:
+    """Write down what is to be run; return what will follow it."""
+    from clients.partition import summary
+    from sim.console import Display
+    from sim.run_folder import METRICS, write_partition
+    from sim.tracking import Tracker
+
+    if (folder / METRICS).exists():
+        raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder")
+    private = clients.splits.private
+    shape = summary(private.labels, clients.partitions, private.num_classes)
+    text = OmegaConf.to_yaml(config, resolve=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_partition(folder, shape)
+    tracker = Tracker(folder, [instantiate(probe) for probe in config.probes.values()], text)
+    return tracker, Display(config.rounds, clients.architectures, shape)
 
 
 def load_splits(config: DictConfig) -> "Splits":
@@ -150,24 +194,14 @@ def run_federation(
     from clients.screening import fault_of
     from clients.seeding import Purpose, generator
     from sim.grid import PoolGrid
-    from sim.rounds import RoundReport, run_rounds
+    from sim.rounds import QuorumLost, RoundReport, run_rounds
 
-    private = splits.private
-    student = build(
-        clients.student,
-        private.image_shape,
-        private.num_classes,
-        generator(config.seed, Purpose.STUDENT),
-    )
-    strategy = instantiate(config.strategy)
-    if isinstance(strategy, partial):  # one of ours, still to be given what it teaches, and with
-        strategy = strategy(
-            student=student,
-            proxy=splits.proxy,
-            test=splits.test,
-            seed=config.seed,
-            report=tracker.view,
-        )
+    with explained(*BUILDING):
+        shape, num_classes = splits.private.image_shape, splits.private.num_classes
+        rng = generator(config.seed, Purpose.STUDENT)
+        student = build(clients.student, shape, num_classes, rng)
+        strategy = build_strategy(config, splits, student, tracker)
+        pool = instantiate(config.sim)(app=clients.app(), seed=config.seed)
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
@@ -176,22 +210,38 @@ def run_federation(
     def report(round_report: RoundReport) -> None:
         display.round(tracker.round(round_report))
 
-    pool = instantiate(config.sim)(app=clients.app(), seed=config.seed)
     try:
-        arrays = run_rounds(
-            strategy,
-            PoolGrid(pool, clients.architectures, fault_of, display.answer),
-            write_arrays(parameters_of(student)),
-            rounds=config.rounds,
-            seed=config.seed,
-            evaluate=evaluate_student,
-            report=report,
-            evaluate_every=config.evaluate_every,
-            quorum=config.quorum,
-        )
+        with explained(QuorumLost, FloatingPointError):
+            arrays = run_rounds(
+                strategy,
+                PoolGrid(pool, clients.architectures, fault_of, display.answer),
+                write_arrays(parameters_of(student)),
+                rounds=config.rounds,
+                seed=config.seed,
+                evaluate=evaluate_student,
+                report=report,
+                evaluate_every=config.evaluate_every,
+                quorum=config.quorum,
+            )
     finally:
         pool.close()
     return read_arrays(arrays)
+
+
+def build_strategy(
+    config: DictConfig, splits: "Splits", student: "Module", tracker: "Tracker"
+) -> Any:
+    """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
+    strategy = instantiate(config.strategy)
+    if not isinstance(strategy, partial):
+        return strategy
+    return strategy(
+        student=student,
+        proxy=splits.proxy,
+        test=splits.test,
+        seed=config.seed,
+        report=tracker.view,
+    )
 
 
 def conclude(
@@ -205,14 +255,14 @@ def conclude(
     from sim import run_folder as files
 
     last = tracker.summaries[-1]
-    accuracy = last["clients"].get("accuracy")
     files.write_student(folder, student)
     result = {
         "seed": config.seed,
         "rounds": config.rounds,
         "student_accuracy": last["student"]["accuracy"],
         "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
-        "clients_accuracy": accuracy and {k: accuracy[k] for k in ("min", "mean", "max")},
+        "clients_accuracy": extremes(last["clients"].get("accuracy")),
+        "clients_private_accuracy": extremes(last["clients"].get("private_accuracy")),
         "student_sha256": files.sha256_of_arrays(student),
         "metrics_sha256": files.sha256_of_file(folder / files.METRICS),
         "clients_sha256": files.sha256_of_file(folder / files.CLIENTS),
@@ -226,24 +276,19 @@ def conclude(
     return result
 
 
-def _quiet_flower() -> None:
-    """Flower logs each step of its strategies; our display already tells the round."""
-    import logging
-
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Find what went wrong inside Hydra's wrapping of it."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
+def extremes(values: dict[str, float] | None) -> dict[str, float] | None:
+    """Keep min, mean and max of a per-client measure, if there is one."""
+    return None if values is None else {name: values[name] for name in ("min", "mean", "max")}
 
 
 if __name__ == "__main__":
     try:
         main()
     except SystemExit as stop:
-        if stop.code and not composed and (hint := explain([a for a in sys.argv[1:] if "=" in a])):
+        flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        flags.add_argument("--config-dir", "-cd", action="append", default=[])
+        given, rest = flags.parse_known_args()
+        overrides = [word for word in rest if "=" in word]
+        if stop.code and not composed and (hint := explain(overrides, given.config_dir)):
             print(f"hint: {hint}", file=sys.stderr)
         raise

@@ -24,8 +24,10 @@ def rows(folders: list[Path]) -> dict[str, list[dict]]:
     return found
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds, in percent."""
+def spread(values: list[float | None]) -> str:
+    """Mean and standard deviation over seeds, in percent; - where there is nothing to measure."""
+    if None in values:
+        return "-"
     return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=len(values) > 1):.1f}"
 
 
@@ -39,8 +41,8 @@ def main() -> None:
         cells = [
             spread([r["student_accuracy"] for r in results]),
             spread([r["ensemble_accuracy"] for r in results]),
-            spread([r["clients_accuracy"]["max"] for r in results]),
-            spread([r["clients_accuracy"]["mean"] for r in results]),
+            spread([(r["clients_accuracy"] or {}).get("max") for r in results]),
+            spread([(r["clients_accuracy"] or {}).get("mean") for r in results]),
             f"{np.mean([r['wall_time_s'] for r in results]):.0f}",
         ]
         print(f"| `{name}` | {len(results)} | {' | '.join(cells)} |")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor, nn
+from torch import nn
 
 from clients.architectures import (
     ModelFunction,
@@ -43,7 +43,7 @@ from clients.messages import (
     write_arrays,
     write_reply,
 )
-from clients.prediction import measures, predict
+from clients.prediction import measures, predict, predict_with_features
 from clients.seeding import Purpose, generator
 from clients.training import Trainer
 
@@ -112,9 +112,10 @@ class SimulatedClients:
         client_id = client_of(context)
         model = self._model_with(client_id, message.content.array_records[ARRAYS])
         indices = self.partitions[client_id]
-        logits, _ = predict(model, self.splits.private, indices)
+        logits = predict(model, self.splits.private, indices)
         values = measures(logits, self.splits.private.labels[indices])
-        metrics = MetricRecord({"num-examples": len(indices), **values})
+        named = {f"private-{name}": value for name, value in values.items()}
+        metrics = MetricRecord({"num-examples": len(indices), **named})
         return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
     # --- predictions: the client keeps a network of its own and says what it answers ---
@@ -204,7 +205,7 @@ class SimulatedClients:
         private = self.splits.private
         student = build(self.student, private.image_shape, private.num_classes, rng)
         load_parameters(student, request.student)
-        logits, _ = predict(student, self.splits.proxy, request.proxy_ids)
+        logits = predict(student, self.splits.proxy, request.proxy_ids)
         self.train(
             model,
             self.splits.proxy,
@@ -221,7 +222,7 @@ class SimulatedClients:
         if request.recipe is None or request.negative_ids is None:
             return None
         own, negatives = (
-            _discriminator_inputs(request.recipe, dataset, ids, predict(model, dataset, ids)[1])
+            _discriminator_inputs(request.recipe, model, dataset, ids)
             for dataset, ids in (
                 (self.splits.private, self.partitions[client_id]),
                 (self.splits.proxy, request.negative_ids),
@@ -247,16 +248,15 @@ def _answer(
     metrics: dict[str, float],
 ) -> PredictionReply:
     ids = np.arange(len(dataset)) if request.proxy_ids is None else request.proxy_ids
-    logits, features = predict(model, dataset, ids)
     own_probs = None
     if request.recipe is not None and discriminator is not None:
-        inputs = _discriminator_inputs(request.recipe, dataset, ids, features)
+        inputs = _discriminator_inputs(request.recipe, model, dataset, ids)
         own_probs = own_probability(discriminator, inputs)
     return PredictionReply(
         server_round=request.server_round,
         inputs_crc32=crc32_of(request.proxy_ids),
         num_examples=num_examples,
-        logits=logits.numpy(),
+        logits=predict(model, dataset, ids).numpy(),
         own_probs=own_probs,
         mask=None,
         metrics=metrics,
@@ -265,12 +265,13 @@ def _answer(
 
 def _discriminator_inputs(
     recipe: DiscriminatorRecipe,
+    model: nn.Module,
     dataset: Dataset,
     ids: npt.NDArray[np.int64],
-    features: Tensor,
 ) -> npt.NDArray[np.float32]:
     if recipe.inputs == "pixels":
         return normalised(dataset, ids).reshape(len(ids), -1)
+    _, features = predict_with_features(model, dataset, ids)
     return cast(npt.NDArray[np.float32], features.numpy())
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 Floats = npt.NDArray[np.floating]
 
@@ -79,7 +81,8 @@ def fit_discriminator(
     model = LogisticRegression(
         C=1 / l2, class_weight="balanced" if balanced else None, max_iter=1000
     )
-    with warnings.catch_warnings():
+    # Its libraries were just loaded and would take every core: the sum's order is part of the bits.
+    with warnings.catch_warnings(), threadpool_limits(limits=torch.get_num_threads()):
         # 1,000 steps are FedAUX's own budget; stopping there is a choice, not a fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(inputs / norm, labels)

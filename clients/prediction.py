@@ -17,7 +17,7 @@ def predict(
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
     batch_size: int = 256,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Answer every example, in eval mode and without gradients.
 
     Args:
@@ -28,23 +28,41 @@ def predict(
             depend on its height.
 
     Returns:
-        Logits [N, classes] and penultimate features [N, D], float32 on the CPU.
+        Logits [N, classes], float32 on the CPU.
 
     Raises:
-        ValueError: There is nothing to answer, or the model's last linear layer takes no part.
+        ValueError: There is nothing to answer.
     """
     if len(indices) == 0:
         raise ValueError("no inputs to answer: expected at least 1")
     device = next(model.parameters()).device
-    logits, features = [], []
-    with torch.inference_mode(), evaluating(model), tapped_penultimate(model) as tap:
+    logits = []
+    with torch.inference_mode(), evaluating(model):
         for start in range(0, len(indices), batch_size):
             batch = normalised(dataset, indices[start : start + batch_size])
             logits.append(model(torch.from_numpy(batch).to(device)).float().cpu())
-            if not tap:
-                raise ValueError(f"{type(model).__name__} never calls its last torch.nn.Linear")
-            features.append(tap.pop().float().flatten(1).cpu())
-    return torch.cat(logits), torch.cat(features)
+    return torch.cat(logits)
+
+
+def predict_with_features(
+    model: nn.Module, dataset: Dataset, indices: npt.NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """Answer every example, and give what the classifier saw of it.
+
+    Args:
+        model: As in `predict`, with a `torch.nn.Linear` as its classifier.
+        dataset: Where the inputs are.
+        indices: Which of its examples to answer [N].
+
+    Returns:
+        Logits [N, classes] and penultimate features [N, D], float32 on the CPU.
+
+    Raises:
+        ValueError: There is nothing to answer, or the model calls no linear layer.
+    """
+    with tapped_penultimate(model) as features:
+        logits = predict(model, dataset, indices)
+    return logits, torch.cat(features)
 
 
 @contextmanager
@@ -61,30 +79,40 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def tapped_penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the input of the model's last linear layer at each forward pass in the block.
+    """Collect what the last linear layer to be called receives, at each forward pass in the block.
 
     Args:
-        model: Any module with at least one `torch.nn.Linear`; the last one registered is taken
-            to be its classifier.
+        model: Any module that calls at least one `torch.nn.Linear`, the last of them being its
+            classifier; in which order they are registered does not matter.
 
     Yields:
-        A list that receives one tensor [B, D] per forward pass; take it out with `pop`.
+        A list that gets one tensor [B, D] per forward pass, float32 on the CPU.
 
     Raises:
-        ValueError: The model has no linear layer.
+        ValueError: A forward pass calls no linear layer.
     """
+    latest: list[Tensor] = []
+    collected: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        latest[:] = [inputs[0]]
+
+    def collect(module: nn.Module, inputs: object, outputs: object) -> None:
+        if not latest:
+            raise ValueError(
+                f"{type(model).__name__} calls no torch.nn.Linear: expected a linear classifier, "
+                "whose input is the penultimate feature"
+            )
+        collected.append(latest.pop().float().flatten(1).cpu())
+
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise ValueError(
-            f"{type(model).__name__} has no torch.nn.Linear: expected a linear classifier as the "
-            "last layer, whose input is the penultimate feature"
-        )
-    caught: list[Tensor] = []
-    hook = linears[-1].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    hooks = [linear.register_forward_pre_hook(note) for linear in linears]
+    hooks.append(model.register_forward_hook(collect))
     try:
-        yield caught
+        yield collected
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def evaluate(model: nn.Module, dataset: Dataset) -> dict[str, float]:
@@ -97,8 +125,7 @@ def evaluate(model: nn.Module, dataset: Dataset) -> dict[str, float]:
     Returns:
         `accuracy` in [0, 1] and `loss`, the mean cross-entropy in nats.
     """
-    logits, _ = predict(model, dataset, np.arange(len(dataset)))
-    return measures(logits, dataset.labels)
+    return measures(predict(model, dataset, np.arange(len(dataset))), dataset.labels)
 
 
 def measures(logits: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:

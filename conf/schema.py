@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -75,7 +76,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "clients.training.batch_size": (1, INFINITY, "an integer >= 1"),
     "clients.training.optimizer.lr": (1e-12, INFINITY, "> 0"),
     "clients.training.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
-    "data.proxy_share": (1e-9, 1 - 1e-9, "a share in (0, 1)"),
+    "data.proxy_share": (0, 1 - 1e-9, "a share in [0, 1)"),
     "data.limit": (1, INFINITY, "an integer >= 1, or null for all"),
     "data.proxy_limit": (1, INFINITY, "an integer >= 1, or null for all"),
     "strategy.digest_epochs": (0, INFINITY, "an integer >= 0"),
@@ -138,9 +139,12 @@ def check_targets(config: DictConfig) -> None:
             raise ConfigError(
                 f"{key}._target_={target}: '{module_name}' has no '{name}'{_nearest(name, public)}"
             )
-        accepted = inspect.signature(getattr(module, name)).parameters
+        accepted = inspect.signature(getattr(module, name), eval_str=True).parameters
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
             _refuse_unknown(key, node, [*accepted, "_target_", "_partial_"])
+        for argument, parameter in accepted.items():
+            if argument in node and not OmegaConf.is_missing(node, argument):
+                _refuse_type(f"{key}.{argument}", node[argument], parameter.annotation)
 
 
 def check_keys(config: DictConfig) -> None:
@@ -162,6 +166,27 @@ def check_keys(config: DictConfig) -> None:
         _refuse_unknown(key, kind, ["share", "model"])
 
 
+PLAIN = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    type(None): "null",
+}
+
+
+def _refuse_type(key: str, value: Any, annotation: Any) -> None:
+    """Refuse a plain value where the function says that it takes another plain type."""
+    union = get_origin(annotation) in (Union, UnionType)
+    options = get_args(annotation) if union else (annotation,)
+    if not all(option in PLAIN for option in options):
+        return  # the function itself must judge
+    accepted = {*options, *([int] if float in options else [])}
+    if type(value) not in accepted:
+        expected = " or ".join(PLAIN[option] for option in options)
+        raise ConfigError(f"{key}={value!r}: expected {expected}")
+
+
 def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
     for name in map(str, node):
         if name not in known:
@@ -169,32 +194,35 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
             raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
 
 
-def explain(overrides: list[str]) -> str | None:
+def explain(overrides: list[str], folders: list[str]) -> str | None:
     """Find the first override that Hydra cannot know, and the known name nearest to it.
 
     Args:
         overrides: The command line without flags, such as `["rouns=3", "strategy=dlda"]`.
+        folders: The user's own config folders, from `--config-dir`.
 
     Returns:
         One line, or None if the overrides are not at fault.
     """
     try:
-        return _first_unknown(OverridesParser.create().parse_overrides(overrides))
+        return _first_unknown(OverridesParser.create().parse_overrides(overrides), folders)
     except HydraException:  # something else than an unknown name: Hydra has said it already
         return None
 
 
-def _first_unknown(parsed: list[Override]) -> str | None:
-    groups = {str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_dir()}
+def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
+    roots = [HERE, *(Path(folder).resolve() for folder in folders)]
+    groups = {str(p.relative_to(root)) for root in roots for p in root.rglob("*") if p.is_dir()}
     choices = [o for o in parsed if o.key_or_group in groups]
     for choice in choices:
-        options = [path.stem for path in (HERE / choice.key_or_group).glob("*.yaml")]
+        options = [p.stem for root in roots for p in (root / choice.key_or_group).glob("*.yaml")]
         if isinstance(value := choice.value(), str) and value not in options:
             return (
                 f"'{choice.key_or_group}={value}': no such option{_nearest(value, options)} "
                 f"(all: {', '.join(sorted(options))})"
             )
-    keys = _known_keys([str(choice.input_line) for choice in choices])
+    search = ",".join(f"file://{root}" for root in roots[1:])
+    keys = _known_keys([f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices)])
     for override in parsed:
         key = override.key_or_group
         if override not in choices and key not in keys and not key.startswith("hydra."):

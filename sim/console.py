@@ -14,13 +14,16 @@ from clients.partition import PartitionSummary
 class Display:
     """A progress bar over rounds and answers, a line per round, and the final table."""
 
-    def __init__(self, rounds: int) -> None:
-        """Start the bars.
+    def __init__(self, rounds: int, architectures: Sequence[str], shape: PartitionSummary) -> None:
+        """Say who takes part, and start the bars.
 
         Args:
             rounds: Number of rounds to come.
+            architectures: Name of each client's architecture.
+            shape: How the private set was cut among them.
         """
         self.console = Console()
+        self._introduce(architectures, shape)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -33,14 +36,14 @@ class Display:
         self._answers = self._progress.add_task("clients", total=None)
         self._progress.start()
 
-    def federation(self, architectures: Sequence[str], shape: PartitionSummary) -> None:
-        """Say who takes part: how many of which architecture, with how much of what."""
+    def _introduce(self, architectures: Sequence[str], shape: PartitionSummary) -> None:
         counts = Counter(architectures)
         kinds = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
         self.console.print(
             f"{len(architectures)} clients ({kinds}), {shape.sizes.min()} to {shape.sizes.max()} "
             f"examples each, of {shape.mean_effective_classes:.1f} classes on average",
             highlight=False,
+            soft_wrap=True,
         )
 
     def answer(self, done: int, total: int) -> None:
@@ -54,10 +57,11 @@ class Display:
             parts.append(f"student {line['student']['accuracy']:.4f}")
         if "ensemble_accuracy" in line["strategy"]:
             parts.append(f"ensemble {line['strategy']['ensemble_accuracy']:.4f}")
-        if accuracy := line["clients"].get("accuracy"):
-            parts.append(
-                f"clients {accuracy['mean']:.4f} [{accuracy['min']:.4f} .. {accuracy['max']:.4f}]"
-            )
+        for measure, name in (("accuracy", "clients"), ("private_accuracy", "on private data")):
+            if values := line["clients"].get(measure):
+                parts.append(
+                    f"{name} {values['mean']:.4f} [{values['min']:.4f} .. {values['max']:.4f}]"
+                )
         if line["failures"]:
             parts.append(f"[red]{line['failures']} failed, see failures.jsonl[/red]")
         self.console.print("  ".join(parts), highlight=False)
@@ -75,13 +79,8 @@ class Display:
             folder: The run folder's path.
         """
         clients = result["clients_accuracy"] or {}
-        averaged = result["ensemble_accuracy"] is None  # clients have no network of their own
-        table = Table(
-            title="accuracy of the student on the test set, of the same network on clients' data"
-            if averaged
-            else "accuracy on the test set",
-            title_justify="left",
-        )
+        private = result["clients_private_accuracy"] or {}
+        table = Table(title="accuracy on the test set", title_justify="left")
         table.add_column("model")
         table.add_column("accuracy", justify="right")
         for name, value in (
@@ -90,8 +89,12 @@ class Display:
             ("best client", clients.get("max")),
             ("mean client", clients.get("mean")),
             ("worst client", clients.get("min")),
+            ("student on the best client's private data", private.get("max")),
+            ("student on the mean client's private data", private.get("mean")),
+            ("student on the worst client's private data", private.get("min")),
         ):
-            table.add_row(name, "-" if value is None else f"{value:.4f}")
+            if value is not None:
+                table.add_row(name, f"{value:.4f}")
         self.console.print(table)
         self.console.print(
             f"bytes down {result['request_bytes']:,}  up {result['reply_bytes']:,}  "

@@ -1,7 +1,7 @@
 """Drift in output space: how far clients are from each other in what they answer.
 
-Parameters of unlike networks cannot be compared; answers on the same inputs can (`docs/`,
-output drift). Every function is linear in the number of clients.
+Parameters of unlike networks cannot be compared; answers on the same inputs can. Every function is
+linear in the number of clients.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -10,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from clients.messages import client_id_of, node_id_of, size_bytes
+from sim.exchanges import Exchange, names_of, scalars_of
 from sim.pool import Pool
 from sim.tasks import Outcome, Task, assume_task_identity
 
@@ -19,33 +21,6 @@ CLIENT_RAISED, REPLY_REJECTED = 2, 4
 MAX_LOOKS = 30
 """How often a strategy may list the nodes without sending anything. Flower's `sample_nodes` lists
 them once a second for as long as there are fewer than it wants, and ours never grow in number."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One request and what came of it: a row of the per-client table, or a failure.
-
-    Attributes:
-        server_round: 1..R.
-        client_id: 0-based.
-        phase: The message type, such as "train" or "evaluate.predictions".
-        architecture: Name of the client's architecture.
-        request_bytes: Payload down.
-        reply_bytes: Payload up; 0 if there was no reply.
-        metrics: Scalars of the reply.
-        failure: "" or why there is no usable reply.
-        traceback: "" or the text of what the client raised.
-    """
-
-    server_round: int
-    client_id: int
-    phase: str
-    architecture: str
-    request_bytes: int
-    reply_bytes: int
-    metrics: dict[str, float]
-    failure: str
-    traceback: str
 
 
 class PoolGrid(Grid):
@@ -90,6 +65,38 @@ class PoolGrid(Grid):
     def state_of(self, client_id: int) -> RecordDict:
         """Return a client's state, as `Context.state` was after its last successful message."""
         return self._pool.state_of(self._states.get(client_id))
+
+    def reject_unlike(self, replies: list[Message]) -> list[Message]:
+        """Turn the replies whose records are not named as most replies' are into errors.
+
+        Flower's strategies refuse a whole round in which replies disagree in that.
+
+        Args:
+            replies: Of one phase of this round.
+
+        Returns:
+            The same replies, the odd ones replaced by errors and noted as failures.
+        """
+        names = [names_of(reply.content) if reply.has_content() else None for reply in replies]
+        usual = Counter(name for name in names if name is not None).most_common(1)
+        return [
+            reply if name is None or name == usual[0][0] else self._reject(reply)
+            for reply, name in zip(replies, names, strict=True)
+        ]
+
+    def _reject(self, reply: Message) -> Message:
+        client_id = client_id_of(reply.metadata.src_node_id)
+        reason = "its records or their keys are not named as the other clients' are"
+        self.exchanges = [
+            replace(exchange, failure=reason, metrics={})
+            if exchange.client_id == client_id and exchange.phase == reply.metadata.message_type
+            else exchange
+            for exchange in self.exchanges
+        ]
+        refused = Message(Error(REPLY_REJECTED, reason), reply_to=reply)
+        # A reply to the reply has its ends swapped: this error comes from the client.
+        refused.metadata.__dict__["_src_node_id"] = reply.metadata.src_node_id
+        return refused
 
     # --- Flower's interface ---
 
@@ -234,7 +241,7 @@ class PoolGrid(Grid):
 
     def _note(self, request: Message, outcome: Outcome, failure: str) -> None:
         content = outcome.reply.content if outcome.reply and outcome.reply.has_content() else None
-        metrics = {} if content is None else _scalars(content)
+        metrics = {} if content is None else scalars_of(content)
         self.exchanges.append(
             Exchange(
                 server_round=self.server_round,
@@ -248,13 +255,3 @@ class PoolGrid(Grid):
                 traceback=outcome.raised.traceback if outcome.raised else "",
             )
         )
-
-
-def _scalars(content: RecordDict) -> dict[str, float]:
-    """Collect all single numbers of a reply's metric records."""
-    return {
-        key: float(value)
-        for record in content.metric_records.values()
-        for key, value in record.items()
-        if isinstance(value, int | float)
-    }

@@ -31,9 +31,13 @@ def output_drift(view: RoundView) -> dict[str, float]:
         view: Of one distillation round.
 
     Returns:
-        `output_disagreement` in [0, 1] and `output_js` in [0, log K] nats, means over examples.
+        `output_disagreement` in [0, 1] and `output_js` in [0, log K] nats, means over the examples
+        that every teacher answered; nothing if there is none.
     """
-    probs = view.teachers.logits.double().softmax(-1)
+    answered = view.teachers.mask.all(0)
+    if not answered.any():
+        return {}
+    probs = view.teachers.logits[:, answered].double().softmax(-1)
     return {
         "output_disagreement": float(disagreement(probs).mean()),
         "output_js": float(jensen_shannon(probs).mean()),

@@ -11,6 +11,7 @@ from typing import Any
 # Without this Ray warns, at every start, of a change to come that concerns GPUs we did not ask for.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import joblib
 import ray
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -76,7 +77,7 @@ class RayPool:
         """
         pin_threads(threads)
         if workers is None and address is None:
-            workers = len(os.sched_getaffinity(0))
+            workers = joblib.cpu_count()  # those this process may use, in a container too
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
             _start_ray(workers, address)
@@ -157,7 +158,7 @@ class RayPool:
 
 def _start_ray(workers: int | None, address: str | None) -> None:
     ray.init(
-        address=address,
+        address=address or "local",  # None would join whatever $RAY_ADDRESS names
         num_cpus=None if address else workers,
         include_dashboard=False if address is None else None,
         log_to_driver=False,
@@ -169,12 +170,11 @@ def _outcome(task: Task, answer: Any, state: Any) -> Outcome | None:
     """Fetch what came of a task; None if its worker died."""
     try:
         reply, raised = ray.get(answer)
-    except ray.exceptions.RayActorError as death:
-        if "creation task" in str(death):  # no worker can start: say why, instead of trying again
+    except ray.exceptions.RayTaskError as error:  # ours ran, and its answer could not be pickled
+        raised = Raised("the reply cannot be sent", str(error))
+        return Outcome(task.client_id, None, raised, task.state)
+    except ray.exceptions.RayError as death:  # killed, out of memory, machine gone, ...
+        if getattr(death, "actor_init_failed", False):  # no worker can start: again is no use
             return Outcome(task.client_id, None, Raised("no worker starts", str(death)), task.state)
         return None
-    except ray.exceptions.RayError as error:
-        return Outcome(
-            task.client_id, None, Raised("the reply cannot be sent", str(error)), task.state
-        )
     return Outcome(task.client_id, reply, raised, task.state if raised else state)

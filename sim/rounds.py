@@ -6,13 +6,19 @@ calls the same five methods of a strategy, and nothing else of it.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
 from clients.seeding import Purpose, stream
-from sim.grid import Exchange, PoolGrid
+from sim.exchanges import Exchange
+from sim.grid import PoolGrid
 from sim.tasks import seeded_globals
+
+Aggregated = TypeVar("Aggregated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +90,9 @@ def run_rounds(
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
                 replies = _exchange(grid, requests, quorum)
                 # 3. Aggregate them into the global model.
-                aggregated, trained = strategy.aggregate_train(server_round, replies)
+                aggregated, trained = _agreeing(
+                    partial(strategy.aggregate_train, server_round), grid, replies, quorum
+                )
                 arrays = arrays if aggregated is None else aggregated
                 # 4. Evaluate, on the clients and here.
                 evaluated: MetricRecord | None = None
@@ -93,7 +101,9 @@ def run_rounds(
                         server_round, arrays, ConfigRecord(), grid
                     )
                     replies = _exchange(grid, requests, quorum)
-                    evaluated = strategy.aggregate_evaluate(server_round, replies)
+                    evaluated = _agreeing(
+                        partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
+                    )
             except QuorumLost:
                 report(RoundReport(server_round, arrays, {}, {}, {}, grid.exchanges))
                 raise
@@ -112,15 +122,35 @@ def _exchange(grid: PoolGrid, requests: Iterable[Message], quorum: float) -> lis
     """Send requests, collect the replies, and see that enough of them are usable."""
     before = len(grid.exchanges)
     replies = list(grid.send_and_receive(requests))
-    exchanges = grid.exchanges[before:]
+    _require_quorum(grid.exchanges[before:], quorum)
+    return replies
+
+
+def _agreeing(
+    aggregate: Callable[[list[Message]], Aggregated],
+    grid: PoolGrid,
+    replies: list[Message],
+    quorum: float,
+) -> Aggregated:
+    """Aggregate; if Flower finds that replies disagree in their records, without the odd ones."""
+    try:
+        return aggregate(replies)
+    except InconsistentMessageReplies:
+        agreeing = grid.reject_unlike(replies)
+        _require_quorum(grid.exchanges[len(grid.exchanges) - len(replies) :], quorum)
+        return aggregate(agreeing)
+
+
+def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:
     failed = [exchange for exchange in exchanges if exchange.failure]
-    if len(exchanges) - len(failed) >= quorum * len(exchanges):
-        return replies
+    usable = len(exchanges) - len(failed)
+    if usable >= quorum * len(exchanges):
+        return
     first = failed[0]
     raise QuorumLost(
-        f"only {len(exchanges) - len(failed)} of {len(exchanges)} replies are usable, quorum is "
-        f"{quorum}. First failure: client {first.client_id} ({first.architecture}), round "
-        f"{first.server_round}, phase {first.phase}: {first.failure}\n{first.traceback}"
+        f"only {usable} of {len(exchanges)} replies are usable, quorum is {quorum}. First failure: "
+        f"client {first.client_id} ({first.architecture}), round {first.server_round}, phase "
+        f"{first.phase}: {first.failure}\n{first.traceback}"
     )
 
 

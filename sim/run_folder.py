@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from clients.partition import PartitionSummary
-from sim.grid import Exchange
+from sim.exchanges import Exchange
 
 METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
 RESULT, STUDENT, PARTITION = "result.json", "student.safetensors", "partition.json"

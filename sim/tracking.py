@@ -112,7 +112,7 @@ def summarise(
         Nested names and numbers: round, student, strategy, clients, probes, bytes, failures.
     """
     clients: dict[str, dict[str, float]] = {}
-    for measure in ("accuracy", "loss", "train_loss"):
+    for measure in ("accuracy", "loss", "private_accuracy", "private_loss", "train_loss"):
         values = [row[measure] for row in rows if np.isfinite(row.get(measure, np.nan))]
         if values:
             clients[measure] = {"mean": float(np.mean(values))}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -199,20 +200,20 @@ class DistillationStrategy(Strategy):
     # --- steps ---
 
     def _teach(self, server_round: int, targets: Tensor, covered: Tensor) -> list[float]:
-        return self.distil(
-            self.student,
-            self.proxy,
-            self.distilled_ids[covered.numpy()],
-            targets[covered],
-            partial(self.loss, temperature=self.temperature),
-            generator(self.seed, Purpose.DISTILLATION, server_round),
-        )
+        try:
+            return self.distil(
+                self.student,
+                self.proxy,
+                self.distilled_ids[covered.numpy()],
+                targets[covered],
+                partial(self.loss, temperature=self.temperature),
+                generator(self.seed, Purpose.DISTILLATION, server_round),
+            )
+        except FloatingPointError as error:
+            raise FloatingPointError(f"student, round {server_round}: {error}") from error
 
     def _weigh(self, teachers: TeacherPredictions) -> tuple[Tensor, Tensor]:
-        """Return weights [K, N] and targets [N, C]."""
-        scores = self.scorer(teachers)
-        weights = normalise(scores, teachers.mask, self.weight_cap)
-        return weights, self.combiner(teachers.logits, weights, self.temperature)
+        return _weigh(teachers, self.scorer, self.combiner, self.temperature, self.weight_cap)
 
     def _rehearse(self) -> None:
         """Try scorer, combiner and loss on three made-up examples.
@@ -227,8 +228,10 @@ class DistillationStrategy(Strategy):
             own_probs=None if self.discriminator is None else torch.full(shape[:2], 0.5),
             num_examples=torch.ones(2),
         )
-        _, targets = self._weigh(teachers)
-        losses = self.loss(torch.zeros(shape[1:]), targets, temperature=self.temperature)
+        # On copies: a rule with a state must not see made-up answers.
+        scorer, combiner, loss = deepcopy((self.scorer, self.combiner, self.loss))
+        _, targets = _weigh(teachers, scorer, combiner, self.temperature, self.weight_cap)
+        losses = loss(torch.zeros(shape[1:]), targets, temperature=self.temperature)
         if targets.shape != shape[1:] or losses.shape != shape[1:2]:
             raise ValueError(
                 f"combiner and loss gave shapes {tuple(targets.shape)} and {tuple(losses.shape)} "
@@ -240,6 +243,24 @@ class DistillationStrategy(Strategy):
         rng = generator(self.seed, Purpose.COHORT, server_round)
         # Positions are drawn, not ids: numpy would round Flower's 64-bit ids to float64.
         return [node_ids[i] for i in sorted(rng.choice(len(node_ids), size, replace=False))]
+
+
+def _weigh(
+    teachers: TeacherPredictions,
+    scorer: Scorer,
+    combiner: Combiner,
+    temperature: float,
+    weight_cap: float,
+) -> tuple[Tensor, Tensor]:
+    """Return weights [K, N] and targets [N, C]."""
+    scores = scorer(teachers)
+    try:
+        weights = normalise(scores, teachers.mask, weight_cap)
+    except ValueError as error:
+        rule = scorer.func if isinstance(scorer, partial) else scorer
+        name = getattr(rule, "__qualname__", type(rule).__qualname__)
+        raise ValueError(f"scorer {rule.__module__}.{name}: {error}") from error
+    return weights, combiner(teachers.logits, weights, temperature)
 
 
 def _to_each(node_ids: list[int], request: PredictionRequest, kind: str) -> list[Message]:

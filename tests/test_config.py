@@ -12,7 +12,11 @@ from omegaconf import DictConfig
 from conf.schema import ConfigError, check_keys, check_ranges, check_targets, explain, register
 
 CONF = Path(__file__).parent.parent / "conf"
-REQUIRED = {"npz": "data.source.path=a.npz", "from_file": "partition.path=a.json"}
+REQUIRED = {
+    "data=npz": "data.source.path=a.npz",
+    "partition=from_file": "partition.path=a.json",
+    "proxy=npz": "data.proxy_source.path=a.npz",
+}
 OPTIONS = sorted(
     f"{path.parent.relative_to(CONF)}={path.stem}"
     for path in CONF.rglob("*.yaml")
@@ -44,18 +48,18 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "clients", "clients/training", "data", "debug", "experiment", "partition", "sim",
+        "clients", "clients/training", "data", "debug", "experiment", "partition", "proxy", "sim",
         "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
         "strategy/loss", "strategy/scorer", "student",
     }  # fmt: skip
-    assert len(OPTIONS) == 54
+    assert len(OPTIONS) == 59
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_with_targets_that_exist(option: str) -> None:
-    group, name = option.split("=")
-    extra = [REQUIRED[name]] if name in REQUIRED else []
-    prefix = "+" if group in ("experiment", "debug") else ""
+    group = option.split("=")[0]
+    extra = [REQUIRED[option]] if option in REQUIRED else []
+    prefix = "+" if group in ("experiment", "debug", "proxy") else ""
     composed_and_checked(prefix + option, *extra)
 
 
@@ -69,13 +73,38 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
         ("clients.training.batch_size=1.5", "clients.training.batch_size=1.5: expected an integer"),
         ("clients.training.optimizer.lr=0", "clients.training.optimizer.lr=0: expected > 0"),
         ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
-        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \(0, 1\)"),
+        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \[0, 1\)"),
         ("seed=-1", "seed=-1: expected an integer >= 0"),
     ],
 )
 def test_numbers_out_of_range_name_key_value_and_range(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_ranges(composed(override))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("strategy.feed_back=no", "strategy.feed_back='no': expected true or false"),
+        ("strategy.loss.scale_by_t2=1", "strategy.loss.scale_by_t2=1: expected true or false"),
+        ("strategy.temperature=abc", "strategy.temperature='abc': expected a number"),
+        ("strategy.temperature=2", None),
+        ("partition.classes=2.5", "partition.classes=2.5: expected an integer"),
+        ("clients.training.epochs=true", "clients.training.epochs=True: expected an integer"),
+        ("clients.training.max_grad_norm=1", None),
+        ("student.hidden=[64]", "student.hidden"),
+    ],
+)
+def test_values_of_the_wrong_type_name_key_value_and_type(
+    override: str, message: str | None
+) -> None:
+    config = composed(override)
+    if message is None:
+        check_targets(config)
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_targets(config)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +153,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
     ],
 )
 def test_the_hint_for_what_hydra_refuses(overrides: list[str], hint: str | None) -> None:
-    found = explain(overrides)
+    found = explain(overrides, [])
     assert found is None if hint is None else hint in str(found)
 
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients import data
+from clients.data import Dataset, split
 from clients.data.files import data_root
 from clients.data.pickles import read_pickled_dict
 from clients.data.readers import CINIC10_CLASSES
@@ -573,11 +575,27 @@ def test_a_split_is_shuffled_and_repeatable() -> None:
 def test_another_data_set_as_proxy_is_normalised_like_the_private_set() -> None:
     train = make()
     source = make(name="foreign", mean=(0.0, 0.0), std=(1.0, 1.0), num_classes=9, scale=0.5)
+    source = replace(source, images=255 - source.images)
     splits = cut(train, proxy_source=source, proxy_limit=4)
     assert (len(splits.private), len(splits.proxy)) == (6, 4)
     assert (splits.proxy.mean, splits.proxy.std) == (train.mean, train.std)
     assert (splits.proxy.name, splits.proxy.scale) == ("foreign", 0.5)
     assert source.mean == (0.0, 0.0)
+
+
+def test_images_that_clients_or_the_test_have_are_left_out_of_a_foreign_proxy_set() -> None:
+    train, test = numbered(10), numbered(4)
+    test = replace(test, images=test.images + 100)
+    images = np.concatenate([train.images[:3], test.images[1:], train.images + 50])
+    source = Dataset("foreign", images, np.zeros(16, np.int64), 1, 1.0, train.mean, train.std)
+    splits = split(
+        train, test, proxy_share=0.5, proxy_source=source, limit=None, proxy_limit=None,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    found = {image.tobytes() for image in splits.proxy.images}
+    assert found == {image.tobytes() for image in train.images + 50}
+    with pytest.raises(ValueError, match="every image of it is in"):
+        cut(train, proxy_source=train)
 
 
 def test_no_proxy_set_on_request() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ DOORS = {
         "clients/app.py",
         "clients/messages.py",
         "clients/screening.py",
+        "sim/exchanges.py",
         "sim/grid.py",
         "sim/pool.py",
         "sim/ray_pool.py",
@@ -104,8 +106,10 @@ def test_no_room_is_called_utils() -> None:
 
 
 def run_python(*args: str) -> subprocess.CompletedProcess[str]:
+    silent = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")  # this process has set them
+    env = {name: value for name, value in os.environ.items() if name not in silent}
     return subprocess.run(
-        [sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
 
 
@@ -125,9 +129,10 @@ def test_help_and_composing_import_no_heavy_dependency() -> None:
     assert out.strip().endswith("HEAVY []")
 
 
-def test_usage_reporting_is_off_as_soon_as_anything_of_ours_is_imported() -> None:
+@pytest.mark.parametrize("first", ["sim.ray_pool", "sim.rounds", "strategies.distillation", "run"])
+def test_usage_reporting_is_off_whatever_of_ours_is_imported_first(first: str) -> None:
     code = (
-        "import sim.grid, sim.ray_pool, os\n"
+        f"import {first}, clients.app, sim.ray_pool\n"
         "from flwr.supercore import telemetry\n"
         "from ray._common.usage.usage_lib import usage_stats_enabled\n"
         "print(telemetry.FLWR_TELEMETRY_ENABLED, usage_stats_enabled())"

@@ -7,7 +7,13 @@ from torch import nn
 
 from clients.data import blobs, normalised
 from clients.models import lenet5, logistic_regression, mlp, resnet8
-from clients.prediction import evaluate, measures, predict, tapped_penultimate
+from clients.prediction import (
+    evaluate,
+    measures,
+    predict,
+    predict_with_features,
+    tapped_penultimate,
+)
 
 BLOBS, TEST = blobs(num_examples=80)
 SHAPE = (1, 4, 4)
@@ -25,7 +31,7 @@ def inputs(indices: np.ndarray = ALL) -> torch.Tensor:
 
 def test_features_and_logits_of_an_mlp_by_hand() -> None:
     model = build(hidden=(8,))
-    logits, features = predict(model, BLOBS, ALL)
+    logits, features = predict_with_features(model, BLOBS, ALL)
     hidden, last = model.features[1], model.classifier
     by_hand = (inputs().flatten(1) @ hidden.weight.T + hidden.bias).clamp_min(0)
     torch.testing.assert_close(features, by_hand.detach(), atol=1e-5, rtol=1e-5)
@@ -37,7 +43,7 @@ def test_features_and_logits_of_an_mlp_by_hand() -> None:
 @pytest.mark.parametrize("function", [mlp, logistic_regression, lenet5, resnet8])
 def test_logits_are_the_classifier_of_the_features(function: object) -> None:
     model = build(function)
-    logits, features = predict(model, BLOBS, ALL)
+    logits, features = predict_with_features(model, BLOBS, ALL)
     with torch.inference_mode():
         torch.testing.assert_close(model.classifier(features), logits)
     assert logits.dtype == features.dtype == torch.float32
@@ -45,9 +51,9 @@ def test_logits_are_the_classifier_of_the_features(function: object) -> None:
 
 def test_only_the_indices_asked_for_are_answered_in_their_order() -> None:
     model = build()
-    everything, _ = predict(model, BLOBS, ALL)
+    everything = predict(model, BLOBS, ALL)
     order = np.array([7, 3, 3, 59])
-    some, features = predict(model, BLOBS, order)
+    some, features = predict_with_features(model, BLOBS, order)
     torch.testing.assert_close(some, everything[order])
     assert len(features) == 4
 
@@ -58,8 +64,7 @@ def test_batch_size_does_not_change_answers(batch_size: int) -> None:
     for model in (build(lenet5), build(resnet8)):
         whole = predict(model, BLOBS, ALL)
         cut = predict(model, BLOBS, ALL, batch_size)
-        for mine, theirs in zip(cut, whole, strict=True):
-            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -67,10 +72,10 @@ def test_the_mode_is_eval_inside_and_restored_afterwards(training: bool) -> None
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 4)).train(training)
     modes = []
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    first, _ = predict(model, BLOBS, ALL)
+    first = predict(model, BLOBS, ALL)
     assert modes == [False]
     assert [module.training for module in model.modules()] == [training] * 4
-    assert torch.equal(first, predict(model, BLOBS, ALL)[0])  # no dropout
+    assert torch.equal(first, predict(model, BLOBS, ALL))  # no dropout
 
 
 def test_predicting_leaves_buffers_and_parameters_alone() -> None:
@@ -82,7 +87,7 @@ def test_predicting_leaves_buffers_and_parameters_alone() -> None:
 
 def test_answers_can_be_used_in_training() -> None:
     # Tensors born in inference mode cannot be saved for a backward pass.
-    logits, features = predict(build(), BLOBS, ALL)
+    logits, features = predict_with_features(build(), BLOBS, ALL)
     weight = torch.ones(4, requires_grad=True)
     ((logits * weight).sum() + features.sum()).backward()
     assert weight.grad is not None
@@ -90,7 +95,7 @@ def test_answers_can_be_used_in_training() -> None:
 
 def test_the_hook_is_removed_afterwards() -> None:
     model = build()
-    predict(model, BLOBS, ALL)
+    predict_with_features(model, BLOBS, ALL)
     assert not any(module._forward_pre_hooks for module in model.modules())
     with tapped_penultimate(model) as tap:
         pass
@@ -114,8 +119,27 @@ def test_a_model_without_a_linear_layer_is_named() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.conv(x).flatten(1)
 
-    with pytest.raises(ValueError, match=r"Convolutional has no torch\.nn\.Linear"):
-        predict(Convolutional(), BLOBS, ALL)
+    with pytest.raises(ValueError, match=r"Convolutional calls no torch\.nn\.Linear"):
+        predict_with_features(Convolutional(), BLOBS, ALL)
+    assert predict(Convolutional(), BLOBS, ALL).shape == (60, 4)  # its features are not needed
+
+
+def test_the_classifier_is_the_linear_layer_called_last_whatever_the_order_of_registration() -> (
+    None
+):
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = nn.Linear(3, 4)
+            self.body = nn.Linear(16, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.classifier(self.body(x.flatten(1)))
+
+    logits, features = predict_with_features(model := Backwards(), BLOBS, ALL)
+    assert features.shape == (60, 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.classifier(features), logits)
 
 
 def test_measures_by_hand() -> None:
@@ -128,7 +152,7 @@ def test_measures_by_hand() -> None:
 
 def test_evaluate_measures_the_whole_set() -> None:
     model = build()
-    logits, _ = predict(model, TEST, np.arange(len(TEST)))
+    logits = predict(model, TEST, np.arange(len(TEST)))
     hits = sum(int(row.argmax()) == label for row, label in zip(logits, TEST.labels, strict=True))
     values = evaluate(model, TEST)
     assert values["accuracy"] == hits / len(TEST)

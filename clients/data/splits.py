@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from clients.data.dataset import Dataset, Images, channel_moments, subset
+from clients.data.dataset import Dataset, Images, Indices, channel_moments, subset
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ def split(
 ) -> Splits:
     """Take the proxy set out of the train set, or from another data set.
 
-    Disjoint by construction: one permutation of the train set is cut in two. `proxy_limit` only
+    Disjoint by construction: one permutation of the train set is cut in two, or images of the
+    other data set that are in the train or test set are left out (CINIC-10 has CIFAR-10's, a set
+    given as its own proxy has all). `proxy_limit` only
     shortens the proxy set; what it leaves over is not handed to the clients, so that a sweep over
     it leaves their data alone.
 
@@ -62,7 +64,8 @@ def split(
     _check_split(train, proxy_share, proxy_source, limit, proxy_limit)
     order = rng.permutation(len(train))[:limit]
     if proxy_source is not None:
-        chosen = rng.permutation(len(proxy_source))[:proxy_limit]
+        chosen = _not_in(proxy_source, (train, test), rng.permutation(len(proxy_source)))
+        chosen = chosen[:proxy_limit]
         proxy = replace(subset(proxy_source, chosen), mean=train.mean, std=train.std)
         return Splits(subset(train, order), proxy, test)
     num_proxy = round(proxy_share * len(order))
@@ -73,6 +76,19 @@ def split(
         )
     proxy = subset(train, order[:num_proxy][:proxy_limit])
     return Splits(subset(train, order[num_proxy:]), proxy, test)
+
+
+def _not_in(source: Dataset, others: tuple[Dataset, ...], order: Indices) -> Indices:
+    """Keep the positions of `order` whose image is in none of the others."""
+    known = {image.tobytes() for other in others for image in other.images}
+    kept = [i for i in order if source.images[i].tobytes() not in known]
+    if not kept:
+        names = " or ".join(dict.fromkeys(other.name for other in others))
+        raise ValueError(
+            f"proxy_source={source.name}: every image of it is in {names} too, expected another "
+            "data set"
+        )
+    return np.array(kept, dtype=np.int64)
 
 
 def _check_split(

@@ -1,0 +1,95 @@
+"""Replies that Flower's strategies refuse as a set: the odd ones go, the round goes on."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
+
+from clients.messages import read_arrays
+from clients.screening import fault_of
+from sim.grid import PoolGrid
+from sim.rounds import QuorumLost, RoundReport, run_rounds
+from tests.federations import open_pool
+
+START = ArrayRecord({"w": Array(np.zeros(2, np.float32))})
+
+
+def odd_app() -> ClientApp:
+    """Client k adds k + 1; client 2 answers in the way that the environment names."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        client = int(context.node_config["partition-id"])
+        how = str(message.content.config_records["config"]["how"]) if client == 2 else ""
+        arrays = {"w": Array(np.full(2, client + 1, np.float32))}
+        metrics = {"num-examples": 1, "loss": 0.5}
+        if how == "renamed":
+            arrays = {"v": arrays["w"]}
+        elif how == "missing":
+            arrays = {}
+        elif how == "no mass":
+            del metrics["num-examples"]
+        elif how == "extra metric":
+            metrics["zeal"] = 1
+        content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord(metrics)})
+        return Message(content, reply_to=message)
+
+    return app
+
+
+class Asking(FedAvg):
+    """FedAvg that says in its requests how client 2 is to misbehave."""
+
+    how = ""
+
+    def configure_train(self, server_round, arrays, config, grid):  # type: ignore[no-untyped-def]
+        config["how"] = self.how
+        return super().configure_train(server_round, arrays, config, grid)
+
+
+@pytest.mark.parametrize("pool_kind", ["inline", "ray"])
+def test_a_reply_with_other_names_is_rejected_and_the_round_goes_on(pool_kind: str) -> None:
+    for_each: list[list[RoundReport]] = []
+    with open_pool(pool_kind, odd_app()) as pool:
+        for how in ("renamed", "missing", "no mass", "extra metric"):
+            strategy = Asking(fraction_evaluate=0.0)
+            strategy.how = how
+            grid = PoolGrid(pool, ["a"] * 4, fault_of)
+            reports: list[RoundReport] = []
+            arrays = run_rounds(
+                strategy, grid, START, rounds=1, seed=0, evaluate=lambda a: {},
+                report=reports.append,
+            )  # fmt: skip
+            for_each.append(reports)
+            # (1 + 2 + 4) / 3 without client 2, which would have added 3
+            np.testing.assert_allclose(read_arrays(arrays)["w"], 7 / 3, rtol=1e-6)
+    for reports in for_each:
+        failures = {e.client_id: e.failure for e in reports[0].exchanges if e.failure}
+        assert list(failures) == [2]
+        assert "not named as the other clients' are" in failures[2]
+
+
+def test_odd_replies_count_against_the_quorum() -> None:
+    strategy = Asking(fraction_evaluate=0.0)
+    strategy.how = "renamed"
+    with open_pool("inline", odd_app()) as pool:
+        grid = PoolGrid(pool, ["a"] * 4, fault_of)
+        with pytest.raises(QuorumLost, match=r"only 3 of 4 replies are usable.*client 2 \(a\)"):
+            run_rounds(
+                strategy, grid, START, rounds=1, seed=0, evaluate=lambda a: {},
+                report=lambda report: None, quorum=0.9,
+            )  # fmt: skip
+
+
+def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from sim import ray_pool
+
+    def out_of_memory(answer: object) -> object:
+        raise ray_pool.ray.exceptions.OutOfMemoryError("killed by Ray's memory monitor")
+
+    monkeypatch.setattr(ray_pool.ray, "get", out_of_memory)
+    assert ray_pool._outcome(None, "answer", "state") is None  # type: ignore[arg-type]
