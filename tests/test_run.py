@@ -72,7 +72,7 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     }  # fmt: skip
     assert set(result) == {
         "seed", "rounds", "student_accuracy", "ensemble_accuracy", "clients_accuracy",
-        "student_sha256", "metrics_sha256", "clients_sha256", "request_bytes", "reply_bytes",
+        "clients_private_accuracy", "student_sha256", "metrics_sha256", "clients_sha256", "request_bytes", "reply_bytes",
         "failures", "wall_time_s", "versions",
     }  # fmt: skip
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -121,7 +121,8 @@ def test_flower_strategies_run_from_the_command_line(tmp_path: Path) -> None:
     args = ["sim=inline", "clients=same", "partition=iid", "rounds=3", "clients.training.epochs=10"]
     result = result_of(tmp_path / "run", *args, "strategy=fedavg")
     assert result["student_accuracy"] > 0.5  # chance is 0.1
-    assert result["ensemble_accuracy"] is None
+    assert result["ensemble_accuracy"] is result["clients_accuracy"] is None
+    assert result["clients_private_accuracy"]["min"] > 0.2
 
 
 RULES = '''
@@ -228,7 +229,7 @@ def test_below_the_quorum_the_run_stops_and_says_who_failed_first(
         (["data=mnist"], "neither data.root nor $STILLHOUSE_DATA is set"),
         (["data=mnist", "data.root=/nowhere"], "looked for /nowhere/MNIST/raw/train-images"),
         (["strategy/discriminator=none"], "set strategy/discriminator=features"),
-        (["strategy.weight_cap=0"], "weight_cap=0: expected in (0.0, 1.0]"),
+        (["strategy.weight_cap=0"], "weight_cap=0: expected in (0, 1]"),
     ],
 )
 def test_bad_input_ends_with_one_line_that_names_it(
