@@ -72,7 +72,8 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     }  # fmt: skip
     assert set(result) == {
         "seed", "rounds", "student_accuracy", "ensemble_accuracy", "clients_accuracy",
-        "clients_private_accuracy", "student_sha256", "metrics_sha256", "clients_sha256", "request_bytes", "reply_bytes",
+        "clients_private_accuracy", "student_sha256", "metrics_sha256", "clients_sha256",
+        "request_bytes", "reply_bytes",
         "failures", "wall_time_s", "versions",
     }  # fmt: skip
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
