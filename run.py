@@ -50,7 +50,7 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
     """Turn errors of these kinds into a message for the user.
 
     Args:
-        kinds: Which errors say all that there is to say.
+        *kinds: Which errors say all that there is to say.
 
     Yields:
         Nothing.
