@@ -83,6 +83,9 @@ def main(config: DictConfig) -> None:
     except Stopped as stopped:
         print(f"error: {stopped}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"interrupted; what there is lies in {folder}", file=sys.stderr)
+        sys.exit(130)
 
 
 def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -124,15 +127,15 @@ def open_run(
     """Write down what is to be run; return what will follow it."""
     from clients.partition import summary
     from sim.console import Display
-    from sim.run_folder import METRICS, write_partition
+    from sim.run_folder import CONFIG, write_partition
     from sim.tracking import Tracker
 
-    if (folder / METRICS).exists():
+    if (folder / CONFIG).exists():
         raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder")
     private = clients.splits.private
     shape = summary(private.labels, clients.partitions, private.num_classes)
     text = OmegaConf.to_yaml(config, resolve=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    (folder / CONFIG).write_text(text, encoding="utf-8")
     write_partition(folder, shape)
     tracker = Tracker(folder, [instantiate(probe) for probe in config.probes.values()], text)
     return tracker, Display(config.rounds, clients.architectures, shape)
@@ -140,11 +143,14 @@ def open_run(
 
 def load_splits(config: DictConfig) -> "Splits":
     """Read the data and cut it into private, proxy and test sets."""
-    from clients.data import split
+    from clients.data import split, subset
     from clients.seeding import Purpose, generator
 
     data = config.data
     train, test = instantiate(data.source)
+    if data.test_limit is not None:  # a stream of its own: the other sets stay as they are
+        order = generator(config.seed, Purpose.TEST_LIMIT).permutation(len(test))
+        test = subset(test, order[: data.test_limit])
     proxy = None if data.proxy_source is None else instantiate(data.proxy_source)[0]
     return split(
         train,
@@ -161,13 +167,14 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     """Cut the private set among the clients and give each its architecture."""
     from clients.app import SimulatedClients
     from clients.population import assign_architectures
+    from clients.rehearsal import rehearse
     from clients.seeding import Purpose, generator
 
     number, kinds = config.clients.num_clients, config.clients.architectures
     cut = instantiate(config.partition)
     partitions = cut(splits.private.labels, number, generator(config.seed, Purpose.PARTITION))
     shares = {str(name): kind.share for name, kind in kinds.items()}
-    return SimulatedClients(
+    clients = SimulatedClients(
         splits=splits,
         partitions=partitions,
         architectures=assign_architectures(
@@ -178,6 +185,8 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         train=instantiate(config.clients.training),
         seed=config.seed,
     )
+    rehearse({**clients.models, "student": clients.student}, splits.private)
+    return clients
 
 
 def run_federation(
@@ -200,7 +209,7 @@ def run_federation(
         shape, num_classes = splits.private.image_shape, splits.private.num_classes
         rng = generator(config.seed, Purpose.STUDENT)
         student = build(clients.student, shape, num_classes, rng)
-        strategy = build_strategy(config, splits, student, tracker)
+        strategy = build_strategy(config, splits, clients, student, tracker)
         pool = instantiate(config.sim)(app=clients.app(), seed=config.seed)
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
@@ -208,7 +217,8 @@ def run_federation(
         return evaluate(student, splits.test)
 
     def report(round_report: RoundReport) -> None:
-        display.round(tracker.round(round_report))
+        failures = [str(exchange) for exchange in round_report.exchanges if exchange.failure]
+        display.round(tracker.round(round_report), failures[0] if failures else "")
 
     try:
         with explained(QuorumLost, FloatingPointError):
@@ -229,11 +239,19 @@ def run_federation(
 
 
 def build_strategy(
-    config: DictConfig, splits: "Splits", student: "Module", tracker: "Tracker"
+    config: DictConfig,
+    splits: "Splits",
+    clients: "SimulatedClients",
+    student: "Module",
+    tracker: "Tracker",
 ) -> Any:
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
+    from clients.rehearsal import require_like
+
     strategy = instantiate(config.strategy)
     if not isinstance(strategy, partial):
+        if type(strategy).__module__.startswith("flwr."):
+            require_like(clients.student, clients.models, splits.private, type(strategy).__name__)
         return strategy
     return strategy(
         student=student,
@@ -254,31 +272,19 @@ def conclude(
     """Write the final student and `result.json`; return what the latter says."""
     from sim import run_folder as files
 
-    last = tracker.summaries[-1]
     files.write_student(folder, student)
     result = {
         "seed": config.seed,
         "rounds": config.rounds,
-        "student_accuracy": last["student"]["accuracy"],
-        "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
-        "clients_accuracy": extremes(last["clients"].get("accuracy")),
-        "clients_private_accuracy": extremes(last["clients"].get("private_accuracy")),
+        **tracker.totals(),
         "student_sha256": files.sha256_of_arrays(student),
         "metrics_sha256": files.sha256_of_file(folder / files.METRICS),
         "clients_sha256": files.sha256_of_file(folder / files.CLIENTS),
-        "request_bytes": sum(line["bytes"]["request"] for line in tracker.summaries),
-        "reply_bytes": sum(line["bytes"]["reply"] for line in tracker.summaries),
-        "failures": sum(line["failures"] for line in tracker.summaries),
         "wall_time_s": wall_time_s,
         "versions": files.versions(),
     }
     files.write_result(folder, result)
     return result
-
-
-def extremes(values: dict[str, float] | None) -> dict[str, float] | None:
-    """Keep min, mean and max of a per-client measure, if there is one."""
-    return None if values is None else {name: values[name] for name in ("min", "mean", "max")}
 
 
 if __name__ == "__main__":

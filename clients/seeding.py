@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     NEGATIVES = 9
     FLOWER = 10
     TASK = 11
+    TEST_LIMIT = 12
 
 
 def stream(

@@ -43,6 +43,7 @@ class Data:
     proxy_source: Any = None
     limit: int | None = None
     proxy_limit: int | None = None
+    test_limit: int | None = None
 
 
 @dataclass
@@ -78,6 +79,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "clients.training.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
     "data.proxy_share": (0, 1 - 1e-9, "a share in [0, 1)"),
     "data.limit": (1, INFINITY, "an integer >= 1, or null for all"),
+    "data.test_limit": (1, INFINITY, "an integer >= 1, or null for all"),
     "data.proxy_limit": (1, INFINITY, "an integer >= 1, or null for all"),
     "strategy.digest_epochs": (0, INFINITY, "an integer >= 0"),
     "strategy.distil.epochs": (0, INFINITY, "an integer >= 0"),
@@ -143,7 +145,9 @@ def check_targets(config: DictConfig) -> None:
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
             _refuse_unknown(key, node, [*accepted, "_target_", "_partial_"])
         for argument, parameter in accepted.items():
-            if argument in node and not OmegaConf.is_missing(node, argument):
+            if OmegaConf.is_missing(node, argument):
+                raise ConfigError(f"{key}.{argument} is not set: give {key}.{argument}=...")
+            if argument in node:
                 _refuse_type(f"{key}.{argument}", node[argument], parameter.annotation)
 
 

@@ -1,10 +1,13 @@
 """What a person sees while a run goes on, and at its end."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -41,7 +44,8 @@ class Display:
         kinds = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
         self.console.print(
             f"{len(architectures)} clients ({kinds}), {shape.sizes.min()} to {shape.sizes.max()} "
-            f"examples each, of {shape.mean_effective_classes:.1f} classes on average",
+            f"examples each, of "
+            f"{shape.mean_effective_classes:.1f} effective classes (exp of entropy) on average",
             highlight=False,
             soft_wrap=True,
         )
@@ -50,8 +54,13 @@ class Display:
         """Show how many clients of a batch have answered."""
         self._progress.update(self._answers, completed=done, total=total)
 
-    def round(self, line: dict[str, Any]) -> None:
-        """Show a round's line and advance the bar."""
+    def round(self, line: dict[str, Any], first_failure: str) -> None:
+        """Show a round's line and advance the bar.
+
+        Args:
+            line: Of `metrics.jsonl`.
+            first_failure: Who failed first in the round, and why; "" if nobody did.
+        """
         parts = [f"round {line['round']}"]
         if "accuracy" in line["student"]:
             parts.append(f"student {line['student']['accuracy']:.4f}")
@@ -62,9 +71,14 @@ class Display:
                 parts.append(
                     f"{name} {values['mean']:.4f} [{values['min']:.4f} .. {values['max']:.4f}]"
                 )
+        self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
         if line["failures"]:
-            parts.append(f"[red]{line['failures']} failed, see failures.jsonl[/red]")
-        self.console.print("  ".join(parts), highlight=False)
+            self.console.print(
+                f"[red]{line['failures']} replies failed, see failures.jsonl; the first: [/red]"
+                + escape(first_failure),
+                highlight=False,
+                soft_wrap=True,
+            )
         self._progress.advance(self._rounds)
 
     def stop(self) -> None:
@@ -102,4 +116,5 @@ class Display:
             highlight=False,
         )
         self.console.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
-        self.console.print(f"tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
+        program = Path(sys.executable).with_name("tensorboard")
+        self.console.print(f"{program} --logdir {folder}", highlight=False, soft_wrap=True)

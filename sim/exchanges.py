@@ -31,6 +31,13 @@ class Exchange:
     failure: str
     traceback: str
 
+    def __str__(self) -> str:
+        """Name client, architecture, round, phase and failure, for people."""
+        return (
+            f"client {self.client_id} ({self.architecture}), round {self.server_round}, phase "
+            f"{self.phase}: {self.failure}"
+        )
+
 
 def names_of(content: RecordDict) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Name a content's array and metric records and their keys, in order."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -157,6 +158,12 @@ class RayPool:
 
 
 def _start_ray(workers: int | None, address: str | None) -> None:
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # Ray itself would try for minutes
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise ValueError(f"sim.address={address}: no Ray cluster answers: {error}") from error
     ray.init(
         address=address or "local",  # None would join whatever $RAY_ADDRESS names
         num_cpus=None if address else workers,

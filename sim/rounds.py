@@ -146,11 +146,9 @@ def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:
     usable = len(exchanges) - len(failed)
     if usable >= quorum * len(exchanges):
         return
-    first = failed[0]
     raise QuorumLost(
         f"only {usable} of {len(exchanges)} replies are usable, quorum is {quorum}. First failure: "
-        f"client {first.client_id} ({first.architecture}), round {first.server_round}, phase "
-        f"{first.phase}: {first.failure}\n{first.traceback}"
+        f"{failed[0]}\n{failed[0].traceback}"
     )
 
 

@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from safetensors.numpy import save_file
 
 from clients.partition import PartitionSummary
 from sim.exchanges import Exchange
 
+CONFIG = "config.yaml"
 METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
-RESULT, STUDENT, PARTITION = "result.json", "student.safetensors", "partition.json"
+RESULT, STUDENT, PARTITION = "result.json", "student.safetensors", "partition_summary.json"
 
 IDENTITY = {
     "round": pa.int32(),
@@ -132,4 +134,9 @@ def sha256_of_file(path: Path) -> str:
 def versions() -> dict[str, str]:
     """Tell the versions that a result may depend on."""
     packages = ("torch", "numpy", "flwr", "ray", "scikit-learn")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {
+        "python": platform.python_version(),
+        # Which vector instructions torch's kernels use: another width rounds sums differently.
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **{name: version(name) for name in packages},
+    }

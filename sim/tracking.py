@@ -79,6 +79,19 @@ class Tracker:
         self._probed = {}
         return line
 
+    def totals(self) -> dict[str, Any]:
+        """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
+        last = self.summaries[-1]
+        return {
+            "student_accuracy": last["student"]["accuracy"],
+            "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
+            "clients_accuracy": _extremes(last["clients"].get("accuracy")),
+            "clients_private_accuracy": _extremes(last["clients"].get("private_accuracy")),
+            "request_bytes": sum(line["bytes"]["request"] for line in self.summaries),
+            "reply_bytes": sum(line["bytes"]["reply"] for line in self.summaries),
+            "failures": sum(line["failures"] for line in self.summaries),
+        }
+
     def close(self) -> None:
         """Write the per-client table and close the event file."""
         (self.folder / FAILURES).touch()
@@ -129,6 +142,10 @@ def summarise(
         },
         "failures": sum(bool(exchange.failure) for exchange in report.exchanges),
     }
+
+
+def _extremes(values: dict[str, float] | None) -> dict[str, float] | None:
+    return None if values is None else {name: values[name] for name in ("min", "mean", "max")}
 
 
 def _flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -68,7 +68,7 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     names = {path.name for path in folder.iterdir()}
     assert names == {
         ".hydra", "clients.parquet", "config.yaml", "events", "failures.jsonl", "metrics.jsonl",
-        "partition.json", "result.json", "student.safetensors",
+        "partition_summary.json", "result.json", "student.safetensors",
     }  # fmt: skip
     assert set(result) == {
         "seed", "rounds", "student_accuracy", "ensemble_accuracy", "clients_accuracy",
@@ -83,7 +83,7 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     assert table.num_rows == 2 * 5
     assert sum(table["reply_bytes"].to_pylist()) == result["reply_bytes"]
     assert sum(table["request_bytes"].to_pylist()) == result["request_bytes"]
-    cut = json.loads((folder / "partition.json").read_text())
+    cut = json.loads((folder / "partition_summary.json").read_text())
     assert cut["sizes"] == [sum(counts) for counts in cut["counts"]]
     assert cut["sizes"] == table["num_examples"].to_pylist()[:5]
     assert all(sum(count > 0 for count in counts) == 2 for counts in cut["counts"])
@@ -229,6 +229,9 @@ def test_below_the_quorum_the_run_stops_and_says_who_failed_first(
         (["student._target_=clients.models.resnet88"], "did you mean 'resnet8'?"),
         (["data=mnist"], "neither data.root nor $STILLHOUSE_DATA is set"),
         (["data=mnist", "data.root=/nowhere"], "looked for /nowhere/MNIST/raw/train-images"),
+        (["strategy=fedavg"], "FedAvg averages parameters, so all clients need the student's"),
+        (["partition=from_file"], "partition.path is not set: give partition.path=..."),
+        (["sim=ray", "sim.address=localhost:1"], "sim.address=localhost:1: no Ray cluster answers"),
         (["strategy/discriminator=none"], "set strategy/discriminator=features"),
         (["strategy.weight_cap=0"], "weight_cap=0: expected in (0, 1]"),
     ],

@@ -87,6 +87,11 @@ def _npz_images(file: Path, arrays: dict[str, npt.NDArray[Any]], name: str) -> I
             f"{file}: expected {name} as [N, C, H, W] or [N, H, W], none of them 0, "
             f"found {list(images.shape)}"
         )
+    if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 3, 4):
+        raise ValueError(
+            f"{file}: {name} of shape {list(images.shape)} look like [N, H, W, C], expected "
+            f"[N, C, H, W]: numpy.moveaxis({name}, 3, 1)"
+        )
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise ValueError(f"{file}: expected {name} as uint8 or floats, found {images.dtype}")
     if images.dtype.kind == "f":

@@ -1,0 +1,63 @@
+"""Checks of networks before anybody trains: a network that cannot work should say so at once."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from clients.architectures import ModelFunction, build, parameters_of, unlike
+from clients.data import Dataset
+from clients.prediction import predict
+
+
+def rehearse(models: Mapping[str, ModelFunction], private: Dataset) -> None:
+    """Let every network answer two examples.
+
+    Args:
+        models: Model functions by architecture name.
+        private: Where the examples are taken from.
+
+    Raises:
+        ValueError: A network cannot, or does not give one finite logit per class; says which.
+    """
+    expected = (2, private.num_classes)
+    rng = np.random.default_rng(0)
+    for name, model in models.items():
+        try:
+            network = build(model, private.image_shape, private.num_classes, rng)
+            logits = predict(network, private, np.array([0, len(private) - 1]))
+        except Exception as error:  # anyone's code
+            raise ValueError(
+                f"architecture '{name}' cannot answer an image of shape {private.image_shape}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if tuple(logits.shape) != expected or not bool(torch.isfinite(logits).all()):
+            raise ValueError(
+                f"architecture '{name}' answers two examples by an array of shape "
+                f"{tuple(logits.shape)}: expected {expected}, finite"
+            )
+
+
+def require_like(
+    student: ModelFunction, models: Mapping[str, ModelFunction], private: Dataset, strategy: str
+) -> None:
+    """Refuse architectures whose parameters cannot be averaged into the student's.
+
+    Args:
+        student: The student's model function.
+        models: Model functions by architecture name.
+        private: Gives image shape and number of classes.
+        strategy: Name of the strategy that averages.
+
+    Raises:
+        ValueError: An architecture differs; says which and where.
+    """
+    rng = np.random.default_rng(0)
+    wanted = parameters_of(build(student, private.image_shape, private.num_classes, rng))
+    for name, model in models.items():
+        network = build(model, private.image_shape, private.num_classes, rng)
+        if difference := unlike(network, wanted):
+            raise ValueError(
+                f"{strategy} averages parameters, so all clients need the student's architecture: "
+                f"set clients=same. Architecture '{name}': {difference}"
+            )
