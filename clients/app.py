@@ -25,7 +25,6 @@ from clients.architectures import (
 from clients.data import Dataset, Splits, normalised
 from clients.discriminator import (
     Discriminator,
-    DiscriminatorRecipe,
     fit_discriminator,
     own_probability,
 )
@@ -222,7 +221,9 @@ class SimulatedClients:
         if request.recipe is None or request.negative_ids is None:
             return None
         own, negatives = (
-            _discriminator_inputs(request.recipe, model, dataset, ids)
+            _pixels(dataset, ids)
+            if request.recipe.inputs == "pixels"
+            else predict_with_features(model, dataset, ids)[1].numpy()
             for dataset, ids in (
                 (self.splits.private, self.partitions[client_id]),
                 (self.splits.proxy, request.negative_ids),
@@ -248,31 +249,28 @@ def _answer(
     metrics: dict[str, float],
 ) -> PredictionReply:
     ids = np.arange(len(dataset)) if request.proxy_ids is None else request.proxy_ids
+    features = None
+    if request.recipe is not None and request.recipe.inputs == "features":
+        logits, features = predict_with_features(model, dataset, ids)
+    else:
+        logits = predict(model, dataset, ids)
     own_probs = None
     if request.recipe is not None and discriminator is not None:
-        inputs = _discriminator_inputs(request.recipe, model, dataset, ids)
+        inputs = _pixels(dataset, ids) if features is None else features.numpy()
         own_probs = own_probability(discriminator, inputs)
     return PredictionReply(
         server_round=request.server_round,
         inputs_crc32=crc32_of(request.proxy_ids),
         num_examples=num_examples,
-        logits=predict(model, dataset, ids).numpy(),
+        logits=logits.numpy(),
         own_probs=own_probs,
         mask=None,
         metrics=metrics,
     )
 
 
-def _discriminator_inputs(
-    recipe: DiscriminatorRecipe,
-    model: nn.Module,
-    dataset: Dataset,
-    ids: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float32]:
-    if recipe.inputs == "pixels":
-        return normalised(dataset, ids).reshape(len(ids), -1)
-    _, features = predict_with_features(model, dataset, ids)
-    return cast(npt.NDArray[np.float32], features.numpy())
+def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    return normalised(dataset, ids).reshape(len(ids), -1)
 
 
 def _write_discriminator(fitted: Discriminator) -> ArrayRecord:
