@@ -6,7 +6,7 @@ action "predictions" (`train.predictions`, `evaluate.predictions`) is the exchan
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -125,6 +125,23 @@ class RoundView:
     weights: Tensor
     targets: Tensor
     losses: list[float]
+
+
+@dataclass(frozen=True, eq=False)
+class Reducer:
+    """How the answers of many clients become one, part by part, where they are made.
+
+    A worker folds the replies of a group of clients, the driver merges the parts, in an order that
+    the cohort alone decides. Both take an iterator that makes its items as they are asked for, so
+    that no more than one need be in memory.
+
+    Attributes:
+        fold: Contents of usable replies of one group, at least one -> content of a part.
+        merge: Contents of parts, at least one -> content of a part.
+    """
+
+    fold: Callable[[Iterable[RecordDict]], RecordDict]
+    merge: Callable[[Iterable[RecordDict]], RecordDict]
 
 
 def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:

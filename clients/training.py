@@ -1,6 +1,6 @@
 """The one training loop. Clients (labels) and the student (soft labels) both run it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
+from clients.optimizers import Optimizer, stepper
 from clients.seeding import seeded_torch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +49,7 @@ def train(
     *,
     epochs: int,
     batch_size: int,
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    optimizer: Optimizer,
     max_grad_norm: float | None = None,
 ) -> list[float]:
     """Train `model` in place by mini-batch descent on the mean of `loss`.
@@ -73,8 +74,9 @@ def train(
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
     _check(len(indices), len(targets), epochs, batch_size, max_grad_norm)
-    stepper = optimizer(model.parameters())
-    device = next(model.parameters()).device
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    step = stepper(optimizer, parameters)
+    device = parameters[0].device
     model.train()
     losses = []
     with seeded_torch(rng):
@@ -83,11 +85,9 @@ def train(
             for batch in batches(len(indices), batch_size, rng):
                 inputs = torch.from_numpy(normalised(dataset, indices[batch])).to(device)
                 values = loss(model(inputs), targets[torch.from_numpy(batch)].to(device))
-                stepper.zero_grad(set_to_none=True)
-                values.mean().backward()  # type: ignore[no-untyped-call]
-                if max_grad_norm is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-                stepper.step()
+                # Not .backward(): what it leaves in .grad costs a fill and an add per parameter.
+                gradients = torch.autograd.grad(values.mean(), parameters, allow_unused=True)
+                step(gradients if max_grad_norm is None else clipped(gradients, max_grad_norm))
                 total += values.detach().sum()
             losses.append(float(total) / len(indices))
             if not np.isfinite(losses[-1]):
@@ -95,9 +95,26 @@ def train(
                     f"loss is {losses[-1]} in epoch {epoch + 1} of {epochs}: lower "
                     "lr or set max_grad_norm"
                 )
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
         raise FloatingPointError("the last step left parameters that are not finite: lower lr")
     return losses
+
+
+def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
+    """Scale gradients so that their total L2 norm is at most `max_norm`.
+
+    Args:
+        gradients: One per parameter, or None; scaled in place.
+        max_norm: > 0.
+
+    Returns:
+        The same gradients.
+    """
+    present = [gradient for gradient in gradients if gradient is not None]
+    # torch's own 1e-6 keeps a zero gradient finite.
+    factor = (max_norm / (nn.utils.get_total_norm(present) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(present, factor)
+    return list(gradients)
 
 
 def _check(
