@@ -86,7 +86,7 @@ def _sgd_step(
     @torch.no_grad()
     def step(gradients: Sequence[Tensor | None]) -> None:
         chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        values = [parameters[i] for i in chosen]
+        values: list[Tensor] = [parameters[i] for i in chosen]
         moves = [gradient for gradient in gradients if gradient is not None]
         if weight_decay:
             moves = list(torch._foreach_add(moves, values, alpha=weight_decay))

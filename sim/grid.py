@@ -1,8 +1,9 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -10,10 +11,13 @@ from flwr.app.constants import DEFAULT_TTL
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from clients.messages import client_id_of, node_id_of, size_bytes
-from sim.exchanges import Exchange, names_of, scalars_of
+from clients.messages import Reducer, client_id_of, node_id_of, size_bytes
+from sim.exchanges import Exchange, names_of
+from sim.grouping import cut_groups
 from sim.pool import Pool
-from sim.tasks import Outcome, Task, assume_task_identity
+from sim.processes import assume_task_identity
+from sim.states import thaw
+from sim.tasks import Answer, Group, Outcome, Screen, Task
 
 CLIENT_RAISED, REPLY_REJECTED = 2, 4
 """Codes of Flower's `Error`: CLIENT_APP_RAISED_EXCEPTION and REPLY_MESSAGE_UNAVAILABLE."""
@@ -30,8 +34,10 @@ class PoolGrid(Grid):
         self,
         pool: Pool,
         architectures: Sequence[str],
-        screen: Callable[[Message, Message], str | None],
+        screen: Screen,
         on_answer: Callable[[int, int], None] = lambda done, total: None,
+        group_size: int = 1,
+        cost: Callable[[int], float] = lambda client_id: 1.0,
     ) -> None:
         """Prepare the grid.
 
@@ -42,6 +48,10 @@ class PoolGrid(Grid):
                 `clients.screening.fault_of`.
             on_answer: Called with (answers so far, answers to come in all) after each answer to a
                 batch of messages, for a progress bar.
+            group_size: Most clients that a worker gets at once, >= 1. Where answers are folded, or
+                like clients trained in one step, it is part of the bits.
+            cost: Client id -> how long it may take, in any unit, from the config alone: clients are
+                grouped by it and the longest groups run first.
         """
         assume_task_identity(run_id=1)
         self._run = Run.create_empty(run_id=1)
@@ -49,22 +59,40 @@ class PoolGrid(Grid):
         self._architectures = architectures
         self._screen = screen
         self._on_answer = on_answer
+        self._group_size = group_size
+        self._cost = cost
         self._states: dict[int, Any] = {}
+        self._changed: set[int] = set()
         self._pending: dict[str, Message] = {}
         self._turns: dict[int, int] = {}
         self._looks = 0
         self.server_round = 0
+        self.reducer: Reducer | None = None
         self.exchanges: list[Exchange] = []
 
     def begin_round(self, server_round: int) -> None:
         """Start a round: exchanges so far are forgotten, the clients' states are not."""
         self.server_round = server_round
+        self.reducer = None
         self._turns = {}
         self.exchanges = []
 
     def state_of(self, client_id: int) -> RecordDict:
         """Return a client's state, as `Context.state` was after its last successful message."""
-        return self._pool.state_of(self._states.get(client_id))
+        state = self._pool.frozen(self._states.get(client_id))
+        return RecordDict() if state is None else thaw(state)
+
+    def changed_states(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (client id, frozen state) of all clients whose state is new since the last call."""
+        changed, self._changed = sorted(self._changed), set()
+        for client_id in changed:
+            state = self._pool.frozen(self._states[client_id])
+            assert state is not None, "a changed state is there"
+            yield client_id, state
+
+    def load_states(self, states: Mapping[int, bytes]) -> None:
+        """Give clients the states that an earlier run left them."""
+        self._states |= {client_id: self._pool.keep(state) for client_id, state in states.items()}
 
     def reject_unlike(self, replies: list[Message]) -> list[Message]:
         """Turn the replies whose records are not named as most replies' are into errors.
@@ -165,7 +193,8 @@ class PoolGrid(Grid):
         """Run the messages of these ids and return their replies, ordered by client.
 
         A client with several messages gets them one after the other, and its replies stay in the
-        order in which they were pushed.
+        order in which they were pushed. While `reducer` is set, usable replies to messages of one
+        wave become one reply, in the name of the first client of them.
         """
         waves: dict[int, list[Message]] = {}
         order: dict[int, int] = {}
@@ -198,60 +227,109 @@ class PoolGrid(Grid):
     # --- steps ---
 
     def _run_wave(self, requests: list[Message]) -> list[Message]:
-        shared: dict[int, Any] = {}  # equal payload objects are shared once
-        tasks, by_client = [], {}
-        for request in sorted(requests, key=lambda m: m.metadata.dst_node_id):
-            client_id = client_id_of(request.metadata.dst_node_id)
-            if id(request.content) not in shared:
-                shared[id(request.content)] = self._pool.share(request.content)
-            by_client[client_id] = request
-            tasks.append(self._task(client_id, request, shared[id(request.content)]))
-        outcomes = []
-        for outcome in self._pool.run(tasks):
-            outcomes.append(outcome)
-            self._on_answer(len(outcomes), len(tasks))
-        outcomes.sort(key=lambda outcome: outcome.client_id)
-        return [self._receive(by_client[outcome.client_id], outcome) for outcome in outcomes]
+        """Run one message each of some clients; return their replies, or one of them all."""
+        by_client = {client_id_of(m.metadata.dst_node_id): m for m in requests}
+        groups = self._groups(by_client)
+        replies: list[Message] = []
+        parts = self._parts(groups, by_client, replies)
+        if (first := next(parts, None)) is not None:
+            assert self.reducer is not None, "there are parts only with a reducer"
+            content = self.reducer.merge(chain([first], parts))
+            for _ in parts:  # what the reducer did not look at
+                pass
+            failed = {client_id_of(reply.metadata.src_node_id) for reply in replies}
+            speaker = min(by_client.keys() - failed)
+            replies.append(Message(content, reply_to=by_client[speaker]))
+        return replies
 
-    def _task(self, client_id: int, request: Message, content: Any) -> Task:
-        return Task(
-            client_id=client_id,
+    def _groups(self, by_client: Mapping[int, Message]) -> list[Group]:
+        """Cut the requests into groups of like clients, the longest first.
+
+        Only the requests and the config decide, so that what is folded or trained together, and
+        hence the bits, does not depend on the workers.
+        """
+        handles: dict[int, Any] = {}  # equal payload objects are shared, and measured, once
+        sizes: dict[int, int] = {}
+        kinds: dict[int, tuple[int, str, str]] = {}
+        for client_id, request in by_client.items():
+            key = id(request.content)
+            if key not in handles:
+                handles[key] = self._pool.share(request.content)
+                sizes[key] = size_bytes(request.content)
+            kinds[client_id] = (
+                key, request.metadata.message_type, self._architectures[client_id]
+            )  # fmt: skip
+        self._request_bytes = {client_id: sizes[kind[0]] for client_id, kind in kinds.items()}
+        cuts = cut_groups(kinds, self._group_size, self._cost)
+        return [
+            self._group(number, [by_client[k] for k in members], handles[kinds[members[0]][0]])
+            for number, members in enumerate(cuts)
+        ]
+
+    def _group(self, number: int, requests: list[Message], content: Any) -> Group:
+        tasks = [
+            Task(
+                client_id=client_id_of(request.metadata.dst_node_id),
+                turn=int(request.metadata.message_id.rsplit("-", 1)[1]),
+                metadata=request.metadata,
+            )
+            for request in requests
+        ]
+        return Group(
+            number=number,
+            tasks=tuple(tasks),
             num_clients=len(self._architectures),
-            turn=int(request.metadata.message_id.rsplit("-", 1)[1]),
             server_round=self.server_round,
-            metadata=request.metadata,
+            screen=self._screen,
+            reducer=self.reducer,
             content=content,
-            state=self._states.get(client_id),
+            states=tuple(self._states.get(task.client_id) for task in tasks),
         )
 
-    def _receive(self, request: Message, outcome: Outcome) -> Message:
-        """Screen a client's reply, note the exchange; keep its state if all went well."""
-        reply, failure, code = outcome.reply, "", REPLY_REJECTED
-        if outcome.raised is not None or reply is None:
-            failure, code = outcome.raised.reason if outcome.raised else "no reply", CLIENT_RAISED
-        elif reply.has_error():
-            failure = reply.error.reason or f"error {reply.error.code}"
-        else:
-            failure = self._screen(request, reply) or ""
-        self._note(request, outcome, failure)
-        if reply is None or failure:
-            return Message(Error(code, failure), reply_to=request)
-        self._states[outcome.client_id] = outcome.state
-        return reply
+    def _parts(
+        self, groups: list[Group], by_client: Mapping[int, Message], replies: list[Message]
+    ) -> Iterator[RecordDict]:
+        """Run groups; yield their parts in the groups' order, and add to `replies` all others."""
+        outcomes: dict[int, Outcome] = {}
+        turn, done, before = 0, 0, len(self.exchanges)
+        for outcome in self._pool.run(groups):
+            outcomes[outcome.number] = outcome
+            done += len(outcome.answers)
+            self._on_answer(done, len(by_client))
+            while turn in outcomes:
+                settled = outcomes.pop(turn)
+                turn += 1
+                if settled.broken:
+                    raise RuntimeError(f"the strategy's reducer failed:\n{settled.broken}")
+                for answer, state in zip(settled.answers, settled.states, strict=True):
+                    replies += self._receive(by_client[answer.client_id], answer, state)
+                if settled.part is not None:
+                    yield settled.part
+        # Of this wave only: a client's earlier exchanges stay before.
+        self.exchanges[before:] = sorted(self.exchanges[before:], key=lambda e: e.client_id)
 
-    def _note(self, request: Message, outcome: Outcome, failure: str) -> None:
-        content = outcome.reply.content if outcome.reply and outcome.reply.has_content() else None
-        metrics = {} if content is None else scalars_of(content)
+    def _receive(self, request: Message, answer: Answer, state: Any) -> list[Message]:
+        """Note the exchange, keep the client's state; return its reply unless it was folded."""
+        if state is not None:
+            self._states[answer.client_id] = state
+            self._changed.add(answer.client_id)
+        self._note(request, answer)
+        if answer.failure:
+            code = CLIENT_RAISED if answer.raised else REPLY_REJECTED
+            return [Message(Error(code, answer.failure), reply_to=request)]
+        return [] if answer.reply is None else [answer.reply]
+
+    def _note(self, request: Message, answer: Answer) -> None:
         self.exchanges.append(
             Exchange(
                 server_round=self.server_round,
-                client_id=outcome.client_id,
+                client_id=answer.client_id,
                 phase=request.metadata.message_type,
-                architecture=self._architectures[outcome.client_id],
-                request_bytes=size_bytes(request.content),
-                reply_bytes=0 if content is None else size_bytes(content),
-                metrics={} if failure else metrics,
-                failure=failure,
-                traceback=outcome.raised.traceback if outcome.raised else "",
+                architecture=self._architectures[answer.client_id],
+                request_bytes=self._request_bytes[answer.client_id],
+                reply_bytes=answer.reply_bytes,
+                metrics=answer.metrics,
+                failure=answer.failure,
+                traceback=answer.traceback,
             )
         )

@@ -1,28 +1,36 @@
-"""Where tasks run: `InlinePool`, the reference; `sim/ray_pool.py` must give the same bits."""
+"""Where groups run: `InlinePool`, the reference; `sim/ray_pool.py` must give the same bits."""
 
-import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
-from sim.tasks import Outcome, Task, pin_threads, run_task
+from sim.processes import keep_memory, pin_threads
+from sim.tasks import Group, Outcome, frozen_content, run_group
 
 
 class Pool(Protocol):
     """A set of processes that run one ClientApp for any client."""
 
+    def load(self, app: ClientApp) -> None:
+        """Give every process the program of all clients; once, before anything is run."""
+        ...
+
     def share(self, content: RecordDict) -> Any:
-        """Make a content available to every task of the round, once; return its handle."""
+        """Make a content available to every group of the round, once; return its handle."""
         ...
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Run tasks of different clients; yield each outcome as it comes, in any order."""
+    def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
+        """Run groups of different clients; yield each outcome as it comes, in any order."""
         ...
 
-    def state_of(self, handle: Any) -> RecordDict:
-        """Fetch a client's state from its handle."""
+    def frozen(self, handle: Any) -> bytes | None:
+        """Fetch a client's frozen state from its handle."""
+        ...
+
+    def keep(self, frozen: bytes) -> Any:
+        """Take in a frozen state that was not made here; return its handle."""
         ...
 
     def close(self) -> None:
@@ -31,37 +39,43 @@ class Pool(Protocol):
 
 
 class InlinePool:
-    """Runs every task in this process, one after the other: for debugging, and the reference."""
+    """Runs every group in this process, one after the other: for debugging, and the reference."""
 
-    def __init__(self, app: ClientApp, seed: int, threads: int = 1) -> None:
+    def __init__(self, seed: int, threads: int = 1, device: str = "cpu") -> None:
         """Prepare the pool.
 
         Args:
-            app: The program of all clients.
             seed: The run's seed.
             threads: Threads of this process, >= 1; part of the bits.
+            device: Where our clients compute, "cpu" or one that torch knows.
         """
-        self._app = app
+        self._app: ClientApp | None = None
         self._seed = seed
+        self._device = device
         pin_threads(threads)
+        keep_memory()
+
+    def load(self, app: ClientApp) -> None:
+        """Keep the program."""
+        self._app = app
 
     def share(self, content: RecordDict) -> bytes:
-        """Freeze a content, so that no client can change what the next one receives."""
-        return pickle.dumps(content)
+        """Freeze a content."""
+        return frozen_content(content)
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Run the tasks in the order given; see `Pool.run`."""
-        for task in tasks:
-            content = pickle.loads(task.content)
-            state = RecordDict() if task.state is None else pickle.loads(task.state)
-            reply, raised, after = run_task(self._app, task, content, state, self._seed)
-            kept = task.state if raised else pickle.dumps(after)
-            yield Outcome(task.client_id, reply, raised, kept)
+    def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
+        """Run the groups in the order given; see `Pool.run`."""
+        assert self._app is not None, "load the program first"
+        for group in groups:
+            yield run_group(self._app, group, group.content, group.states, self._seed, self._device)
 
-    def state_of(self, handle: bytes) -> RecordDict:
-        """Thaw a client's state."""
-        state: RecordDict = RecordDict() if handle is None else pickle.loads(handle)
-        return state
+    def frozen(self, handle: bytes | None) -> bytes | None:
+        """Return the handle: here it is the state."""
+        return handle
+
+    def keep(self, frozen: bytes) -> bytes:
+        """Return the state: here it is the handle."""
+        return frozen
 
     def close(self) -> None:
         """Nothing to free."""

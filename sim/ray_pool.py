@@ -6,7 +6,9 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 # Without this Ray warns, at every start, of a change to come that concerns GPUs we did not ask for.
@@ -14,156 +16,220 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import joblib
 import ray
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
-from sim.tasks import Outcome, Raised, Task, assume_task_identity, pin_threads, run_task
+from sim.processes import TUNABLES, assume_task_identity, keep_memory, pin_threads
+from sim.tasks import Answer, Group, Outcome, frozen_content, run_group
 
 IN_FLIGHT = 2
-"""Tasks sent ahead to each worker: with one it idles for a round trip (1.2 ms) after each task."""
+"""Groups sent ahead to each worker: with one it idles for a round trip (1.2 ms) after each."""
 
 RETRIES = 3
-"""How often a task whose worker died is run again, alone, before its client counts as failed."""
+"""How often a client whose worker died is run again, alone, before it counts as failed."""
 
 
 class Worker:
     """The process side. Keeps the program and the data, nothing of any client."""
 
-    def __init__(self, app: list["ray.ObjectRef[ClientApp]"], seed: int, threads: int) -> None:
-        """Fetch the program; its numpy arrays stay in shared memory, read only.
+    def __init__(self, seed: int, threads: int, device: str) -> None:
+        """Set up the process.
 
         Args:
-            app: Reference to the program, in a list so that Ray does not fetch it for us.
             seed: The run's seed.
             threads: Threads of this process.
+            device: Where clients of ours compute.
         """
         pin_threads(threads)
+        keep_memory()
         assume_task_identity(run_id=1)
-        self._app = ray.get(app[0])
         self._seed = seed
+        self._device = device
+        self._app: ClientApp | None = None
 
-    def run(
-        self, task: Task, content: RecordDict, state: RecordDict | None
-    ) -> tuple[tuple[Message | None, Raised | None], RecordDict]:
-        """Run one task; return (reply, what was raised) and, as an object of its own, the state."""
-        given = RecordDict() if state is None else state
-        reply, raised, after = run_task(self._app, task, content, given, self._seed)
-        return (reply, raised), after
+    def load(self, app: ClientApp) -> None:
+        """Keep the program; its numpy arrays stay in shared memory, read only."""
+        self._app = app
+
+    def run(self, group: Group, content: bytes, *states: bytes | None) -> tuple[Any, ...]:
+        """Run a group; return what came of it and, as objects of their own, the states."""
+        assert self._app is not None, "load the program first"
+        outcome = run_group(self._app, group, content, states, self._seed, self._device)
+        changed = [state is not None for state in outcome.states]
+        return replace(outcome, states=changed), *outcome.states
 
 
 class RayPool:
-    """Spreads tasks over Ray actors, each of one process; whoever is free takes the next.
+    """Spreads groups over Ray actors, each of one process; whoever is free takes the next.
 
-    A worker that dies is replaced, and the tasks it had are run again: they are pure functions, so
+    A worker that dies is replaced, and the groups it had are run again: they are pure functions, so
     nothing of the result changes.
     """
 
     def __init__(
         self,
-        app: ClientApp,
         seed: int,
         workers: int | None = None,
         threads: int = 1,
+        device: str = "cpu",
+        gpus_per_worker: float = 1.0,
         address: str | None = None,
     ) -> None:
-        """Start Ray, or join a cluster or a Ray that this process has started, and the workers.
+        """Begin to start Ray, or join a cluster or a Ray of this process, and the workers.
+
+        It goes on in the background, 5 s on a laptop, until `load` is called.
 
         Args:
-            app: The program of all clients, with their data. It is put into Ray's object store
-                once per machine; numpy arrays in it are mapped by the workers, not copied.
             seed: The run's seed.
-            workers: Number of processes, >= 1; None = one per CPU core.
+            workers: Number of processes, >= 1; None = one per CPU core, or as many as the GPUs
+                hold.
             threads: Threads of each, and of this process, >= 1; part of the bits.
+            device: Where clients compute: "cpu" or "cuda".
+            gpus_per_worker: Share of a GPU that each worker is given on "cuda", > 0: with 0.25
+                four workers share one.
             address: Of a running cluster; None = a private one on this machine.
+
+        Raises:
+            ValueError: No cluster answers at the address.
         """
         pin_threads(threads)
-        if workers is None and address is None:
+        keep_memory()
+        _require_answer(address)
+        if workers is None and address is None and device == "cpu":
             workers = joblib.cpu_count()  # those this process may use, in a container too
         self._started_ray = not ray.is_initialized()
-        if self._started_ray:
-            _start_ray(workers, address)
-        try:
-            count = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
-            # Workers must find the same modules, user files included, as this process does.
-            paths = os.pathsep.join(path for path in sys.path if path)
-            environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
-            options = {"num_cpus": 1, "runtime_env": {"env_vars": environment}}
-            make: Any = ray.remote(**options)(Worker)  # type: ignore[call-overload]
-            program = ray.put(app)
-            self._start: Callable[[], Any] = lambda: make.remote([program], seed, threads)
+        self._workers: list[Any] = []
+        self._program: Any = None
+        self._start: Callable[[], Any] = lambda: None
+
+        def start() -> None:
+            if self._started_ray:
+                _start_ray(workers, address)
+            make = _worker_class(threads, device, gpus_per_worker)
+            count = workers or _room_for(device, gpus_per_worker)
+            self._start = lambda: make.remote(seed, threads, device)
             self._workers = [self._start() for _ in range(count)]
+
+        # The thread stays until the end: Linux ends Ray's processes with the thread that made them.
+        self._executor = ThreadPoolExecutor(1, "ray-start")
+        self._starting = self._executor.submit(start)
+
+    def load(self, app: ClientApp) -> None:
+        """Put the program, with its data, into the object store, once per machine.
+
+        Numpy arrays in it are mapped by the workers, not copied.
+
+        Args:
+            app: The program of all clients.
+        """
+        try:
+            self._starting.result()
+            self._program = ray.put(app)
+            for worker in self._workers:
+                worker.load.remote(self._program)
         except BaseException:
             self._stop_ray()
             raise
 
-    def share(self, content: RecordDict) -> "ray.ObjectRef[RecordDict]":
-        """Put a content into the object store once, for every task that carries it."""
-        return ray.put(content)
+    def share(self, content: RecordDict) -> "ray.ObjectRef[bytes]":
+        """Put a content into the object store once, for every group that carries it."""
+        return ray.put(frozen_content(content))
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Run the tasks on whichever worker is free; see `Pool.run`."""
-        waiting, lost = deque(tasks), list[Task]()
+    def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
+        """Run the groups on whichever worker is free; see `Pool.run`."""
+        waiting, lost = deque(groups), list[Group]()
         free = deque([*range(len(self._workers))] * IN_FLIGHT)
-        running: dict[Any, tuple[Task, int, Any, Any]] = {}
+        running: dict[Any, tuple[Group, int, Any, list[Any]]] = {}
         while waiting or running:
             while waiting and free:
-                task, place = waiting.popleft(), free.popleft()
-                answer, state = self._send(task, place)
-                running[answer] = (task, place, self._workers[place], state)
+                group, place = waiting.popleft(), free.popleft()
+                answer, states = self._send(group, place)
+                running[answer] = (group, place, self._workers[place], states)
             done, _ = ray.wait(list(running), num_returns=1)
-            task, place, worker, state = running.pop(done[0])
+            group, place, worker, states = running.pop(done[0])
             free.append(place)
-            outcome = _outcome(task, done[0], state)
+            outcome = self._fetch(group, done[0], states)
             if outcome is None:
-                lost.append(task)
-                if self._workers[place] is worker:  # else its other task has seen to it
-                    self._workers[place] = self._start()
+                lost.append(group)
+                if self._workers[place] is worker:  # else its other group has seen to it
+                    self._workers[place] = self._replacement()
             else:
                 yield outcome
         # Whoever shared a worker with a client that kills it is innocent: now each runs alone.
-        for task in lost:
-            yield self._run_alone(task)
+        for group in lost:
+            yield self._run_alone(group)
 
-    def state_of(self, handle: Any) -> RecordDict:
+    def frozen(self, handle: Any) -> bytes | None:
         """Fetch a client's state from the object store."""
-        return RecordDict() if handle is None else ray.get(handle)
+        return None if handle is None else ray.get(handle)
+
+    def keep(self, frozen: bytes) -> Any:
+        """Put a state into the object store."""
+        return ray.put(frozen)
 
     def close(self) -> None:
         """End the workers and, if this pool started it, Ray."""
+        self._starting.exception()  # wait for it
         for worker in self._workers:
             ray.kill(worker)
         self._workers = []
         self._stop_ray()
 
-    def _send(self, task: Task, place: int) -> tuple[Any, Any]:
-        """Start a task; its handles go beside it, because Ray resolves only whole arguments."""
-        bare = replace(task, content=None, state=None)
-        call = self._workers[place].run.options(num_returns=2)
-        answer, state = call.remote(bare, task.content, task.state)
-        return answer, state
+    def _replacement(self) -> Any:
+        worker = self._start()
+        worker.load.remote(self._program)
+        return worker
 
-    def _run_alone(self, task: Task) -> Outcome:
-        for _ in range(RETRIES):
-            answer, state = self._send(task, 0)
-            if outcome := _outcome(task, answer, state):
+    def _send(self, group: Group, place: int) -> tuple[Any, list[Any]]:
+        """Start a group; its handles go beside it, because Ray resolves only whole arguments."""
+        bare = replace(group, content=None, states=())
+        call = self._workers[place].run.options(num_returns=1 + len(group.tasks))
+        answer, *states = call.remote(bare, group.content, *group.states)
+        return answer, states
+
+    def _run_alone(self, group: Group) -> Outcome:
+        single = len(group.tasks) == 1
+        for _ in range(RETRIES if single else 1):
+            answer, states = self._send(group, 0)
+            if outcome := self._fetch(group, answer, states):
                 return outcome
-            self._workers[0] = self._start()
-        reason = f"worker lost: it died {RETRIES + 1} times running this client"
-        return Outcome(task.client_id, None, Raised(reason, ""), task.state)
+            self._workers[0] = self._replacement()
+        if single:
+            return _failed(group, f"worker lost: it died {RETRIES + 1} times running this client")
+        return _joined(group, [self._run_alone(one) for one in _singles(group)])
+
+    def _fetch(self, group: Group, answer: Any, states: list[Any]) -> Outcome | None:
+        """Fetch what came of a group; None if its worker died."""
+        try:
+            outcome: Outcome = ray.get(answer)
+        except ray.exceptions.RayTaskError as error:  # ours ran, and an answer cannot be pickled
+            if len(group.tasks) == 1:
+                return _failed(group, "the reply cannot be sent", str(error))
+            return _joined(group, [self._run_alone(one) for one in _singles(group)])
+        except ray.exceptions.RayError as death:  # killed, out of memory, machine gone, ...
+            if getattr(death, "actor_init_failed", False):  # no worker can start: again is no use
+                return _failed(group, "no worker starts", str(death))
+            return None
+        kept = zip(states, outcome.states, strict=True)
+        return replace(outcome, states=[ref if changed else None for ref, changed in kept])
 
     def _stop_ray(self) -> None:
         if self._started_ray:
             ray.shutdown()
             self._started_ray = False
+        self._executor.shutdown()
 
 
-def _start_ray(workers: int | None, address: str | None) -> None:
+def _require_answer(address: str | None) -> None:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():  # Ray itself would try for minutes
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
             raise ValueError(f"sim.address={address}: no Ray cluster answers: {error}") from error
+
+
+def _start_ray(workers: int | None, address: str | None) -> None:
     ray.init(
         address=address or "local",  # None would join whatever $RAY_ADDRESS names
         num_cpus=None if address else workers,
@@ -173,15 +239,50 @@ def _start_ray(workers: int | None, address: str | None) -> None:
     )
 
 
-def _outcome(task: Task, answer: Any, state: Any) -> Outcome | None:
-    """Fetch what came of a task; None if its worker died."""
-    try:
-        reply, raised = ray.get(answer)
-    except ray.exceptions.RayTaskError as error:  # ours ran, and its answer could not be pickled
-        raised = Raised("the reply cannot be sent", str(error))
-        return Outcome(task.client_id, None, raised, task.state)
-    except ray.exceptions.RayError as death:  # killed, out of memory, machine gone, ...
-        if getattr(death, "actor_init_failed", False):  # no worker can start: again is no use
-            return Outcome(task.client_id, None, Raised("no worker starts", str(death)), task.state)
-        return None
-    return Outcome(task.client_id, reply, raised, task.state if raised else state)
+def _worker_class(threads: int, device: str, gpus_per_worker: float) -> Any:
+    # Workers must find the same modules, user files included, as this process does.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {
+        "PYTHONPATH": paths,
+        "OMP_NUM_THREADS": str(threads),
+        "GLIBC_TUNABLES": TUNABLES,
+    }
+    options: dict[str, Any] = {"num_cpus": 1, "runtime_env": {"env_vars": environment}}
+    if device != "cpu":
+        options["num_gpus"] = gpus_per_worker
+    return ray.remote(**options)(Worker)
+
+
+def _room_for(device: str, gpus_per_worker: float) -> int:
+    """Count the workers that the cluster has cores or GPUs for."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = there["CPU"] if device == "cpu" else there.get("GPU", 0) / gpus_per_worker
+    if room < 1:
+        raise ValueError(f"sim.device={device}: Ray finds {there.get('GPU', 0):.0f} GPUs")
+    return int(room)
+
+
+def _singles(group: Group) -> list[Group]:
+    pairs = zip(group.tasks, group.states, strict=True)
+    return [replace(group, tasks=(task,), states=(state,)) for task, state in pairs]
+
+
+def _joined(group: Group, outcomes: list[Outcome]) -> Outcome:
+    """Make one outcome of those of a group's clients, each of which was run alone."""
+    parts = [outcome.part for outcome in outcomes if outcome.part is not None]
+    merged = group.reducer.merge(iter(parts)) if group.reducer is not None and parts else None
+    return Outcome(
+        number=group.number,
+        answers=list(chain.from_iterable(outcome.answers for outcome in outcomes)),
+        states=list(chain.from_iterable(outcome.states for outcome in outcomes)),
+        part=merged,
+        broken=next((outcome.broken for outcome in outcomes if outcome.broken), ""),
+    )
+
+
+def _failed(group: Group, reason: str, traceback: str = "") -> Outcome:
+    answers = [
+        Answer(task.client_id, None, failure=reason, raised=True, traceback=traceback)
+        for task in group.tasks
+    ]
+    return Outcome(group.number, answers, [None] * len(answers))

@@ -7,18 +7,28 @@ calls the same five methods of a strategy, and nothing else of it.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
+from clients.messages import Reducer
 from clients.seeding import Purpose, stream
 from sim.exchanges import Exchange
 from sim.grid import PoolGrid
-from sim.tasks import seeded_globals
+from sim.processes import seeded_globals
 
 Aggregated = TypeVar("Aggregated")
+
+
+@runtime_checkable
+class Reducing(Protocol):
+    """A strategy to which many replies may come as one, folded where they were made."""
+
+    def reducer(self, server_round: int, phase: str) -> Reducer | None:
+        """Say how to fold the replies of a phase, "train" or "evaluate"; None = not at all."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +98,7 @@ def run_rounds(
             try:
                 # 1. Ask the cohort to train.  2. Collect its answers.
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
+                grid.reducer = _reducer(strategy, server_round, "train")
                 replies = _exchange(grid, requests, quorum)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
@@ -100,6 +111,7 @@ def run_rounds(
                     requests = strategy.configure_evaluate(
                         server_round, arrays, ConfigRecord(), grid
                     )
+                    grid.reducer = _reducer(strategy, server_round, "evaluate")
                     replies = _exchange(grid, requests, quorum)
                     evaluated = _agreeing(
                         partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
@@ -116,6 +128,10 @@ def run_rounds(
             )
         )
     return arrays
+
+
+def _reducer(strategy: Strategy, server_round: int, phase: str) -> Reducer | None:
+    return strategy.reducer(server_round, phase) if isinstance(strategy, Reducing) else None
 
 
 def _exchange(grid: PoolGrid, requests: Iterable[Message], quorum: float) -> list[Message]:

@@ -1,21 +1,39 @@
-"""A task: one message to one client, run as a pure function of its arguments."""
+"""A group: one content for several clients, run by a worker as a pure function of its arguments."""
 
-import random
+import pickle
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import torch
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.supercore.task_identity import TaskIdentity
-from threadpoolctl import threadpool_limits
 
+from clients.messages import Reducer, size_bytes
 from clients.seeding import Purpose, stream
+from sim.exchanges import scalars_of
+from sim.processes import seeded_globals
+from sim.states import freeze, thaw
+
+Screen = Callable[[Message, Message], str | None]
+"""(request, reply) -> reason to reject the reply, or None; e.g. `clients.screening.fault_of`."""
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """A ClientApp that takes several messages with one content at once, which it does not change.
+
+    It draws from the global generators only for a network that does, once they are seeded for the
+    whole group.
+    """
+
+    def serve(
+        self, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    ) -> Iterator[Message | Exception]:
+        """Answer each request in turn, or say by an exception why there is no answer."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,134 +42,222 @@ class Task:
 
     Attributes:
         client_id: Who is to answer.
-        num_clients: Size of the population.
         turn: How many messages this client had in this round before this one.
-        server_round: 0..R.
         metadata: The message's, content aside.
-        content: Handle of the content, as `Pool.share` gave it.
-        state: Handle of the client's state, as an earlier outcome gave it; None = none yet.
     """
 
     client_id: int
-    num_clients: int
     turn: int
-    server_round: int
     metadata: Metadata
-    content: Any
-    state: Any
 
 
 @dataclass(frozen=True, eq=False)
-class Raised:
-    """What a client raised: in one line, and with its traceback."""
+class Group:
+    """Messages of one content and type to like clients, which a worker gets at once.
 
-    reason: str
-    traceback: str
+    Attributes:
+        number: Its place among the groups that are run together; parts are merged in this order.
+        tasks: One for each client, at least one, all of different clients.
+        num_clients: Size of the population.
+        server_round: 0..R.
+        screen: Tells usable replies from others.
+        reducer: Folds the usable replies into one; None = they are all wanted.
+        content: Handle of the content, as `Pool.share` gave it.
+        states: Handles of the clients' states, as earlier outcomes gave them; None = none yet.
+    """
+
+    number: int
+    tasks: tuple[Task, ...]
+    num_clients: int
+    server_round: int
+    screen: Screen
+    reducer: Reducer | None = None
+    content: Any = None
+    states: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came of a task: a reply, or what the client raised.
+class Answer:
+    """What came of one task.
 
     Attributes:
         client_id: Who answered.
-        reply: The reply message, or None.
-        raised: What was raised, or None.
-        state: Handle of the client's state afterwards; as before the task if it failed.
+        reply: The reply; None if there is none, it is of no use, or it was folded.
+        reply_bytes: Its payload.
+        metrics: Its scalars.
+        failure: "" or why there is no usable reply.
+        raised: Whether the client raised an exception.
+        traceback: "" or the exception's.
     """
 
     client_id: int
     reply: Message | None
-    raised: Raised | None
-    state: Any
+    reply_bytes: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    failure: str = ""
+    raised: bool = False
+    traceback: str = ""
 
 
-def pin_threads(threads: int) -> None:
-    """Fix the number of threads of torch and of the BLAS behind numpy in this process.
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a group.
 
-    The order in which a sum is split over threads is part of a result's bits, and both libraries
-    otherwise take the number of cores they find.
-
-    Args:
-        threads: >= 1.
+    Attributes:
+        number: The group's.
+        answers: One for each of its tasks, in their order.
+        states: Handle of each client's state afterwards; None = as it was before.
+        part: Content that the usable replies were folded into, if there was a reducer and a reply.
+        broken: "" or the traceback of what the reducer raised.
     """
-    torch.set_num_threads(threads)
-    threadpool_limits(limits=threads)
+
+    number: int
+    answers: list[Answer]
+    states: list[Any]
+    part: RecordDict | None = None
+    broken: str = ""
 
 
-def run_task(
-    app: ClientApp, task: Task, content: RecordDict, state: RecordDict, seed: int
-) -> tuple[Message | None, Raised | None, RecordDict]:
-    """Run a client on one message.
-
-    Global generators are seeded for this task and restored after it, so a ClientApp that draws
-    from them (one written against Flower alone, say) is as reproducible as ours, which do not.
+def run_group(
+    app: ClientApp,
+    group: Group,
+    content: bytes,
+    states: Sequence[bytes | None],
+    seed: int,
+    device: str,
+) -> Outcome:
+    """Run a group of clients.
 
     Args:
         app: The program of all clients.
-        task: What to run; its handles are not looked at.
-        content: The request's content; the client may change it.
-        state: The client's state; the client may change it.
+        group: What to run; its handles are not looked at.
+        content: The requests' content, as `frozen_content` gave it.
+        states: The clients' states, frozen; None = none yet.
         seed: The run's seed.
+        device: Of this worker, for apps that are `Serving`: "cpu" or one that torch knows.
 
     Returns:
-        The reply or None, what was raised or None, and the state afterwards.
+        What came of it, with frozen states.
     """
+    answers: list[Answer] = []
+    after: list[bytes | None] = []
+
+    def usable() -> Iterator[RecordDict]:
+        served = _served(app, group, content, states, seed, device)
+        for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
+            answer, state = _judged(task, request, item, group.screen), None
+            if not answer.failure:
+                try:
+                    state = _changed(context.state, before)
+                except Exception as error:  # a client may leave anything in its state
+                    answer = _raised(task, error)
+            folded = group.reducer is not None and answer.reply is not None
+            answers.append(replace(answer, reply=None) if folded else answer)
+            after.append(state)
+            if folded and answer.reply is not None:
+                yield answer.reply.content
+
+    replies, part, broken = usable(), None, ""
+    if group.reducer is not None and (first := next(replies, None)) is not None:
+        try:
+            part = group.reducer.fold(chain([first], replies))
+        except Exception:  # anyone's rule; the run ends, and says which
+            broken = traceback.format_exc()
+    for _ in replies:  # all of them without a reducer; else what it did not look at
+        pass
+    return Outcome(group.number, answers, after, part, broken)
+
+
+def frozen_content(content: RecordDict) -> bytes:
+    """Freeze a content for the workers, so that no client can change what the next one receives."""
+    return pickle.dumps(content, protocol=5)
+
+
+def _served(
+    app: ClientApp,
+    group: Group,
+    content: bytes,
+    states: Sequence[bytes | None],
+    seed: int,
+    device: str,
+) -> Iterator[tuple[Message, Context, Any]]:
+    """Yield (request, context afterwards, what was answered or raised) for each task in turn."""
+    shared = pickle.loads(content)
+    requests = [_message(shared, task) for task in group.tasks]
+    contexts = [_context(*pair, group) for pair in zip(group.tasks, states, strict=True)]
+    keys = [
+        stream(seed, Purpose.TASK, group.server_round, task.client_id, task.turn)
+        for task in group.tasks
+    ]
+    if isinstance(app, Serving):
+        with seeded_globals(keys[0]):
+            items = _lasting(app.serve(requests, contexts, device))
+            yield from zip(requests, contexts, items, strict=False)  # an error lasts for ever
+        return
+    for task, request, context, key in zip(group.tasks, requests, contexts, keys, strict=True):
+        own = _message(pickle.loads(content), task)  # its own, as anyone's client may change it
+        try:
+            with seeded_globals(key):
+                item: Any = app(own, context)
+        # Anyone's code, and one client must not end the run, not even by sys.exit.
+        except (Exception, SystemExit) as error:
+            item = error
+        yield request, context, item
+
+
+def _lasting(items: Iterator[Message | Exception]) -> Iterator[Any]:
+    """Yield the items, and if they break off by an exception, that one for ever after."""
+    try:
+        yield from items
+    except (Exception, SystemExit) as error:
+        yield from repeat(error)
+
+
+def _message(content: RecordDict, task: Task) -> Message:
     # Flower keeps `metadata=` for its own engines; ours is one, and a test fails if it goes.
-    request = Message(content, metadata=copy(task.metadata))  # type: ignore[call-overload]
-    context = Context(
+    return Message(content, metadata=copy(task.metadata))  # type: ignore[call-overload,no-any-return]
+
+
+def _context(task: Task, state: bytes | None, group: Group) -> Context:
+    return Context(
         run_id=task.metadata.run_id,
         node_id=task.metadata.dst_node_id,
-        node_config={"partition-id": task.client_id, "num-partitions": task.num_clients},
-        state=state,
+        node_config={"partition-id": task.client_id, "num-partitions": group.num_clients},
+        state=RecordDict() if state is None else thaw(state),
         run_config={},
     )
-    key = stream(seed, Purpose.TASK, task.server_round, task.client_id, task.turn)
-    try:
-        with seeded_globals(key):
-            reply: Any = app(request, context)
-        if not isinstance(reply, Message):
-            raise TypeError(f"the ClientApp returned {type(reply).__name__}, expected a Message")
-        return reply, None, context.state
-    # A client may run anyone's code, and one client must not end the run, not even by sys.exit.
-    except (Exception, SystemExit) as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        reason = f"{type(error).__name__}: {first_line}".removesuffix(": ")
-        return None, Raised(reason, traceback.format_exc()), state
 
 
-def assume_task_identity(run_id: int) -> None:
-    """Let this process build Flower messages outside a Flower run.
+def _judged(task: Task, request: Message, item: Any, screen: Screen) -> Answer:
+    """Say what a client's answer is worth."""
+    if isinstance(item, BaseException):
+        return _raised(task, item)
+    if not isinstance(item, Message):
+        what = type(item).__name__
+        return _raised(task, TypeError(f"the ClientApp returned {what}, expected a Message"))
+    if item.has_error():
+        failure = item.error.reason or f"error {item.error.code}"
+        return Answer(task.client_id, None, failure=failure)
+    failure = screen(request, item) or ""
+    return Answer(
+        client_id=task.client_id,
+        reply=None if failure else item,
+        reply_bytes=size_bytes(item.content),
+        metrics={} if failure else scalars_of(item.content),
+        failure=failure,
+    )
 
-    flwr 1.41 refuses a `Message` in a process without a task identity. Flower's own legacy
-    simulation sets these three attributes likewise; `tests/test_grid.py` fails if that changes.
 
-    Args:
-        run_id: Put into every message's metadata.
-    """
-    TaskIdentity.task_id = 1
-    TaskIdentity.run_id = run_id
-    TaskIdentity.node_id = 1  # Flower's SUPERLINK_NODE_ID: the server
+def _raised(task: Task, error: BaseException) -> Answer:
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    reason = f"{type(error).__name__}: {first_line}".removesuffix(": ")
+    trace = "".join(traceback.format_exception(error))
+    return Answer(task.client_id, None, failure=reason, raised=True, traceback=trace)
 
 
-@contextmanager
-def seeded_globals(key: np.random.SeedSequence) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's global generators inside the block, then restore them.
-
-    Args:
-        key: The stream to seed them from.
-
-    Yields:
-        Nothing.
-    """
-    python, legacy = random.getstate(), np.random.get_state()
-    words = key.generate_state(3, np.uint64)
-    random.seed(int(words[0]))
-    np.random.seed(words[1:2].view(np.uint32))
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(words[2] >> np.uint64(1)))
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
+def _changed(state: RecordDict, before: bytes | None) -> bytes | None:
+    """Freeze a state; None if it is as it was."""
+    if before is None and not state:
+        return None
+    after = freeze(state)
+    return None if after == before else after

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from clients.messages import NODE_ID_BASE
-from sim.grid import assume_task_identity
 from sim.pool import Pool
+from sim.processes import assume_task_identity
 from tests.federations import everyone, foreign_app, open_pool
 
 

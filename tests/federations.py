@@ -43,7 +43,8 @@ OFFSETS = (1.0, 2.0, 4.0, 8.0, 100.0, 0.0)
 def open_pool(kind: str, app: Any, workers: int = 2, seed: int = SEED) -> Iterator[Pool]:
     """Open an inline pool, or Ray with so many workers; close it at the end."""
     with _ray_left_open():
-        pool = InlinePool(app, seed) if kind == "inline" else _ray_pool(app, seed, workers)
+        pool = InlinePool(seed) if kind == "inline" else _ray_pool(seed, workers)
+        pool.load(app)
     try:
         yield pool
     finally:
@@ -51,10 +52,17 @@ def open_pool(kind: str, app: Any, workers: int = 2, seed: int = SEED) -> Iterat
             pool.close()
 
 
-def _ray_pool(app: Any, seed: int, workers: int) -> Pool:
+def inline(app: Any, seed: int = SEED) -> InlinePool:
+    """Return an inline pool that runs a program."""
+    pool = InlinePool(seed)
+    pool.load(app)
+    return pool
+
+
+def _ray_pool(seed: int, workers: int) -> Pool:
     from sim.ray_pool import RayPool
 
-    return RayPool(app, seed, workers)
+    return RayPool(seed, workers)
 
 
 @contextmanager

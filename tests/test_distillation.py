@@ -30,11 +30,12 @@ from clients.prediction import evaluate, predict
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
 from clients.training import train
-from sim.grid import PoolGrid, assume_task_identity
-from sim.pool import InlinePool
+from sim.grid import PoolGrid
+from sim.processes import assume_task_identity
 from strategies.combiners import mean_of_probs
 from strategies.distillation import DistillationStrategy
 from strategies.scorers import max_prob, own_odds, uniform
+from tests.federations import inline
 
 SEED = 5
 DISTIL = partial(
@@ -363,7 +364,7 @@ def federation(splits: Splits = SPLITS, local_epochs: int = 20) -> SimulatedClie
 
 
 def run(strategy: DistillationStrategy, clients: SimulatedClients, rounds: int = 1) -> PoolGrid:
-    grid = PoolGrid(InlinePool(clients.app(), SEED), clients.architectures, fault_of)
+    grid = PoolGrid(inline(clients.app()), clients.architectures, fault_of)
     arrays = write_arrays(parameters_of(strategy.student))
     for server_round in range(1, rounds + 1):
         grid.begin_round(server_round)
@@ -425,7 +426,7 @@ def test_a_client_like_the_student_becomes_it_and_any_other_imitates_it() -> Non
     strategy.student.load_state_dict(teacher.state_dict())
 
     clients = federation(local_epochs=0)
-    grid = PoolGrid(InlinePool(clients.app(), SEED), clients.architectures, fault_of)
+    grid = PoolGrid(inline(clients.app()), clients.architectures, fault_of)
     grid.begin_round(2)
     arrays = write_arrays(parameters_of(strategy.student))
     requests = strategy.configure_train(2, arrays, ConfigRecord(), grid)

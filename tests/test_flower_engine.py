@@ -65,7 +65,7 @@ run_simulation(server, clients.app(), num_supernodes=2,
                backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}})
 distances = {}
 for name, make in makers.items():
-    grid = PoolGrid(InlinePool(clients.app(), seed=0), ["m", "m"], fault_of)
+    grid = PoolGrid(inline(clients.app(), 0), ["m", "m"], fault_of)
     ours = read_arrays(make().start(grid, initial, num_rounds=2).arrays)
     start = read_arrays(initial)
     moved = max(np.abs(ours[k] - start[k]).max() for k in ours)

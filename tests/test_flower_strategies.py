@@ -14,12 +14,13 @@ from clients.architectures import load_parameters, parameters_of
 from clients.losses import cross_entropy
 from clients.messages import read_arrays, write_arrays
 from clients.seeding import Purpose, generator
-from sim.pool import InlinePool, Pool
+from sim.pool import Pool
 from sim.rounds import QuorumLost
 from tests.federations import (
     SEED,
     Run,
     foreign_app,
+    inline,
     populations,
     run_foreign,
     run_ours,
@@ -80,7 +81,7 @@ def test_fedadam_makes_flowers_first_step(everyone_pool: Pool) -> None:
 
 
 def cohorts(seed: int, rounds: int = 4) -> list[list[int]]:
-    pool = InlinePool(foreign_app(), SEED)
+    pool = inline(foreign_app())
     strategy = FedAvg(fraction_train=0.5, fraction_evaluate=0.0)
     run = run_foreign(pool, strategy, vector(), 6, rounds=rounds, seed=seed)
     return run.cohorts()
@@ -168,4 +169,4 @@ def one_clients_answer(client_id: int) -> dict[str, Any]:
 def test_all_clients_unlike_is_a_lost_quorum_that_says_so() -> None:
     clients = tiny_clients(3, architectures=["mlp"] * 3)
     with pytest.raises(QuorumLost, match=r"0 of 3.*client 0 \(mlp\), round 1, phase train.*fit"):
-        run_ours(InlinePool(clients.app(), SEED), clients, FedAvg())
+        run_ours(inline(clients.app()), clients, FedAvg())

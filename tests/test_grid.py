@@ -19,11 +19,11 @@ from flwr.supercore.run import Run as FlowerRun
 
 from clients.messages import NODE_ID_BASE, client_id_of, node_id_of
 from sim.grid import CLIENT_RAISED, REPLY_REJECTED, PoolGrid
-from sim.pool import InlinePool, Pool
+from sim.pool import Pool
 from sim.tasks import Outcome, Task
-from tests.federations import SEED, foreign_app, grid_over, run_foreign, vector
+from tests.federations import SEED, foreign_app, grid_over, inline, run_foreign, vector
 
-LOOK = "look at sim.grid.assume_task_identity and sim.tasks.run_task before raising the pin"
+LOOK = "look at sim.processes.assume_task_identity and sim.tasks.run_group before raising the pin"
 
 
 def to(client_id: int, action: str, tag: int = 0, content: RecordDict | None = None) -> Message:
@@ -50,7 +50,7 @@ def test_the_version_of_flower_is_the_one_that_was_read() -> None:
 def test_flower_refuses_messages_until_the_task_identity_is_assumed() -> None:
     script = """
 from flwr.app import Message, RecordDict
-from sim.grid import assume_task_identity
+from sim.processes import assume_task_identity
 try:
     Message(RecordDict(), dst_node_id=5, message_type="train")
     print("accepted")
@@ -82,7 +82,7 @@ def test_the_grid_implements_all_of_flowers_abstract_grid() -> None:
 
 
 def test_created_messages_carry_what_they_were_given() -> None:
-    grid = grid_over(InlinePool(foreign_app(), SEED))
+    grid = grid_over(inline(foreign_app()))
     grid.set_run(FlowerRun.create_empty(run_id=4))
     content = RecordDict()
     message = grid.create_message(content, "evaluate.x", node_id_of(2), "group", ttl=12.5)
@@ -155,7 +155,7 @@ def test_a_failing_clients_state_is_as_before_its_message(foreign_pool: Pool) ->
 
 @pytest.mark.parametrize("client_id", [-1, 4, -NODE_ID_BASE + 1])
 def test_an_unknown_node_is_an_error_that_names_it(client_id: int) -> None:
-    grid = grid_over(InlinePool(foreign_app(), SEED), 4)
+    grid = grid_over(inline(foreign_app()), 4)
     with pytest.raises(ValueError, match=str(node_id_of(client_id))):
         grid.send_and_receive([to(client_id, "train.count")])
 
@@ -167,7 +167,7 @@ def test_a_strategy_that_waits_for_more_clients_is_told_so(
     monkeypatch.setattr(strategy_utils, "sleep", naps.append)
     strategy = FedAvg(min_available_nodes=5)
     with pytest.raises(RuntimeError, match=r"more clients than the federation's 4.*min_available"):
-        run_foreign(InlinePool(foreign_app(), SEED), strategy, vector())
+        run_foreign(inline(foreign_app()), strategy, vector())
     assert 0 < len(naps) < 60  # so many seconds in real life
 
 
@@ -287,6 +287,6 @@ def test_a_clients_draws_depend_on_seed_round_client_and_turn_only(foreign_pool:
     # keyed: client 0, client 0 again, client 1; then client 0 in round 2.
     assert draws(foreign_pool, 1, 1) == keyed[2:3]  # alone, as in company
     assert draws(foreign_pool, 1, 2, 1, 0)[:2] == [keyed[0], keyed[2]]
-    assert draws(InlinePool(foreign_app(), SEED), 1, 0, 0, 1) == keyed[:3]
-    other = [value for one in draws(InlinePool(foreign_app(), SEED + 1), 1, 0, 1) for value in one]
+    assert draws(inline(foreign_app()), 1, 0, 0, 1) == keyed[:3]
+    other = [value for one in draws(inline(foreign_app(), SEED + 1), 1, 0, 1) for value in one]
     assert not set(values) & set(other)

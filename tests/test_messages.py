@@ -27,7 +27,7 @@ from clients.messages import (
     write_request,
 )
 from clients.screening import fault_of
-from sim.grid import assume_task_identity
+from sim.processes import assume_task_identity
 
 IDS = np.array([4, 0, 9], dtype=np.int64)
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(3)}

@@ -24,11 +24,11 @@ from clients.screening import fault_of
 from clients.seeding import Purpose, generator
 from clients.training import train
 from sim.grid import PoolGrid
-from sim.pool import InlinePool
 from strategies import scorers
 from strategies.combiners import mean_of_probs
 from strategies.distillation import DistillationStrategy
 from strategies.weights import normalise
+from tests.federations import inline
 
 SEEDS = (0, 1, 2)
 KINDS = {"lr": logistic_regression, "mlp": partial(mlp, hidden=(32,)), "lenet5": lenet5}
@@ -55,7 +55,7 @@ def proxy_answers(
         seed=seed, scorer=scorers.uniform, combiner=mean_of_probs, loss=kl,
         discriminator=DiscriminatorRecipe(), report=views.append,
     )  # fmt: skip
-    grid = PoolGrid(InlinePool(app, seed), names, fault_of)
+    grid = PoolGrid(inline(app, seed), names, fault_of)
     grid.begin_round(1)
     requests = strategy.configure_train(1, write_arrays(parameters_of(student)), {}, grid)
     strategy.aggregate_train(1, grid.send_and_receive(requests))

@@ -22,10 +22,10 @@ from sim.run_folder import client_rows
 from sim.tracking import summarise
 from strategies.scorers import own_odds
 from tests.federations import (
-    SEED,
     Run,
     distillation,
     grid_over,
+    inline,
     open_pool,
     run_ours,
     tiny_clients,
@@ -47,7 +47,7 @@ def ray_pool(request: pytest.FixtureRequest, folder: Path) -> Iterator[Pool]:
 
 @pytest.fixture
 def inline_pool(folder: Path) -> InlinePool:
-    return InlinePool(slow_and_mortal(folder), SEED)
+    return inline(slow_and_mortal(folder))
 
 
 def slow_and_mortal(folder: Path) -> ClientApp:
@@ -114,7 +114,7 @@ def lost(failures: list[str]) -> dict[int, str]:
 @pytest.fixture(scope="module")
 def reference(folder: Path) -> tuple[str, list[str], list[list[dict[str, Any]]]]:
     """The inline pool's results, undisturbed but for delays."""
-    return two_rounds(InlinePool(slow_and_mortal(folder), SEED))
+    return two_rounds(inline(slow_and_mortal(folder)))
 
 
 def test_the_reference_run_is_worth_comparing(reference: Any) -> None:

@@ -14,14 +14,14 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from sim.pool import InlinePool, Pool
+from sim.pool import Pool
 from sim.rounds import QuorumLost, RoundReport
 from tests.federations import (
-    SEED,
     distillation,
     everyone,
     foreign_app,
     grid_over,
+    inline,
     populations,
     run_foreign,
     run_ours,
@@ -78,7 +78,7 @@ class Recording(Strategy):
 
 def test_exactly_flowers_five_methods_are_called_in_order() -> None:
     strategy = Recording()
-    run_foreign(InlinePool(foreign_app(), SEED), strategy, vector(), rounds=2)
+    run_foreign(inline(foreign_app()), strategy, vector(), rounds=2)
     one_round = "configure_train {0}", "aggregate_train {0} of 4", "configure_evaluate {0}"
     expected = [
         call.format(r) for r in (1, 2) for call in (*one_round, "aggregate_evaluate {0} of 4")
@@ -96,7 +96,7 @@ def test_every_so_many_rounds_and_the_last_are_evaluated(every: int, evaluated: 
         seen.append(float(arrays["w"].numpy()[0]))
         return {"accuracy": 0.5}
 
-    pool = InlinePool(foreign_app(), SEED)
+    pool = inline(foreign_app())
     options = {"rounds": 5, "evaluate_every": every, "evaluate": measure}
     run = run_foreign(pool, FedAvg(), vector(), **options)
     assert [report.server_round for report in run.reports] == [1, 2, 3, 4, 5]
@@ -209,7 +209,7 @@ def test_a_run_in_two_parts_gives_the_bits_of_one(everyone_pool: Pool) -> None:
 
 
 def test_flowers_strategies_resume_where_they_stopped() -> None:
-    pool, whole, parts = InlinePool(everyone(), SEED), FedAdam(), FedAdam()
+    pool, whole, parts = inline(everyone()), FedAdam(), FedAdam()
     all_three = run_foreign(pool, whole, vector(), rounds=3)
     first = run_foreign(pool, parts, vector(), rounds=2)
     second = run_foreign(pool, parts, first.arrays, rounds=3, first_round=3, grid=grid_over(pool))
@@ -219,7 +219,7 @@ def test_flowers_strategies_resume_where_they_stopped() -> None:
 def test_a_strategy_that_draws_from_numpy_depends_on_the_seed_only() -> None:
     def noisy(seed: int) -> str:
         strategy = DifferentialPrivacyServerSideFixedClipping(FedAvg(), 1.0, 1.0, 4)
-        pool = InlinePool(foreign_app(), SEED)
+        pool = inline(foreign_app())
         return run_foreign(pool, strategy, vector(), seed=seed).sha256
 
     assert noisy(1) == noisy(1) != noisy(2)

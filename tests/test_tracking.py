@@ -14,17 +14,16 @@ from flwr.serverapp.strategy import FedAvg
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clients.discriminator import DiscriminatorRecipe
-from sim.pool import InlinePool
 from sim.probes import output_drift, trust
 from sim.rounds import QuorumLost, RoundReport
 from sim.run_folder import CLIENTS, FAILURES, METRICS
 from sim.tracking import Probe, Tracker
 from strategies.scorers import max_prob, own_odds
 from tests.federations import (
-    SEED,
     Run,
     distillation,
     foreign_app,
+    inline,
     run_foreign,
     run_ours,
     tiny_clients,
@@ -45,7 +44,7 @@ def tracked(
     tracker = Tracker(folder, probes, "seed: 7\nrounds: 2\n")
     strategy = distillation(clients, **({"scorer": max_prob, "report": tracker.view} | changes))
     try:
-        pool = InlinePool(clients.app(), SEED)
+        pool = inline(clients.app())
         return run_ours(pool, clients, strategy, rounds=2, report=tracker.round)
     finally:
         tracker.close()
@@ -198,7 +197,7 @@ def report(server_round: int, exchanges: list[Any]) -> RoundReport:
 
 def test_a_failure_is_a_line_that_says_who_when_where_and_why(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, (), "")
-    run = partial(run_foreign, InlinePool(foreign_app(), SEED), FedAvg())
+    run = partial(run_foreign, inline(foreign_app()), FedAvg())
     with pytest.raises(QuorumLost):
         run(vector("raise@2", "nan@0"), quorum=0.9, report=tracker.round)
     tracker.close()
