@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clients.app import SimulatedClients
     from clients.data import Splits
     from sim.console import Display
+    from sim.pool import Pool
     from sim.tracking import Tracker
 
 register()
@@ -106,16 +107,21 @@ def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
         check_keys(config)
         check_ranges(config)
         check_targets(config)
-        splits = load_splits(config)
-        clients = populate(config, splits)
-        tracker, display = open_run(config, folder, clients)
-    # Flower logs each step of its strategies; our display already tells the round.
-    logging.getLogger("flwr").setLevel(logging.WARNING)
+        pool = instantiate(config.sim)(seed=config.seed)  # workers start while the data are read
     try:
-        student = run_federation(config, splits, clients, tracker, display)
+        with explained(*BUILDING):
+            splits = load_splits(config)
+            clients = populate(config, splits)
+            tracker, display = open_run(config, folder, clients)
+        # Flower logs each step of its strategies; our display already tells the round.
+        logging.getLogger("flwr").setLevel(logging.WARNING)
+        try:
+            student = run_federation(config, pool, clients, tracker, display)
+        finally:
+            display.stop()
+            tracker.close()
     finally:
-        display.stop()
-        tracker.close()
+        pool.close()
     result = conclude(config, folder, tracker, student, time.perf_counter() - began)
     display.result(result, str(folder))
     return result
@@ -191,26 +197,27 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
 
 def run_federation(
     config: DictConfig,
-    splits: "Splits",
+    pool: "Pool",
     clients: "SimulatedClients",
     tracker: "Tracker",
     display: "Display",
 ) -> dict[str, Any]:
     """Run the rounds; return the final student's parameters."""
     from clients.architectures import build, load_parameters, parameters_of
-    from clients.messages import read_arrays, write_arrays
+    from clients.arrays import read_arrays, write_arrays
     from clients.prediction import evaluate
     from clients.screening import fault_of
     from clients.seeding import Purpose, generator
     from sim.grid import PoolGrid
     from sim.rounds import QuorumLost, RoundReport, run_rounds
 
+    splits = clients.splits
     with explained(*BUILDING):
         shape, num_classes = splits.private.image_shape, splits.private.num_classes
         rng = generator(config.seed, Purpose.STUDENT)
         student = build(clients.student, shape, num_classes, rng)
-        strategy = build_strategy(config, splits, clients, student, tracker)
-        pool = instantiate(config.sim)(app=clients.app(), seed=config.seed)
+        strategy = build_strategy(config, clients, student, tracker)
+        pool.load(clients.app())
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
@@ -220,27 +227,30 @@ def run_federation(
         failures = [str(exchange) for exchange in round_report.exchanges if exchange.failure]
         display.round(tracker.round(round_report), failures[0] if failures else "")
 
-    try:
-        with explained(QuorumLost, FloatingPointError):
-            arrays = run_rounds(
-                strategy,
-                PoolGrid(pool, clients.architectures, fault_of, display.answer),
-                write_arrays(parameters_of(student)),
-                rounds=config.rounds,
-                seed=config.seed,
-                evaluate=evaluate_student,
-                report=report,
-                evaluate_every=config.evaluate_every,
-                quorum=config.quorum,
-            )
-    finally:
-        pool.close()
+    with explained(QuorumLost, FloatingPointError):
+        arrays = run_rounds(
+            strategy,
+            PoolGrid(
+                pool,
+                clients.architectures,
+                fault_of,
+                display.answer,
+                group_size=config.clients.group_size,
+                cost=clients.costs(),
+            ),
+            write_arrays(parameters_of(student)),
+            rounds=config.rounds,
+            seed=config.seed,
+            evaluate=evaluate_student,
+            report=report,
+            evaluate_every=config.evaluate_every,
+            quorum=config.quorum,
+        )
     return read_arrays(arrays)
 
 
 def build_strategy(
     config: DictConfig,
-    splits: "Splits",
     clients: "SimulatedClients",
     student: "Module",
     tracker: "Tracker",
@@ -248,7 +258,7 @@ def build_strategy(
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
     from clients.rehearsal import require_like
 
-    strategy = instantiate(config.strategy)
+    splits, strategy = clients.splits, instantiate(config.strategy)
     if not isinstance(strategy, partial):
         if type(strategy).__module__.startswith("flwr."):
             require_like(clients.student, clients.models, splits.private, type(strategy).__name__)

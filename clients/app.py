@@ -1,62 +1,63 @@
-"""The Flower ClientApp: what every simulated client does with a message.
+"""The Flower ClientApp: what simulated clients do with the messages they get.
 
 A client is (what it is told, its partition, its state). Its state, the context's record, goes into
 a call and comes out of it; nothing else is kept, so any process may run any client at any time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import nn
 
-from clients.architectures import (
-    ModelFunction,
-    build,
-    load_parameters,
-    parameters_of,
-    unlike,
-)
-from clients.data import Dataset, Splits, normalised
-from clients.discriminator import (
-    Discriminator,
-    fit_discriminator,
-    own_probability,
-)
+from clients.answers import answer, fit_for, read_discriminator, write_discriminator
+from clients.architectures import ModelFunction, Parameters, parameters_of
+from clients.arrays import read_arrays, write_arrays
+from clients.data import Splits
 from clients.losses import cross_entropy, kl
 from clients.messages import (
     ARRAYS,
     CONFIG,
+    EVALUATE_PREDICTIONS,
     METRICS,
     PREDICTIONS,
-    PredictionReply,
+    TRAIN_PREDICTIONS,
     PredictionRequest,
-    crc32_of,
-    read_arrays,
     read_request,
-    write_arrays,
     write_reply,
 )
-from clients.prediction import measures, predict, predict_with_features
+from clients.prediction import measures, predict
+from clients.resident import Networks, Tensors, as_tensors, work_of
 from clients.seeding import Purpose, generator
 from clients.training import Trainer
 
 MODEL, DISCRIMINATOR = "model", "discriminator"
 """Names of a client's records in `Context.state`."""
 
+STUDENT = "(student)"
+"""The student's place among the resident networks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What local training left: parameters and buffers, and the mean loss of each epoch."""
+
+    parameters: Parameters
+    losses: list[float]
+
 
 class SimulatedClients:
-    """All clients of a federation, as one program that workers run for one client at a time."""
+    """All clients of a federation, as one program that workers run for some clients at a time."""
 
     def __init__(
         self,
         splits: Splits,
-        partitions: list[npt.NDArray[np.int64]],
+        partitions: Sequence[npt.NDArray[np.int64]],
         architectures: Sequence[str],
         models: dict[str, ModelFunction],
         student: ModelFunction,
@@ -81,201 +82,245 @@ class SimulatedClients:
         self.student = student
         self.train = train
         self.seed = seed
+        self._networks: dict[str, Networks] = {}
 
-    def app(self) -> ClientApp:
-        """Return the ClientApp, for our grid or for Flower's own engine."""
-        app = ClientApp()
-        app.train()(self.train_parameters)
-        app.evaluate()(self.evaluate_parameters)
-        app.train(PREDICTIONS)(self.train_predictions)
-        app.evaluate(PREDICTIONS)(self.evaluate_predictions)
-        return app
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what a process builds for itself."""
+        return self.__dict__ | {"_networks": {}}
+
+    def app(self) -> "SimulatedApp":
+        """Return the ClientApp, for our engine or for Flower's own."""
+        return SimulatedApp(self)
+
+    def costs(self) -> Callable[[int], float]:
+        """Return an estimate, by client id, of how long a client takes, in multiplications."""
+        private = self.splits.private
+        works = {
+            name: work_of(model, private.image_shape, private.num_classes)
+            for name, model in self.models.items()
+        }
+        return lambda k: works[self.architectures[k]] * len(self.partitions[k])
+
+    def serve(
+        self, requests: Sequence[Message], contexts: Sequence[Context], device: str = "cpu"
+    ) -> Iterator[Message | Exception]:
+        """Answer messages of one type and content to clients of one architecture.
+
+        Args:
+            requests: One for each client.
+            contexts: Theirs; the records of their state are replaced.
+            device: Where to compute.
+
+        Yields:
+            For each request in turn the reply, or what kept the client from one.
+        """
+        handle = {
+            "train": self._train_parameters,
+            "evaluate": self._evaluate_parameters,
+            TRAIN_PREDICTIONS: self._train_predictions,
+            EVALUATE_PREDICTIONS: self._evaluate_predictions,
+        }[requests[0].metadata.message_type]
+        yield from handle(requests, contexts, device)
 
     # --- parameters: Flower's own convention, so that FedAvg and its kin work unmodified ---
 
-    def train_parameters(self, message: Message, context: Context) -> Message:
+    def _train_parameters(
+        self, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    ) -> Iterator[Message | Exception]:
         """Load the parameters received, train on private data, return the parameters."""
-        client_id = client_of(context)
-        server_round = cast(int, message.content.config_records[CONFIG]["server-round"])
-        model = self._model_with(client_id, message.content.array_records[ARRAYS])
-        losses = self._train_privately(model, client_id, server_round)
-        metrics: dict[str, int | float] = {"num-examples": len(self.partitions[client_id])}
-        metrics["train-loss"] = losses[-1] if losses else 0.0
-        content = RecordDict(
-            {ARRAYS: write_arrays(parameters_of(model)), METRICS: MetricRecord({**metrics})}
-        )
-        return Message(content, reply_to=message)
+        content = requests[0].content
+        server_round = cast(int, content.config_records[CONFIG]["server-round"])
+        start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
+        ids = [client_of(context) for context in contexts]
+        trained = self._train(ids, [start] * len(ids), server_round, device)
+        for request, client_id, result in zip(requests, ids, trained, strict=True):
+            if isinstance(result, Exception):
+                yield result
+                continue
+            metrics: dict[str, int | float] = {"num-examples": len(self.partitions[client_id])}
+            metrics["train-loss"] = result.losses[-1] if result.losses else 0.0
+            arrays = write_arrays(result.parameters)
+            reply = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({**metrics})})
+            yield Message(reply, reply_to=request)
 
-    def evaluate_parameters(self, message: Message, context: Context) -> Message:
-        """Measure the parameters received on the client's private data."""
-        client_id = client_of(context)
-        model = self._model_with(client_id, message.content.array_records[ARRAYS])
-        indices = self.partitions[client_id]
-        logits = predict(model, self.splits.private, indices)
-        values = measures(logits, self.splits.private.labels[indices])
-        named = {f"private-{name}": value for name, value in values.items()}
-        metrics = MetricRecord({"num-examples": len(indices), **named})
-        return Message(RecordDict({METRICS: metrics}), reply_to=message)
+    def _evaluate_parameters(
+        self, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    ) -> Iterator[Message | Exception]:
+        """Measure the parameters received on each client's private data."""
+        received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
+        private = self.splits.private
+        for request, context in zip(requests, contexts, strict=True):
+            client_id = client_of(context)
+            indices = self.partitions[client_id]
+            try:
+                model = self._place(device).loaded(self.architectures[client_id], received)
+                values = measures(predict(model, private, indices), private.labels[indices])
+            except Exception as error:  # the client's, not the group's
+                yield error
+                continue
+            named = {f"private-{name}": value for name, value in values.items()}
+            metrics = MetricRecord({"num-examples": len(indices), **named})
+            yield Message(RecordDict({METRICS: metrics}), reply_to=request)
 
-    # --- predictions: the client keeps a network of its own and says what it answers ---
+    # --- predictions: each client keeps a network of its own and says what it answers ---
 
-    def train_predictions(self, message: Message, context: Context) -> Message:
+    def _train_predictions(
+        self, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    ) -> Iterator[Message | Exception]:
         """Take in the student if it was fed back, train, answer the proxy examples."""
-        request = read_request(message.content)
-        assert request.proxy_ids is not None, "train.predictions without proxy ids"
-        client_id = client_of(context)
-        model = self._own_model(client_id, context)
-        if request.student is not None:
-            self._digest(model, request, client_id)
-        losses = self._train_privately(model, client_id, request.server_round)
-        discriminator = self._fit_discriminator(model, request, client_id)
-        context.state[MODEL] = write_arrays(parameters_of(model))
-        if discriminator is not None:
-            context.state[DISCRIMINATOR] = _write_discriminator(discriminator)
-        reply = _answer(
-            model,
-            self.splits.proxy,
-            request,
-            discriminator,
-            num_examples=len(self.partitions[client_id]),
-            metrics={"train-loss": losses[-1]} if losses else {},
-        )
-        return Message(write_reply(reply), reply_to=message)
+        asked = read_request(requests[0].content)
+        assert asked.proxy_ids is not None, "train.predictions without proxy ids"
+        ids = [client_of(context) for context in contexts]
+        starts = (self._start(context, asked, device) for context in contexts)
+        trained = self._train(ids, starts, asked.server_round, device)
+        for request, context, client_id, result in zip(
+            requests, contexts, ids, trained, strict=True
+        ):
+            if isinstance(result, Exception):
+                yield result
+                continue
+            context.state[MODEL] = write_arrays(result.parameters)
+            losses = {"train-loss": result.losses[-1]} if result.losses else {}
+            yield self._answer(request, asked, context, client_id, losses, device)
 
-    def evaluate_predictions(self, message: Message, context: Context) -> Message:
-        """Answer the test set with the client's own network."""
-        request = read_request(message.content)
-        client_id = client_of(context)
-        model = self._own_model(client_id, context)
-        stored = context.state.array_records.get(DISCRIMINATOR)
-        discriminator = None if stored is None else _read_discriminator(stored)
-        reply = _answer(
-            model,
-            self.splits.test,
-            request,
-            discriminator,
-            num_examples=len(self.partitions[client_id]),
-            metrics={},
-        )
-        scores = measures(torch.from_numpy(reply.logits), self.splits.test.labels)
-        reply.metrics.update(scores)
-        return Message(write_reply(reply), reply_to=message)
+    def _evaluate_predictions(
+        self, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    ) -> Iterator[Message | Exception]:
+        """Answer the test set, or proxy examples, with the networks as they are."""
+        asked = read_request(requests[0].content)
+        for request, context in zip(requests, contexts, strict=True):
+            yield self._answer(request, asked, context, client_of(context), {}, device)
 
     # --- steps ---
 
-    def _fresh(self, client_id: int) -> nn.Module:
-        return build(
-            self.models[self.architectures[client_id]],
-            self.splits.private.image_shape,
-            self.splits.private.num_classes,
-            generator(self.seed, Purpose.INITIALISE, 0, client_id),
-        )
+    def _place(self, device: str) -> Networks:
+        if device not in self._networks:
+            private = self.splits.private
+            models = {**self.models, STUDENT: self.student}
+            self._networks[device] = Networks(
+                models, private.image_shape, private.num_classes, device
+            )
+        return self._networks[device]
 
-    def _model_with(self, client_id: int, record: ArrayRecord) -> nn.Module:
-        model = self._fresh(client_id)
-        load_parameters(model, read_arrays(record))
-        return model
+    def _start(
+        self, context: Context, asked: PredictionRequest, device: str
+    ) -> Tensors | Exception:
+        """Return what a client goes on from: its own network, after it took in the student."""
+        try:
+            client_id, place = client_of(context), self._place(device)
+            name = self.architectures[client_id]
+            if (stored := context.state.array_records.get(MODEL)) is not None:
+                own = as_tensors(read_arrays(stored), device)
+            else:
+                rng = generator(self.seed, Purpose.INITIALISE, 0, client_id)
+                own = dict(place.fresh(name, rng).state_dict())
+            return own if asked.student is None else self._digest(own, name, asked, context, device)
+        except Exception as error:  # the client's, not the group's
+            return error
 
-    def _own_model(self, client_id: int, context: Context) -> nn.Module:
-        model = self._fresh(client_id)
-        if MODEL in context.state.array_records:
-            load_parameters(model, read_arrays(context.state.array_records[MODEL]))
-        return model
-
-    def _train_privately(self, model: nn.Module, client_id: int, server_round: int) -> list[float]:
-        indices = self.partitions[client_id]
-        return self.train(
-            model,
-            self.splits.private,
-            indices,
-            torch.from_numpy(self.splits.private.labels[indices]),
-            cross_entropy,
-            generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id),
-        )
-
-    def _digest(self, model: nn.Module, request: PredictionRequest, client_id: int) -> None:
+    def _digest(
+        self, own: Tensors, name: str, asked: PredictionRequest, context: Context, device: str
+    ) -> Tensors:
         """Become the student where the architectures agree, else imitate it on the proxy ids."""
-        assert request.student is not None, "nothing was fed back"
-        assert request.proxy_ids is not None, "train.predictions without proxy ids"
-        if unlike(model, request.student) is None:
-            load_parameters(model, request.student)
-            return
-        rng = generator(self.seed, Purpose.DIGEST, request.server_round, client_id)
-        private = self.splits.private
-        student = build(self.student, private.image_shape, private.num_classes, rng)
-        load_parameters(student, request.student)
-        logits = predict(student, self.splits.proxy, request.proxy_ids)
+        assert asked.student is not None, "nothing was fed back"
+        assert asked.proxy_ids is not None, "train.predictions without proxy ids"
+        student = as_tensors(asked.student, device)
+        if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in student.items()}:
+            return student
+        place, proxy = self._place(device), self.splits.proxy
+        logits = predict(place.loaded(STUDENT, student), proxy, asked.proxy_ids)
+        model = place.loaded(name, own)
         self.train(
             model,
-            self.splits.proxy,
-            request.proxy_ids,
-            (logits / request.temperature).softmax(-1),
-            partial(kl, temperature=request.temperature),
-            rng,
-            epochs=request.digest_epochs,
+            proxy,
+            asked.proxy_ids,
+            (logits / asked.temperature).softmax(-1),
+            partial(kl, temperature=asked.temperature),
+            generator(self.seed, Purpose.DIGEST, asked.server_round, client_of(context)),
+            epochs=asked.digest_epochs,
         )
+        return as_tensors(parameters_of(model), device)
 
-    def _fit_discriminator(
-        self, model: nn.Module, request: PredictionRequest, client_id: int
-    ) -> Discriminator | None:
-        if request.recipe is None or request.negative_ids is None:
-            return None
-        own, negatives = (
-            _pixels(dataset, ids)
-            if request.recipe.inputs == "pixels"
-            else predict_with_features(model, dataset, ids)[1].numpy()
-            for dataset, ids in (
-                (self.splits.private, self.partitions[client_id]),
-                (self.splits.proxy, request.negative_ids),
+    def _train(
+        self,
+        ids: Sequence[int],
+        starts: Iterable[Tensors | Exception],
+        server_round: int,
+        device: str,
+    ) -> Iterator[Trained | Exception]:
+        """Train each client on its private data; say of each what came of it."""
+        private = self.splits.private
+        for client_id, start in zip(ids, starts, strict=True):
+            if isinstance(start, Exception):
+                yield start
+                continue
+            try:
+                model = self._place(device).loaded(self.architectures[client_id], start)
+                indices = self.partitions[client_id]
+                losses = self.train(
+                    model,
+                    private,
+                    indices,
+                    torch.from_numpy(private.labels[indices]),
+                    cross_entropy,
+                    generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id),
+                )
+                yield Trained(parameters_of(model), losses)
+            except Exception as error:  # the client's, not the group's
+                yield error
+
+    def _answer(
+        self,
+        request: Message,
+        asked: PredictionRequest,
+        context: Context,
+        client_id: int,
+        metrics: dict[str, float],
+        device: str,
+    ) -> Message | Exception:
+        """Answer with the network that the client's state holds."""
+        try:
+            splits, indices = self.splits, self.partitions[client_id]
+            parameters = as_tensors(read_arrays(context.state.array_records[MODEL]), device)
+            model = self._place(device).loaded(self.architectures[client_id], parameters)
+            if (fitted := fit_for(asked, model, splits.private, indices, splits.proxy)) is not None:
+                context.state[DISCRIMINATOR] = write_discriminator(fitted)
+            reply = answer(
+                asked,
+                model,
+                splits.test if asked.proxy_ids is None else splits.proxy,
+                read_discriminator(context.state.array_records.get(DISCRIMINATOR)),
+                num_examples=len(indices),
+                metrics=metrics,
             )
-        )
-        return fit_discriminator(
-            own, negatives, balanced=request.recipe.balanced, l2=request.recipe.l2
-        )
+            if asked.proxy_ids is None:
+                values = measures(torch.from_numpy(reply.logits), splits.test.labels)
+                reply.metrics.update(values)
+            return Message(write_reply(reply), reply_to=request)
+        except Exception as error:  # the client's, not the group's
+            return error
+
+
+class SimulatedApp(ClientApp):
+    """The ClientApp of simulated clients. Our engine hands it several messages at once."""
+
+    def __init__(self, clients: SimulatedClients) -> None:
+        """Register the clients' answers to each type of message, for any engine of Flower's."""
+        super().__init__()
+        self.serve = clients.serve
+
+        def one(message: Message, context: Context) -> Message:
+            item = next(self.serve([message], [context]))
+            if isinstance(item, Exception):
+                raise item
+            return item
+
+        self.train()(one)
+        self.evaluate()(one)
+        self.train(PREDICTIONS)(one)
+        self.evaluate(PREDICTIONS)(one)
 
 
 def client_of(context: Context) -> int:
     """Return the client id, which Flower calls the partition id."""
     return int(context.node_config["partition-id"])
-
-
-def _answer(
-    model: nn.Module,
-    dataset: Dataset,
-    request: PredictionRequest,
-    discriminator: Discriminator | None,
-    *,
-    num_examples: int,
-    metrics: dict[str, float],
-) -> PredictionReply:
-    ids = np.arange(len(dataset)) if request.proxy_ids is None else request.proxy_ids
-    features = None
-    if request.recipe is not None and request.recipe.inputs == "features":
-        logits, features = predict_with_features(model, dataset, ids)
-    else:
-        logits = predict(model, dataset, ids)
-    own_probs = None
-    if request.recipe is not None and discriminator is not None:
-        inputs = _pixels(dataset, ids) if features is None else features.numpy()
-        own_probs = own_probability(discriminator, inputs)
-    return PredictionReply(
-        server_round=request.server_round,
-        inputs_crc32=crc32_of(request.proxy_ids),
-        num_examples=num_examples,
-        logits=logits.numpy(),
-        own_probs=own_probs,
-        mask=None,
-        metrics=metrics,
-    )
-
-
-def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    return normalised(dataset, ids).reshape(len(ids), -1)
-
-
-def _write_discriminator(fitted: Discriminator) -> ArrayRecord:
-    return ArrayRecord({name: Array(value) for name, value in vars(fitted).items()})
-
-
-def _read_discriminator(record: ArrayRecord) -> Discriminator:
-    return Discriminator(**read_arrays(record))

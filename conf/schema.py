@@ -29,6 +29,7 @@ class Clients:
     """The population. `architectures` holds {share, model} by name."""
 
     num_clients: int = MISSING
+    group_size: int = 8
     architectures: dict[str, Any] = field(default_factory=dict)
     training: Any = MISSING
 
@@ -73,6 +74,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "sim.threads": (1, INFINITY, "an integer >= 1"),
     "sim.workers": (1, INFINITY, "an integer >= 1, or null for one per core"),
     "clients.num_clients": (1, INFINITY, "an integer >= 1"),
+    "clients.group_size": (1, INFINITY, "an integer >= 1"),
     "clients.training.epochs": (0, INFINITY, "an integer >= 0"),
     "clients.training.batch_size": (1, INFINITY, "an integer >= 1"),
     "clients.training.optimizer.lr": (1e-12, INFINITY, "> 0"),

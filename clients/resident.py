@@ -1,0 +1,114 @@
+"""Networks that stay in a process, one per architecture, and take in one client after the other."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clients.architectures import ModelFunction, Parameters, build, unlike
+
+Tensors = dict[str, Tensor]
+
+
+def as_tensors(parameters: Parameters, device: str = "cpu") -> Tensors:
+    """Copy arrays into tensors, once for all clients that start from them."""
+    return {
+        name: torch.from_numpy(np.array(value)).to(device) for name, value in parameters.items()
+    }
+
+
+class Networks:
+    """One network per architecture, built once: building one costs more than a client's round trip.
+
+    Whatever a client leaves in one, parameters and buffers, persistent or not, the next overwrites;
+    a network may keep nothing else from one call to the next.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelFunction],
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        device: str,
+    ) -> None:
+        """Describe the architectures; each is built when it is first asked for.
+
+        Args:
+            models: Model functions by name.
+            image_shape: (channels, height, width).
+            num_classes: C.
+            device: Where the networks live.
+        """
+        self._models = models
+        self._image_shape = image_shape
+        self._num_classes = num_classes
+        self._device = device
+        self._built: dict[str, tuple[nn.Module, Tensors, Tensors]] = {}
+
+    def fresh(self, name: str, rng: np.random.Generator) -> nn.Module:
+        """Build a new network of an architecture, its parameters drawn from `rng`."""
+        network = build(self._models[name], self._image_shape, self._num_classes, rng)
+        return network.to(self._device)
+
+    def loaded(self, name: str, parameters: Mapping[str, Tensor]) -> nn.Module:
+        """Return the architecture's network with these parameters and buffers.
+
+        Args:
+            name: Of the architecture.
+            parameters: All that is in its state dict; copied.
+
+        Returns:
+            The network, in train mode; the same object for every call.
+
+        Raises:
+            ValueError: Names or shapes are those of another architecture.
+        """
+        if name not in self._built:
+            network = self.fresh(name, np.random.default_rng(0))
+            stored = dict(network.state_dict())
+            hidden = {k: v.clone() for k, v in network.named_buffers() if k not in stored}
+            self._built[name] = (network, stored, hidden)
+        network, stored, hidden = self._built[name]
+        if _shapes(stored) != _shapes(parameters):
+            arrays = {k: v.cpu().numpy() for k, v in parameters.items()}
+            difference = unlike(network, arrays)
+            raise ValueError(f"parameters do not fit {type(network).__name__}: {difference}")
+        with torch.no_grad():
+            torch._foreach_copy_(list(stored.values()), [parameters[key] for key in stored])
+            for key, value in hidden.items():
+                network.get_buffer(key).copy_(value)
+        return network.train()
+
+
+def work_of(model: ModelFunction, image_shape: tuple[int, int, int], num_classes: int) -> float:
+    """Estimate the multiplications of one forward pass of one image.
+
+    Each parameter counts once for each place of its module's output where it is used: exact for
+    linear layers and convolutions, and it need be no better to schedule by.
+
+    Args:
+        model: Its model function.
+        image_shape: (channels, height, width).
+        num_classes: C.
+
+    Returns:
+        Their number, >= 1.
+    """
+    network = build(model, image_shape, num_classes, np.random.default_rng(0)).eval()
+    counts = [1.0]
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        places = output.shape[2:].numel() if isinstance(output, Tensor) else 1
+        counts.append(float(own * places))
+
+    for module in network.modules():
+        module.register_forward_hook(count)
+    with torch.inference_mode():
+        network(torch.zeros(1, *image_shape))
+    return sum(counts)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
