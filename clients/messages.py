@@ -138,10 +138,13 @@ class Reducer:
     Attributes:
         fold: Contents of usable replies of one group, at least one -> content of a part.
         merge: Contents of parts, at least one -> content of a part.
+        fault: (request, reply) -> why an otherwise usable reply cannot be folded, or None;
+            None = each can.
     """
 
     fold: Callable[[Iterable[RecordDict]], RecordDict]
     merge: Callable[[Iterable[RecordDict]], RecordDict]
+    fault: Callable[[Message, Message], str | None] | None = None
 
 
 def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:

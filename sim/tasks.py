@@ -145,7 +145,7 @@ def run_group(
     def usable() -> Iterator[RecordDict]:
         served = _served(app, group, content, states, seed, device)
         for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
-            answer, state = _judged(task, request, item, group.screen), None
+            answer, state = _judged(task, request, item, group), None
             if not answer.failure:
                 try:
                     state = _changed(context.state, before)
@@ -228,7 +228,7 @@ def _context(task: Task, state: bytes | None, group: Group) -> Context:
     )
 
 
-def _judged(task: Task, request: Message, item: Any, screen: Screen) -> Answer:
+def _judged(task: Task, request: Message, item: Any, group: Group) -> Answer:
     """Say what a client's answer is worth."""
     if isinstance(item, BaseException):
         return _raised(task, item)
@@ -238,7 +238,10 @@ def _judged(task: Task, request: Message, item: Any, screen: Screen) -> Answer:
     if item.has_error():
         failure = item.error.reason or f"error {item.error.code}"
         return Answer(task.client_id, None, failure=failure)
-    failure = screen(request, item) or ""
+    failure = group.screen(request, item) or ""
+    fault = None if group.reducer is None else group.reducer.fault
+    if fault is not None and not failure:
+        failure = fault(request, item) or ""
     return Answer(
         client_id=task.client_id,
         reply=None if failure else item,

@@ -1,0 +1,137 @@
+"""Federated averaging whose sums are made where the answers are."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from clients.arrays import read_arrays, write_arrays
+from clients.messages import Reducer
+from clients.seeding import Purpose, generator
+from strategies.cohorts import draw
+
+NUM_EXAMPLES = "num-examples"
+
+
+class Averaging(FedAvg):
+    """Flower's FedAvg; its answers come as partial means, and it draws a cohort without listing.
+
+    Flower's own gets every client's parameters at the driver, 42 MB a round for 100 clients of
+    110,000 parameters; this one gets one mean.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 1.0,
+    ) -> None:
+        """Choose how many clients take part.
+
+        Args:
+            seed: The run's seed.
+            fraction_train: Share of the clients in (0, 1] that trains in a round, at least one.
+            fraction_evaluate: Share of them in [0, 1] that measures the average on private data.
+
+        Raises:
+            ValueError: A share is out of range.
+        """
+        if not 0 < fraction_train <= 1:
+            raise ValueError(f"fraction_train={fraction_train}: expected in (0, 1]")
+        if not 0 <= fraction_evaluate <= 1:
+            raise ValueError(f"fraction_evaluate={fraction_evaluate}: expected in [0, 1]")
+        super().__init__(fraction_train=fraction_train, fraction_evaluate=fraction_evaluate)
+        self.seed = seed
+
+    def reducer(self, server_round: int, phase: str) -> Reducer | None:
+        """Fold answers into their mean, weighed by examples; measures of an evaluation too."""
+        return Reducer(weighted_mean, weighted_mean, unlike_request)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the average to the round's cohort."""
+        return self._ask("train", server_round, arrays, config, grid, self.fraction_train)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the average to clients that measure it."""
+        if self.fraction_evaluate == 0:
+            return []
+        return self._ask("evaluate", server_round, arrays, config, grid, self.fraction_evaluate)
+
+    def _ask(
+        self,
+        kind: str,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        grid: Grid,
+        fraction: float,
+    ) -> list[Message]:
+        # One stream for both phases: with equal shares those who trained are those who measure.
+        rng = generator(self.seed, Purpose.COHORT, server_round)
+        config["server-round"] = server_round
+        content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
+        cohort = draw(grid.get_node_ids(), fraction, rng)
+        return [Message(content, dst_node_id=node, message_type=kind) for node in cohort]
+
+
+def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
+    """Fold contents into one that counts as much as all of them.
+
+    Args:
+        contents: Each with a metric record that has "num-examples", the weight, and at most one
+            array record; at least one content.
+
+    Returns:
+        The weighted means of all arrays and scalar metrics, under the same names, and the sum of
+        the weights: of the same form, so that means can be folded on. Integers become floats.
+    """
+    total, arrays, metrics = 0.0, dict[str, npt.NDArray[np.floating]](), dict[str, float]()
+    names: tuple[str, str] = ("", "")
+    for content in contents:
+        [(metrics_name, record)] = content.metric_records.items()
+        weight = float(_scalar(record[NUM_EXAMPLES]))
+        total += weight
+        for key, value in record.items():
+            if key != NUM_EXAMPLES:
+                metrics[key] = metrics.get(key, 0.0) + weight * _scalar(value)
+        for arrays_name, named in content.array_records.items():
+            names = (arrays_name, metrics_name)
+            for key, array in read_arrays(named).items():
+                if key in arrays:
+                    arrays[key] += weight * array
+                else:
+                    arrays[key] = weight * array
+        names = (names[0], metrics_name)
+    means = MetricRecord({key: value / total for key, value in metrics.items()})
+    means[NUM_EXAMPLES] = total
+    folded = RecordDict({names[1]: means})
+    if arrays:
+        folded[names[0]] = write_arrays({key: value / total for key, value in arrays.items()})
+    return folded
+
+
+def unlike_request(request: Message, reply: Message) -> str | None:
+    """Say why a reply cannot be averaged with others; None if it can."""
+    content = reply.content
+    [sent] = request.content.array_records.values()
+    for record in content.array_records.values():
+        if set(record) != set(sent):
+            return f"its arrays are named {sorted(record)}, expected {sorted(sent)}"
+    records = list(content.metric_records.values())
+    if len(records) != 1 or NUM_EXAMPLES not in records[0]:
+        return f"it has {len(records)} metric records, expected one with '{NUM_EXAMPLES}'"
+    odd = [key for key, value in records[0].items() if isinstance(value, list)]
+    return f"its metrics {odd} are lists, expected numbers" if odd else None
+
+
+def _scalar(value: int | float | list[int] | list[float]) -> float:
+    assert not isinstance(value, list), "checked by unlike_request"
+    return float(value)
