@@ -15,8 +15,8 @@ import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.answers import answer, fit_for, read_discriminator, write_discriminator
-from clients.architectures import ModelFunction, Parameters, parameters_of
+from clients.answering import answer, fit_for, read_discriminator, write_discriminator
+from clients.architectures import ModelFunction, Parameters
 from clients.arrays import read_arrays, write_arrays
 from clients.data import Splits
 from clients.losses import cross_entropy, kl
@@ -239,7 +239,7 @@ class SimulatedClients:
             generator(self.seed, Purpose.DIGEST, asked.server_round, client_of(context)),
             epochs=asked.digest_epochs,
         )
-        return as_tensors(parameters_of(model), device)
+        return as_tensors(place.parameters_of(name), device)
 
     def _train(
         self,
@@ -255,8 +255,8 @@ class SimulatedClients:
                 yield start
                 continue
             try:
-                model = self._place(device).loaded(self.architectures[client_id], start)
-                indices = self.partitions[client_id]
+                name, indices = self.architectures[client_id], self.partitions[client_id]
+                model = self._place(device).loaded(name, start)
                 losses = self.train(
                     model,
                     private,
@@ -265,7 +265,7 @@ class SimulatedClients:
                     cross_entropy,
                     generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id),
                 )
-                yield Trained(parameters_of(model), losses)
+                yield Trained(self._place(device).parameters_of(name), losses)
             except Exception as error:  # the client's, not the group's
                 yield error
 

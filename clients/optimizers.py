@@ -7,7 +7,7 @@ give the same bits; any other optimiser of torch's works through its object.
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -59,8 +59,8 @@ def elementwise(optimizer: Optimizer) -> bool:
 
 def _complete(kind: Any, names: set[str], options: dict[str, Any]) -> dict[str, Any]:
     """Fill in torch's own defaults, and refuse what torch refuses."""
-    defaults = inspect.signature(kind).parameters
-    complete = {name: options.get(name, defaults[name].default) for name in names}
+    defaults = _defaults(kind, *sorted(names))
+    complete = {name: options.get(name, default) for name, default in defaults}
     for name in ("lr", "momentum", "weight_decay", "eps"):
         if name in complete and not complete[name] >= 0:
             raise ValueError(f"optimizer.{name}={complete[name]}: expected >= 0")
@@ -69,6 +69,12 @@ def _complete(kind: Any, names: set[str], options: dict[str, Any]) -> dict[str, 
     if complete.get("nesterov") and (complete["momentum"] <= 0 or complete["dampening"] != 0):
         raise ValueError("optimizer.nesterov=true: expected momentum > 0 and dampening = 0")
     return complete
+
+
+@cache
+def _defaults(kind: Any, *names: str) -> tuple[tuple[str, Any], ...]:
+    parameters = inspect.signature(kind).parameters
+    return tuple((name, parameters[name].default) for name in names)
 
 
 def _sgd_step(

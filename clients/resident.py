@@ -80,6 +80,10 @@ class Networks:
                 network.get_buffer(key).copy_(value)
         return network.train()
 
+    def parameters_of(self, name: str) -> Parameters:
+        """Copy the parameters and buffers that an architecture's network has now."""
+        return {k: v.detach().cpu().numpy().copy() for k, v in self._built[name][1].items()}
+
 
 def work_of(model: ModelFunction, image_shape: tuple[int, int, int], num_classes: int) -> float:
     """Estimate the multiplications of one forward pass of one image.

@@ -95,7 +95,9 @@ def train(
                     f"loss is {losses[-1]} in epoch {epoch + 1} of {epochs}: lower "
                     "lr or set max_grad_norm"
                 )
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+    # One call for all parameters, and a NaN anywhere makes a largest value NaN.
+    largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], torch.inf))
+    if not torch.isfinite(largest).all():
         raise FloatingPointError("the last step left parameters that are not finite: lower lr")
     return losses
 
