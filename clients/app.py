@@ -56,7 +56,7 @@ class SimulatedClients:
     def __init__(
         self,
         splits: Splits,
-        partitions: list[npt.NDArray[np.int64]],
+        partitions: Sequence[npt.NDArray[np.int64]],
         architectures: Sequence[str],
         models: dict[str, ModelFunction],
         student: ModelFunction,
