@@ -1,14 +1,51 @@
 """Which client has which architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: arrays have no truth value
+class Architectures(Sequence[str]):
+    """The architecture of each of K clients; reads like a list of names.
+
+    Attributes:
+        names: The architectures there are.
+        codes: [K], unsigned integers: the position in `names` of each client's.
+    """
+
+    names: tuple[str, ...]
+    codes: npt.NDArray[np.unsignedinteger[Any]]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, client_id: int) -> str: ...
+    @overload
+    def __getitem__(self, client_id: slice) -> "Architectures": ...
+    def __getitem__(self, client_id: int | slice) -> "str | Architectures":
+        if isinstance(client_id, slice):
+            return Architectures(self.names, self.codes[client_id])
+        return self.names[int(self.codes[client_id])]
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.names.__getitem__, self.codes.tolist())
+
+    def count(self, value: str) -> int:
+        """Count the clients of an architecture; 0 if nobody has it."""
+        if value not in self.names:
+            return 0
+        return int(np.count_nonzero(self.codes == self.names.index(value)))
 
 
 def assign_architectures(
     shares: Mapping[str, float], num_clients: int, rng: np.random.Generator
-) -> list[str]:
-    """Give each client the name of an architecture, in the shares asked for.
+) -> Architectures:
+    """Give each client an architecture, in the shares asked for.
 
     Counts are the shares rounded by largest remainder, so they add up to `num_clients`; who gets
     what is shuffled, so that an architecture is not tied to the classes of neighbouring clients.
@@ -19,7 +56,7 @@ def assign_architectures(
         rng: Source of the assignment.
 
     Returns:
-        The architecture's name for client 0..num_clients-1.
+        The architecture of client 0..num_clients-1.
 
     Raises:
         ValueError: A share is not positive, or there are no architectures or clients.
@@ -37,5 +74,6 @@ def assign_architectures(
     # Stable sort: equal remainders go to the architecture that was named first.
     order = np.argsort(-(exact - counts), kind="stable")
     counts[order[: num_clients - counts.sum()]] += 1
-    names = np.repeat(np.array(list(shares), dtype=object), counts)
-    return [str(name) for name in rng.permutation(names)]
+    # One byte a client up to 256 architectures.
+    kinds = np.arange(len(shares), dtype=np.min_scalar_type(len(shares) - 1))
+    return Architectures(tuple(map(str, shares)), rng.permutation(np.repeat(kinds, counts)))

@@ -1,7 +1,6 @@
 """What a person sees while a run goes on, and at its end."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,8 @@ class Display:
         self._progress.start()
 
     def _introduce(self, architectures: Sequence[str], shape: PartitionSummary) -> None:
-        counts = Counter(architectures)
-        kinds = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+        names = sorted(set(architectures))
+        kinds = ", ".join(f"{architectures.count(name)} {name}" for name in names)
         self.console.print(
             f"{len(architectures)} clients ({kinds}), {shape.sizes.min()} to {shape.sizes.max()} "
             f"examples each, of "

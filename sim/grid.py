@@ -171,7 +171,7 @@ class PoolGrid(Grid):
                 f"{len(self._architectures)}: lower its min_available_nodes, min_train_nodes and "
                 "min_evaluate_nodes, or raise clients.num_clients"
             )
-        return [node_id_of(client_id) for client_id in range(len(self._architectures))]
+        return range(node_id_of(0), node_id_of(len(self._architectures)))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Accept messages; they run when their replies are pulled."""

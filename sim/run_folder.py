@@ -20,7 +20,8 @@ from sim.exchanges import Exchange
 
 CONFIG = "config.yaml"
 METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
-RESULT, STUDENT, PARTITION = "result.json", "student.safetensors", "partition_summary.json"
+RESULT, STUDENT = "result.json", "student.safetensors"
+PARTITION, PARTITION_SUMMARY = "partition.parquet", "partition_summary.json"
 
 IDENTITY = {
     "round": pa.int32(),
@@ -102,9 +103,38 @@ def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> N
 
 
 def write_partition(folder: Path, summary: PartitionSummary) -> None:
-    """Write how the private set was cut: counts [K, C], sizes [K] and two measures of skew."""
-    plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(summary).items()}
-    _write_json(folder / PARTITION, plain)
+    """Write how the private set was cut: who has how many of which class, and what that comes to.
+
+    Args:
+        folder: The run folder.
+        summary: As `clients.partition.summary` gives it.
+    """
+    table = {
+        "client": summary.clients,
+        "label": summary.labels,
+        "num_examples": summary.counts,
+    }
+    # A million clients of 4 examples, 3.4 million rows, take 2.0 MB so, and 12.7 by default.
+    pq.write_table(
+        pa.table(table),
+        folder / PARTITION,
+        compression="zstd",
+        use_dictionary=["label", "num_examples"],
+        column_encoding={"client": "DELTA_BINARY_PACKED"},
+    )
+    sizes = summary.sizes
+    content = {
+        "num_clients": len(sizes),
+        "num_examples": {
+            "min": int(sizes.min()),
+            "median": float(np.median(sizes)),
+            "mean": float(sizes.mean()),
+            "max": int(sizes.max()),
+        },
+        "mean_emd": summary.mean_emd,
+        "mean_effective_classes": summary.mean_effective_classes,
+    }
+    _write_json(folder / PARTITION_SUMMARY, content)
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:

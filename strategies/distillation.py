@@ -31,6 +31,7 @@ from clients.messages import (
 from clients.prediction import measures
 from clients.seeding import Purpose, generator
 from clients.training import Trainer
+from strategies.cohorts import draw
 from strategies.weights import normalise
 
 Scorer = Callable[[TeacherPredictions], Tensor]
@@ -136,7 +137,8 @@ class DistillationStrategy(Strategy):
             digest_epochs=self.digest_epochs,
             temperature=self.temperature,
         )
-        cohort = self._cohort(server_round, sorted(grid.get_node_ids()))
+        rng = generator(self.seed, Purpose.COHORT, server_round)
+        cohort = draw(grid.get_node_ids(), self.fraction, rng)
         return _to_each(cohort, request, TRAIN_PREDICTIONS)
 
     def aggregate_train(
@@ -237,12 +239,6 @@ class DistillationStrategy(Strategy):
                 f"combiner and loss gave shapes {tuple(targets.shape)} and {tuple(losses.shape)} "
                 f"for 2 clients and 3 examples: expected {shape[1:]} and {shape[1:2]}"
             )
-
-    def _cohort(self, server_round: int, node_ids: list[int]) -> list[int]:
-        size = max(1, round(self.fraction * len(node_ids)))
-        rng = generator(self.seed, Purpose.COHORT, server_round)
-        # Positions are drawn, not ids: numpy would round Flower's 64-bit ids to float64.
-        return [node_ids[i] for i in sorted(rng.choice(len(node_ids), size, replace=False))]
 
 
 def _weigh(

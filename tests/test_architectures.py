@@ -1,19 +1,15 @@
-"""Building networks from seeds, moving them through arrays, and sharing them out to clients."""
+"""Building networks from seeds and moving them through arrays."""
 
-from collections import Counter
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from clients.architectures import ModelFunction, build, load_parameters, parameters_of, unlike
 from clients.models import logistic_regression, mlp, resnet8
-from clients.population import assign_architectures
 
 SHAPE = (1, 4, 4)
 
@@ -151,69 +147,3 @@ def test_a_refused_load_changes_nothing() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         load_parameters(model, parameters_of(made(logistic_regression)))
     assert bits(model) == before
-
-
-# --- population ---
-
-
-@pytest.mark.parametrize(
-    ("shares", "num_clients", "expected"),
-    [
-        ({"a": 1}, 3, {"a": 3}),
-        ({"a": 0.3, "b": 0.3, "c": 0.4}, 10, {"a": 3, "b": 3, "c": 4}),
-        ({"a": 3, "b": 1}, 8, {"a": 6, "b": 2}),  # shares need not sum to one
-        # 5 * (.5, .3, .2) = 2.5, 1.5, 1: one is left over, equal remainders, the first named
-        ({"a": 0.5, "b": 0.3, "c": 0.2}, 5, {"a": 3, "b": 1, "c": 1}),
-        # 10 / 3 each: one left over
-        ({"a": 1, "b": 1, "c": 1}, 10, {"a": 4, "b": 3, "c": 3}),
-        # 4 * (.7, .2, .1) = 2.8, .8, .4: floors 2, 0, 0; the two largest remainders get one
-        ({"a": 7, "b": 2, "c": 1}, 4, {"a": 3, "b": 1}),
-    ],
-)
-def test_shares_are_rounded_by_largest_remainder(
-    shares: dict[str, float], num_clients: int, expected: dict[str, int]
-) -> None:
-    assert Counter(assign_architectures(shares, num_clients, rng())) == expected
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    shares=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=8),
-    num_clients=st.integers(1, 200),
-)
-def test_counts_add_up_and_are_within_one_of_the_exact_share(
-    shares: list[float], num_clients: int
-) -> None:
-    names = {f"m{i}": share for i, share in enumerate(shares)}
-    assigned = assign_architectures(names, num_clients, rng())
-    assert len(assigned) == num_clients
-    counts = Counter(assigned)
-    for name, share in names.items():
-        assert abs(counts[name] - num_clients * share / sum(shares)) < 1 + 1e-9
-
-
-def test_who_gets_what_is_shuffled_by_the_generator() -> None:
-    shares = {"a": 1, "b": 1}
-    one = assign_architectures(shares, 40, rng(0))
-    assert one == assign_architectures(shares, 40, rng(0))
-    assert one != assign_architectures(shares, 40, rng(1))
-    assert one != sorted(one)
-    assert {type(name) for name in one} == {str}
-
-
-@pytest.mark.parametrize(
-    ("shares", "num_clients", "message"),
-    [
-        ({}, 3, "0 architectures"),
-        ({"a": 1}, 0, "num_clients=0"),
-        ({"a": 1, "b": 0}, 3, "share=0 of architecture 'b'"),
-        ({"a": -1.0}, 3, "share=-1.0 of architecture 'a'"),
-        ({"a": 1.0, "b": float("nan")}, 3, "share=nan of architecture 'b'"),
-    ],
-    ids=str,
-)
-def test_impossible_populations_are_refused(
-    shares: dict[str, float], num_clients: int, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        assign_architectures(shares, num_clients, rng())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
@@ -68,7 +69,7 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     names = {path.name for path in folder.iterdir()}
     assert names == {
         ".hydra", "clients.parquet", "config.yaml", "events", "failures.jsonl", "metrics.jsonl",
-        "partition_summary.json", "result.json", "student.safetensors",
+        "partition.parquet", "partition_summary.json", "result.json", "student.safetensors",
     }  # fmt: skip
     assert set(result) == {
         "seed", "rounds", "student_accuracy", "ensemble_accuracy", "clients_accuracy",
@@ -83,10 +84,12 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     assert table.num_rows == 2 * 5
     assert sum(table["reply_bytes"].to_pylist()) == result["reply_bytes"]
     assert sum(table["request_bytes"].to_pylist()) == result["request_bytes"]
-    cut = json.loads((folder / "partition_summary.json").read_text())
-    assert cut["sizes"] == [sum(counts) for counts in cut["counts"]]
-    assert cut["sizes"] == table["num_examples"].to_pylist()[:5]
-    assert all(sum(count > 0 for count in counts) == 2 for counts in cut["counts"])
+    cut = pq.read_table(folder / "partition.parquet")
+    assert cut["client"].to_pylist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # two classes each
+    sizes = np.bincount(cut["client"], weights=cut["num_examples"])
+    assert sizes.tolist() == table["num_examples"].to_pylist()[:5]
+    summary = json.loads((folder / "partition_summary.json").read_text())
+    assert summary["num_examples"]["mean"] == sizes.mean()
     assert (folder / "failures.jsonl").read_text() == ""
     assert "_target_: strategies.scorers.own_odds" in (folder / "config.yaml").read_text()
     documented = (ROOT / "docs/run_folder.md").read_text()

@@ -12,9 +12,12 @@ from safetensors.numpy import load_file
 
 from clients.architectures import load_parameters, parameters_of
 from clients.models import mobilenet_v2_small
+from clients.partition import iid, summary
 from sim.grid import Exchange
 from sim.run_folder import (
     CLIENTS,
+    PARTITION,
+    PARTITION_SUMMARY,
     RESULT,
     STUDENT,
     append_line,
@@ -23,6 +26,7 @@ from sim.run_folder import (
     sha256_of_file,
     versions,
     write_clients,
+    write_partition,
     write_result,
     write_student,
 )
@@ -136,6 +140,45 @@ def test_the_table_repeats_byte_for_byte_and_may_be_empty(tmp_path: Path) -> Non
     write_clients(tmp_path, [])
     assert pq.read_table(tmp_path / CLIENTS).num_rows == 0
     assert sha256_of_file(tmp_path / CLIENTS) != hashes[0]
+
+
+# --- the partition ---
+
+
+def test_a_partition_is_a_row_per_client_and_class_and_a_few_numbers(tmp_path: Path) -> None:
+    labels = np.array([1, 0, 1, 1, 0, 2])
+    write_partition(tmp_path, summary(labels, [np.array([0, 1, 2]), np.array([5]), [3, 4]], 3))
+    table = pq.read_table(tmp_path / PARTITION)
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("client", "int32"),
+        ("label", "int32"),
+        ("num_examples", "int32"),
+    ]
+    assert list(zip(*table.to_pydict().values(), strict=True)) == [
+        (0, 0, 1),
+        (0, 1, 2),
+        (1, 2, 1),
+        (2, 0, 1),
+        (2, 1, 1),
+    ]
+    written = json.loads((tmp_path / PARTITION_SUMMARY).read_text())
+    assert written["num_clients"] == 3
+    assert written["num_examples"] == {"min": 1, "median": 2.0, "mean": 2.0, "max": 3}
+    # p = (2, 3, 1) / 6: distances 0 + 1/6 + 1/6, 1/3 + 1/2 + 5/6 and 1/6 + 0 + 1/6
+    assert written["mean_emd"] == pytest.approx((1 / 3 + 5 / 3 + 1 / 3) / 3)
+
+
+def test_a_large_partition_is_small_on_disk_and_repeats_byte_for_byte(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 400_000)
+    parts = iid(labels, 100_000, np.random.default_rng(1))
+    hashes = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_partition(tmp_path / name, summary(labels, parts, 10))
+        hashes.append(sha256_of_file(tmp_path / name / PARTITION))
+    assert hashes[0] == hashes[1]
+    # Measured: 2.0 bytes a client; as JSON, a line for each of 10 counts of a client, 109.
+    assert sum(path.stat().st_size for path in (tmp_path / "a").iterdir()) < 3 * 100_000
 
 
 # --- lines and results ---

@@ -1,12 +1,12 @@
 """Which client owns which training example: index arrays, never copies of data.
 
 Every function takes the labels [n] of the private set, the number of clients K and a random
-generator, and returns one sorted index array per client, in which every index occurs exactly once.
+generator, and returns a `Partition`: sorted indices of each client, every index exactly once.
 Which examples of a class a client gets is random, so the order of the input does not matter.
 """
 
-from clients.partition.counts import PartitionSummary, summary
 from clients.partition.index_file import from_file
+from clients.partition.ownership import Partition
 from clients.partition.rules import (
     classes_per_client,
     dirichlet,
@@ -15,8 +15,10 @@ from clients.partition.rules import (
     quantity_skew,
     shards,
 )
+from clients.partition.skew import PartitionSummary, summary
 
 __all__ = [
+    "Partition",
     "PartitionSummary",
     "classes_per_client",
     "dirichlet",

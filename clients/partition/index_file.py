@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clients.partition.ownership import Partition, as_partition
+
 
 def from_file(
     labels: npt.NDArray[np.int64],
@@ -17,7 +19,7 @@ def from_file(
     *,
     path: str,
     allow_unused: bool = False,
-) -> list[npt.NDArray[np.int64]]:
+) -> Partition:
     """Read a partition from JSON: `{"0": [indices], "1": [indices], ...}`, one key per client.
 
     Args:
@@ -28,7 +30,7 @@ def from_file(
         allow_unused: accept that some examples belong to no client.
 
     Returns:
-        K sorted index arrays, none of them empty.
+        Sorted indices of each of K clients, none of them empty.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -42,9 +44,11 @@ def from_file(
             '{"0": [indices], "1": [indices], ...}'
         )
     content = _client_lists(file, num_clients)
-    parts = [_indices(file, client, content[str(client)]) for client in range(num_clients)]
-    _check_use(file, parts, len(labels), allow_unused)
-    return parts
+    partition = as_partition(
+        [_indices(file, client, content[str(client)]) for client in range(num_clients)]
+    )
+    _check_use(file, partition, len(labels), allow_unused)
+    return partition
 
 
 def _client_lists(file: Path, num_clients: int) -> dict[str, Any]:
@@ -74,16 +78,17 @@ def _indices(file: Path, client: int, values: Any) -> npt.NDArray[np.int64]:
         raise ValueError(f"{file}: client {client}: an index does not fit in 64 bits") from error
 
 
-def _check_use(
-    file: Path, parts: list[npt.NDArray[np.int64]], num_examples: int, allow_unused: bool
-) -> None:
-    for client, part in enumerate(parts):
-        if part[0] < 0 or part[-1] >= num_examples:
-            raise ValueError(
-                f"{file}: client {client} has indices {part[0]}..{part[-1]}, "
-                f"expected 0..{num_examples - 1}"
-            )
-    times = np.bincount(np.concatenate(parts), minlength=num_examples)
+def _check_use(file: Path, partition: Partition, num_examples: int, allow_unused: bool) -> None:
+    lowest = partition.indices[partition.offsets[:-1]]
+    highest = partition.indices[partition.offsets[1:] - 1]
+    foreign = np.flatnonzero((lowest < 0) | (highest >= num_examples))
+    if len(foreign):
+        client = foreign[0]
+        raise ValueError(
+            f"{file}: client {client} has indices {lowest[client]}..{highest[client]}, "
+            f"expected 0..{num_examples - 1}"
+        )
+    times = np.bincount(partition.indices, minlength=num_examples)
     if times.max() > 1:
         twice = np.flatnonzero(times > 1)
         raise ValueError(f"{file}: {len(twice)} indices occur more than once, first {twice[:5]}")

@@ -1,7 +1,7 @@
 """The rules by which the private set is dealt out among the clients.
 
 Every function takes the labels [n] of the private set, the number of clients K and a random
-generator, and returns one sorted index array per client, in which every index occurs exactly once.
+generator, and returns a `Partition`: sorted indices of each client, every index exactly once.
 Which examples of a class a client gets is random, so the order of the input does not matter.
 """
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from clients.partition.counts import (
     Counts,
-    Indices,
     check_classes,
     check_concentration,
     check_request,
@@ -22,6 +21,7 @@ from clients.partition.counts import (
     fill_places,
     redraw,
 )
+from clients.partition.ownership import Partition, by_owner
 
 Labels = npt.NDArray[np.int64]
 
@@ -29,7 +29,7 @@ Labels = npt.NDArray[np.int64]
 MAX_REDRAWS = 1000
 
 
-def iid(labels: Labels, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+def iid(labels: Labels, num_clients: int, rng: np.random.Generator) -> Partition:
     """Shuffle and deal out evenly; sizes differ by at most 1.
 
     Args:
@@ -38,7 +38,7 @@ def iid(labels: Labels, num_clients: int, rng: np.random.Generator) -> list[Indi
         rng: draws the permutation.
 
     Returns:
-        K sorted index arrays.
+        Sorted indices of each of K clients.
 
     Raises:
         ValueError: fewer examples than clients.
@@ -47,7 +47,8 @@ def iid(labels: Labels, num_clients: int, rng: np.random.Generator) -> list[Indi
         McMahan and others 2017, arXiv:1602.05629, section 3.
     """
     check_request(labels, num_clients)
-    return _sorted(np.array_split(rng.permutation(len(labels)), num_clients))
+    order = rng.permutation(len(labels))
+    return by_owner(order, _in_runs(_even_sizes(len(labels), num_clients)), num_clients)
 
 
 def dirichlet(
@@ -59,7 +60,7 @@ def dirichlet(
     balance: bool = False,
     min_examples: int = 1,
     max_redraws: int = MAX_REDRAWS,
-) -> list[Indices]:
+) -> Partition:
     """Share every class among the clients by its own draw q ~ Dir(concentration * 1_K).
 
     Args:
@@ -73,7 +74,7 @@ def dirichlet(
         max_redraws: give up after so many.
 
     Returns:
-        K sorted index arrays.
+        Sorted indices of each of K clients.
 
     Raises:
         ValueError: a number is out of range, or no draw reached `min_examples`.
@@ -110,7 +111,7 @@ def dirichlet_per_client(
     rng: np.random.Generator,
     *,
     dirichlet_concentration: float,
-) -> list[Indices]:
+) -> Partition:
     """Give every client its own class prior q_k ~ Dir(concentration * p) and equally many examples.
 
     p is the class distribution of `labels`. Places are filled in random order, each from its
@@ -124,7 +125,7 @@ def dirichlet_per_client(
             equally frequent ones (Flower's InnerDirichletPartitioner takes that quotient).
 
     Returns:
-        K sorted index arrays.
+        Sorted indices of each of K clients.
 
     Raises:
         ValueError: a number is out of range.
@@ -142,7 +143,7 @@ def dirichlet_per_client(
 
 def shards(
     labels: Labels, num_clients: int, rng: np.random.Generator, *, shards_per_client: int = 2
-) -> list[Indices]:
+) -> Partition:
     """Sort by label, cut into equal shards, give every client the same number at random.
 
     Args:
@@ -152,7 +153,7 @@ def shards(
         shards_per_client: in 1..n // K; shard sizes differ by at most 1, none is dropped.
 
     Returns:
-        K sorted index arrays.
+        Sorted indices of each of K clients.
 
     Raises:
         ValueError: fewer examples than shards.
@@ -169,9 +170,10 @@ def shards(
         )
     shuffled = rng.permutation(len(labels))
     by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    pieces = np.array_split(by_label, num_shards)
-    dealt = rng.permutation(num_shards).reshape(num_clients, shards_per_client)
-    return _sorted([np.concatenate([pieces[shard] for shard in row]) for row in dealt])
+    owner_of_shard = np.empty(num_shards, dtype=np.int32)
+    owner_of_shard[rng.permutation(num_shards)] = _in_runs(np.full(num_clients, shards_per_client))
+    owners = np.repeat(owner_of_shard, _even_sizes(len(labels), num_shards))
+    return by_owner(by_label, owners, num_clients)
 
 
 def classes_per_client(
@@ -181,7 +183,7 @@ def classes_per_client(
     *,
     classes: int = 2,
     max_redraws: int = MAX_REDRAWS,
-) -> list[Indices]:
+) -> Partition:
     """Give every client examples of exactly so many classes; owners of a class share it evenly.
 
     Client i owns class i mod C. With fewer clients than classes, those left over are dealt out
@@ -195,7 +197,7 @@ def classes_per_client(
         max_redraws: draw again, at most so often, while a class has more owners than examples.
 
     Returns:
-        K sorted index arrays.
+        Sorted indices of each of K clients.
 
     Raises:
         ValueError: a number is out of range, or every draw gave a class too many owners.
@@ -226,7 +228,7 @@ def quantity_skew(
     dirichlet_concentration: float,
     min_examples: int = 1,
     max_redraws: int = MAX_REDRAWS,
-) -> list[Indices]:
+) -> Partition:
     """Give clients random examples, but numbers of them in proportion to one Dirichlet draw.
 
     Args:
@@ -238,7 +240,7 @@ def quantity_skew(
         max_redraws: give up after so many.
 
     Returns:
-        K sorted index arrays.
+        Sorted indices of each of K clients.
 
     Raises:
         ValueError: a number is out of range, or no draw reached `min_examples`.
@@ -254,8 +256,14 @@ def quantity_skew(
 
     advice = f"raise dirichlet_concentration={dirichlet_concentration}"
     sizes = redraw(draw, min_examples, max_redraws, advice)[:, 0]
-    return _sorted(np.split(rng.permutation(len(labels)), sizes.cumsum()[:-1]))
+    return by_owner(rng.permutation(len(labels)), _in_runs(sizes), num_clients)
 
 
-def _sorted(parts: list[npt.NDArray[np.int64]]) -> list[Indices]:
-    return [np.sort(part) for part in parts]
+def _even_sizes(total: int, pieces: int) -> npt.NDArray[np.int64]:
+    """Cut a total into sizes that differ by at most 1, the larger ones first."""
+    return total // pieces + (np.arange(pieces) < total % pieces)
+
+
+def _in_runs(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Name client 0 sizes[0] times, then client 1 sizes[1] times, ..."""
+    return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
