@@ -257,10 +257,11 @@ def build_strategy(
 ) -> Any:
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
     from clients.rehearsal import require_like
+    from strategies.averaging import Averaging
 
     splits, strategy = clients.splits, instantiate(config.strategy)
     if not isinstance(strategy, partial):
-        if type(strategy).__module__.startswith("flwr."):
+        if type(strategy).__module__.startswith("flwr.") or isinstance(strategy, Averaging):
             require_like(clients.student, clients.models, splits.private, type(strategy).__name__)
         return strategy
     return strategy(

@@ -1,15 +1,20 @@
 """The one training loop. Clients (labels) and the student (soft labels) both run it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clients.data import Dataset, normalised
+from clients.data import Dataset
+from clients.feeding import feed
 from clients.optimizers import Optimizer, stepper
 from clients.seeding import seeded_torch
+
+Precision = Literal["bfloat16"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits [B, C], targets [B] or [B, C]) -> loss per example [B]."""
@@ -51,6 +56,7 @@ def train(
     batch_size: int,
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
+    autocast: Precision | None = None,
 ) -> list[float]:
     """Train `model` in place by mini-batch descent on the mean of `loss`.
 
@@ -65,6 +71,8 @@ def train(
         batch_size: Examples per step, >= 1.
         optimizer: Makes a fresh optimiser from the parameters, e.g. a partial of torch.optim.SGD.
         max_grad_norm: Clip the gradient's total L2 norm to this, > 0; None = never.
+        autocast: Let torch compute what bears it in this half precision; None = float32. Float16
+            is not offered: without loss scaling its gradients underflow.
 
     Returns:
         Mean loss per example of each epoch.
@@ -73,18 +81,24 @@ def train(
         ValueError: A number is out of range, or there is no example.
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
-    _check(len(indices), len(targets), epochs, batch_size, max_grad_norm)
+    _check(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     step = stepper(optimizer, parameters)
     device = parameters[0].device
+    half = nullcontext() if autocast is None else torch.autocast(device.type, torch.bfloat16)
+    targets = targets.to(device)
     model.train()
     losses = []
     with seeded_torch(rng):
         for epoch in range(epochs):
             total = torch.zeros((), dtype=torch.float64, device=device)
-            for batch in batches(len(indices), batch_size, rng):
-                inputs = torch.from_numpy(normalised(dataset, indices[batch])).to(device)
-                values = loss(model(inputs), targets[torch.from_numpy(batch)].to(device))
+            order = list(batches(len(indices), batch_size, rng))
+            inputs = feed(dataset, (indices[batch] for batch in order), device)
+            for batch, images in zip(order, inputs, strict=True):
+                with half:
+                    logits = model(images)
+                logits = logits if autocast is None else logits.float()
+                values = loss(logits, targets[torch.from_numpy(batch).to(device)])
                 # Not .backward(): what it leaves in .grad costs a fill and an add per parameter.
                 gradients = torch.autograd.grad(values.mean(), parameters, allow_unused=True)
                 step(gradients if max_grad_norm is None else clipped(gradients, max_grad_norm))
@@ -120,7 +134,12 @@ def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor 
 
 
 def _check(
-    num_examples: int, num_targets: int, epochs: int, batch_size: int, max_grad_norm: float | None
+    num_examples: int,
+    num_targets: int,
+    epochs: int,
+    batch_size: int,
+    max_grad_norm: float | None,
+    autocast: str | None,
 ) -> None:
     if num_examples == 0:
         raise ValueError("no examples to train on: expected at least 1")
@@ -132,6 +151,8 @@ def _check(
         raise ValueError(f"batch_size={batch_size}: expected >= 1")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm={max_grad_norm}: expected > 0 or None")
+    if autocast not in (None, *get_args(Precision)):
+        raise ValueError(f"autocast={autocast}: expected one of {get_args(Precision)} or None")
 
 
 Trainer = Callable[..., list[float]]

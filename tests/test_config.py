@@ -52,7 +52,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
         "strategy/loss", "strategy/scorer", "student",
     }  # fmt: skip
-    assert len(OPTIONS) == 59
+    assert len(OPTIONS) == 60
 
 
 @pytest.mark.parametrize("option", OPTIONS)

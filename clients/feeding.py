@@ -1,0 +1,43 @@
+"""Batches of a data set on their way to a network's device."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from clients.data import Dataset, normalised
+
+
+def feed(
+    dataset: Dataset, batches: Iterable[npt.NDArray[np.int64]], device: torch.device
+) -> Iterator[Tensor]:
+    """Yield the network inputs of each batch.
+
+    For a GPU each batch is copied from pinned memory, while the batch before it is computed with.
+
+    Args:
+        dataset: Where the inputs are.
+        batches: Which examples, batch by batch.
+        device: Where the inputs go.
+
+    Yields:
+        Inputs [B, channels, height, width], float32.
+    """
+    host = (torch.from_numpy(normalised(dataset, batch)) for batch in batches)
+    yield from _ahead(host, device) if device.type == "cuda" else host
+
+
+def _ahead(host: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    copying, previous = torch.cuda.Stream(device), None
+    for inputs in host:
+        with torch.cuda.stream(copying):
+            copy = inputs.pin_memory().to(device, non_blocking=True)
+        if previous is not None:
+            yield previous
+        torch.cuda.current_stream(device).wait_stream(copying)
+        copy.record_stream(torch.cuda.current_stream(device))  # else its memory is reused too soon
+        previous = copy
+    if previous is not None:
+        yield previous
