@@ -215,7 +215,7 @@ def run_federation(
     with explained(*BUILDING):
         shape, num_classes = splits.private.image_shape, splits.private.num_classes
         rng = generator(config.seed, Purpose.STUDENT)
-        student = build(clients.student, shape, num_classes, rng)
+        student = build(clients.student, shape, num_classes, rng).to(config.student_device)
         strategy = build_strategy(config, clients, student, tracker)
         pool.load(clients.app())
 

@@ -30,7 +30,8 @@ def feed(
 
 
 def _ahead(host: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    copying, previous = torch.cuda.Stream(device), None
+    copying: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    previous = None
     for inputs in host:
         with torch.cuda.stream(copying):
             copy = inputs.pin_memory().to(device, non_blocking=True)

@@ -60,6 +60,7 @@ class Config:
     data: Data = field(default_factory=Data)
     partition: Any = MISSING
     student: Any = MISSING
+    student_device: str = "cpu"
     strategy: Any = MISSING
     probes: dict[str, Any] = field(default_factory=dict)
 
