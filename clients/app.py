@@ -137,13 +137,14 @@ class SimulatedClients:
             self.splits.proxy,
             request,
             discriminator,
+            client_id=client_id,
             num_examples=len(self.partitions[client_id]),
             metrics={"train-loss": losses[-1]} if losses else {},
         )
         return Message(write_reply(reply), reply_to=message)
 
     def evaluate_predictions(self, message: Message, context: Context) -> Message:
-        """Answer the test set with the client's own network."""
+        """Answer with the client's own network: the proxy ids if there are any, else the test."""
         request = read_request(message.content)
         client_id = client_of(context)
         model = self._own_model(client_id, context)
@@ -151,14 +152,16 @@ class SimulatedClients:
         discriminator = None if stored is None else _read_discriminator(stored)
         reply = _answer(
             model,
-            self.splits.test,
+            self.splits.test if request.proxy_ids is None else self.splits.proxy,
             request,
             discriminator,
+            client_id=client_id,
             num_examples=len(self.partitions[client_id]),
             metrics={},
         )
-        scores = measures(torch.from_numpy(reply.logits), self.splits.test.labels)
-        reply.metrics.update(scores)
+        if request.proxy_ids is None:
+            scores = measures(torch.from_numpy(reply.logits), self.splits.test.labels)
+            reply.metrics.update(scores)
         return Message(write_reply(reply), reply_to=message)
 
     # --- steps ---
@@ -245,6 +248,7 @@ def _answer(
     request: PredictionRequest,
     discriminator: Discriminator | None,
     *,
+    client_id: int,
     num_examples: int,
     metrics: dict[str, float],
 ) -> PredictionReply:
@@ -260,12 +264,14 @@ def _answer(
         own_probs = own_probability(discriminator, inputs)
     return PredictionReply(
         server_round=request.server_round,
+        client_id=client_id,
         inputs_crc32=crc32_of(request.proxy_ids),
         num_examples=num_examples,
         logits=logits.numpy(),
         own_probs=own_probs,
         mask=None,
         metrics=metrics,
+        answers=request.answers,
     )
 
 

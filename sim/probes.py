@@ -1,6 +1,6 @@
 """Probes: a function from a round's view to named numbers. They read, and change nothing."""
 
-from clients.messages import RoundView
+from clients.teachers import RoundView
 from sim.drift import disagreement, entropy, jensen_shannon
 
 

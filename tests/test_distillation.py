@@ -18,7 +18,7 @@ from clients.discriminator import DiscriminatorRecipe
 from clients.losses import kl
 from clients.messages import (
     PredictionReply,
-    RoundView,
+    client_id_of,
     crc32_of,
     node_id_of,
     read_request,
@@ -29,6 +29,7 @@ from clients.models import logistic_regression, mlp
 from clients.prediction import evaluate, predict
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
+from clients.teachers import RoundView
 from clients.training import train
 from sim.grid import PoolGrid, assume_task_identity
 from sim.pool import InlinePool
@@ -98,12 +99,14 @@ def reply_to(request: Message, logits: Tensor, mask: Tensor | None = None) -> Me
     told = read_request(request.content)
     answer = PredictionReply(
         server_round=told.server_round,
+        client_id=client_id_of(request.metadata.dst_node_id),
         inputs_crc32=crc32_of(told.proxy_ids),
         num_examples=30,
         logits=logits.numpy(),
         own_probs=None,
         mask=None if mask is None else mask.numpy(),
         metrics={},
+        answers=told.answers,
     )
     return Message(write_reply(answer), reply_to=request)
 

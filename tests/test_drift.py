@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clients.messages import RoundView, TeacherPredictions
+from clients.teachers import RoundView, TeacherPredictions
 from sim.drift import disagreement, entropy, jensen_shannon
 from sim.probes import output_drift, trust
 
@@ -29,7 +29,7 @@ def view(weights: Tensor, logits: Tensor | None = None) -> RoundView:
         own_probs=None,
         num_examples=torch.ones(num_clients),
     )
-    return RoundView(1, teachers, weights, torch.zeros(num_inputs, 3), [])
+    return RoundView(1, tuple(range(num_inputs)), teachers, weights, torch.zeros(num_inputs, 3), [])
 
 
 # --- entropy ---

@@ -1,0 +1,221 @@
+"""A cohort's targets as sums that can be made in parts, where the answers are.
+
+Where scores s_k(x) depend on client k's answer to x alone and the combiner is a weighted mean,
+targets(x) = then(sum_k s_k(x) of(z_k(x)) / sum_k s_k(x)). Memory is that of two or three arrays
+[N, C], however many clients there are; of the answers themselves only those to the probe examples
+are kept.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import Message, RecordDict
+from torch import Tensor
+
+from clients.answers import decode, tensor_over
+from clients.architectures import Parameters
+from clients.messages import (
+    CONFIG,
+    METRICS,
+    PREDICTIONS,
+    Reducer,
+    read_predictions,
+    view_arrays,
+    write_arrays,
+)
+from clients.teachers import TeacherPredictions
+from strategies.combiners import WeightedMean
+from strategies.sums import Sums, or_one
+from strategies.weights import masked
+
+Scorer = Callable[[TeacherPredictions], Tensor]
+
+SUMS, PROBE = "sums", "probe"
+"""Names of a part's records."""
+
+BLOCK_NUMBERS = 2**18
+"""Size of the blocks of rows in which answers are worked on, 1 MiB of float32: measured best from
+10 to 100 classes; the exponentials of a block stay in the cache until they are added."""
+
+
+def fold(
+    contents: Iterable[RecordDict],
+    *,
+    scorer: Scorer,
+    mean: WeightedMean,
+    temperature: float,
+    fallback_below: float | None,
+    probe: npt.NDArray[np.int64],
+) -> RecordDict:
+    """Sum the answers of a group of clients, one client in memory at a time.
+
+    Args:
+        contents: Of usable predictions replies, at least one.
+        scorer: Answers -> scores; each may depend on one client's answer to one example only.
+        mean: What is averaged.
+        temperature: T > 0.
+        fallback_below: Where even the largest own_probs is below this, all are trusted alike;
+            None = clients fit no discriminator.
+        probe: Positions among the N examples whose answers are kept [P].
+
+    Returns:
+        A part: the sums, and each client's answers to the probe examples.
+    """
+    sums, probed = None, []
+    for content in contents:
+        arrays = view_arrays(content.array_records[PREDICTIONS])
+        cut = partial(_teacher, content, arrays)
+        shape = arrays["codes" if "codes" in arrays else "logits"].shape
+        sums = sums or Sums(*shape)
+        for rows in _blocks(*shape):
+            one = cut(rows)
+            values, divisor = _fraction(mean, one.logits[0], temperature)
+            sums.add(values, divisor, masked(scorer(one), one.mask)[0].float(), rows)
+            if fallback_below is not None and one.own_probs is not None:
+                known = torch.where(one.mask[0], one.own_probs[0], -1)
+                sums.add_equal(values, divisor, known, fallback_below, rows)
+        probed.append(_probe_arrays(cut(probe)))
+    assert sums is not None, "at least one content, says Reducer"
+    return _write(sums, probed, fallback_below)
+
+
+def merge(parts: Iterable[RecordDict], *, fallback_below: float | None) -> RecordDict:
+    """Add up what `fold` gave of each group.
+
+    Args:
+        parts: At least one; in an order that the cohort alone decides.
+        fallback_below: As in `fold`.
+
+    Returns:
+        A part.
+    """
+    sums, probed = None, []
+    for part in parts:
+        arrays = view_arrays(part.array_records[SUMS])
+        if sums is None:
+            sums = Sums(*arrays["weighted"].shape)
+            if fallback_below is not None:
+                sums.equal = torch.zeros_like(sums.weighted) if len(arrays["equal"]) else None
+        sums.merge(arrays, fallback_below)
+        probed.append(view_arrays(part.array_records[PROBE]))
+    assert sums is not None, "at least one part, says Reducer"
+    return _write(sums, probed, fallback_below)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What `fold` and `merge` give, read: the sums, and the answers to P probe examples."""
+
+    sums: Parameters
+    teachers: TeacherPredictions
+
+
+def gather(replies: Iterable[Message]) -> Part | TeacherPredictions | None:
+    """Read the replies of a phase, be they the clients' own or reduced to one.
+
+    Args:
+        replies: Those with an error are skipped.
+
+    Returns:
+        The part, or all answers ordered by client, or None if there is no usable reply.
+    """
+    good = [message for message in replies if message.has_content()]
+    if len(good) == 1 and SUMS in good[0].content:
+        return read_part(good[0].content)
+    return read_predictions(good)
+
+
+def read_part(content: RecordDict) -> Part:
+    """Read what `fold` or `merge` wrote."""
+    arrays = view_arrays(content.array_records[PROBE])
+    order = np.argsort(arrays["client-ids"], kind="stable")
+    probed = {name: torch.from_numpy(array[order]) for name, array in arrays.items()}
+    teachers = TeacherPredictions(
+        client_ids=tuple(int(k) for k in probed["client-ids"]),
+        logits=probed["logits"],
+        mask=probed["mask"],
+        own_probs=probed.get("own-probs"),
+        num_examples=probed["num-examples"],
+    )
+    return Part(view_arrays(content.array_records[SUMS]), teachers)
+
+
+def targets_of(
+    sums: Parameters, mean: WeightedMean, temperature: float, fallback_below: float | None
+) -> tuple[Tensor, Tensor]:
+    """Finish the mean.
+
+    Args:
+        sums: Of all clients.
+        mean: As in `fold`.
+        temperature: T > 0.
+        fallback_below: As in `fold`.
+
+    Returns:
+        Targets [N, C], and which examples somebody covers [N].
+    """
+    weighted, mass = torch.tensor(sums["weighted"]), torch.tensor(sums["mass"])
+    if fallback_below is not None:
+        unknown = tensor_over(sums["largest"]) < fallback_below
+        weighted[unknown] = tensor_over(sums["equal"])
+        mass[unknown] = tensor_over(sums["count"])
+    return mean.then(weighted.div_(or_one(mass)[:, None]), temperature), mass > 0
+
+
+def reducer(fallback_below: float | None, **rule: Any) -> Reducer:
+    """Bind `fold` and `merge` to a rule; arguments as there."""
+    return Reducer(
+        fold=partial(fold, fallback_below=fallback_below, **rule),
+        merge=partial(merge, fallback_below=fallback_below),
+    )
+
+
+def _blocks(num_examples: int, num_classes: int) -> Iterator[slice]:
+    size = max(1, BLOCK_NUMBERS // num_classes)
+    return (slice(start, start + size) for start in range(0, num_examples, size))
+
+
+def _teacher(
+    content: RecordDict, arrays: Parameters, rows: slice | npt.NDArray[np.int64]
+) -> TeacherPredictions:
+    """Read one client's answers to some of the examples."""
+    logits = decode(arrays, rows)
+    mask = arrays["mask"][rows] if "mask" in arrays else np.ones(len(logits), np.bool_)
+    own = arrays["own-probs"][rows] if "own-probs" in arrays else None
+    num_examples = cast(float, content.metric_records[METRICS]["num-examples"])
+    return TeacherPredictions(
+        client_ids=(cast(int, content.config_records[CONFIG]["client-id"]),),
+        logits=logits[None],
+        mask=tensor_over(mask)[None],
+        own_probs=None if own is None else tensor_over(own)[None],
+        num_examples=torch.tensor([float(num_examples)]),
+    )
+
+
+def _fraction(
+    mean: WeightedMean, logits: Tensor, temperature: float
+) -> tuple[Tensor, Tensor | float]:
+    if mean.fraction is None:
+        return mean.of(logits, temperature), 1.0
+    return mean.fraction(logits, temperature)
+
+
+def _probe_arrays(teacher: TeacherPredictions) -> Parameters:
+    tensors = {
+        "logits": teacher.logits,
+        "mask": teacher.mask,
+        "own-probs": teacher.own_probs,
+        "num-examples": teacher.num_examples,
+    }
+    arrays = {name: value.numpy() for name, value in tensors.items() if value is not None}
+    return arrays | {"client-ids": np.array(teacher.client_ids)}
+
+
+def _write(sums: Sums, probed: list[Parameters], below: float | None) -> RecordDict:
+    together = {name: np.concatenate([one[name] for one in probed]) for name in probed[0]}
+    return RecordDict({SUMS: write_arrays(sums.arrays(below)), PROBE: write_arrays(together)})
