@@ -43,9 +43,9 @@ def encode(logits: npt.NDArray[np.float32], answers: str) -> Parameters:
     if answers != "uint8":
         raise ValueError(f"answers={answers!r}: expected one of {', '.join(ANSWERS)}")
     least, largest = logits.min(-1), logits.max(-1)
-    # Divided first: the width of a row may overflow. Infinity minus infinity is the receiver's.
+    # A row that is not finite, or too wide, has such a range: the receiver rejects it.
     with np.errstate(invalid="ignore", over="ignore"):
-        step = largest / np.float32(LEVELS) - least / np.float32(LEVELS)
+        step = (largest - least) / np.float32(LEVELS)
         scaled = (logits - least[:, None]) / np.where(step > 0, step, 1)[:, None]
         codes = np.nan_to_num(scaled).round().clip(0, LEVELS).astype(np.uint8)
     return {"codes": codes, "ranges": np.stack([least, step], axis=-1)}

@@ -34,8 +34,7 @@ class WeightedMean:
     def __call__(self, logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
         """Combine all answers.
 
-        Sums run in the order of client ids, one teacher at a time: the same bits for any number of
-        threads, and no [K, N, C] copy.
+        Sums run in the order of client ids, one teacher at a time, with no [K, N, C] copy.
 
         Args:
             logits: Answers [K, N, C].

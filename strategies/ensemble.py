@@ -75,7 +75,9 @@ class EnsembleRule:
             targets, covered = targets_of(
                 answers.sums, self.mean, self.temperature, self.fallback_below
             )
-            return Ensemble(targets, covered, answers.teachers, self.weights(answers.teachers))
+            teachers = answers.teachers
+            weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
+            return Ensemble(targets, covered, teachers, weights)
         weights = self.weights(answers)
         targets = self.combiner(answers.logits, weights, self.temperature)
         columns = torch.from_numpy(probe)

@@ -30,7 +30,7 @@ from clients.messages import (
 )
 from clients.teachers import TeacherPredictions
 from strategies.combiners import WeightedMean
-from strategies.sums import Sums, or_one
+from strategies.sums import Sums
 from strategies.weights import masked
 
 Scorer = Callable[[TeacherPredictions], Tensor]
@@ -38,8 +38,8 @@ Scorer = Callable[[TeacherPredictions], Tensor]
 SUMS, PROBE = "sums", "probe"
 """Names of a part's records."""
 
-BLOCK_NUMBERS = 2**18
-"""Size of the blocks of rows in which answers are worked on, 1 MiB of float32: measured best from
+BLOCK_NUMBERS = 2**19
+"""Size of the blocks of rows in which answers are worked on, 2 MiB of float32: measured best from
 10 to 100 classes; the exponentials of a block stay in the cache until they are added."""
 
 
@@ -68,18 +68,18 @@ def fold(
     """
     sums, probed = None, []
     for content in contents:
-        arrays = view_arrays(content.array_records[PREDICTIONS])
-        cut = partial(_teacher, content, arrays)
-        shape = arrays["codes" if "codes" in arrays else "logits"].shape
-        sums = sums or Sums(*shape)
-        for rows in _blocks(*shape):
-            one = cut(rows)
+        teacher = _Teacher(content)
+        sums = sums or Sums(*teacher.shape)
+        unknown = None
+        if fallback_below is not None and teacher.own_probs is not None:
+            unknown = sums.meet(teacher.own_probs[0], teacher.mask[0], fallback_below)
+        for rows in _blocks(*teacher.shape):
+            one = teacher.on(rows)
             values, divisor = _fraction(mean, one.logits[0], temperature)
             sums.add(values, divisor, masked(scorer(one), one.mask)[0].float(), rows)
-            if fallback_below is not None and one.own_probs is not None:
-                known = torch.where(one.mask[0], one.own_probs[0], -1)
-                sums.add_equal(values, divisor, known, fallback_below, rows)
-        probed.append(_probe_arrays(cut(probe)))
+            if unknown is not None:
+                sums.add_equal(values, divisor, unknown[rows], rows)
+        probed.append(_probe_arrays(teacher.on(probe)))
     assert sums is not None, "at least one content, says Reducer"
     return _write(sums, probed, fallback_below)
 
@@ -99,8 +99,6 @@ def merge(parts: Iterable[RecordDict], *, fallback_below: float | None) -> Recor
         arrays = view_arrays(part.array_records[SUMS])
         if sums is None:
             sums = Sums(*arrays["weighted"].shape)
-            if fallback_below is not None:
-                sums.equal = torch.zeros_like(sums.weighted) if len(arrays["equal"]) else None
         sums.merge(arrays, fallback_below)
         probed.append(view_arrays(part.array_records[PROBE]))
     assert sums is not None, "at least one part, says Reducer"
@@ -164,7 +162,8 @@ def targets_of(
         unknown = tensor_over(sums["largest"]) < fallback_below
         weighted[unknown] = tensor_over(sums["equal"])
         mass[unknown] = tensor_over(sums["count"])
-    return mean.then(weighted.div_(or_one(mass)[:, None]), temperature), mass > 0
+    divisor = torch.where(mass > 0, mass, 1)[:, None]
+    return mean.then(weighted.div_(divisor), temperature), mass > 0
 
 
 def reducer(fallback_below: float | None, **rule: Any) -> Reducer:
@@ -180,21 +179,32 @@ def _blocks(num_examples: int, num_classes: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, num_examples, size))
 
 
-def _teacher(
-    content: RecordDict, arrays: Parameters, rows: slice | npt.NDArray[np.int64]
-) -> TeacherPredictions:
-    """Read one client's answers to some of the examples."""
-    logits = decode(arrays, rows)
-    mask = arrays["mask"][rows] if "mask" in arrays else np.ones(len(logits), np.bool_)
-    own = arrays["own-probs"][rows] if "own-probs" in arrays else None
-    num_examples = cast(float, content.metric_records[METRICS]["num-examples"])
-    return TeacherPredictions(
-        client_ids=(cast(int, content.config_records[CONFIG]["client-id"]),),
-        logits=logits[None],
-        mask=tensor_over(mask)[None],
-        own_probs=None if own is None else tensor_over(own)[None],
-        num_examples=torch.tensor([float(num_examples)]),
-    )
+class _Teacher:
+    """One client's reply, to be read a block of rows at a time."""
+
+    def __init__(self, content: RecordDict) -> None:
+        self._arrays = view_arrays(content.array_records[PREDICTIONS])
+        self.shape = self._arrays["codes" if "codes" in self._arrays else "logits"].shape
+        own, mask = self._arrays.get("own-probs"), self._arrays.get("mask")
+        self.own_probs = None if own is None else tensor_over(own)[None]
+        self.mask = (
+            torch.ones(1, self.shape[0], dtype=torch.bool)
+            if mask is None
+            else tensor_over(mask)[None]
+        )
+        num_examples = cast(float, content.metric_records[METRICS]["num-examples"])
+        self._num_examples = torch.tensor([float(num_examples)])
+        self._client_ids = (cast(int, content.config_records[CONFIG]["client-id"]),)
+
+    def on(self, rows: slice | npt.NDArray[np.int64]) -> TeacherPredictions:
+        """Return the answers to some of the examples."""
+        return TeacherPredictions(
+            client_ids=self._client_ids,
+            logits=decode(self._arrays, rows)[None],
+            mask=self.mask[:, rows],
+            own_probs=None if self.own_probs is None else self.own_probs[:, rows],
+            num_examples=self._num_examples,
+        )
 
 
 def _fraction(

@@ -1,5 +1,7 @@
 """From scores to weights. Ours, so that no rule can forget it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,8 @@ def masked(scores: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(f"scores {tuple(scores.shape)}: expected {tuple(mask.shape)}, [K, N]")
     scores = scores if scores.is_floating_point() else scores.float()
     trusted = torch.where(mask, scores, torch.zeros_like(scores))
-    if not (torch.isfinite(trusted) & (trusted >= 0)).all():
+    least, largest = torch.aminmax(trusted)  # NaN if there is one
+    if not (least >= 0 and largest < math.inf):
         raise ValueError("scores must be finite and >= 0")
     return trusted
 

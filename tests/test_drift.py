@@ -149,6 +149,14 @@ def test_output_drift_is_the_mean_over_examples() -> None:
     assert values["output_js"] == pytest.approx(0.222923 / 2, abs=1e-6)
 
 
+def test_output_drift_takes_its_examples_a_few_at_a_time() -> None:
+    # 40 examples are three pieces; by hand they are one.
+    probs = random_probs(4, 40)
+    values = output_drift(view(torch.full((4, 40), 0.25), probs.log()))
+    assert values["output_disagreement"] == pytest.approx(float(disagreement(probs).mean()))
+    assert values["output_js"] == pytest.approx(float(jensen_shannon(probs).mean()))
+
+
 def test_probes_change_nothing() -> None:
     weights, logits = torch.full((2, 4), 0.5), random_probs(2, 4).log()
     before = logits.clone()
