@@ -240,9 +240,9 @@ def read_reply(content: RecordDict) -> PredictionReply:
         ValueError: A record or a key is missing.
     """
     try:
-        config = cast(dict[str, Any], content.config_records[CONFIG])
-        answers = read_arrays(content.array_records[PREDICTIONS])
-        metrics = cast(dict[str, float], dict(content.metric_records[METRICS]))
+        config = cast(dict[str, Any], content[CONFIG])
+        answers = read_arrays(cast(ArrayRecord, content[PREDICTIONS]))
+        metrics = dict(cast(dict[str, float], content[METRICS]))
         return PredictionReply(
             server_round=config["server-round"],
             client_id=config["client-id"],

@@ -1,5 +1,7 @@
 """Is this reply fit to be used? One check for every strategy, before it sees the reply."""
 
+from typing import cast
+
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
@@ -48,11 +50,15 @@ def _fault(request: Message, reply: Message) -> str | None:
     asked, content = request.content, reply.content
     if reply.metadata.src_node_id != request.metadata.dst_node_id:
         return f"answers in the name of node {reply.metadata.src_node_id}"
-    for name, record in content.array_records.items():
-        if reason := _fault_in_arrays(name, record, asked.array_records.get(name)):
-            return reason
-    for name, metrics in content.metric_records.items():
-        if reason := _fault_in_metrics(name, metrics):
+    # Not content.array_records: it refers to the content and back, and a reply of some megabytes
+    # would wait for the garbage collector.
+    for name, record in content.items():
+        reason = None
+        if isinstance(record, ArrayRecord):
+            reason = _fault_in_arrays(name, record, asked.array_records.get(name))
+        elif isinstance(record, MetricRecord):
+            reason = _fault_in_metrics(name, record)
+        if reason:
             return reason
     if request.metadata.message_type.endswith(f".{PREDICTIONS}"):
         client_id = client_id_of(request.metadata.dst_node_id)
@@ -96,9 +102,9 @@ def _fault_in_predictions(
     for name in (CONFIG, PREDICTIONS, METRICS):
         if name not in content:
             return f"a predictions reply lacks '{name}'"
-    if "num-examples" not in content.metric_records[METRICS]:
+    if "num-examples" not in content[METRICS]:
         return "a predictions reply lacks 'num-examples'"
-    config = content.config_records[CONFIG]
+    config = content[CONFIG]
     expected = {
         "server-round": request.server_round,
         "client-id": client_id,
@@ -108,7 +114,7 @@ def _fault_in_predictions(
     for key, value in expected.items():
         if config.get(key) != value:
             return f"'{key}' is {config.get(key)!r}, expected {value!r}"
-    return _fault_in_answers(view_arrays(content.array_records[PREDICTIONS]), request)
+    return _fault_in_answers(view_arrays(cast(ArrayRecord, content[PREDICTIONS])), request)
 
 
 def _fault_in_answers(arrays: Parameters, request: PredictionRequest) -> str | None:

@@ -47,7 +47,7 @@ def output_drift(view: RoundView) -> dict[str, float]:
     if not answered.any():
         return {}
     apart, divergence = [], []
-    for examples in answered.nonzero()[:, 0].split(EXAMPLES_AT_ONCE):
+    for examples in torch.split(answered.nonzero()[:, 0], EXAMPLES_AT_ONCE):
         probs = view.teachers.logits[:, examples].double().softmax(-1)
         apart.append(disagreement(probs))
         divergence.append(jensen_shannon(probs))

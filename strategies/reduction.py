@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from torch import Tensor
 
 from clients.answers import decode, tensor_over
@@ -96,11 +96,11 @@ def merge(parts: Iterable[RecordDict], *, fallback_below: float | None) -> Recor
     """
     sums, probed = None, []
     for part in parts:
-        arrays = view_arrays(part.array_records[SUMS])
+        arrays = _arrays(part, SUMS)
         if sums is None:
             sums = Sums(*arrays["weighted"].shape)
         sums.merge(arrays, fallback_below)
-        probed.append(view_arrays(part.array_records[PROBE]))
+        probed.append(_arrays(part, PROBE))
     assert sums is not None, "at least one part, says Reducer"
     return _write(sums, probed, fallback_below)
 
@@ -130,7 +130,7 @@ def gather(replies: Iterable[Message]) -> Part | TeacherPredictions | None:
 
 def read_part(content: RecordDict) -> Part:
     """Read what `fold` or `merge` wrote."""
-    arrays = view_arrays(content.array_records[PROBE])
+    arrays = _arrays(content, PROBE)
     order = np.argsort(arrays["client-ids"], kind="stable")
     probed = {name: torch.from_numpy(array[order]) for name, array in arrays.items()}
     teachers = TeacherPredictions(
@@ -140,7 +140,7 @@ def read_part(content: RecordDict) -> Part:
         own_probs=probed.get("own-probs"),
         num_examples=probed["num-examples"],
     )
-    return Part(view_arrays(content.array_records[SUMS]), teachers)
+    return Part(_arrays(content, SUMS), teachers)
 
 
 def targets_of(
@@ -183,7 +183,7 @@ class _Teacher:
     """One client's reply, to be read a block of rows at a time."""
 
     def __init__(self, content: RecordDict) -> None:
-        self._arrays = view_arrays(content.array_records[PREDICTIONS])
+        self._arrays = _arrays(content, PREDICTIONS)
         self.shape = self._arrays["codes" if "codes" in self._arrays else "logits"].shape
         own, mask = self._arrays.get("own-probs"), self._arrays.get("mask")
         self.own_probs = None if own is None else tensor_over(own)[None]
@@ -192,9 +192,9 @@ class _Teacher:
             if mask is None
             else tensor_over(mask)[None]
         )
-        num_examples = cast(float, content.metric_records[METRICS]["num-examples"])
+        num_examples = cast(float, content[METRICS]["num-examples"])
         self._num_examples = torch.tensor([float(num_examples)])
-        self._client_ids = (cast(int, content.config_records[CONFIG]["client-id"]),)
+        self._client_ids = (cast(int, content[CONFIG]["client-id"]),)
 
     def on(self, rows: slice | npt.NDArray[np.int64]) -> TeacherPredictions:
         """Return the answers to some of the examples."""
@@ -224,6 +224,12 @@ def _probe_arrays(teacher: TeacherPredictions) -> Parameters:
     }
     arrays = {name: value.numpy() for name, value in tensors.items() if value is not None}
     return arrays | {"client-ids": np.array(teacher.client_ids)}
+
+
+def _arrays(content: RecordDict, name: str) -> Parameters:
+    # Not content.array_records: it refers to the content and back, and megabytes of answers would
+    # wait for the garbage collector.
+    return view_arrays(cast(ArrayRecord, content[name]))
 
 
 def _write(sums: Sums, probed: list[Parameters], below: float | None) -> RecordDict:

@@ -1,6 +1,5 @@
 """Sums made in parts: any partition of a cohort gives what all its answers together give."""
 
-import gc
 import math
 import pickle
 import weakref
@@ -25,6 +24,7 @@ from clients.messages import (
     read_arrays,
     write_reply,
 )
+from clients.screening import fault_of
 from clients.teachers import TeacherPredictions
 from sim.grid import assume_task_identity
 from strategies import reduction, scorers
@@ -331,7 +331,9 @@ def test_fold_holds_one_client_at_a_time() -> None:
         for k in range(6):
             (content,) = contents(answers(1, seed=k))
             seen.append(weakref.ref(content["predictions"]["logits"]))
-            gc.collect()
+            asked = Message(RecordDict(), dst_node_id=node_id_of(0), message_type="train")
+            assert fault_of(asked, Message(content, reply_to=asked)) is None  # holds nothing either
+            del asked
             most = max(most, sum(reply() is not None for reply in seen))
             yield content
             del content
