@@ -3,7 +3,8 @@
 K clients' answers to N proxy examples of C classes, trusted by their discriminators' odds, are
 summed up in groups (`fold`) and the groups' sums added (`merge`), as workers and driver do. The
 answers come from a few blocks made beforehand, so that making them costs nothing. The yardstick is
-the sum of an array larger than the caches, in the same process and with the same threads.
+the sum of an array larger than the caches, in the same process, with the same threads and in turns
+with the work.
 
     python -m benchmarks.combining --clients 1000 --examples 50000 --classes 100 --dtype float32
 
@@ -25,14 +26,12 @@ import numpy as np
 GROUP, PROBE, DISTINCT, CHECKED = 10, 256, 5, 50
 
 
-def seconds(work: Callable[[], Any], times: int = 7) -> float:
-    """Return the median time of a piece of work."""
-    taken = []
+def seconds(work: Callable[[], Any], times: int) -> float:
+    """Return the mean time of a piece of work."""
+    began = time.perf_counter()
     for _ in range(times):
-        began = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return (time.perf_counter() - began) / times
 
 
 def replies(args: argparse.Namespace) -> tuple[list[Any], list[Any], list[Any]]:
@@ -89,7 +88,7 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     read = torch.ones(2**26)  # 256 MiB
-    bandwidth = read.nbytes / seconds(read.sum) / 1e9
+    reading: list[float] = []
     contents, logits, own = replies(args)
     rule = EnsembleRule(scorers.own_odds, getattr(combiners, args.combiner), 1.0, 1.0, 1e-3)
     reducer = rule.reducer(np.arange(min(PROBE, args.examples)))
@@ -99,6 +98,7 @@ def main() -> None:
         nonlocal folding
         cohort = itertools.islice(itertools.cycle(contents), args.clients)
         while group := list(itertools.islice(cohort, GROUP)):
+            reading.append(seconds(read.sum, 3))  # beside each group: the machine has other work
             began = time.perf_counter()
             part = reducer.fold(group)
             folding += time.perf_counter() - began
@@ -107,18 +107,18 @@ def main() -> None:
     began = time.perf_counter()
     merged = reducer.merge(parts())
     ensemble = rule(read_part(merged), np.arange(0))
-    total = time.perf_counter() - began
+    total = time.perf_counter() - began - 3 * sum(reading)
+    bandwidth = read.nbytes / statistics.median(reading) / 1e9
     error = (ensemble.targets[:CHECKED] - expected(args, logits, own)).abs().max()
 
     numbers = args.clients * args.examples * args.classes / 1e9
     size = {"float32": 4, "float16": 2, "uint8": 1}[args.dtype]
     answers, traffic = numbers * size, numbers * (size + 8 * (1 + 1.5 / GROUP))
-    after = read.nbytes / seconds(read.sum) / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"K={args.clients} N={args.examples} C={args.classes} {args.dtype} {args.combiner}, "
         f"{args.threads} thread(s)\n"
-        f"read bandwidth      {bandwidth:8.1f} GB/s before, {after:.1f} after\n"
+        f"read bandwidth      {bandwidth:8.1f} GB/s\n"
         f"fold                {folding:8.2f} s   merge {total - folding:.2f} s   "
         f"total {total:.2f} s\n"
         f"answers read once   {answers:8.1f} GB  {answers / total:5.1f} GB/s, bandwidth is "
