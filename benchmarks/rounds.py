@@ -117,7 +117,7 @@ def run_plain(args: argparse.Namespace, tick: Callable[[], None]) -> dict[str, A
 def run_ours(args: argparse.Namespace, tick: Callable[[], None], workers: int) -> dict[str, Any]:
     """Run our round loop; `workers` 0 = inline."""
     from clients.architectures import parameters_of
-    from clients.messages import read_arrays, write_arrays
+    from clients.arrays import read_arrays, write_arrays
     from clients.screening import fault_of
     from sim.grid import PoolGrid
     from sim.pool import InlinePool
@@ -149,7 +149,7 @@ def run_flower(args: argparse.Namespace, tick: Callable[[], None]) -> dict[str, 
     from flwr.simulation import run_simulation
 
     from clients.architectures import parameters_of
-    from clients.messages import read_arrays, write_arrays
+    from clients.arrays import read_arrays, write_arrays
 
     clients, student = federation(args.clients)
     found: dict[str, Any] = {}

@@ -48,6 +48,7 @@ def answer(
     dataset: Dataset,
     discriminator: Discriminator | None,
     *,
+    client_id: int,
     num_examples: int,
     metrics: dict[str, float],
 ) -> PredictionReply:
@@ -58,6 +59,7 @@ def answer(
         model: The client's.
         dataset: Where the inputs are.
         discriminator: The client's, if one is asked for.
+        client_id: Who answers.
         num_examples: Size of the client's private set.
         metrics: Scalars to send along.
 
@@ -76,12 +78,14 @@ def answer(
         own_probs = own_probability(discriminator, inputs)
     return PredictionReply(
         server_round=request.server_round,
+        client_id=client_id,
         inputs_crc32=crc32_of(request.proxy_ids),
         num_examples=num_examples,
         logits=logits.numpy(),
         own_probs=own_probs,
         mask=None,
         metrics=metrics,
+        answers=request.answers,
     )
 
 

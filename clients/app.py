@@ -290,6 +290,7 @@ class SimulatedClients:
                 model,
                 splits.test if asked.proxy_ids is None else splits.proxy,
                 read_discriminator(context.state.array_records.get(DISCRIMINATOR)),
+                client_id=client_id,
                 num_examples=len(indices),
                 metrics=metrics,
             )

@@ -13,11 +13,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from torch import Tensor
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from clients.answers import decode, encode
 from clients.architectures import Parameters
+from clients.arrays import read_arrays, write_arrays
 from clients.discriminator import DiscriminatorRecipe
+from clients.teachers import TeacherPredictions
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 INPUTS, STUDENT, PREDICTIONS = "inputs", "student", "predictions"
@@ -53,6 +55,7 @@ class PredictionRequest:
         digest_epochs: Epochs of imitating the student before local training, where it is fed
             back to a client of another architecture.
         temperature: T of that imitation.
+        answers: How they are to be sent, one of `clients.answers.ANSWERS`.
     """
 
     server_round: int
@@ -64,6 +67,7 @@ class PredictionRequest:
     student: Parameters | None = None
     digest_epochs: int = 0
     temperature: float = 1.0
+    answers: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,59 +76,26 @@ class PredictionReply:
 
     Attributes:
         server_round: The request's.
+        client_id: Who answers; sums of many replies keep it, `screening.fault_of` compares it with
+            the sender.
         inputs_crc32: `crc32_of` the ids that were answered.
         num_examples: Size of the client's private set, > 0.
         logits: Answers [N, C], float32.
         own_probs: How probably each input is the client's own kind [N], in [0, 1]; or None.
         mask: Which inputs the client answers for [N], bool; None = all.
         metrics: Scalars for the per-client table.
+        answers: How the logits are sent, one of `clients.answers.ANSWERS`.
     """
 
     server_round: int
+    client_id: int
     inputs_crc32: int
     num_examples: int
     logits: npt.NDArray[np.float32]
     own_probs: npt.NDArray[np.float32] | None
     mask: npt.NDArray[np.bool_] | None
     metrics: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class TeacherPredictions:
-    """The answers of a cohort, ordered by client id.
-
-    Attributes:
-        client_ids: Who answered, ascending (K of them).
-        logits: [K, N, C] float32.
-        mask: Who answered for what [K, N] bool.
-        own_probs: Discriminators' probabilities [K, N] in [0, 1], or None if not asked for.
-        num_examples: Size of each private set [K] float32, > 0.
-    """
-
-    client_ids: tuple[int, ...]
-    logits: Tensor
-    mask: Tensor
-    own_probs: Tensor | None
-    num_examples: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class RoundView:
-    """What happened in a distillation round, for whoever watches. Read only.
-
-    Attributes:
-        server_round: 1..R.
-        teachers: The answers on the N distilled proxy examples.
-        weights: Trust [K, N]; sums to 1 over K, or to 0 where nobody covers the example.
-        targets: What the student imitated [N, C]; rows that nobody covers were dropped.
-        losses: The student's mean loss in each epoch.
-    """
-
-    server_round: int
-    teachers: TeacherPredictions
-    weights: Tensor
-    targets: Tensor
-    losses: list[float]
+    answers: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,16 +123,6 @@ def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:
     return 0 if ids is None else zlib.crc32(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
 
 
-def write_arrays(arrays: Parameters) -> ArrayRecord:
-    """Wrap named numpy arrays into a Flower record."""
-    return ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})
-
-
-def read_arrays(record: ArrayRecord) -> Parameters:
-    """Unwrap a Flower record into named numpy arrays."""
-    return {name: array.numpy() for name, array in record.items()}
-
-
 def write_request(request: PredictionRequest) -> RecordDict:
     """Turn a request into the content of a message."""
     config = ConfigRecord(
@@ -171,6 +132,7 @@ def write_request(request: PredictionRequest) -> RecordDict:
             "num-classes": request.num_classes,
             "digest-epochs": request.digest_epochs,
             "temperature": request.temperature,
+            "answers": request.answers,
         }
     )
     if request.recipe is not None:
@@ -190,6 +152,7 @@ def read_request(content: RecordDict) -> PredictionRequest:
     """Read what `write_request` wrote."""
     config = cast(dict[str, Any], content.config_records[CONFIG])
     inputs = read_arrays(content.array_records.get(INPUTS, ArrayRecord()))
+    inputs = {name: ids.copy() for name, ids in inputs.items()}  # tensors are indexed by them
     student = content.array_records.get(STUDENT)
     recipe = None
     if "discriminator-inputs" in config:
@@ -208,18 +171,26 @@ def read_request(content: RecordDict) -> PredictionRequest:
         student=None if student is None else read_arrays(student),
         digest_epochs=config["digest-epochs"],
         temperature=config["temperature"],
+        answers=config["answers"],
     )
 
 
 def write_reply(reply: PredictionReply) -> RecordDict:
     """Turn a client's answers into the content of a message."""
-    answers = {"logits": reply.logits, "own-probs": reply.own_probs, "mask": reply.mask}
+    others = {"own-probs": reply.own_probs, "mask": reply.mask}
+    arrays = encode(reply.logits, reply.answers)
+    config = ConfigRecord(
+        {
+            "server-round": reply.server_round,
+            "client-id": reply.client_id,
+            "inputs-crc32": reply.inputs_crc32,
+            "answers": reply.answers,
+        }
+    )
     return RecordDict(
         {
-            CONFIG: ConfigRecord(
-                {"server-round": reply.server_round, "inputs-crc32": reply.inputs_crc32}
-            ),
-            PREDICTIONS: write_arrays({k: v for k, v in answers.items() if v is not None}),
+            CONFIG: config,
+            PREDICTIONS: write_arrays(arrays | {k: v for k, v in others.items() if v is not None}),
             METRICS: MetricRecord({**reply.metrics, "num-examples": reply.num_examples}),
         }
     )
@@ -238,17 +209,19 @@ def read_reply(content: RecordDict) -> PredictionReply:
         ValueError: A record or a key is missing.
     """
     try:
-        config = cast(dict[str, Any], content.config_records[CONFIG])
-        answers = read_arrays(content.array_records[PREDICTIONS])
-        metrics = cast(dict[str, float], dict(content.metric_records[METRICS]))
+        config = cast(dict[str, Any], content[CONFIG])
+        answers = read_arrays(cast(ArrayRecord, content[PREDICTIONS]))
+        metrics = dict(cast(dict[str, float], content[METRICS]))
         return PredictionReply(
             server_round=config["server-round"],
+            client_id=config["client-id"],
             inputs_crc32=config["inputs-crc32"],
             num_examples=int(metrics.pop("num-examples")),
-            logits=answers["logits"],
+            logits=decode(answers).numpy(),
             own_probs=answers.get("own-probs"),
             mask=answers.get("mask"),
             metrics=metrics,
+            answers=config["answers"],
         )
     except KeyError as missing:
         raise ValueError(f"a predictions reply lacks {missing}") from None

@@ -1,18 +1,20 @@
 """Is this reply fit to be used? One check for every strategy, before it sees the reply."""
 
-from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from clients.answers import expected_arrays, largest_logit
+from clients.architectures import Parameters
+from clients.arrays import read_arrays
 from clients.messages import (
+    CONFIG,
+    METRICS,
     PREDICTIONS,
-    PredictionReply,
     PredictionRequest,
+    client_id_of,
     crc32_of,
-    read_arrays,
-    read_reply,
     read_request,
 )
 
@@ -48,14 +50,19 @@ def _fault(request: Message, reply: Message) -> str | None:
     asked, content = request.content, reply.content
     if reply.metadata.src_node_id != request.metadata.dst_node_id:
         return f"answers in the name of node {reply.metadata.src_node_id}"
-    for name, record in content.array_records.items():
-        if reason := _fault_in_arrays(name, record, asked.array_records.get(name)):
-            return reason
-    for name, metrics in content.metric_records.items():
-        if reason := _fault_in_metrics(name, metrics):
+    # Not content.array_records: it refers to the content and back, and a reply of some megabytes
+    # would wait for the garbage collector.
+    for name, record in content.items():
+        reason = None
+        if isinstance(record, ArrayRecord):
+            reason = _fault_in_arrays(name, record, asked.array_records.get(name))
+        elif isinstance(record, MetricRecord):
+            reason = _fault_in_metrics(name, record)
+        if reason:
             return reason
     if request.metadata.message_type.endswith(f".{PREDICTIONS}"):
-        return _fault_in_predictions(read_request(asked), content)
+        client_id = client_id_of(request.metadata.dst_node_id)
+        return _fault_in_predictions(read_request(asked), client_id, content)
     return None
 
 
@@ -89,34 +96,48 @@ def _fault_in_arrays(name: str, record: ArrayRecord, sent: ArrayRecord | None) -
     return None
 
 
-def _fault_in_predictions(request: PredictionRequest, content: RecordDict) -> str | None:
-    try:
-        reply = read_reply(content)
-    except ValueError as missing:
-        return str(missing)
-    if reply.server_round != request.server_round:
-        return f"answers round {reply.server_round}, expected {request.server_round}"
-    if reply.inputs_crc32 != crc32_of(request.proxy_ids):
-        return "answers other examples than the request's"
-    if (reply.own_probs is None) != (request.recipe is None):
-        return "own-probs sent but not asked for" if request.recipe is None else "own-probs missing"
-    return _fault_in_answers(reply, request.num_inputs, request.num_classes)
-
-
-def _fault_in_answers(reply: PredictionReply, num_inputs: int, num_classes: int) -> str | None:
-    expected: Mapping[str, tuple[npt.NDArray[np.generic] | None, tuple[int, ...], type]] = {
-        "logits": (reply.logits, (num_inputs, num_classes), np.float32),
-        "own-probs": (reply.own_probs, (num_inputs,), np.float32),
-        "mask": (reply.mask, (num_inputs,), np.bool_),
+def _fault_in_predictions(
+    request: PredictionRequest, client_id: int, content: RecordDict
+) -> str | None:
+    for name in (CONFIG, PREDICTIONS, METRICS):
+        if name not in content:
+            return f"a predictions reply lacks '{name}'"
+    if "num-examples" not in content[METRICS]:
+        return "a predictions reply lacks 'num-examples'"
+    config = content[CONFIG]
+    expected = {
+        "server-round": request.server_round,
+        "client-id": client_id,
+        "inputs-crc32": crc32_of(request.proxy_ids),
+        "answers": request.answers,
     }
-    for name, (array, shape, dtype) in expected.items():
-        if array is not None and (array.shape != shape or array.dtype != dtype):
+    for key, value in expected.items():
+        if config.get(key) != value:
+            return f"'{key}' is {config.get(key)!r}, expected {value!r}"
+    return _fault_in_answers(read_arrays(cast(ArrayRecord, content[PREDICTIONS])), request)
+
+
+def _fault_in_answers(arrays: Parameters, request: PredictionRequest) -> str | None:
+    num_inputs = request.num_inputs
+    required = dict(expected_arrays(request.answers, num_inputs, request.num_classes))
+    if request.recipe is not None:
+        required["own-probs"] = ((num_inputs,), np.float32)
+    allowed = required | {"mask": ((num_inputs,), np.bool_)}
+    for name in required:
+        if name not in arrays:
+            return f"{name} missing"
+    for name, array in arrays.items():
+        if name not in allowed:
+            return f"{name} sent but not asked for"
+        shape, dtype = allowed[name]
+        if array.shape != shape or array.dtype != dtype:
             return (
                 f"array 'predictions/{name}' is {array.dtype} {array.shape}, "
                 f"expected {np.dtype(dtype)} {shape}"
             )
-    if np.abs(reply.logits).max() > MAX_LOGIT:
-        return f"array 'predictions/logits' goes beyond {MAX_LOGIT:.0e}"
-    if reply.own_probs is not None and not ((reply.own_probs >= 0) & (reply.own_probs <= 1)).all():
+    if largest_logit(arrays) > MAX_LOGIT:
+        return f"array 'predictions/{next(iter(required))}' goes beyond {MAX_LOGIT:.0e}"
+    own_probs = arrays.get("own-probs")
+    if own_probs is not None and not ((own_probs >= 0) & (own_probs <= 1)).all():
         return "array 'predictions/own-probs' leaves [0, 1]"
     return None

@@ -28,6 +28,8 @@ class Purpose(IntEnum):
     FLOWER = 10
     TASK = 11
     TEST_LIMIT = 12
+    PROBE = 13
+    CHUNKS = 14
 
 
 def stream(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,19 @@ class Exchange:
 
 def names_of(content: RecordDict) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Name a content's array and metric records and their keys, in order."""
-    arrays, metrics = content.array_records, content.metric_records
-    keys = {name: sorted(record) for name, record in arrays.items()}
-    keys |= {name: sorted(record) for name, record in metrics.items()}
+    kinds = (ArrayRecord, MetricRecord)
+    keys = {name: sorted(record) for name, record in content.items() if isinstance(record, kinds)}
     return tuple((name, tuple(keys[name])) for name in sorted(keys))
 
 
 def scalars_of(content: RecordDict) -> dict[str, float]:
     """Collect all single numbers of a reply's metric records."""
+    # Not content.metric_records: it refers to the content and back, and megabytes of answers would
+    # wait for the garbage collector.
     return {
         key: float(value)
-        for record in content.metric_records.values()
+        for record in content.values()
+        if isinstance(record, MetricRecord)
         for key, value in record.items()
         if isinstance(value, int | float)
     }

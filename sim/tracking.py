@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from clients.messages import RoundView
+from clients.teachers import RoundView
 from sim.rounds import RoundReport
 from sim.run_folder import FAILURES, METRICS, append_line, client_rows, write_clients
 

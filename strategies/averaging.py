@@ -1,6 +1,7 @@
 """Federated averaging whose sums are made where the answers are."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from clients.seeding import Purpose, generator
 from strategies.cohorts import draw
 
 NUM_EXAMPLES = "num-examples"
+Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
 
 class Averaging(FedAvg):
@@ -96,13 +98,13 @@ def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
     total, arrays, metrics = 0.0, dict[str, npt.NDArray[np.floating]](), dict[str, float]()
     names: tuple[str, str] = ("", "")
     for content in contents:
-        [(metrics_name, record)] = content.metric_records.items()
+        [(metrics_name, record)] = _records(content, MetricRecord)
         weight = float(_scalar(record[NUM_EXAMPLES]))
         total += weight
         for key, value in record.items():
             if key != NUM_EXAMPLES:
                 metrics[key] = metrics.get(key, 0.0) + weight * _scalar(value)
-        for arrays_name, named in content.array_records.items():
+        for arrays_name, named in _records(content, ArrayRecord):
             names = (arrays_name, metrics_name)
             for key, array in read_arrays(named).items():
                 if key in arrays:
@@ -121,15 +123,21 @@ def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
 def unlike_request(request: Message, reply: Message) -> str | None:
     """Say why a reply cannot be averaged with others; None if it can."""
     content = reply.content
-    [sent] = request.content.array_records.values()
-    for record in content.array_records.values():
+    [(_, sent)] = _records(request.content, ArrayRecord)
+    for _, record in _records(content, ArrayRecord):
         if set(record) != set(sent):
             return f"its arrays are named {sorted(record)}, expected {sorted(sent)}"
-    records = list(content.metric_records.values())
+    records = [record for _, record in _records(content, MetricRecord)]
     if len(records) != 1 or NUM_EXAMPLES not in records[0]:
         return f"it has {len(records)} metric records, expected one with '{NUM_EXAMPLES}'"
     odd = [key for key, value in records[0].items() if isinstance(value, list)]
     return f"its metrics {odd} are lists, expected numbers" if odd else None
+
+
+def _records(content: RecordDict, kind: type[Record]) -> list[tuple[str, Record]]:
+    # Not content.array_records: it refers to the content and back, and parameters would wait for
+    # the garbage collector.
+    return [(name, record) for name, record in content.items() if isinstance(record, kind)]
 
 
 def _scalar(value: int | float | list[int] | list[float]) -> float:

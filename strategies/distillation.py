@@ -2,41 +2,40 @@
 
 import math
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
+from clients.answers import ANSWERS
 from clients.architectures import load_parameters, parameters_of
+from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.discriminator import DiscriminatorRecipe
 from clients.messages import (
     EVALUATE_PREDICTIONS,
     TRAIN_PREDICTIONS,
     PredictionRequest,
-    RoundView,
-    TeacherPredictions,
+    Reducer,
     node_id_of,
-    read_arrays,
-    read_predictions,
-    write_arrays,
-    write_request,
 )
 from clients.prediction import measures
 from clients.seeding import Purpose, generator
+from clients.teachers import RoundView
 from clients.training import Trainer
+from strategies.chunks import ahead, answers_to, on_probes, to_each
 from strategies.cohorts import draw
-from strategies.weights import normalise
+from strategies.ensemble import Combiner, Ensemble, EnsembleRule
+from strategies.lessons import epochs_of, teach
+from strategies.proxy import Ids, cut_proxy
+from strategies.reduction import Scorer, gather
+from strategies.rehearsal import is_reducible, rehearse
 
-Scorer = Callable[[TeacherPredictions], Tensor]
-Combiner = Callable[[Tensor, Tensor, float], Tensor]
 DistillationLoss = Callable[..., Tensor]
+NO_PROBE = np.arange(0)
 
 
 class DistillationStrategy(Strategy):
@@ -65,6 +64,11 @@ class DistillationStrategy(Strategy):
         fraction: float = 1.0,
         feed_back: bool = False,
         digest_epochs: int = 1,
+        fallback_below: float = 1e-3,
+        answers: str = "float32",
+        proxy_chunks: int = 1,
+        probe_examples: int = 256,
+        overlap: bool = False,
         report: Callable[[RoundView], None] = lambda view: None,
     ) -> None:
         """Compose a method.
@@ -75,7 +79,8 @@ class DistillationStrategy(Strategy):
             test: Held-out set on which the ensemble is measured.
             distil: Trains the student: `clients.training.train` with its numbers bound.
             seed: The run's seed.
-            scorer: Answers -> scores [K, N].
+            scorer: Answers -> scores [K, N]. Where it looks at one client and one example at a
+                time and the combiner is a weighted mean, answers are summed where they are made.
             combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
             loss: (student logits, targets, temperature) -> [B].
             discriminator: How clients tell own from proxy examples; None = they need not.
@@ -88,89 +93,111 @@ class DistillationStrategy(Strategy):
             feed_back: Send the student's parameters along, from round 2 on: a client of the
                 student's architecture goes on from them, any other imitates the student first.
             digest_epochs: Epochs of that imitation, by KL with T**2, >= 0.
-            report: Receives a view of each round.
+            fallback_below: Where clients fit discriminators, and even the largest probability of
+                the cohort that an example is a client's own is below this, in [0, 1], nobody knows
+                the example, the scores are noise, and all teachers are trusted alike.
+            answers: How clients send logits, one of `clients.answers.ANSWERS`.
+            proxy_chunks: S >= 1. With more than one, clients answer the distilled examples in so
+                many messages, and the student's first epoch goes chunk by chunk as answers come.
+            probe_examples: How many distilled examples a view shows, >= 1.
+            overlap: Clients answer a chunk while the student learns from the one before. Only
+                where they run in other processes: here they would draw from the same global
+                generators as the student's training, and bits would depend on timing.
+            report: Receives a view of each round, over the probe examples.
 
         Raises:
             ValueError: A number is out of range.
         """
-        _check(temperature, weight_cap, fraction, digest_epochs)
+        _check(temperature, weight_cap, fraction, digest_epochs, fallback_below, answers)
         self.student = student
         self.proxy = proxy
         self.test = test
         self.distil = distil
         self.seed = seed
-        self.scorer = scorer
-        self.combiner = combiner
         self.loss = loss
         self.discriminator = discriminator
-        self.temperature = temperature
-        self.weight_cap = weight_cap
         self.fraction = fraction
         self.feed_back = feed_back
         self.digest_epochs = digest_epochs
+        self.answers = answers
+        self.overlap = overlap
         self.report = report
-        self.negative_ids, self.distilled_ids = _cut(len(proxy), negative_share, seed)
-        if len(self.distilled_ids) == 0 or (discriminator and len(self.negative_ids) == 0):
-            raise ValueError(
-                f"negative_share={negative_share}: of {len(proxy)} proxy examples it leaves "
-                f"{len(self.negative_ids)} negatives and {len(self.distilled_ids)} to distil, "
-                "expected at least 1 of each"
-            )
+        told = discriminator is not None
+        self.cut = cut_proxy(len(proxy), negative_share, told, proxy_chunks, probe_examples, seed)
+        self.negative_ids, self.distilled_ids = self.cut.negative_ids, self.cut.distilled_ids
+        self.rule = EnsembleRule(
+            scorer, combiner, temperature, weight_cap, fallback_below if told else None
+        )
+        rehearse(self.rule, loss, test.num_classes, told)
+        self._reducible = is_reducible(self.rule, test.num_classes, told)
+        self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
         self._teachers: list[int] = []
-        self._rehearse()
+        self._grid: Grid | None = None
 
-    # --- Flower's five methods ---
+    # --- Flower's five methods, and what our engine asks beside them ---
+
+    def reducer(self, server_round: int, phase: str) -> Reducer | None:
+        """Say how replies may become one before they come here.
+
+        Args:
+            server_round: 1..R.
+            phase: "train" or "evaluate".
+
+        Returns:
+            The reducer, or None: every message is wanted.
+        """
+        if not self._reducible:
+            return None
+        return self.rule.reducer(self.cut.probes[0] if phase == "train" else NO_PROBE)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Draw the cohort; ask it to train and to answer the distilled proxy examples."""
+        """Draw the cohort; ask it to train and to answer the first chunk of distilled examples."""
         load_parameters(self.student, read_arrays(arrays))
+        self._grid = grid  # for the other chunks
         request = PredictionRequest(
             server_round=server_round,
-            num_inputs=len(self.distilled_ids),
+            num_inputs=len(self.cut.chunks[0]),
             num_classes=self.test.num_classes,
-            proxy_ids=self.distilled_ids,
+            proxy_ids=self.cut.chunks[0],
             negative_ids=None if self.discriminator is None else self.negative_ids,
             recipe=self.discriminator,
             student=read_arrays(arrays) if self.feed_back and server_round > 1 else None,
             digest_epochs=self.digest_epochs,
-            temperature=self.temperature,
+            temperature=self.rule.temperature,
+            answers=self.answers,
         )
         rng = generator(self.seed, Purpose.COHORT, server_round)
         cohort = draw(grid.get_node_ids(), self.fraction, rng)
-        return _to_each(cohort, request, TRAIN_PREDICTIONS)
+        return to_each(cohort, request, TRAIN_PREDICTIONS)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Weigh and combine the answers; teach the student with them."""
-        teachers = read_predictions(replies)
+        answers = gather(replies)
         self._teachers = []
-        if teachers is None:
+        if answers is None:
             return None, None
-        weights, targets = self._weigh(teachers)
-        covered = weights.sum(0) > 0
-        losses = self._teach(server_round, targets, covered) if covered.any() else []
-        self.report(RoundView(server_round, teachers, weights, targets, losses))
-        metrics = MetricRecord({"num-teachers": len(teachers.client_ids)})
-        metrics["dropped-examples"] = int((~covered).sum())
+        first = self.rule(answers, self.cut.probes[0])
+        self._teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
+        losses, ensembles = self._teach(server_round, first)
+        probed = on_probes(self.cut, ensembles)
+        ids = tuple(int(i) for i in self.cut.probe_ids)
+        self.report(RoundView(server_round, ids, *probed, losses))
+        covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
+        metrics = MetricRecord({"num-teachers": len(self._teachers)})
+        metrics["dropped-examples"] = len(self.distilled_ids) - covered
         if losses:
             metrics["distillation-loss"] = losses[-1]
-        self._teachers = [node_id_of(client_id) for client_id in teachers.client_ids]
         return write_arrays(parameters_of(self.student)), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the clients whose answers were used to answer the test set too."""
-        request = PredictionRequest(
-            server_round=server_round,
-            num_inputs=len(self.test),
-            num_classes=self.test.num_classes,
-            recipe=self.discriminator,
-        )
-        return _to_each(self._teachers, request, EVALUATE_PREDICTIONS)
+        return to_each(self._teachers, self._question(server_round, None), EVALUATE_PREDICTIONS)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -179,15 +206,15 @@ class DistillationStrategy(Strategy):
 
         An example that nobody covers counts as answered wrong, and not in the loss.
         """
-        teachers = read_predictions(replies)
-        if teachers is None:
+        answers = gather(replies)
+        if answers is None:
             return None
-        weights, targets = self._weigh(teachers)
-        covered = weights.sum(0) > 0
+        ensemble = self.rule(answers, NO_PROBE)
+        covered = ensemble.covered
         if not covered.any():
             return None
         values = measures(
-            targets[covered].clamp_min(1e-12).log(), self.test.labels[covered.numpy()]
+            ensemble.targets[covered].clamp_min(1e-12).log(), self.test.labels[covered.numpy()]
         )
         return MetricRecord(
             {
@@ -201,80 +228,55 @@ class DistillationStrategy(Strategy):
 
     # --- steps ---
 
-    def _teach(self, server_round: int, targets: Tensor, covered: Tensor) -> list[float]:
+    def _teach(
+        self, server_round: int, first: Ensemble
+    ) -> tuple[list[float], list[Ensemble | None]]:
+        """Distil chunk by chunk; the answers to the first one have come already."""
+        rng = generator(self.seed, Purpose.DISTILLATION, server_round)
+        loss = partial(self.loss, temperature=self.rule.temperature)
+
+        def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
+            return self.distil(self.student, self.proxy, ids, targets, loss, rng, **changes)
+
+        def ask(number: int) -> Ensemble | None:
+            return self._ask(server_round, number) if number else first
+
+        ensembles = ahead(ask, len(self.cut.chunks), self.overlap)
         try:
-            return self.distil(
-                self.student,
-                self.proxy,
-                self.distilled_ids[covered.numpy()],
-                targets[covered],
-                partial(self.loss, temperature=self.temperature),
-                generator(self.seed, Purpose.DISTILLATION, server_round),
-            )
+            return teach(imitate, self.cut.chunks, ensembles, self._epochs)
         except FloatingPointError as error:
             raise FloatingPointError(f"student, round {server_round}: {error}") from error
 
-    def _weigh(self, teachers: TeacherPredictions) -> tuple[Tensor, Tensor]:
-        return _weigh(teachers, self.scorer, self.combiner, self.temperature, self.weight_cap)
+    def _ask(self, server_round: int, number: int) -> Ensemble | None:
+        """Ask the teachers of the first chunk for another one."""
+        assert self._grid is not None, "configure_train comes first"
+        probe = self.cut.probes[number]
+        request = self._question(server_round, self.cut.chunks[number])
+        messages = to_each(self._teachers, request, EVALUATE_PREDICTIONS)
+        reducer = self.rule.reducer(probe) if self._reducible else None
+        answers = answers_to(messages, self._grid, reducer)
+        return None if answers is None else self.rule(answers, probe)
 
-    def _rehearse(self) -> None:
-        """Try scorer, combiner and loss on three made-up examples.
-
-        A rule that cannot work here should say so now, not after the clients have trained.
-        """
-        shape = (2, 3, self.test.num_classes)
-        teachers = TeacherPredictions(
-            client_ids=(0, 1),
-            logits=torch.zeros(shape),
-            mask=torch.ones(shape[:2], dtype=torch.bool),
-            own_probs=None if self.discriminator is None else torch.full(shape[:2], 0.5),
-            num_examples=torch.ones(2),
+    def _question(self, server_round: int, proxy_ids: Ids | None) -> PredictionRequest:
+        """Ask for answers without training: to proxy examples, or to the test set."""
+        return PredictionRequest(
+            server_round=server_round,
+            num_inputs=len(self.test) if proxy_ids is None else len(proxy_ids),
+            num_classes=self.test.num_classes,
+            proxy_ids=proxy_ids,
+            recipe=self.discriminator,
+            answers=self.answers,
         )
-        # On copies: a rule with a state must not see made-up answers.
-        scorer, combiner, loss = deepcopy((self.scorer, self.combiner, self.loss))
-        _, targets = _weigh(teachers, scorer, combiner, self.temperature, self.weight_cap)
-        losses = loss(torch.zeros(shape[1:]), targets, temperature=self.temperature)
-        if targets.shape != shape[1:] or losses.shape != shape[1:2]:
-            raise ValueError(
-                f"combiner and loss gave shapes {tuple(targets.shape)} and {tuple(losses.shape)} "
-                f"for 2 clients and 3 examples: expected {shape[1:]} and {shape[1:2]}"
-            )
 
 
-def _weigh(
-    teachers: TeacherPredictions,
-    scorer: Scorer,
-    combiner: Combiner,
+def _check(
     temperature: float,
     weight_cap: float,
-) -> tuple[Tensor, Tensor]:
-    """Return weights [K, N] and targets [N, C]."""
-    scores = scorer(teachers)
-    try:
-        weights = normalise(scores, teachers.mask, weight_cap)
-    except ValueError as error:
-        rule = scorer.func if isinstance(scorer, partial) else scorer
-        name = getattr(rule, "__qualname__", type(rule).__qualname__)
-        raise ValueError(f"scorer {rule.__module__}.{name}: {error}") from error
-    return weights, combiner(teachers.logits, weights, temperature)
-
-
-def _to_each(node_ids: list[int], request: PredictionRequest, kind: str) -> list[Message]:
-    content = write_request(request)  # one object for all: the grid shares equal payloads
-    return [Message(content, dst_node_id=node, message_type=kind) for node in node_ids]
-
-
-def _cut(
-    num_proxy: int, negative_share: float, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    order = generator(seed, Purpose.NEGATIVES).permutation(num_proxy)
-    if not 0 <= negative_share < 1:
-        raise ValueError(f"negative_share={negative_share}: expected in [0, 1)")
-    cut = round(negative_share * num_proxy)
-    return np.sort(order[:cut]), np.sort(order[cut:])
-
-
-def _check(temperature: float, weight_cap: float, fraction: float, digest_epochs: int) -> None:
+    fraction: float,
+    digest_epochs: int,
+    fallback_below: float,
+    answers: str,
+) -> None:
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature={temperature}: expected > 0 and finite")
     for name, value in (("weight_cap", weight_cap), ("fraction", fraction)):
@@ -282,3 +284,7 @@ def _check(temperature: float, weight_cap: float, fraction: float, digest_epochs
             raise ValueError(f"{name}={value}: expected in (0, 1]")
     if digest_epochs < 0:
         raise ValueError(f"digest_epochs={digest_epochs}: expected >= 0")
+    if not 0 <= fallback_below <= 1:
+        raise ValueError(f"fallback_below={fallback_below}: expected in [0, 1]")
+    if answers not in ANSWERS:
+        raise ValueError(f"answers={answers!r}: expected one of {', '.join(ANSWERS)}")

@@ -3,13 +3,14 @@
 A scorer is a function `(teachers) -> scores [K, N]`, >= 0, larger = trusted more. A new one is a
 function anywhere on the Python path and three YAML lines under `conf/strategy/scorer/`. Scores may
 use `teachers.logits`, `own_probs` and `num_examples`; silent and masked clients are `normalise`'s
-business.
+business. A function whose score of a client and an example depends on that client's answer to it
+alone lets workers sum up answers where they are made.
 """
 
 import torch
 from torch import Tensor
 
-from clients.messages import TeacherPredictions
+from clients.teachers import TeacherPredictions
 
 PROBABILITY_FLOOR = 1e-4
 """Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: a client sends them, and no
@@ -78,15 +79,13 @@ def margin(teachers: TeacherPredictions) -> Tensor:
     return top2[..., 0] - top2[..., 1]
 
 
-def own_probability(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
+def own_probability(teachers: TeacherPredictions) -> Tensor:
     """Trust a teacher by its discriminator's probability c that the example is of its own kind.
 
     The rule commonly recalled for DLAD, without a source at hand; DaFKD's, with published code.
 
     Args:
         teachers: Answers of the cohort, with `own_probs`.
-        fallback_below: Where even the largest c of the cohort is below this, nobody knows the
-            example, c is noise, and all teachers are trusted alike.
 
     Returns:
         Scores in (0, 1], [K, N].
@@ -94,10 +93,10 @@ def own_probability(teachers: TeacherPredictions, fallback_below: float = 1e-3) 
     Raises:
         ValueError: The strategy asked for no discriminator.
     """
-    return _unless_unknown(_own_probs(teachers), teachers, fallback_below)
+    return _own_probs(teachers)
 
 
-def own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
+def own_odds(teachers: TeacherPredictions) -> Tensor:
     """Trust a teacher by the odds c / (1 - c) of its discriminator.
 
     With plain cross-entropy the odds tend to n_k p_k(x) / (m p_proxy(x)), so that normalised over
@@ -106,7 +105,6 @@ def own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tens
 
     Args:
         teachers: Answers of the cohort, with `own_probs`.
-        fallback_below: As in `own_probability`.
 
     Returns:
         Scores > 0 [K, N].
@@ -115,10 +113,10 @@ def own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tens
         ValueError: The strategy asked for no discriminator.
     """
     probs = _own_probs(teachers)
-    return _unless_unknown(probs / (1 - probs), teachers, fallback_below)
+    return probs / (1 - probs)
 
 
-def num_examples_own_odds(teachers: TeacherPredictions, fallback_below: float = 1e-3) -> Tensor:
+def num_examples_own_odds(teachers: TeacherPredictions) -> Tensor:
     """Trust a teacher by n_k times its discriminator's odds.
 
     The same weights as `own_odds` when discriminators are fitted by balanced cross-entropy, whose
@@ -126,7 +124,6 @@ def num_examples_own_odds(teachers: TeacherPredictions, fallback_below: float = 
 
     Args:
         teachers: Answers of the cohort, with `own_probs`.
-        fallback_below: As in `own_probability`; n_k still counts there.
 
     Returns:
         Scores > 0 [K, N].
@@ -134,7 +131,7 @@ def num_examples_own_odds(teachers: TeacherPredictions, fallback_below: float = 
     Raises:
         ValueError: The strategy asked for no discriminator.
     """
-    return num_examples(teachers) * own_odds(teachers, fallback_below)
+    return num_examples(teachers) * own_odds(teachers)
 
 
 def _own_probs(teachers: TeacherPredictions) -> Tensor:
@@ -144,9 +141,3 @@ def _own_probs(teachers: TeacherPredictions) -> Tensor:
             "or strategy/discriminator=pixels"
         )
     return teachers.own_probs.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-
-
-def _unless_unknown(scores: Tensor, teachers: TeacherPredictions, fallback_below: float) -> Tensor:
-    assert teachers.own_probs is not None, "checked by _own_probs"
-    answered = torch.where(teachers.mask, teachers.own_probs, torch.zeros(()))
-    return torch.where(answered.amax(0) < fallback_below, torch.ones_like(scores), scores)

@@ -1,5 +1,7 @@
 """From scores to weights. Ours, so that no rule can forget it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,16 +24,50 @@ def normalise(scores: Tensor, mask: Tensor, cap: float = 1.0) -> Tensor:
         ValueError: Scores are negative, not finite or of another shape than the mask, or the cap
             is out of range.
     """
-    if scores.shape != mask.shape:
-        raise ValueError(f"scores {tuple(scores.shape)}: expected {tuple(mask.shape)}, [K, N]")
     if not 0 < cap <= 1:
         raise ValueError(f"cap={cap}: expected in (0, 1]")
-    scores = scores if scores.is_floating_point() else scores.float()
-    trusted = torch.where(mask, scores, torch.zeros_like(scores))
-    if not (torch.isfinite(trusted) & (trusted >= 0)).all():
-        raise ValueError("scores must be finite and >= 0")
+    trusted = masked(scores, mask)
     weights = _shared(trusted, torch.ones_like(trusted[0]))
     return weights if cap == 1 else _capped(weights, cap)
+
+
+def masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Check scores and silence who does not answer.
+
+    Args:
+        scores: Raw trust [K, N]; integers are taken as float32.
+        mask: Who answers for what [K, N], bool.
+
+    Returns:
+        Scores [K, N], 0 where masked.
+
+    Raises:
+        ValueError: Scores are negative, not finite or of another shape than the mask.
+    """
+    if scores.shape != mask.shape:
+        raise ValueError(f"scores {tuple(scores.shape)}: expected {tuple(mask.shape)}, [K, N]")
+    scores = scores if scores.is_floating_point() else scores.float()
+    trusted = torch.where(mask, scores, torch.zeros_like(scores))
+    least, largest = torch.aminmax(trusted)  # NaN if there is one
+    if not (least >= 0 and largest < math.inf):
+        raise ValueError("scores must be finite and >= 0")
+    return trusted
+
+
+def unless_unknown(scores: Tensor, own_probs: Tensor, mask: Tensor, below: float) -> Tensor:
+    """Trust all teachers alike on the examples that none of them knows.
+
+    Args:
+        scores: Raw trust [K, N].
+        own_probs: How probably each example is of the teacher's own kind [K, N], in [0, 1].
+        mask: Who answers for what [K, N], bool.
+        below: Where even the largest of a column's own_probs is below this, it is noise.
+
+    Returns:
+        Scores [K, N], 1 in the columns that nobody knows.
+    """
+    answered = torch.where(mask, own_probs, torch.zeros_like(own_probs))
+    return torch.where(answered.amax(0) < below, torch.ones_like(scores), scores)
 
 
 def _shared(trusted: Tensor, total: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.app import SimulatedClients
 from clients.architectures import build, load_parameters, parameters_of
+from clients.arrays import read_arrays, write_arrays
 from clients.data import blobs, split
-from clients.messages import node_id_of, read_arrays, write_arrays
+from clients.messages import node_id_of
 from clients.models import logistic_regression, mlp
 from clients.prediction import evaluate
 from clients.screening import fault_of

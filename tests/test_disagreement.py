@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from clients.messages import read_arrays
+from clients.arrays import read_arrays
 from clients.screening import fault_of
 from sim.grid import PoolGrid
 from sim.rounds import QuorumLost, RoundReport, run_rounds

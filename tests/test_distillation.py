@@ -8,27 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
 from clients.app import SimulatedClients
 from clients.architectures import build, parameters_of
+from clients.arrays import write_arrays
 from clients.data import Splits, blobs, split
 from clients.discriminator import DiscriminatorRecipe
 from clients.losses import kl
 from clients.messages import (
     PredictionReply,
-    RoundView,
+    client_id_of,
     crc32_of,
     node_id_of,
     read_request,
-    write_arrays,
     write_reply,
 )
 from clients.models import logistic_regression, mlp
 from clients.prediction import evaluate, predict
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
+from clients.teachers import RoundView
 from clients.training import train
 from sim.grid import PoolGrid
 from sim.processes import assume_task_identity
@@ -99,12 +100,14 @@ def reply_to(request: Message, logits: Tensor, mask: Tensor | None = None) -> Me
     told = read_request(request.content)
     answer = PredictionReply(
         server_round=told.server_round,
+        client_id=client_id_of(request.metadata.dst_node_id),
         inputs_crc32=crc32_of(told.proxy_ids),
         num_examples=30,
         logits=logits.numpy(),
         own_probs=None,
         mask=None if mask is None else mask.numpy(),
         metrics={},
+        answers=told.answers,
     )
     return Message(write_reply(answer), reply_to=request)
 
@@ -239,6 +242,70 @@ def test_the_ensemble_is_measured_on_the_test_set() -> None:
         metrics = strategy.aggregate_evaluate(1, replies)
         assert metrics is not None
         assert metrics["ensemble-accuracy"] == accuracy
+
+
+# --- answers that were summed on the way ---
+
+
+def reduced(strategy: DistillationStrategy, phase: str, replies: list[Message]) -> list[Message]:
+    """Do as the engine does: fold two groups, merge, and pass one message on beside the errors."""
+    reducer = strategy.reducer(1, phase)
+    assert reducer is not None
+    contents = [reply.content for reply in replies if reply.has_content()]
+    parts = [reducer.fold(iter(contents[:2])), reducer.fold(iter(contents[2:]))]
+    first = next(reply for reply in replies if reply.has_content())
+    first.content = reducer.merge(iter(parts))
+    return [first, *(reply for reply in replies if reply.has_error())]
+
+
+@pytest.mark.parametrize("scorer", [uniform, max_prob])
+def test_a_round_of_sums_is_a_round_of_answers(scorer: Any) -> None:
+    grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(k) for k in range(5)])
+    views: list[RoundView] = []
+    found = []
+    for summed in (False, True):
+        strategy = make(scorer=scorer, report=views.append, probe_examples=20)
+        logits = random_logits(strategy, 5)
+        requests = asked(strategy, 5)
+        replies = [reply_to(*parts) for parts in zip(requests, logits, strict=True)]
+        replies[3] = Message(Error(2, "raised"), reply_to=requests[3])
+        if summed:
+            replies = reduced(strategy, "train", replies)
+        arrays, metrics = strategy.aggregate_train(1, replies)
+        assert arrays is not None
+        assert metrics is not None
+        questions = list(strategy.configure_evaluate(1, arrays, ConfigRecord(), grid))
+        assert [m.metadata.dst_node_id for m in questions] == [node_id_of(k) for k in (0, 1, 2, 4)]
+        rng = torch.Generator().manual_seed(2)
+        said = torch.randn(4, len(TEST), 4, generator=rng)
+        replies = [reply_to(*parts) for parts in zip(questions, said, strict=True)]
+        if summed:
+            replies = reduced(strategy, "evaluate", replies)
+        evaluated = strategy.aggregate_evaluate(1, replies)
+        assert evaluated is not None
+        found.append((dict(metrics), dict(evaluated), parameters_of(strategy.student)))
+    (metrics, evaluated, student), (sum_metrics, sum_evaluated, sum_student) = found
+    assert sum_metrics == pytest.approx(metrics, abs=1e-5)
+    assert sum_evaluated == pytest.approx(evaluated, abs=1e-5)
+    for name, value in student.items():
+        np.testing.assert_allclose(sum_student[name], value, rtol=0, atol=1e-4)
+    plain, summed_view = views
+    assert plain.teachers.client_ids == summed_view.teachers.client_ids == (0, 1, 2, 4)
+    assert plain.proxy_ids == summed_view.proxy_ids
+    assert torch.equal(plain.teachers.logits, summed_view.teachers.logits)
+    torch.testing.assert_close(summed_view.weights, plain.weights, rtol=0, atol=1e-6)
+    torch.testing.assert_close(summed_view.targets, plain.targets, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"weight_cap": 0.5}, {"combiner": lambda z, w, t: z.softmax(-1).median(0).values}],
+    ids=["cap", "median"],
+)
+def test_who_needs_every_answer_is_given_every_answer(changes: dict[str, Any]) -> None:
+    strategy = make(**changes)
+    assert strategy.reducer(1, "train") is None
+    assert strategy.reducer(1, "evaluate") is None
 
 
 # --- what is asked ---

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clients.messages import RoundView, TeacherPredictions
+from clients.teachers import RoundView, TeacherPredictions
 from sim.drift import disagreement, entropy, jensen_shannon
 from sim.probes import output_drift, trust
 
@@ -29,7 +29,7 @@ def view(weights: Tensor, logits: Tensor | None = None) -> RoundView:
         own_probs=None,
         num_examples=torch.ones(num_clients),
     )
-    return RoundView(1, teachers, weights, torch.zeros(num_inputs, 3), [])
+    return RoundView(1, tuple(range(num_inputs)), teachers, weights, torch.zeros(num_inputs, 3), [])
 
 
 # --- entropy ---
@@ -147,6 +147,14 @@ def test_output_drift_is_the_mean_over_examples() -> None:
     values = output_drift(view(torch.full((2, 2), 0.5), probs.log()))
     assert values["output_disagreement"] == 0.5
     assert values["output_js"] == pytest.approx(0.222923 / 2, abs=1e-6)
+
+
+def test_output_drift_takes_its_examples_a_few_at_a_time() -> None:
+    # 40 examples are three pieces; by hand they are one.
+    probs = random_probs(4, 40)
+    values = output_drift(view(torch.full((4, 40), 0.25), probs.log()))
+    assert values["output_disagreement"] == pytest.approx(float(disagreement(probs).mean()))
+    assert values["output_js"] == pytest.approx(float(jensen_shannon(probs).mean()))
 
 
 def test_probes_change_nothing() -> None:

@@ -17,8 +17,8 @@ from functools import partial
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 from clients.app import SimulatedClients
 from clients.architectures import build, parameters_of
+from clients.arrays import read_arrays, write_arrays
 from clients.data import blobs, split
-from clients.messages import read_arrays, write_arrays
 from clients.models import mlp
 from clients.partition import iid
 from clients.seeding import Purpose, generator

@@ -42,7 +42,9 @@ DOORS = {
         "sim/ray_pool.py",
         "sim/rounds.py",
         "sim/tasks.py",
+        "strategies/chunks.py",
         "strategies/distillation.py",
+        "strategies/reduction.py",
     },
 }
 """Which modules may import a heavy dependency. Flower's pool modules type the app they carry."""

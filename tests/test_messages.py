@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from clients.arrays import write_arrays
 from clients.discriminator import DiscriminatorRecipe
 from clients.messages import (
     EVALUATE_PREDICTIONS,
@@ -22,7 +23,6 @@ from clients.messages import (
     read_reply,
     read_request,
     size_bytes,
-    write_arrays,
     write_reply,
     write_request,
 )
@@ -47,6 +47,7 @@ FULL = PredictionRequest(
 )
 ANSWER = PredictionReply(
     server_round=2,
+    client_id=0,
     inputs_crc32=crc32_of(IDS),
     num_examples=40,
     logits=np.arange(6, dtype=np.float32).reshape(3, 2),
@@ -213,8 +214,9 @@ def with_value(array: np.ndarray, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("request_", "reply", "changes", "reason"),
     [
-        (PLAIN, ANSWER, {"server_round": 1}, "answers round 1, expected 2"),
-        (PLAIN, ANSWER, {"inputs_crc32": crc32_of(IDS[::-1])}, "other examples"),
+        (PLAIN, ANSWER, {"server_round": 1}, "'server-round' is 1, expected 2"),
+        (PLAIN, ANSWER, {"client_id": 3}, "'client-id' is 3, expected 0"),
+        (PLAIN, ANSWER, {"inputs_crc32": crc32_of(IDS[::-1])}, "'inputs-crc32' is"),
         (PLAIN, ANSWER, {"num_examples": 0}, "'metrics/num-examples' is 0"),
         (PLAIN, ANSWER, {"num_examples": -3}, "'metrics/num-examples' is -3"),
         (PLAIN, ANSWER, {"logits": ANSWER.logits[:2]}, r"logits' is float32 \(2, 2\), expected"),

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from clients.app import SimulatedClients
 from clients.architectures import build, parameters_of
+from clients.arrays import write_arrays
 from clients.data import Splits, digits, split
 from clients.discriminator import DiscriminatorRecipe
 from clients.losses import kl
-from clients.messages import RoundView, TeacherPredictions, write_arrays
 from clients.models import lenet5, logistic_regression, mlp
 from clients.partition import classes_per_client, iid
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
+from clients.teachers import RoundView, TeacherPredictions
 from clients.training import train
 from sim.grid import PoolGrid
 from strategies import scorers
@@ -53,7 +54,7 @@ def proxy_answers(
     strategy = DistillationStrategy(
         student=student, proxy=splits.proxy, test=splits.test, distil=partial(trainer, epochs=0),
         seed=seed, scorer=scorers.uniform, combiner=mean_of_probs, loss=kl,
-        discriminator=DiscriminatorRecipe(), report=views.append,
+        discriminator=DiscriminatorRecipe(), report=views.append, probe_examples=10_000,
     )  # fmt: skip
     grid = PoolGrid(inline(app, seed), names, fault_of)
     grid.begin_round(1)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from clients.messages import TeacherPredictions
+from clients.teachers import TeacherPredictions
 from strategies.weights import normalise
 
 SHIPPED = Path(__file__).parent.parent / "conf"

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from clients.messages import TeacherPredictions
+from clients.teachers import TeacherPredictions
 from strategies import scorers
 from strategies.combiners import mean_of_probs
+from strategies.ensemble import EnsembleRule
 from strategies.weights import normalise
 
 Scorer = Callable[[TeacherPredictions], Tensor]
@@ -149,11 +149,17 @@ def test_num_examples_by_hand() -> None:
 # --- fallback and clamp ---
 
 
-@pytest.mark.parametrize("scorer", [scorers.own_probability, scorers.own_odds])
+def weights_with_fallback(
+    scorer: Scorer, cohort: TeacherPredictions, below: float = 1e-3
+) -> Tensor:
+    return EnsembleRule(scorer, mean_of_probs, 1.0, 1.0, below).weights(cohort)
+
+
+@pytest.mark.parametrize("scorer", NEED_DISCRIMINATOR)
 def test_where_nobody_knows_an_example_all_are_trusted_alike(scorer: Scorer) -> None:
     # Largest c: 5e-4 on the first example (below 1e-3), 2e-3 on the second.
     own_probs = torch.tensor([[5e-4, 2e-3], [2e-4, 5e-4]])
-    weights = weights_of(scorer, teachers(EXACT, own_probs))
+    weights = weights_with_fallback(scorer, teachers(EXACT, own_probs))
     assert weights[:, 0].tolist() == [0.5, 0.5]
     assert weights[0, 1] > 0.79  # 4 to 1
 
@@ -161,14 +167,15 @@ def test_where_nobody_knows_an_example_all_are_trusted_alike(scorer: Scorer) -> 
 def test_the_fallback_can_be_moved() -> None:
     own_probs = torch.tensor([[5e-4], [2e-4]])
     cohort = teachers(EXACT[:, :1], own_probs)
-    scorer = partial(scorers.own_probability, fallback_below=3e-4)
-    assert weights_of(scorer, cohort)[:, 0].tolist() == pytest.approx([5 / 7, 2 / 7], abs=1e-6)
+    weights = weights_with_fallback(scorers.own_probability, cohort, below=3e-4)
+    assert weights[:, 0].tolist() == pytest.approx([5 / 7, 2 / 7], abs=1e-6)
 
 
-def test_in_the_fallback_sizes_still_count() -> None:
-    cohort = teachers(EXACT[:, :1], torch.tensor([[5e-4], [2e-4]]), SIZES)
-    weights = weights_of(scorers.num_examples_own_odds, cohort)
-    assert weights[:, 0].tolist() == [0.25, 0.75]
+def test_who_does_not_answer_does_not_know() -> None:
+    # The first teacher's c would be enough, but it is masked; the other two are left.
+    cohort = teachers(torch.full((3, 1, 2), 0.5), torch.tensor([[0.9], [5e-4], [1e-4]]))
+    cohort.mask[0] = False
+    assert weights_with_fallback(scorers.own_odds, cohort)[:, 0].tolist() == [0.0, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("claimed", [0.0, 1.0])

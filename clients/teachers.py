@@ -1,0 +1,49 @@
+"""The answers of a cohort, and what a distillation round made of them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherPredictions:
+    """The answers of a cohort, ordered by client id.
+
+    Attributes:
+        client_ids: Who answered, ascending (K of them).
+        logits: [K, N, C] float32.
+        mask: Who answered for what [K, N] bool.
+        own_probs: Discriminators' probabilities [K, N] in [0, 1], or None if not asked for.
+        num_examples: Size of each private set [K] float32, > 0.
+    """
+
+    client_ids: tuple[int, ...]
+    logits: Tensor
+    mask: Tensor
+    own_probs: Tensor | None
+    num_examples: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RoundView:
+    """What happened in a distillation round, for whoever watches. Read only.
+
+    Everything but the losses is on P of the distilled proxy examples, the same in every round: a
+    watcher's work and memory do not grow with the proxy set, and the answers to all of it need
+    never be in one place.
+
+    Attributes:
+        server_round: 1..R.
+        proxy_ids: Which proxy examples these are, ascending (P of them).
+        teachers: The answers on them; a teacher that did not answer an example is masked there.
+        weights: Trust [K, P]; sums to 1 over K, or to 0 where nobody covers the example.
+        targets: What the student imitated [P, C]; rows that nobody covers were dropped.
+        losses: The student's mean loss in each epoch, over all distilled examples.
+    """
+
+    server_round: int
+    proxy_ids: tuple[int, ...]
+    teachers: TeacherPredictions
+    weights: Tensor
+    targets: Tensor
+    losses: list[float]

@@ -1,0 +1,132 @@
+"""All teachers combined: from the answers of a cohort, or their sums, to the student's targets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from clients.messages import Reducer
+from clients.teachers import TeacherPredictions
+from strategies.combiners import WeightedMean
+from strategies.reduction import Part, Scorer, reducer, targets_of
+from strategies.weights import normalise, unless_unknown
+
+Combiner = Callable[[Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """What a cohort's answers to N inputs came to.
+
+    Attributes:
+        targets: Soft labels [N, C].
+        covered: Which inputs at least one teacher is trusted on [N].
+        teachers: The answers to P probe inputs.
+        weights: Trust on those [K, P].
+    """
+
+    targets: Tensor
+    covered: Tensor
+    teachers: TeacherPredictions
+    weights: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleRule:
+    """How answers become targets.
+
+    Attributes:
+        scorer: Answers -> scores [K, N].
+        combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+        temperature: T > 0.
+        weight_cap: Largest weight of one client on one example, in (0, 1].
+        fallback_below: Where even the largest own_probs is below this, all are trusted alike; None
+            where clients fit no discriminator.
+    """
+
+    scorer: Scorer
+    combiner: Combiner
+    temperature: float
+    weight_cap: float
+    fallback_below: float | None
+
+    def __call__(
+        self, answers: Part | TeacherPredictions, probe: npt.NDArray[np.int64]
+    ) -> Ensemble:
+        """Weigh and combine.
+
+        Args:
+            answers: All of them, or their sums with the answers to the probe inputs.
+            probe: Positions of the probe inputs among the N [P].
+
+        Returns:
+            The ensemble.
+
+        Raises:
+            ValueError: The scorer gave scores that are none; says which scorer.
+        """
+        if isinstance(answers, Part):
+            assert self.mean is not None, "only a weighted mean is ever reduced"
+            targets, covered = targets_of(
+                answers.sums, self.mean, self.temperature, self.fallback_below
+            )
+            teachers = answers.teachers
+            weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
+            return Ensemble(targets, covered, teachers, weights)
+        weights = self.weights(answers)
+        targets = self.combiner(answers.logits, weights, self.temperature)
+        columns = torch.from_numpy(probe)
+        return Ensemble(
+            targets, weights.sum(0) > 0, _columns(answers, columns), weights[:, columns]
+        )
+
+    def weights(self, teachers: TeacherPredictions) -> Tensor:
+        """Weigh each teacher on each example: [K, N], sums over K are 1 or 0."""
+        scores = self.scorer(teachers)
+        try:
+            if self.fallback_below is not None and teachers.own_probs is not None:
+                scores = unless_unknown(
+                    scores, teachers.own_probs, teachers.mask, self.fallback_below
+                )
+            return normalise(scores, teachers.mask, self.weight_cap)
+        except ValueError as error:
+            rule = self.scorer.func if isinstance(self.scorer, partial) else self.scorer
+            name = getattr(rule, "__qualname__", type(rule).__qualname__)
+            raise ValueError(f"scorer {rule.__module__}.{name}: {error}") from error
+
+    @property
+    def mean(self) -> WeightedMean | None:
+        """The combiner if it is a weighted mean, bare or as `conf/` binds it, else None."""
+        return _if_mean(self.combiner)
+
+    def reducer(self, probe: npt.NDArray[np.int64]) -> Reducer:
+        """Bind this rule for those who fold; only where `rehearsal.is_reducible` says so."""
+        return reducer(
+            self.fallback_below,
+            scorer=self.scorer,
+            mean=self.mean,
+            temperature=self.temperature,
+            probe=probe,
+        )
+
+
+def _if_mean(combiner: Any) -> WeightedMean | None:
+    if isinstance(combiner, partial) and not combiner.args and not combiner.keywords:
+        combiner = combiner.func
+    return combiner if isinstance(combiner, WeightedMean) else None
+
+
+def _columns(teachers: TeacherPredictions, columns: Tensor) -> TeacherPredictions:
+    own = teachers.own_probs
+    return TeacherPredictions(
+        client_ids=teachers.client_ids,
+        logits=teachers.logits[:, columns],
+        mask=teachers.mask[:, columns],
+        own_probs=None if own is None else own[:, columns],
+        num_examples=teachers.num_examples,
+    )
