@@ -41,6 +41,7 @@ DOORS = {
         "sim/pool.py",
         "sim/ray_pool.py",
         "sim/rounds.py",
+        "sim/states.py",
         "sim/tasks.py",
         "strategies/distillation.py",
     },
