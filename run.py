@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.resume import fingerprint, resumed_config
 from conf.schema import ConfigError, check_keys, check_ranges, check_targets, explain, register
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from clients.app import SimulatedClients
     from clients.data import Splits
+    from sim.checkpoints import Checkpoint, Checkpoints
     from sim.console import Display
     from sim.tracking import Tracker
 
@@ -77,9 +79,13 @@ def main(config: DictConfig) -> None:
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(0, source.path)
-    folder = Path(HydraConfig.get().runtime.output_dir).resolve()
+    folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
+    resume = config.resume is not None
     try:
-        federate(config, folder)
+        if resume:
+            with explained(*BUILDING):
+                config = resumed_config(config, HydraConfig.get().overrides.task)
+        federate(config, folder, resume)
     except Stopped as stopped:
         print(f"error: {stopped}", file=sys.stderr)
         sys.exit(1)
@@ -88,12 +94,13 @@ def main(config: DictConfig) -> None:
         sys.exit(130)
 
 
-def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
+def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str, Any]:
     """Build everything, run the rounds, write the run folder.
 
     Args:
         config: The composed config.
-        folder: The run folder; it must not hold a run yet.
+        folder: The run folder; it must not hold a run yet, unless that is to be gone on with.
+        resume: Whether to go on after the folder's last checkpoint.
 
     Returns:
         The content of `result.json`.
@@ -102,43 +109,50 @@ def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
         Stopped: The config cannot be run, or the run could not go on.
     """
     began = time.perf_counter()
+    from sim.checkpoints import Checkpoints
+    from sim.run_folder import CHECKPOINT, conclude
+
     with explained(*BUILDING):
         check_keys(config)
         check_ranges(config)
         check_targets(config)
+        checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, fingerprint(config))
+        done = checkpoints.load(config.rounds) if resume else None
         splits = load_splits(config)
         clients = populate(config, splits)
-        tracker, display = open_run(config, folder, clients)
+        tracker, display = open_run(config, folder, clients, done)
     # Flower logs each step of its strategies; our display already tells the round.
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
-        student = run_federation(config, splits, clients, tracker, display)
+        student = run_federation(config, splits, clients, tracker, display, checkpoints)
     finally:
         display.stop()
         tracker.close()
-    result = conclude(config, folder, tracker, student, time.perf_counter() - began)
+    about = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
+    result = conclude(folder, student, about | {"wall_time_s": time.perf_counter() - began})
     display.result(result, str(folder))
     return result
 
 
 def open_run(
-    config: DictConfig, folder: Path, clients: "SimulatedClients"
+    config: DictConfig, folder: Path, clients: "SimulatedClients", done: "Checkpoint | None"
 ) -> tuple["Tracker", "Display"]:
     """Write down what is to be run; return what will follow it."""
     from clients.partition import summary
     from sim.console import Display
-    from sim.run_folder import CONFIG, write_partition
+    from sim.run_folder import begin, changed_versions
     from sim.tracking import Tracker
 
-    if (folder / CONFIG).exists():
-        raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder")
     private = clients.splits.private
     shape = summary(private.labels, clients.partitions, private.num_classes)
     text = OmegaConf.to_yaml(config, resolve=True)
-    (folder / CONFIG).write_text(text, encoding="utf-8")
-    write_partition(folder, shape)
-    tracker = Tracker(folder, [instantiate(probe) for probe in config.probes.values()], text)
-    return tracker, Display(config.rounds, clients.architectures, shape)
+    begin(folder, text, shape, None if done is None else done.lines)
+    probes = [instantiate(probe) for probe in config.probes.values()]
+    tracker = Tracker(folder, probes, text, [] if done is None else done.rows)
+    display = Display(config.rounds, clients.architectures, shape)
+    if done is not None:
+        display.resume(done.server_round, changed_versions(done.versions))
+    return tracker, display
 
 
 def load_splits(config: DictConfig) -> "Splits":
@@ -195,6 +209,7 @@ def run_federation(
     clients: "SimulatedClients",
     tracker: "Tracker",
     display: "Display",
+    checkpoints: "Checkpoints",
 ) -> dict[str, Any]:
     """Run the rounds; return the final student's parameters."""
     from clients.architectures import build, load_parameters, parameters_of
@@ -220,18 +235,26 @@ def run_federation(
         failures = [str(exchange) for exchange in round_report.exchanges if exchange.failure]
         display.round(tracker.round(round_report), failures[0] if failures else "")
 
+    grid = PoolGrid(pool, clients.architectures, fault_of, display.answer)
     try:
+        with explained(*BUILDING):
+            begun = write_arrays(parameters_of(student))
+            arrays, first_round = checkpoints.start(strategy, grid, begun)
         with explained(QuorumLost, FloatingPointError):
             arrays = run_rounds(
                 strategy,
-                PoolGrid(pool, clients.architectures, fault_of, display.answer),
-                write_arrays(parameters_of(student)),
+                grid,
+                arrays,
                 rounds=config.rounds,
                 seed=config.seed,
                 evaluate=evaluate_student,
                 report=report,
                 evaluate_every=config.evaluate_every,
                 quorum=config.quorum,
+                first_round=first_round,
+                commit=checkpoints.after_rounds(
+                    config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker
+                ),
             )
     finally:
         pool.close()
@@ -260,31 +283,6 @@ def build_strategy(
         seed=config.seed,
         report=tracker.view,
     )
-
-
-def conclude(
-    config: DictConfig,
-    folder: Path,
-    tracker: "Tracker",
-    student: dict[str, Any],
-    wall_time_s: float,
-) -> dict[str, Any]:
-    """Write the final student and `result.json`; return what the latter says."""
-    from sim import run_folder as files
-
-    files.write_student(folder, student)
-    result = {
-        "seed": config.seed,
-        "rounds": config.rounds,
-        **tracker.totals(),
-        "student_sha256": files.sha256_of_arrays(student),
-        "metrics_sha256": files.sha256_of_file(folder / files.METRICS),
-        "clients_sha256": files.sha256_of_file(folder / files.CLIENTS),
-        "wall_time_s": wall_time_s,
-        "versions": files.versions(),
-    }
-    files.write_result(folder, result)
-    return result
 
 
 if __name__ == "__main__":

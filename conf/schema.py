@@ -54,6 +54,9 @@ class Config:
     rounds: int = 1
     evaluate_every: int = 1
     quorum: float = 0.5
+    checkpoint_every: int = 0
+    resume: str | None = None
+    resume_targets: list[str] = field(default_factory=list)
     sim: Any = MISSING
     clients: Clients = field(default_factory=Clients)
     data: Data = field(default_factory=Data)
@@ -70,6 +73,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "rounds": (1, INFINITY, "an integer >= 1"),
     "evaluate_every": (1, INFINITY, "an integer >= 1"),
     "quorum": (1e-9, 1, "a share in (0, 1]"),
+    "checkpoint_every": (0, INFINITY, "an integer >= 0, 0 for never"),
     "sim.threads": (1, INFINITY, "an integer >= 1"),
     "sim.workers": (1, INFINITY, "an integer >= 1, or null for one per core"),
     "clients.num_clients": (1, INFINITY, "an integer >= 1"),

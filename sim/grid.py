@@ -1,7 +1,7 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from flwr.supercore.run import Run
 from clients.messages import client_id_of, node_id_of, size_bytes
 from sim.exchanges import Exchange, names_of, scalars_of
 from sim.pool import Pool
+from sim.states import freeze, thaw
 from sim.tasks import Outcome, Task, assume_task_identity
 
 CLIENT_RAISED, REPLY_REJECTED = 2, 4
@@ -50,6 +51,7 @@ class PoolGrid(Grid):
         self._screen = screen
         self._on_answer = on_answer
         self._states: dict[int, Any] = {}
+        self._changed: set[int] = set()
         self._pending: dict[str, Message] = {}
         self._turns: dict[int, int] = {}
         self._looks = 0
@@ -65,6 +67,17 @@ class PoolGrid(Grid):
     def state_of(self, client_id: int) -> RecordDict:
         """Return a client's state, as `Context.state` was after its last successful message."""
         return self._pool.state_of(self._states.get(client_id))
+
+    def changed_states(self) -> Iterator[tuple[int, bytes]]:
+        """Yield client id and frozen state where the state changed since the last call, by id."""
+        for client_id in sorted(self._changed):
+            yield client_id, freeze(self.state_of(client_id))
+        self._changed = set()
+
+    def load_states(self, states: Mapping[int, bytes]) -> None:
+        """Give clients the states that they had at a checkpoint, frozen, by client id."""
+        for client_id, frozen in states.items():
+            self._states[client_id] = self._pool.share(thaw(frozen))
 
     def reject_unlike(self, replies: list[Message]) -> list[Message]:
         """Turn the replies whose records are not named as most replies' are into errors.
@@ -237,6 +250,7 @@ class PoolGrid(Grid):
         if reply is None or failure:
             return Message(Error(code, failure), reply_to=request)
         self._states[outcome.client_id] = outcome.state
+        self._changed.add(outcome.client_id)
         return reply
 
     def _note(self, request: Message, outcome: Outcome, failure: str) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from clients.messages import (
 from clients.prediction import measures
 from clients.seeding import Purpose, generator
 from clients.training import Trainer
+from strategies import rule_state
 from strategies.weights import normalise
 
 Scorer = Callable[[TeacherPredictions], Tensor]
@@ -116,6 +117,7 @@ class DistillationStrategy(Strategy):
                 "expected at least 1 of each"
             )
         self._teachers: list[int] = []
+        self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
         self._rehearse()
 
     # --- Flower's five methods ---
@@ -196,6 +198,16 @@ class DistillationStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to log: the resolved config says it all."""
+
+    # --- resuming; what the strategy itself keeps does not outlive a round ---
+
+    def state(self) -> RecordDict:
+        """Return what its rules keep between rounds."""
+        return rule_state.state_of(self._rules)
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
+        rule_state.restore(self._rules, state)
 
     # --- steps ---
 

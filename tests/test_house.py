@@ -28,8 +28,8 @@ ALLOWED = {
 }
 DOORS = {
     "ray": {"sim/ray_pool.py"},
-    "hydra": {"run.py", "conf/schema.py"},
-    "omegaconf": {"run.py", "conf/schema.py"},
+    "hydra": {"run.py", "conf/resume.py", "conf/schema.py"},
+    "omegaconf": {"run.py", "conf/resume.py", "conf/schema.py"},
     "tensorboard": {"sim/tracking.py"},
     "rich": {"sim/console.py"},
     "flwr": {
@@ -40,10 +40,13 @@ DOORS = {
         "sim/grid.py",
         "sim/pool.py",
         "sim/ray_pool.py",
+        "sim/checkpoints.py",
         "sim/rounds.py",
         "sim/states.py",
+        "sim/strategy_state.py",
         "sim/tasks.py",
         "strategies/distillation.py",
+        "strategies/rule_state.py",
     },
 }
 """Which modules may import a heavy dependency. Flower's pool modules type the app they carry."""
