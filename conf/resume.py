@@ -14,6 +14,8 @@ from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from conf.schema import Config, ConfigError
 
@@ -49,11 +51,11 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
                 f"{key}=...: a resumed run keeps its config; only {', '.join(CHANGEABLE)} can be "
                 "changed"
             )
-    config = OmegaConf.merge(OmegaConf.structured(Config), _read(composed))
+    config = _read(Path(composed.resume) / "config.yaml", composed.resume_targets)
     for key in CHANGEABLE:
         if key in keys:
             OmegaConf.update(config, key, OmegaConf.select(composed, key))
-    return cast(DictConfig, config)
+    return config
 
 
 def fingerprint(config: DictConfig) -> str:
@@ -73,19 +75,23 @@ def fingerprint(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _read(composed: DictConfig) -> dict[str, Any]:
-    path = Path(composed.resume) / "config.yaml"
+def _read(path: Path, named: Sequence[str]) -> DictConfig:
     if not path.is_file():
-        raise ConfigError(f"resume={composed.resume}: no run folder, it has no config.yaml")
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values")
+        raise ConfigError(f"resume={path.parent}: no run folder, it has no config.yaml")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, ValueError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
     for key, value in _leaves(content, ""):
         if isinstance(value, str) and "${" in value:
             raise ConfigError(f"{path}: {key}={value}: a resolved config has no interpolations")
         if key.split(".")[-1] == "_target_":
-            _trust(path, key, value, composed.resume_targets)
-    return cast(dict[str, Any], content) | {"resume": None, "resume_targets": []}
+            _trust(path, key, value, named)
+    begun: dict[str, Any] = {"resume": None, "resume_targets": []}
+    try:
+        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), content, begun))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _trust(path: Path, key: str, target: Any, named: Sequence[str]) -> None:

@@ -21,15 +21,17 @@ from flwr.serverapp.strategy import Strategy
 from clients.messages import ARRAYS
 from sim.grid import PoolGrid
 from sim.manifest import (
+    UNFINISHED,
     CheckpointError,
     Entry,
     entries_of,
+    finish,
+    only_in,
     read_manifest,
+    remove,
     sha256,
-    superseded,
-    sync,
     write_manifest,
-    write_whole,
+    write_unfinished,
 )
 from sim.run_folder import client_table, table_rows, versions
 from sim.state_store import StateStore
@@ -180,12 +182,11 @@ class Checkpoints:
         for client_id, frozen in states:
             name = f"{STATES}/{client_id}{tag}.safetensors"
             content["states"][str(client_id)] = self._write(name, frozen)
-        for path in [*lines, self.folder, self.folder / STATES, self.folder.parent]:
-            sync(path)
+        new = [self.folder / name for name in only_in(content, before)]
+        finish(new, also=[path for path in (*lines, self.folder.parent) if path.exists()])
         write_manifest(self.folder / MANIFEST, content)
         self._content, self._num_rows = content, len(rows)
-        for name in superseded(before, content):
-            (self.folder / name).unlink(missing_ok=True)
+        remove(self.folder / name for name in only_in(before, content))
         return str(content["strategy"].get("unknown", ""))
 
     def _write_strategy(self, strategy: Strategy, tag: str) -> Entry:
@@ -196,7 +197,7 @@ class Checkpoints:
         return self._write(f"strategy{tag}.safetensors", freeze(state))
 
     def _write(self, name: str, content: bytes) -> Entry:
-        write_whole(self.folder / name, content)
+        write_unfinished(self.folder / name, content)
         return {"file": name, "bytes": len(content), "sha256": sha256(content)}
 
     # --- reading ---
@@ -273,5 +274,6 @@ class Checkpoints:
         named = {entry["file"] for entry in entries_of(self._content)} | {MANIFEST}
         for path in self.folder.rglob("*"):
             name = path.relative_to(self.folder).as_posix()
-            if name not in named and OURS.fullmatch(name.removesuffix(".tmp")):
+            ours = OURS.fullmatch(name.removesuffix(UNFINISHED)) or name == MANIFEST + UNFINISHED
+            if ours and name not in named:
                 path.unlink()

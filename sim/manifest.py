@@ -3,11 +3,16 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 FORMAT, FORMAT_VERSION = "stillhouse checkpoint", 1
+
+UNFINISHED = ".tmp"
+AT_ONCE = 16
 
 Entry = dict[str, Any]
 """What a manifest says of a file: file, bytes, sha256."""
@@ -23,10 +28,10 @@ def entries_of(content: Mapping[str, Any]) -> list[Entry]:
     return [*single, *content["rows"], *content["states"].values()]
 
 
-def superseded(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Name the files of the manifest before that the one after does not name."""
-    kept = {entry["file"] for entry in entries_of(after)}
-    return [entry["file"] for entry in entries_of(before) if entry["file"] not in kept]
+def only_in(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Name the files that one manifest names and another does not."""
+    others = {entry["file"] for entry in entries_of(other)}
+    return [entry["file"] for entry in entries_of(one) if entry["file"] not in others]
 
 
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
@@ -38,8 +43,8 @@ def write_manifest(path: Path, content: dict[str, Any]) -> None:
     """
     text = json.dumps(content)
     head = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": sha256(text.encode())}
-    write_whole(path, f'{json.dumps(head)[:-1]}, "content": {text}}}\n'.encode())
-    sync(path.parent)
+    write_unfinished(path, f'{json.dumps(head)[:-1]}, "content": {text}}}\n'.encode())
+    finish([path])
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -75,20 +80,40 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there in whole or not at all, even after the power went."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+def write_unfinished(path: Path, content: bytes) -> None:
+    """Write a file under a name that says that it is not to be read yet; `finish` names it."""
+    _unfinished(path).write_bytes(content)
 
 
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk itself before going on."""
-    if not path.exists():
-        return
+def finish(paths: Sequence[Path], also: Iterable[Path] = ()) -> None:
+    """Have files on the disk itself, in whole, and only then give them their names.
+
+    In several threads, because the file system then waits for the disk once and not for each file:
+    100 files take 0.06 s, one after the other 0.4 s.
+
+    Args:
+        paths: Files that were written unfinished.
+        also: Other files and folders to have on the disk before that.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(_sync, [*map(_unfinished, paths), *also]))
+    for path in paths:
+        _unfinished(path).replace(path)
+    for folder in sorted({path.parent for path in paths}):
+        _sync(folder)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files, in several threads for the same reason: 100 of them 0.02 s instead of 0.2."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(partial(Path.unlink, missing_ok=True), paths))
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + UNFINISHED)
+
+
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

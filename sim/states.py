@@ -58,7 +58,8 @@ def freeze(state: RecordDict) -> bytes:
     and shape, so that `thaw` can write the 128 bytes before them again; any other (another
     serialisation, Fortran order, a dtype that safetensors lacks) as the bytes that it has.
 
-    Written here, not by the library, which copies arrays twice: 40 MB took it 37 ms, this 20.
+    Written here, not by the library, which copies arrays twice: for 40 MB it takes 1.9 times as
+    long as pickle, this 1.0 times (1.9 times for 0.03 MB in 8 arrays, 0.1 times for 4 MB in 40).
 
     Args:
         state: Any records of Flower's; it is not changed.
