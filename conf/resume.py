@@ -83,6 +83,9 @@ def _read(path: Path, named: Sequence[str]) -> DictConfig:
     except (YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     for key, value in _leaves(content, ""):
+        # Not plain would be a path: OmegaConf's YAML makes them, and some function may remove it.
+        if not (value is None or value in ({}, []) or type(value) in (bool, int, float, str)):
+            raise ConfigError(f"{path}: {key}={value!r}: expected a number, a text or the like")
         if isinstance(value, str) and "${" in value:
             raise ConfigError(f"{path}: {key}={value}: a resolved config has no interpolations")
         if key.split(".")[-1] == "_target_":

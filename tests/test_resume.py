@@ -258,6 +258,15 @@ def test_python_objects_in_yaml_are_not_made(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
+@pytest.mark.usefixtures("hydra_in_conf")
+@pytest.mark.parametrize("value", ["!!python/object/apply:pathlib.Path [/x]", "!!binary aGk="])
+def test_values_that_are_not_plain_are_refused(value: str, tmp_path: Path) -> None:
+    target = "_target_: sim.manifest.remove"
+    (tmp_path / "config.yaml").write_text(f"probes:\n  a:\n    {target}\n    paths: [{value}]\n")
+    with pytest.raises(ConfigError, match=r"config.yaml: probes.a.paths.0=.*: expected a number"):
+        resumed(tmp_path)
+
+
 # --- what may change ---
 
 
