@@ -4,70 +4,42 @@ The only file that knows clients/, strategies/ and sim/. It turns the config int
 objects; nothing below it sees the config.
 """
 
-import argparse
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from conf.schema import ConfigError, check_keys, check_ranges, check_targets, explain, register
+from conf.errors import BUILDING, Stopped, explained
+from conf.resume import fingerprint, resumed_config
+from conf.schema import (
+    check_keys,
+    check_ranges,
+    check_targets,
+    explain_command,
+    register,
+)
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from clients.app import SimulatedClients
     from clients.data import Splits
+    from sim.checkpoints import Checkpoint, Checkpoints
     from sim.console import Display
+    from sim.grid import PoolGrid
     from sim.pool import Pool
     from sim.tracking import Tracker
 
 register()
 composed = False
 """Whether Hydra got as far as calling `main`: before that, a failure is the command line's."""
-
-
-class Stopped(Exception):
-    """A run that cannot begin or go on; the message is for the user."""
-
-
-BUILDING = (ConfigError, InstantiationException, OmegaConfBaseException, OSError, ValueError)
-"""What wrong input raises before the first round. Whatever else is raised, there or later, is a
-defect, of ours or of a rule that a user brought, and keeps its traceback."""
-
-
-@contextmanager
-def explained(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors of these kinds into a message for the user.
-
-    Args:
-        *kinds: Which errors say all that there is to say.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        Stopped: Instead of the error, with its message.
-    """
-    try:
-        yield
-    except kinds as error:
-        cause: BaseException = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if not isinstance(cause, (*kinds, TypeError)):
-            raise
-        raise Stopped(str(cause)) from error
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -78,9 +50,13 @@ def main(config: DictConfig) -> None:
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(0, source.path)
-    folder = Path(HydraConfig.get().runtime.output_dir).resolve()
+    folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
+    resume = config.resume is not None
     try:
-        federate(config, folder)
+        if resume:
+            with explained(*BUILDING):
+                config = resumed_config(config, HydraConfig.get().overrides.task)
+        federate(config, folder, resume)
     except Stopped as stopped:
         print(f"error: {stopped}", file=sys.stderr)
         sys.exit(1)
@@ -89,62 +65,69 @@ def main(config: DictConfig) -> None:
         sys.exit(130)
 
 
-def federate(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Build everything, run the rounds, write the run folder.
+def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str, Any]:
+    """Build everything, run the rounds, write the run folder; return what `result.json` says.
 
     Args:
         config: The composed config.
-        folder: The run folder; it must not hold a run yet.
+        folder: The run folder; it must not hold a run yet, unless that is to be gone on with.
+        resume: Whether to go on after the folder's last checkpoint.
 
     Returns:
-        The content of `result.json`.
+        Seed, rounds, totals of failures and bytes, the student's last measures, seconds.
 
     Raises:
         Stopped: The config cannot be run, or the run could not go on.
     """
     began = time.perf_counter()
+    from sim.checkpoints import Checkpoints
+    from sim.run_folder import CHECKPOINT, conclude
+
     with explained(*BUILDING):
         check_keys(config)
         check_ranges(config)
         check_targets(config)
+        checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, fingerprint(config))
+        done = checkpoints.load(config.rounds) if resume else None
         pool = instantiate(config.sim)(seed=config.seed)  # workers start while the data are read
     try:
         with explained(*BUILDING):
-            splits = load_splits(config)
-            clients = populate(config, splits)
-            tracker, display = open_run(config, folder, clients)
+            clients = populate(config, load_splits(config))
+            tracker, display = open_run(config, folder, clients, done)
         # Flower logs each step of its strategies; our display already tells the round.
         logging.getLogger("flwr").setLevel(logging.WARNING)
         try:
-            student = run_federation(config, pool, clients, tracker, display)
+            student = run_federation(config, pool, clients, tracker, display, checkpoints)
         finally:
             display.stop()
             tracker.close()
     finally:
         pool.close()
-    result = conclude(config, folder, tracker, student, time.perf_counter() - began)
+    about = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
+    result = conclude(folder, student, about | {"wall_time_s": time.perf_counter() - began})
     display.result(result, str(folder))
     return result
 
 
 def open_run(
-    config: DictConfig, folder: Path, clients: "SimulatedClients"
+    config: DictConfig, folder: Path, clients: "SimulatedClients", done: "Checkpoint | None"
 ) -> tuple["Tracker", "Display"]:
     """Write down what is to be run; return what will follow it."""
     from clients.partition import summary
     from sim.console import Display
-    from sim.run_folder import CONFIG, write_partition
+    from sim.run_folder import begin, changed_versions
     from sim.tracking import Tracker
 
-    if (folder / CONFIG).exists():
-        raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder")
     private = clients.splits.private
     shape = summary(private.labels, clients.partitions, private.num_classes)
     text = OmegaConf.to_yaml(config, resolve=True)
-    (folder / CONFIG).write_text(text, encoding="utf-8")
-    write_partition(folder, shape)
-    tracker = Tracker(folder, [instantiate(probe) for probe in config.probes.values()], text)
-    return tracker, Display(config.rounds, clients.architectures, shape)
+    begin(folder, text, shape, None if done is None else done.lines)
+    probes = [instantiate(probe) for probe in config.probes.values()]
+    tracker = Tracker(folder, probes, text, [] if done is None else done.rows)
+    display = Display(config.rounds, clients.architectures, shape)
+    if done is not None:
+        display.resume(done.server_round, changed_versions(done.versions))
+    return tracker, display
 
 
 def load_splits(config: DictConfig) -> "Splits":
@@ -177,15 +160,13 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     from clients.seeding import Purpose, generator
 
     number, kinds = config.clients.num_clients, config.clients.architectures
-    cut = instantiate(config.partition)
-    partitions = cut(splits.private.labels, number, generator(config.seed, Purpose.PARTITION))
+    cut, rng = instantiate(config.partition), generator(config.seed, Purpose.PARTITION)
     shares = {str(name): kind.share for name, kind in kinds.items()}
+    drawn = generator(config.seed, Purpose.POPULATION)
     clients = SimulatedClients(
         splits=splits,
-        partitions=partitions,
-        architectures=assign_architectures(
-            shares, number, generator(config.seed, Purpose.POPULATION)
-        ),
+        partitions=cut(splits.private.labels, number, rng),
+        architectures=assign_architectures(shares, number, drawn),
         models={str(name): instantiate(kind.model) for name, kind in kinds.items()},
         student=instantiate(config.student),
         train=instantiate(config.clients.training),
@@ -201,22 +182,21 @@ def run_federation(
     clients: "SimulatedClients",
     tracker: "Tracker",
     display: "Display",
+    checkpoints: "Checkpoints",
 ) -> dict[str, Any]:
     """Run the rounds; return the final student's parameters."""
     from clients.architectures import build, load_parameters, parameters_of
     from clients.arrays import read_arrays, write_arrays
     from clients.prediction import evaluate
-    from clients.screening import fault_of
     from clients.seeding import Purpose, generator
-    from sim.grid import PoolGrid
     from sim.rounds import QuorumLost, RoundReport, run_rounds
 
     splits = clients.splits
     with explained(*BUILDING):
-        shape, num_classes = splits.private.image_shape, splits.private.num_classes
-        rng = generator(config.seed, Purpose.STUDENT)
-        student = build(clients.student, shape, num_classes, rng).to(config.student_device)
-        strategy = build_strategy(config, clients, student, tracker)
+        private, rng = splits.private, generator(config.seed, Purpose.STUDENT)
+        student = build(clients.student, private.image_shape, private.num_classes, rng)
+        student.to(config.student_device)
+        strategy = build_strategy(config, pool, clients, student, tracker)
         pool.load(clients.app())
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
@@ -227,30 +207,55 @@ def run_federation(
         failures = [str(exchange) for exchange in round_report.exchanges if exchange.failure]
         display.round(tracker.round(round_report), failures[0] if failures else "")
 
+    with explained(*BUILDING):
+        grid = build_grid(config, pool, clients, tracker, display)
+        begun = write_arrays(parameters_of(student))
+        arrays, first_round = checkpoints.start(strategy, grid, begun)
     with explained(QuorumLost, FloatingPointError):
         arrays = run_rounds(
             strategy,
-            PoolGrid(
-                pool,
-                clients.architectures,
-                fault_of,
-                display.answer,
-                group_size=config.clients.group_size,
-                cost=clients.costs(),
-            ),
-            write_arrays(parameters_of(student)),
+            grid,
+            arrays,
             rounds=config.rounds,
             seed=config.seed,
             evaluate=evaluate_student,
             report=report,
             evaluate_every=config.evaluate_every,
             quorum=config.quorum,
+            first_round=first_round,
+            commit=checkpoints.after_rounds(
+                config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker
+            ),
         )
     return read_arrays(arrays)
 
 
+def build_grid(
+    config: DictConfig,
+    pool: "Pool",
+    clients: "SimulatedClients",
+    tracker: "Tracker",
+    display: "Display",
+) -> "PoolGrid":
+    """Connect the pool to what sends and receives messages."""
+    from clients.screening import fault_of
+    from sim.grid import PoolGrid
+    from sim.run_folder import STATES
+
+    return PoolGrid(
+        pool,
+        clients.architectures,
+        fault_of,
+        display.answer,
+        group_size=config.clients.group_size,
+        cost=clients.costs(),
+        states=pool.states(tracker.folder / STATES),
+    )
+
+
 def build_strategy(
     config: DictConfig,
+    pool: "Pool",
     clients: "SimulatedClients",
     student: "Module",
     tracker: "Tracker",
@@ -270,42 +275,14 @@ def build_strategy(
         test=splits.test,
         seed=config.seed,
         report=tracker.view,
+        overlap=pool.concurrent,
     )
-
-
-def conclude(
-    config: DictConfig,
-    folder: Path,
-    tracker: "Tracker",
-    student: dict[str, Any],
-    wall_time_s: float,
-) -> dict[str, Any]:
-    """Write the final student and `result.json`; return what the latter says."""
-    from sim import run_folder as files
-
-    files.write_student(folder, student)
-    result = {
-        "seed": config.seed,
-        "rounds": config.rounds,
-        **tracker.totals(),
-        "student_sha256": files.sha256_of_arrays(student),
-        "metrics_sha256": files.sha256_of_file(folder / files.METRICS),
-        "clients_sha256": files.sha256_of_file(folder / files.CLIENTS),
-        "wall_time_s": wall_time_s,
-        "versions": files.versions(),
-    }
-    files.write_result(folder, result)
-    return result
 
 
 if __name__ == "__main__":
     try:
         main()
     except SystemExit as stop:
-        flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        flags.add_argument("--config-dir", "-cd", action="append", default=[])
-        given, rest = flags.parse_known_args()
-        overrides = [word for word in rest if "=" in word]
-        if stop.code and not composed and (hint := explain(overrides, given.config_dir)):
+        if stop.code and not composed and (hint := explain_command(sys.argv[1:])):
             print(f"hint: {hint}", file=sys.stderr)
         raise

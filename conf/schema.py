@@ -4,6 +4,7 @@ With run.py the only file that knows Hydra. Importing it and composing a config 
 torch nor ray nor flwr.
 """
 
+import argparse
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator
@@ -55,6 +56,9 @@ class Config:
     rounds: int = 1
     evaluate_every: int = 1
     quorum: float = 0.5
+    checkpoint_every: int = 0
+    resume: str | None = None
+    resume_targets: list[str] = field(default_factory=list)
     sim: Any = MISSING
     clients: Clients = field(default_factory=Clients)
     data: Data = field(default_factory=Data)
@@ -72,8 +76,11 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "rounds": (1, INFINITY, "an integer >= 1"),
     "evaluate_every": (1, INFINITY, "an integer >= 1"),
     "quorum": (1e-9, 1, "a share in (0, 1]"),
+    "checkpoint_every": (0, INFINITY, "an integer >= 0, 0 for never"),
     "sim.threads": (1, INFINITY, "an integer >= 1"),
     "sim.workers": (1, INFINITY, "an integer >= 1, or null for one per core"),
+    "sim.state_memory_bytes": (0, INFINITY, "an integer >= 0"),
+    "sim.object_store_bytes": (78643200, INFINITY, "an integer >= 78643200, Ray's least, or null"),
     "sim.gpus_per_worker": (1e-3, INFINITY, "> 0"),
     "clients.num_clients": (1, INFINITY, "an integer >= 1"),
     "clients.group_size": (1, INFINITY, "an integer >= 1"),
@@ -205,6 +212,14 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
         if name not in known:
             key = f"{section}.{name}".lstrip(".")
             raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
+
+
+def explain_command(words: list[str]) -> str | None:
+    """Do what `explain` does for the words of a command line."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config-dir", "-cd", action="append", default=[])
+    given, rest = flags.parse_known_args(words)
+    return explain([word for word in rest if "=" in word], given.config_dir)
 
 
 def explain(overrides: list[str], folders: list[str]) -> str | None:

@@ -1,7 +1,7 @@
 """What a person sees while a run goes on, and at its end."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,22 @@ class Display:
             highlight=False,
             soft_wrap=True,
         )
+
+    def warn(self, text: str) -> None:
+        """Say what a person should know and no program minds."""
+        self.console.print(f"[red]{escape(text)}[/red]", highlight=False, soft_wrap=True)
+
+    def resume(self, server_round: int, changed: Mapping[str, tuple[str, str]]) -> None:
+        """Say after which round the run goes on.
+
+        Args:
+            server_round: The last round that is done.
+            changed: Versions then and now, by name, of what is not as it was.
+        """
+        self.console.print(f"goes on after round {server_round}", highlight=False)
+        self._progress.update(self._rounds, completed=server_round)
+        for name, (then, now) in changed.items():
+            self.warn(f"begun with {name} {then}, goes on with {now}: the bits may differ")
 
     def answer(self, done: int, total: int) -> None:
         """Show how many clients of a batch have answered."""

@@ -1,8 +1,6 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,15 +10,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from clients.messages import Reducer, client_id_of, node_id_of, size_bytes
-from sim.exchanges import Exchange, names_of
+from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of, reject_unlike
 from sim.grouping import cut_groups
 from sim.pool import Pool
 from sim.processes import assume_task_identity
 from sim.states import thaw
 from sim.tasks import Answer, Group, Outcome, Screen, Task
-
-CLIENT_RAISED, REPLY_REJECTED = 2, 4
-"""Codes of Flower's `Error`: CLIENT_APP_RAISED_EXCEPTION and REPLY_MESSAGE_UNAVAILABLE."""
 
 MAX_LOOKS = 30
 """How often a strategy may list the nodes without sending anything. Flower's `sample_nodes` lists
@@ -38,6 +33,7 @@ class PoolGrid(Grid):
         on_answer: Callable[[int, int], None] = lambda done, total: None,
         group_size: int = 1,
         cost: Callable[[int], float] = lambda client_id: 1.0,
+        states: MutableMapping[int, Any] | None = None,
     ) -> None:
         """Prepare the grid.
 
@@ -52,6 +48,7 @@ class PoolGrid(Grid):
                 like clients trained in one step, it is part of the bits.
             cost: Client id -> how long it may take, in any unit, from the config alone: clients are
                 grouped by it and the longest groups run first.
+            states: Where handles of clients' states are kept, empty; None = in memory.
         """
         assume_task_identity(run_id=1)
         self._run = Run.create_empty(run_id=1)
@@ -61,7 +58,7 @@ class PoolGrid(Grid):
         self._on_answer = on_answer
         self._group_size = group_size
         self._cost = cost
-        self._states: dict[int, Any] = {}
+        self._states: MutableMapping[int, Any] = {} if states is None else states
         self._changed: set[int] = set()
         self._pending: dict[str, Message] = {}
         self._turns: dict[int, int] = {}
@@ -92,39 +89,13 @@ class PoolGrid(Grid):
 
     def load_states(self, states: Mapping[int, bytes]) -> None:
         """Give clients the states that an earlier run left them."""
-        self._states |= {client_id: self._pool.keep(state) for client_id, state in states.items()}
+        for client_id, state in states.items():
+            self._states[client_id] = self._pool.keep(state)
 
     def reject_unlike(self, replies: list[Message]) -> list[Message]:
-        """Turn the replies whose records are not named as most replies' are into errors.
-
-        Flower's strategies refuse a whole round in which replies disagree in that.
-
-        Args:
-            replies: Of one phase of this round.
-
-        Returns:
-            The same replies, the odd ones replaced by errors and noted as failures.
-        """
-        names = [names_of(reply.content) if reply.has_content() else None for reply in replies]
-        usual = Counter(name for name in names if name is not None).most_common(1)
-        return [
-            reply if name is None or name == usual[0][0] else self._reject(reply)
-            for reply, name in zip(replies, names, strict=True)
-        ]
-
-    def _reject(self, reply: Message) -> Message:
-        client_id = client_id_of(reply.metadata.src_node_id)
-        reason = "its records or their keys are not named as the other clients' are"
-        self.exchanges = [
-            replace(exchange, failure=reason, metrics={})
-            if exchange.client_id == client_id and exchange.phase == reply.metadata.message_type
-            else exchange
-            for exchange in self.exchanges
-        ]
-        refused = Message(Error(REPLY_REJECTED, reason), reply_to=reply)
-        # A reply to the reply has its ends swapped: this error comes from the client.
-        refused.metadata.__dict__["_src_node_id"] = reply.metadata.src_node_id
-        return refused
+        """Return the replies of a phase, the odd ones as errors; see `exchanges.reject_unlike`."""
+        kept, self.exchanges = reject_unlike(replies, self.exchanges)
+        return kept
 
     # --- Flower's interface ---
 
@@ -242,7 +213,7 @@ class PoolGrid(Grid):
             replies.append(Message(content, reply_to=by_client[speaker]))
         return replies
 
-    def _groups(self, by_client: Mapping[int, Message]) -> list[Group]:
+    def _groups(self, by_client: Mapping[int, Message]) -> Iterator[Group]:
         """Cut the requests into groups of like clients, the longest first.
 
         Only the requests and the config decide, so that what is folded or trained together, and
@@ -261,10 +232,11 @@ class PoolGrid(Grid):
             )  # fmt: skip
         self._request_bytes = {client_id: sizes[kind[0]] for client_id, kind in kinds.items()}
         cuts = cut_groups(kinds, self._group_size, self._cost)
-        return [
+        # One by one as a worker is free: states in files are read no sooner.
+        return (
             self._group(number, [by_client[k] for k in members], handles[kinds[members[0]][0]])
             for number, members in enumerate(cuts)
-        ]
+        )
 
     def _group(self, number: int, requests: list[Message], content: Any) -> Group:
         tasks = [
@@ -287,7 +259,7 @@ class PoolGrid(Grid):
         )
 
     def _parts(
-        self, groups: list[Group], by_client: Mapping[int, Message], replies: list[Message]
+        self, groups: Iterable[Group], by_client: Mapping[int, Message], replies: list[Message]
     ) -> Iterator[RecordDict]:
         """Run groups; yield their parts in the groups' order, and add to `replies` all others."""
         outcomes: dict[int, Outcome] = {}
@@ -313,23 +285,16 @@ class PoolGrid(Grid):
         if state is not None:
             self._states[answer.client_id] = state
             self._changed.add(answer.client_id)
-        self._note(request, answer)
+        self.exchanges.append(
+            exchange_of(
+                request,
+                answer,
+                self.server_round,
+                self._architectures[answer.client_id],
+                self._request_bytes[answer.client_id],
+            )
+        )
         if answer.failure:
             code = CLIENT_RAISED if answer.raised else REPLY_REJECTED
             return [Message(Error(code, answer.failure), reply_to=request)]
         return [] if answer.reply is None else [answer.reply]
-
-    def _note(self, request: Message, answer: Answer) -> None:
-        self.exchanges.append(
-            Exchange(
-                server_round=self.server_round,
-                client_id=answer.client_id,
-                phase=request.metadata.message_type,
-                architecture=self._architectures[answer.client_id],
-                request_bytes=self._request_bytes[answer.client_id],
-                reply_bytes=answer.reply_bytes,
-                metrics=answer.metrics,
-                failure=answer.failure,
-                traceback=answer.traceback,
-            )
-        )

@@ -1,17 +1,25 @@
 """Where groups run: `InlinePool`, the reference; `sim/ray_pool.py` must give the same bits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
 from sim.processes import keep_memory, pin_threads
+from sim.state_store import StateStore
 from sim.tasks import Group, Outcome, frozen_content, run_group
 
 
 class Pool(Protocol):
-    """A set of processes that run one ClientApp for any client."""
+    """A set of processes that run one ClientApp for any client.
+
+    Attributes:
+        concurrent: Whether this process can compute something else while groups run.
+    """
+
+    concurrent: bool
 
     def load(self, app: ClientApp) -> None:
         """Give every process the program of all clients; once, before anything is run."""
@@ -21,8 +29,12 @@ class Pool(Protocol):
         """Make a content available to every group of the round, once; return its handle."""
         ...
 
-    def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
+    def run(self, groups: Iterable[Group]) -> Iterator[Outcome]:
         """Run groups of different clients; yield each outcome as it comes, in any order."""
+        ...
+
+    def states(self, folder: Path) -> MutableMapping[int, Any]:
+        """Return an empty place for the handles of states; `folder` is for what memory lacks."""
         ...
 
     def frozen(self, handle: Any) -> bytes | None:
@@ -41,17 +53,28 @@ class Pool(Protocol):
 class InlinePool:
     """Runs every group in this process, one after the other: for debugging, and the reference."""
 
-    def __init__(self, seed: int, threads: int = 1, device: str = "cpu") -> None:
+    concurrent = False
+
+    def __init__(
+        self,
+        seed: int,
+        threads: int = 1,
+        device: str = "cpu",
+        state_memory_bytes: int = 2**30,
+    ) -> None:
         """Prepare the pool.
 
         Args:
             seed: The run's seed.
             threads: Threads of this process, >= 1; part of the bits.
             device: Where our clients compute, "cpu" or one that torch knows.
+            state_memory_bytes: How many bytes of idle clients' states stay in memory, >= 0; the
+                others go to files.
         """
         self._app: ClientApp | None = None
         self._seed = seed
         self._device = device
+        self._state_memory_bytes = state_memory_bytes
         pin_threads(threads)
         keep_memory()
 
@@ -63,7 +86,11 @@ class InlinePool:
         """Freeze a content."""
         return frozen_content(content)
 
-    def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
+    def states(self, folder: Path) -> StateStore:
+        """Return a store that spills to files in `folder`."""
+        return StateStore(folder, self._state_memory_bytes)
+
+    def run(self, groups: Iterable[Group]) -> Iterator[Outcome]:
         """Run the groups in the order given; see `Pool.run`."""
         assert self._app is not None, "load the program first"
         for group in groups:

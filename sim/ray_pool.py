@@ -5,10 +5,11 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 # Without this Ray warns, at every start, of a change to come that concerns GPUs we did not ask for.
@@ -66,6 +67,8 @@ class RayPool:
     nothing of the result changes.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         seed: int,
@@ -73,6 +76,7 @@ class RayPool:
         threads: int = 1,
         device: str = "cpu",
         gpus_per_worker: float = 1.0,
+        object_store_bytes: int | None = None,
         address: str | None = None,
     ) -> None:
         """Begin to start Ray, or join a cluster or a Ray of this process, and the workers.
@@ -87,7 +91,9 @@ class RayPool:
             device: Where clients compute: "cpu" or "cuda".
             gpus_per_worker: Share of a GPU that each worker is given on "cuda", > 0: with 0.25
                 four workers share one.
-            address: Of a running cluster; None = a private one on this machine.
+            object_store_bytes: Shared memory for data, payloads and idle clients' states; beyond it
+                Ray spills to files. None = Ray's own choice, a third of the memory.
+            address: Of a running cluster, which has a store; None = a private one on this machine.
 
         Raises:
             ValueError: No cluster answers at the address.
@@ -104,7 +110,7 @@ class RayPool:
 
         def start() -> None:
             if self._started_ray:
-                _start_ray(workers, address)
+                _start_ray(workers, object_store_bytes, address)
             make = _worker_class(threads, device, gpus_per_worker)
             count = workers or _room_for(device, gpus_per_worker)
             self._start = lambda: make.remote(seed, threads, device)
@@ -135,7 +141,11 @@ class RayPool:
         """Put a content into the object store once, for every group that carries it."""
         return ray.put(frozen_content(content))
 
-    def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
+    def states(self, folder: Path) -> dict[int, "ray.ObjectRef[bytes]"]:
+        """Return a place for references: states live in the object store, which spills itself."""
+        return {}
+
+    def run(self, groups: Iterable[Group]) -> Iterator[Outcome]:
         """Run the groups on whichever worker is free; see `Pool.run`."""
         waiting, lost = deque(groups), list[Group]()
         free = deque([*range(len(self._workers))] * IN_FLIGHT)
@@ -229,8 +239,9 @@ def _require_answer(address: str | None) -> None:
             raise ValueError(f"sim.address={address}: no Ray cluster answers: {error}") from error
 
 
-def _start_ray(workers: int | None, address: str | None) -> None:
+def _start_ray(workers: int | None, object_store_bytes: int | None, address: str | None) -> None:
     ray.init(
+        object_store_memory=object_store_bytes,
         address=address or "local",  # None would join whatever $RAY_ADDRESS names
         num_cpus=None if address else workers,
         include_dashboard=False if address is None else None,

@@ -68,6 +68,7 @@ def run_rounds(
     evaluate_every: int = 1,
     quorum: float = 0.5,
     first_round: int = 1,
+    commit: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
 ) -> ArrayRecord:
     """Run a federation.
 
@@ -78,10 +79,12 @@ def run_rounds(
         rounds: R, the last round.
         seed: The run's seed.
         evaluate: Measures the global model; called after every round that is evaluated.
-        report: Called after each round; a checkpoint belongs here.
+        report: Called after each round, and with what there is of one that loses its quorum.
         evaluate_every: Evaluate each so many rounds, and after the last.
         quorum: Share of requests in (0, 1] that must get a usable reply.
         first_round: 1, or the round after the checkpoint that `arrays` came from.
+        commit: Called with the round and the global model's parameters when all of a round is
+            done; a checkpoint belongs here.
 
     Returns:
         The global model's parameters after the last round.
@@ -127,6 +130,8 @@ def run_rounds(
                 server_round, arrays, student, trained_metrics, evaluated_metrics, grid.exchanges
             )
         )
+        # 6. Commit.
+        commit(server_round, arrays)
     return arrays
 
 

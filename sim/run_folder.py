@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -17,11 +18,11 @@ from safetensors.numpy import save_file
 
 from clients.partition import PartitionSummary
 from sim.exchanges import Exchange
+from sim.partition_table import require_same_partition, write_partition
 
-CONFIG = "config.yaml"
+CONFIG, CHECKPOINT, STATES = "config.yaml", "checkpoint", "states"
 METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
 RESULT, STUDENT = "result.json", "student.safetensors"
-PARTITION, PARTITION_SUMMARY = "partition.parquet", "partition_summary.json"
 
 IDENTITY = {
     "round": pa.int32(),
@@ -35,6 +36,39 @@ IDENTITY = {
 
 MEASURES = ("num_examples", "train_loss", "accuracy", "loss")
 """Columns of the per-client table that every run has; other metrics of replies follow them."""
+
+
+def begin(
+    folder: Path,
+    config_text: str,
+    summary: PartitionSummary,
+    lines: Mapping[str, int] | None = None,
+) -> None:
+    """Write down what is to be run, or take a run back to where a checkpoint left it.
+
+    Args:
+        folder: The run folder.
+        config_text: The resolved config as YAML.
+        summary: How the private set was cut.
+        lines: How many lines to keep of METRICS and FAILURES; None = the folder must hold no run.
+
+    Raises:
+        ValueError: It holds a run; or the private set was cut otherwise than it is now, or a file
+            has too few lines.
+    """
+    if lines is None and (folder / CONFIG).exists():
+        raise ValueError(
+            f"hydra.run.dir={folder}: already holds a run; name another folder, or go on with "
+            f"that run by resume={folder}"
+        )
+    if lines is not None:
+        require_same_partition(folder, summary)
+        for name in (METRICS, FAILURES):
+            truncate(folder / name, lines[name])
+        for name in (RESULT, STUDENT):  # of the run's earlier end, if it had one
+            (folder / name).unlink(missing_ok=True)
+    (folder / CONFIG).write_text(config_text, encoding="utf-8")
+    write_partition(folder, summary)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -84,17 +118,52 @@ def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def write_clients(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the per-client table; a metric that a row lacks is null there.
+def client_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Make the per-client table; a metric that a row lacks is null there.
 
     Args:
-        folder: The run folder.
-        rows: As `client_rows` gives them, over all rounds.
+        rows: As `client_rows` gives them, of any rounds.
+
+    Returns:
+        A row each; the columns of IDENTITY, MEASURES, and whatever else the rows have, by name.
     """
     others = sorted({key for row in rows for key in row} - set(IDENTITY) - set(MEASURES))
     types = IDENTITY | {name: pa.float64() for name in (*MEASURES, *others)}
-    table = pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
-    pq.write_table(table, folder / CLIENTS)
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
+
+
+def table_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows that `client_table` made the table of, without what they lacked."""
+    return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+
+
+def write_clients(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the per-client table, of all rounds, into the run folder."""
+    pq.write_table(client_table(rows), folder / CLIENTS)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; one that does not exist has none."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def truncate(path: Path, lines: int) -> None:
+    """Cut a file of JSON lines back to its first ones.
+
+    Args:
+        path: The file; it need not exist if no line is to be kept.
+        lines: How many to keep, >= 0.
+
+    Raises:
+        ValueError: It has fewer.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.splitlines(keepends=True)[:lines]
+    if len(whole) < lines or (whole and not whole[-1].endswith(b"\n")):
+        raise ValueError(f"{path}: has fewer lines than the {lines} of the checkpoint")
+    if content:
+        os.truncate(path, sum(map(len, whole)))
 
 
 def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -102,43 +171,33 @@ def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> N
     save_file({k: np.asarray(v, order="C") for k, v in parameters.items()}, folder / STUDENT)
 
 
-def write_partition(folder: Path, summary: PartitionSummary) -> None:
-    """Write how the private set was cut: who has how many of which class, and what that comes to.
+def conclude(
+    folder: Path, student: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the final student and `result.json`; `docs/run_folder.md` documents its keys.
 
     Args:
-        folder: The run folder.
-        summary: As `clients.partition.summary` gives it.
+        folder: The run folder, with its metrics and its per-client table.
+        student: The final student's parameters and buffers.
+        about: What else the result says.
+
+    Returns:
+        The content of `result.json`.
     """
-    table = {
-        "client": summary.clients,
-        "label": summary.labels,
-        "num_examples": summary.counts,
+    write_student(folder, student)
+    result = {
+        **about,
+        "student_sha256": sha256_of_arrays(student),
+        "metrics_sha256": sha256_of_file(folder / METRICS),
+        "clients_sha256": sha256_of_file(folder / CLIENTS),
+        "versions": versions(),
     }
-    # A million clients of 4 examples, 3.4 million rows, take 2.0 MB so, and 12.7 by default.
-    pq.write_table(
-        pa.table(table),
-        folder / PARTITION,
-        compression="zstd",
-        use_dictionary=["label", "num_examples"],
-        column_encoding={"client": "DELTA_BINARY_PACKED"},
-    )
-    sizes = summary.sizes
-    content = {
-        "num_clients": len(sizes),
-        "num_examples": {
-            "min": int(sizes.min()),
-            "median": float(np.median(sizes)),
-            "mean": float(sizes.mean()),
-            "max": int(sizes.max()),
-        },
-        "mean_emd": summary.mean_emd,
-        "mean_effective_classes": summary.mean_effective_classes,
-    }
-    _write_json(folder / PARTITION_SUMMARY, content)
+    write_result(folder, result)
+    return result
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write `result.json`; `docs/run_folder.md` documents its keys."""
+    """Write `result.json`."""
     _write_json(folder / RESULT, result)
 
 
@@ -170,3 +229,18 @@ def versions() -> dict[str, str]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **{name: version(name) for name in packages},
     }
+
+
+def changed_versions(then: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Compare versions with the present ones.
+
+    Args:
+        then: As `versions` told them once.
+
+    Returns:
+        (then, now) by name, of those that differ.
+    """
+    now = versions()
+    names = then.keys() | now.keys()
+    both = {name: (then.get(name, "none"), now.get(name, "none")) for name in sorted(names)}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}

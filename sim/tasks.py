@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Any, Protocol, runtime_checkable
 
-from flwr.app import Context, Message, Metadata, RecordDict
+from flwr.app import Context, Message, Metadata, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.messages import Reducer, size_bytes
 from clients.seeding import Purpose, stream
-from sim.exchanges import scalars_of
 from sim.processes import seeded_globals
 from sim.states import freeze, thaw
 
@@ -264,3 +263,16 @@ def _changed(state: RecordDict, before: bytes | None) -> bytes | None:
         return None
     after = freeze(state)
     return None if after == before else after
+
+
+def scalars_of(content: RecordDict) -> dict[str, float]:
+    """Collect all single numbers of a reply's metric records."""
+    # Not content.metric_records: it refers to the content and back, and megabytes of answers would
+    # wait for the garbage collector.
+    return {
+        key: float(value)
+        for record in content.values()
+        if isinstance(record, MetricRecord)
+        for key, value in record.items()
+        if isinstance(value, int | float)
+    }

@@ -14,7 +14,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from clients.teachers import RoundView
 from sim.rounds import RoundReport
-from sim.run_folder import FAILURES, METRICS, append_line, client_rows, write_clients
+from sim.run_folder import (
+    FAILURES,
+    METRICS,
+    append_line,
+    client_rows,
+    read_lines,
+    write_clients,
+)
 
 Probe = Callable[[RoundView], dict[str, float]]
 
@@ -25,21 +32,30 @@ SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 class Tracker:
     """Writes a run folder round by round. Reads what it is given and changes nothing."""
 
-    def __init__(self, folder: Path, probes: Sequence[Probe], config_text: str) -> None:
-        """Open the run folder's files.
+    def __init__(
+        self,
+        folder: Path,
+        probes: Sequence[Probe],
+        config_text: str,
+        rows: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Open the run folder's files; lines that `metrics.jsonl` has already are gone on from.
 
         Args:
             folder: The run folder; must exist.
             probes: What to compute from each distillation round's view.
             config_text: The resolved config as YAML, shown in TensorBoard's text page.
+            rows: Of the per-client table, of the rounds that there are lines of.
         """
         self.folder = folder
-        self.rows: list[dict[str, Any]] = []
-        self.summaries: list[dict[str, Any]] = []
+        self.rows = list(rows)
+        self.summaries = read_lines(folder / METRICS)
         self._probes = probes
         self._probed: dict[str, float] = {}
         self._round_began = time.perf_counter()
-        self._writer = SummaryWriter(str(folder / "events"))
+        # TensorBoard hides what an interrupted run had written of the rounds to come.
+        purge = len(self.summaries) + 1 if self.summaries else None
+        self._writer = SummaryWriter(str(folder / "events"), purge_step=purge)
         indented = "\n".join("    " + line for line in config_text.splitlines())
         self._writer.add_text("config", indented)
 
@@ -78,6 +94,11 @@ class Tracker:
         self._show(line, rows)
         self._probed = {}
         return line
+
+    def lines(self) -> dict[Path, int]:
+        """Count the lines written to `metrics.jsonl` and `failures.jsonl`."""
+        failures = sum(line["failures"] for line in self.summaries)
+        return {self.folder / METRICS: len(self.summaries), self.folder / FAILURES: failures}
 
     def totals(self) -> dict[str, Any]:
         """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""

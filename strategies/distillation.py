@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from clients.prediction import measures
 from clients.seeding import Purpose, generator
 from clients.teachers import RoundView
 from clients.training import Trainer
+from strategies import rule_state
 from strategies.chunks import ahead, answers_to, on_probes, to_each
 from strategies.cohorts import draw
 from strategies.ensemble import Combiner, Ensemble, EnsembleRule
@@ -100,9 +101,8 @@ class DistillationStrategy(Strategy):
             proxy_chunks: S >= 1. With more than one, clients answer the distilled examples in so
                 many messages, and the student's first epoch goes chunk by chunk as answers come.
             probe_examples: How many distilled examples a view shows, >= 1.
-            overlap: Clients answer a chunk while the student learns from the one before. Only
-                where they run in other processes: here they would draw from the same global
-                generators as the student's training, and bits would depend on timing.
+            overlap: Clients answer a chunk while the student learns from the one before. Only where
+                they run in other processes: here both would draw from one global generator.
             report: Receives a view of each round, over the probe examples.
 
         Raises:
@@ -133,6 +133,7 @@ class DistillationStrategy(Strategy):
         self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
         self._teachers: list[int] = []
         self._grid: Grid | None = None
+        self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
@@ -183,9 +184,8 @@ class DistillationStrategy(Strategy):
         first = self.rule(answers, self.cut.probes[0])
         self._teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
         losses, ensembles = self._teach(server_round, first)
-        probed = on_probes(self.cut, ensembles)
         ids = tuple(int(i) for i in self.cut.probe_ids)
-        self.report(RoundView(server_round, ids, *probed, losses))
+        self.report(RoundView(server_round, ids, *on_probes(self.cut, ensembles), losses))
         covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
         metrics = MetricRecord({"num-teachers": len(self._teachers)})
         metrics["dropped-examples"] = len(self.distilled_ids) - covered
@@ -225,6 +225,16 @@ class DistillationStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to log: the resolved config says it all."""
+
+    # --- resuming; what the strategy itself keeps does not outlive a round ---
+
+    def state(self) -> RecordDict:
+        """Return what its rules keep between rounds."""
+        return rule_state.state_of(self._rules)
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
+        rule_state.restore(self._rules, state)
 
     # --- steps ---
 
@@ -282,9 +292,9 @@ def _check(
     for name, value in (("weight_cap", weight_cap), ("fraction", fraction)):
         if not 0 < value <= 1:
             raise ValueError(f"{name}={value}: expected in (0, 1]")
-    if digest_epochs < 0:
-        raise ValueError(f"digest_epochs={digest_epochs}: expected >= 0")
     if not 0 <= fallback_below <= 1:
         raise ValueError(f"fallback_below={fallback_below}: expected in [0, 1]")
+    if digest_epochs < 0:
+        raise ValueError(f"digest_epochs={digest_epochs}: expected >= 0")
     if answers not in ANSWERS:
         raise ValueError(f"answers={answers!r}: expected one of {', '.join(ANSWERS)}")

@@ -28,23 +28,31 @@ ALLOWED = {
 }
 DOORS = {
     "ray": {"sim/ray_pool.py"},
-    "hydra": {"run.py", "conf/schema.py"},
-    "omegaconf": {"run.py", "conf/schema.py"},
+    "hydra": {"run.py", "conf/errors.py", "conf/resume.py", "conf/schema.py"},
+    "omegaconf": {"run.py", "conf/errors.py", "conf/resume.py", "conf/schema.py"},
     "tensorboard": {"sim/tracking.py"},
     "rich": {"sim/console.py"},
     "flwr": {
+        "clients/answering.py",
         "clients/app.py",
+        "clients/arrays.py",
         "clients/messages.py",
         "clients/screening.py",
         "sim/exchanges.py",
         "sim/grid.py",
         "sim/pool.py",
+        "sim/processes.py",
         "sim/ray_pool.py",
+        "sim/checkpoints.py",
         "sim/rounds.py",
+        "sim/states.py",
+        "sim/strategy_state.py",
         "sim/tasks.py",
+        "strategies/averaging.py",
         "strategies/chunks.py",
         "strategies/distillation.py",
         "strategies/reduction.py",
+        "strategies/rule_state.py",
     },
 }
 """Which modules may import a heavy dependency. Flower's pool modules type the app they carry."""

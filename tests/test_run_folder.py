@@ -14,10 +14,9 @@ from clients.architectures import load_parameters, parameters_of
 from clients.models import mobilenet_v2_small
 from clients.partition import iid, summary
 from sim.grid import Exchange
+from sim.partition_table import PARTITION, PARTITION_SUMMARY, write_partition
 from sim.run_folder import (
     CLIENTS,
-    PARTITION,
-    PARTITION_SUMMARY,
     RESULT,
     STUDENT,
     append_line,
@@ -26,7 +25,6 @@ from sim.run_folder import (
     sha256_of_file,
     versions,
     write_clients,
-    write_partition,
     write_result,
     write_student,
 )
