@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clients.app import _read_discriminator, _write_discriminator
+from clients.answering import read_discriminator, write_discriminator
 from clients.discriminator import (
     Discriminator,
     DiscriminatorRecipe,
@@ -135,7 +135,7 @@ def test_a_recipe_survives_the_message(recipe: DiscriminatorRecipe | None) -> No
 
 def test_a_fitted_discriminator_survives_the_clients_state_with_all_its_bits() -> None:
     fitted = fit_discriminator(examples(80, 20), examples(100, 100), balanced=False, l2=0.01)
-    again = _read_discriminator(_write_discriminator(fitted))
+    again = read_discriminator(write_discriminator(fitted))
     for name, value in vars(fitted).items():
         assert vars(again)[name].tobytes() == value.tobytes()
         assert vars(again)[name].shape == value.shape
