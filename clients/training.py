@@ -73,7 +73,7 @@ def train(
         ValueError: A number is out of range, or there is no example.
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
-    _check(len(indices), len(targets), epochs, batch_size, max_grad_norm)
+    check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     step = stepper(optimizer, parameters)
     device = parameters[0].device
@@ -91,13 +91,22 @@ def train(
                 total += values.detach().sum()
             losses.append(float(total) / len(indices))
             if not np.isfinite(losses[-1]):
-                raise FloatingPointError(
-                    f"loss is {losses[-1]} in epoch {epoch + 1} of {epochs}: lower "
-                    "lr or set max_grad_norm"
-                )
+                raise loss_not_finite(losses[-1], epoch + 1, epochs)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
-        raise FloatingPointError("the last step left parameters that are not finite: lower lr")
+        raise parameters_not_finite()
     return losses
+
+
+def loss_not_finite(loss: float, epoch: int, epochs: int) -> FloatingPointError:
+    """Say that training diverged in an epoch (from 1), and what to do about it."""
+    return FloatingPointError(
+        f"loss is {loss} in epoch {epoch} of {epochs}: lower lr or set max_grad_norm"
+    )
+
+
+def parameters_not_finite() -> FloatingPointError:
+    """Say that training diverged in its last step, and what to do about it."""
+    return FloatingPointError("the last step left parameters that are not finite: lower lr")
 
 
 def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
@@ -117,9 +126,10 @@ def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor 
     return list(gradients)
 
 
-def _check(
+def check_training(
     num_examples: int, num_targets: int, epochs: int, batch_size: int, max_grad_norm: float | None
 ) -> None:
+    """Refuse what `train` cannot do; arguments as there, ValueError names the first bad one."""
     if num_examples == 0:
         raise ValueError("no examples to train on: expected at least 1")
     if num_targets != num_examples:
