@@ -1,7 +1,8 @@
 """Like clients as one: trained, and asked, in one batched step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -68,20 +69,18 @@ def train_together(
     for own, its_targets in zip(indices, targets, strict=True):
         check_training(len(own), len(its_targets), epochs, batch_size, max_grad_norm)
     sizes = [len(own) for own in indices]
-    examples = _Examples(dataset, indices, targets, next(iter(stack.tensors.values())).device)
-    refused = np.zeros(len(sizes), dtype=np.bool_)
-    totals = np.zeros((len(sizes), epochs))
-    update = _updater(stack, len(sizes), optimizer, max_grad_norm)
+    if not sizes:
+        return []
     steps = list(_schedule(sizes, rngs, epochs, batch_size))
-    sums = [_train_step(stack, examples, loss, step, update, refused) for step in steps]
+    training = _Training(stack, len(sizes), loss, optimizer, max_grad_norm)
+    examples = _Examples(dataset, indices, targets, stack.device)
+    sums = [training.step(step.counts, *examples.batch(step.positions)) for step in steps]
+    losses = np.zeros((len(sizes), epochs))
     for step, its_sums in zip(steps, sums, strict=True):
-        np.add.at(totals, (np.arange(len(step.counts)), step.epochs), its_sums.double().cpu())
-    losses = totals / np.array(sizes)[:, None]
-    finite = stack.finite(len(sizes))
-    return [
-        _outcome(its_losses, bool(refused[i]), bool(finite[i]))
-        for i, its_losses in enumerate(losses.tolist())
-    ]
+        losses[np.arange(len(its_sums)), step.epochs] += its_sums.double().cpu().numpy()
+    losses /= np.array(sizes)[:, None]
+    refused, finite = training.refused.tolist(), stack.finite(len(sizes)).tolist()
+    return [_outcome(*each) for each in zip(losses.tolist(), refused, finite, strict=True)]
 
 
 @dataclass
@@ -103,7 +102,7 @@ class _Step:
 def _schedule(
     sizes: Sequence[int], rngs: Sequence[np.random.Generator], epochs: int, batch_size: int
 ) -> Iterator[_Step]:
-    """Draw every client's batches as `train` does; clients that are done are left out at the end."""
+    """Draw every client's batches as `train` does; leave out those behind the last who trains."""
     plans: list[list[tuple[int, Indices]]] = []
     for size, rng in zip(sizes, rngs, strict=True):
         torch_seed(rng)  # what `train` gives to torch's generator, from which nothing here draws
@@ -138,10 +137,11 @@ class _Examples:
         self.device = device
 
     def batch(self, positions: Indices) -> tuple[Tensor, Tensor]:
-        """Return inputs [G, B, C, H, W] and targets [G, B] or [G, B, C] of some positions [G, B]."""
+        """Look up positions [G, B]: inputs [G, B, C, H, W], targets [G, B] or [G, B, C]."""
         members = np.arange(len(positions))[:, None]
         rows = self.indices[members, positions]
-        inputs = inputs_of(self.dataset, rows.ravel(), self.device).unflatten(0, rows.shape)
+        inputs = inputs_of(self.dataset, rows.ravel(), self.device)
+        inputs = inputs.view(*rows.shape, *inputs.shape[1:])
         where = (torch.from_numpy(each).to(self.device) for each in (members, positions))
         return inputs, self.targets[tuple(where)]
 
@@ -151,76 +151,87 @@ def inputs_of(dataset: Dataset, indices: Indices, device: torch.device) -> Tenso
     return torch.from_numpy(normalised(dataset, indices)).to(device)
 
 
-Update = Callable[[dict[str, Tensor], Sequence[Tensor | None], npt.NDArray[np.bool_]], None]
+class _Training:
+    """Steps of a stack's first networks, of which some may stand still."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        members: int,
+        loss: Loss,
+        optimizer: Optimizer,
+        max_grad_norm: float | None,
+    ) -> None:
+        self.stack = stack
+        self.loss = loss
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.refused = np.zeros(members, dtype=np.bool_)
+        self.narrow(members)
+
+    def narrow(self, members: int) -> None:
+        """Go on with the first few networks, with a fresh optimiser."""
+        self.tensors = self.stack.first(members)
+        self.leaves = [self.tensors[name] for name in self.stack.trainable]
+        self.update = stepper(self.optimizer, self.leaves)
+
+    def step(self, counts: Indices, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Take one step of every client that has examples.
+
+        Args:
+            counts: Number of examples of each client that still trains, and of those before it [G].
+            inputs: [G, B, C, H, W].
+            targets: [G, B] or [G, B, C].
+
+        Returns:
+            Each client's sum of losses [G].
+        """
+        members, rows = inputs.shape[:2]
+        if members < len(self.leaves[0]) and _memoryless(self.optimizer):
+            self.narrow(members)
+        tensors = self.tensors
+        if members < len(self.leaves[0]):
+            tensors = {name: tensor[:members] for name, tensor in tensors.items()}
+        mask = None
+        if counts.min() < rows:
+            mask = torch.from_numpy(np.arange(rows) < counts[:, None]).to(inputs.device)
+        filling = Filling(counts, mask, self.refused[:members])
+        logits = self.stack.forward(tensors, inputs, filling)
+        values = self.loss(logits.flatten(0, 1), targets.flatten(0, 1)).view(members, rows)
+        sums: Tensor = (values if mask is None else values * mask).sum(1)
+        means = sums / torch.from_numpy(counts.clip(min=1)).to(sums)
+        # Each network's gradient is its own mean's: no other mean depends on it.
+        gradients = torch.autograd.grad(means.sum(), self.leaves, allow_unused=True)
+        if self.max_grad_norm is not None:
+            _clip(gradients, self.max_grad_norm)
+        self._update(gradients, counts)
+        return sums.detach()
+
+    def _update(self, gradients: Sequence[Tensor | None], counts: Indices) -> None:
+        """Update those with examples; momentum and weight decay would move the others too."""
+        still = np.ones(len(self.leaves[0]), dtype=np.bool_)
+        still[: len(counts)] = counts == 0
+        places = torch.from_numpy(np.flatnonzero(still)).to(self.leaves[0].device)
+        kept = [leaf.detach()[places] for leaf in self.leaves] if len(places) else []
+        self.update(gradients)
+        for leaf, values in zip(self.leaves, kept, strict=bool(kept)):
+            leaf.detach()[places] = values
 
 
-def _updater(
-    stack: Stack, members: int, optimizer: Optimizer, max_grad_norm: float | None
-) -> Callable[[Sequence[Tensor | None], npt.NDArray[np.bool_]], None]:
-    """Prepare steps of the first few networks, in which some clients may stand still."""
-    tensors = stack.first(members)
-    leaves = [tensors[name] for name in stack.trainable]
-    step = stepper(optimizer, leaves)
-
-    def update(gradients: Sequence[Tensor | None], idle: Indices) -> None:
-        if max_grad_norm is not None:
-            gradients = _clipped(gradients, max_grad_norm)
-        if len(idle) == 0:
-            step(gradients)
-            return
-        still = torch.from_numpy(idle).to(leaves[0].device)
-        kept = [leaf.detach()[still] for leaf in leaves]
-        step([None if g is None else _padded(g, members) for g in gradients])
-        for leaf, values in zip(leaves, kept, strict=True):
-            leaf.detach()[still] = values
-
-    return update
+def _memoryless(optimizer: Optimizer) -> bool:
+    """Tell whether an optimiser keeps nothing from step to step."""
+    kind = optimizer.func if isinstance(optimizer, partial) else optimizer
+    options = optimizer.keywords if isinstance(optimizer, partial) else {}
+    return kind is torch.optim.SGD and not options.get("momentum")
 
 
-def _padded(gradient: Tensor, members: int) -> Tensor:
-    whole = gradient.new_zeros((members, *gradient.shape[1:]))
-    whole[: len(gradient)] = gradient
-    return whole
-
-
-def _train_step(
-    stack: Stack,
-    examples: _Examples,
-    loss: Loss,
-    step: _Step,
-    update: Callable[[Sequence[Tensor | None], npt.NDArray[np.bool_]], None],
-    refused: npt.NDArray[np.bool_],
-) -> Tensor:
-    """Take one step of all clients; return each one's sum of losses [G]."""
-    members, rows = step.positions.shape
-    inputs, targets = examples.batch(step.positions)
-    mask = None
-    if step.counts.min() < rows:
-        mask = torch.from_numpy(np.arange(rows) < step.counts[:, None]).to(examples.device)
-    tensors = stack.first(members)
-    filling = Filling(step.counts, mask, refused[:members])
-    logits = stack.forward(tensors, inputs, filling)
-    values = loss(logits.flatten(0, 1), targets.flatten(0, 1)).unflatten(0, (members, rows))
-    if mask is not None:
-        values = values * mask
-    sums = values.sum(1)
-    counts = torch.from_numpy(step.counts.clip(min=1)).to(sums)
-    leaves = [tensors[name] for name in stack.trainable]
-    gradients = torch.autograd.grad((sums / counts).sum(), leaves, allow_unused=True)
-    active = np.zeros(len(refused), dtype=np.bool_)
-    active[:members] = step.counts > 0
-    update(gradients, np.flatnonzero(~active))
-    return sums.detach()
-
-
-def _clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
-    """Do for each client what `clients.training.clipped` does."""
+def _clip(gradients: Sequence[Tensor | None], max_norm: float) -> None:
+    """Do in place for each client what `clients.training.clipped` does."""
     present = [gradient for gradient in gradients if gradient is not None]
     norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in present])
     factors = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
     for gradient in present:
         gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
-    return list(gradients)
 
 
 def _outcome(losses: list[float], refused: bool, finite: bool) -> list[float] | Exception:
@@ -256,9 +267,8 @@ def predict_together(
     """
     if len(indices) == 0:
         raise ValueError("no inputs to answer: expected at least 1")
-    device = next(iter(stack.tensors.values())).device
     logits = []
     for start in range(0, len(indices), batch_size):
-        inputs = inputs_of(dataset, indices[start : start + batch_size], device)
+        inputs = inputs_of(dataset, indices[start : start + batch_size], stack.device)
         logits.append(stack.answer(members, inputs).float().cpu())
     return torch.cat(logits, dim=1)

@@ -45,6 +45,7 @@ class Stack:
         self.size = size
         self.way = way
         self.flat = starts_flat(model)
+        self.device = next(model.parameters()).device
         self.current = Current()
         self.trainable = [n for n, p in model.named_parameters() if p.requires_grad]
         self.tensors: Tensors = {n: _stacked(t, size, way) for n, t in model.state_dict().items()}
@@ -54,7 +55,11 @@ class Stack:
         self.reference = deepcopy(model).to("meta")
 
     def load(self, member: int, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Copy one network's arrays, as `parameters_of` gives them, to place `member` in 0..G-1.
+        """Copy one network's arrays to one place.
+
+        Args:
+            member: Which place, 0..G-1.
+            parameters: As `clients.architectures.parameters_of` gives them.
 
         Raises:
             ValueError: Names or shapes are those of another architecture.
@@ -64,6 +69,9 @@ class Stack:
 
     def load_all(self, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
         """Copy one network's arrays to every place: all clients start from the same.
+
+        Args:
+            parameters: As `clients.architectures.parameters_of` gives them.
 
         Raises:
             ValueError: Names or shapes are those of another architecture.
@@ -172,4 +180,5 @@ def _stacked(tensor: Tensor, size: int, way: Way) -> Tensor:
         return tensor.new_empty((size, *tensor.shape))
     # The order of memory that a grouped convolution of [G*D, C, k, k] reads.
     rows = tensor.new_empty((size * len(tensor), *tensor.shape[1:]))
-    return rows.contiguous(memory_format=torch.channels_last).unflatten(0, (size, len(tensor)))
+    rows = rows.contiguous(memory_format=torch.channels_last)
+    return torch.unflatten(rows, 0, (size, len(tensor)))
