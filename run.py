@@ -29,8 +29,8 @@ from conf.schema import (
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from clients.app import SimulatedClients
     from clients.data import Splits
+    from clients.simulated import SimulatedClients
     from sim.checkpoints import Checkpoint, Checkpoints
     from sim.console import Display
     from sim.grid import PoolGrid
@@ -154,10 +154,10 @@ def load_splits(config: DictConfig) -> "Splits":
 
 def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     """Cut the private set among the clients and give each its architecture."""
-    from clients.app import SimulatedClients
     from clients.population import assign_architectures
     from clients.rehearsal import rehearse
     from clients.seeding import Purpose, generator
+    from clients.simulated import SimulatedClients
 
     number, kinds = config.clients.num_clients, config.clients.architectures
     cut, rng = instantiate(config.partition), generator(config.seed, Purpose.PARTITION)
@@ -171,6 +171,7 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         student=instantiate(config.student),
         train=instantiate(config.clients.training),
         seed=config.seed,
+        together=config.clients.together,
     )
     rehearse({**clients.models, "student": clients.student}, splits.private)
     return clients
@@ -185,6 +186,7 @@ def run_federation(
     checkpoints: "Checkpoints",
 ) -> dict[str, Any]:
     """Run the rounds; return the final student's parameters."""
+    from clients.app import SimulatedApp
     from clients.architectures import build, load_parameters, parameters_of
     from clients.arrays import read_arrays, write_arrays
     from clients.prediction import evaluate
@@ -197,7 +199,7 @@ def run_federation(
         student = build(clients.student, private.image_shape, private.num_classes, rng)
         student.to(config.student_device)
         strategy = build_strategy(config, pool, clients, student, tracker)
-        pool.load(clients.app())
+        pool.load(SimulatedApp(clients))
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))

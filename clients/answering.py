@@ -7,44 +7,50 @@ from torch import nn
 
 from clients.arrays import read_arrays
 from clients.data import Dataset, normalised
-from clients.discriminator import Discriminator, fit_discriminator, own_probability
+from clients.discriminator import (
+    Discriminator,
+    DiscriminatorRecipe,
+    fit_discriminator,
+    own_probability,
+)
 from clients.messages import PredictionReply, PredictionRequest, crc32_of
-from clients.prediction import predict, predict_with_features
+from clients.place import Answered
+from clients.prediction import predict_with_features
 
 
 def fit_for(
-    request: PredictionRequest,
+    recipe: DiscriminatorRecipe,
+    negative_ids: npt.NDArray[np.int64],
     model: nn.Module,
     private: Dataset,
     indices: npt.NDArray[np.int64],
     proxy: Dataset,
-) -> Discriminator | None:
+) -> Discriminator:
     """Fit the discriminator that a request asks for.
 
     Args:
-        request: Names the recipe and the negatives.
+        recipe: How.
+        negative_ids: Which proxy examples stand for those that are not the client's own.
         model: The client's, for features.
         private: Where its own examples are.
         indices: Which are its own.
         proxy: Where the negatives are.
 
     Returns:
-        The fitted discriminator, or None if none is asked for.
+        The fitted discriminator.
     """
-    if request.recipe is None or request.negative_ids is None:
-        return None
     own, negatives = (
         _pixels(dataset, ids)
-        if request.recipe.inputs == "pixels"
+        if recipe.inputs == "pixels"
         else predict_with_features(model, dataset, ids)[1].numpy()
-        for dataset, ids in ((private, indices), (proxy, request.negative_ids))
+        for dataset, ids in ((private, indices), (proxy, negative_ids))
     )
-    return fit_discriminator(own, negatives, balanced=request.recipe.balanced, l2=request.recipe.l2)
+    return fit_discriminator(own, negatives, balanced=recipe.balanced, l2=recipe.l2)
 
 
 def answer(
     request: PredictionRequest,
-    model: nn.Module,
+    answered: Answered,
     dataset: Dataset,
     discriminator: Discriminator | None,
     *,
@@ -55,8 +61,8 @@ def answer(
     """Answer the inputs of a request.
 
     Args:
-        request: Names the inputs; None = the whole data set.
-        model: The client's.
+        request: Names the inputs.
+        answered: What the client's network says of them; with features, if they are asked for.
         dataset: Where the inputs are.
         discriminator: The client's, if one is asked for.
         client_id: Who answers.
@@ -66,14 +72,10 @@ def answer(
     Returns:
         The reply.
     """
-    ids = np.arange(len(dataset)) if request.proxy_ids is None else request.proxy_ids
-    features = None
-    if request.recipe is not None and request.recipe.inputs == "features":
-        logits, features = predict_with_features(model, dataset, ids)
-    else:
-        logits = predict(model, dataset, ids)
     own_probs = None
     if request.recipe is not None and discriminator is not None:
+        ids = ids_of(request, dataset)
+        features = answered.features
         inputs = _pixels(dataset, ids) if features is None else features.numpy()
         own_probs = own_probability(discriminator, inputs)
     return PredictionReply(
@@ -81,12 +83,17 @@ def answer(
         client_id=client_id,
         inputs_crc32=crc32_of(request.proxy_ids),
         num_examples=num_examples,
-        logits=logits.numpy(),
+        logits=answered.logits.numpy(),
         own_probs=own_probs,
         mask=None,
         metrics=metrics,
         answers=request.answers,
     )
+
+
+def ids_of(request: PredictionRequest, dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Say which examples of a data set a request asks about: those it names, or all."""
+    return np.arange(len(dataset)) if request.proxy_ids is None else request.proxy_ids
 
 
 def write_discriminator(fitted: Discriminator) -> ArrayRecord:

@@ -73,7 +73,9 @@ def load_parameters(model: nn.Module, parameters: Mapping[str, npt.NDArray[Any]]
     model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in parameters.items()})
 
 
-def unlike(model: nn.Module, parameters: Mapping[str, npt.NDArray[Any]]) -> str | None:
+def unlike(
+    model: nn.Module, parameters: Mapping[str, npt.NDArray[Any] | torch.Tensor]
+) -> str | None:
     """Say how `parameters` differ from the model's in names or shapes; None if they fit."""
     mine = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     theirs = {k: tuple(v.shape) for k, v in parameters.items()}

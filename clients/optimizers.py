@@ -11,10 +11,10 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adam import adam
 
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Optimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 """Makes a torch optimiser from parameters, e.g. a partial of `torch.optim.SGD`."""
 
 Step = Callable[[Sequence[Tensor | None]], None]
@@ -24,7 +24,7 @@ SGD_OPTIONS = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
 ADAM_OPTIONS = {"lr", "betas", "eps", "weight_decay", "amsgrad"}
 
 
-def stepper(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> Step:
+def stepper(optimizer: Optimizer, parameters: Sequence[Tensor]) -> Step:
     """Prepare fresh optimiser steps for some parameters.
 
     Args:
@@ -78,7 +78,7 @@ def _defaults(kind: Any, *names: str) -> tuple[tuple[str, Any], ...]:
 
 
 def _sgd_step(
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[Tensor],
     *,
     lr: float,
     momentum: float,
@@ -113,7 +113,7 @@ def _sgd_step(
 
 
 def _adam_step(
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[Tensor],
     decoupled: bool,
     *,
     lr: float,
@@ -150,7 +150,7 @@ def _adam_step(
     return step
 
 
-def _object_step(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> Step:
+def _object_step(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Step:
     def step(gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

@@ -51,6 +51,15 @@ class Networks:
         network = build(self._models[name], self._image_shape, self._num_classes, rng)
         return network.to(self._device)
 
+    def of(self, name: str) -> nn.Module:
+        """Return an architecture's network with whatever parameters it has now."""
+        if name not in self._built:
+            network = self.fresh(name, np.random.default_rng(0))
+            stored = dict(network.state_dict())
+            hidden = {k: v.clone() for k, v in network.named_buffers() if k not in stored}
+            self._built[name] = (network, stored, hidden)
+        return self._built[name][0]
+
     def loaded(self, name: str, parameters: Mapping[str, Tensor]) -> nn.Module:
         """Return the architecture's network with these parameters and buffers.
 
@@ -64,15 +73,10 @@ class Networks:
         Raises:
             ValueError: Names or shapes are those of another architecture.
         """
-        if name not in self._built:
-            network = self.fresh(name, np.random.default_rng(0))
-            stored = dict(network.state_dict())
-            hidden = {k: v.clone() for k, v in network.named_buffers() if k not in stored}
-            self._built[name] = (network, stored, hidden)
-        network, stored, hidden = self._built[name]
+        network = self.of(name)
+        _, stored, hidden = self._built[name]
         if _shapes(stored) != _shapes(parameters):
-            arrays = {k: v.cpu().numpy() for k, v in parameters.items()}
-            difference = unlike(network, arrays)
+            difference = unlike(network, parameters)
             raise ValueError(f"parameters do not fit {type(network).__name__}: {difference}")
         with torch.no_grad():
             torch._foreach_copy_(list(stored.values()), [parameters[key] for key in stored])

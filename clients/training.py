@@ -1,7 +1,7 @@
 """The one training loop. Clients (labels) and the student (soft labels) both run it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import numpy as np
@@ -81,11 +81,10 @@ def train(
         ValueError: A number is out of range, or there is no example.
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
-    _check(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
+    check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     step = stepper(optimizer, parameters)
     device = parameters[0].device
-    half = nullcontext() if autocast is None else torch.autocast(device.type, torch.bfloat16)
     targets = targets.to(device)
     model.train()
     losses = []
@@ -95,7 +94,7 @@ def train(
             order = list(batches(len(indices), batch_size, rng))
             inputs = feed(dataset, (indices[batch] for batch in order), device)
             for batch, images in zip(order, inputs, strict=True):
-                with half:
+                with half_precision(autocast, device):
                     logits = model(images)
                 logits = logits if autocast is None else logits.float()
                 values = loss(logits, targets[torch.from_numpy(batch).to(device)])
@@ -105,15 +104,34 @@ def train(
                 total += values.detach().sum()
             losses.append(float(total) / len(indices))
             if not np.isfinite(losses[-1]):
-                raise FloatingPointError(
-                    f"loss is {losses[-1]} in epoch {epoch + 1} of {epochs}: lower "
-                    "lr or set max_grad_norm"
-                )
+                raise loss_not_finite(losses[-1], epoch + 1, epochs)
     # One call for all parameters, and a NaN anywhere makes a largest value NaN.
     largest = torch.stack(torch._foreach_norm([p.detach() for p in parameters], torch.inf))
     if not torch.isfinite(largest).all():
-        raise FloatingPointError("the last step left parameters that are not finite: lower lr")
+        raise parameters_not_finite()
     return losses
+
+
+def half_precision(
+    autocast: Precision | None, device: torch.device
+) -> AbstractContextManager[object]:
+    """Return the context of a forward pass in half precision, or one that does nothing."""
+    if autocast is None:
+        return nullcontext()
+    # Nothing is cached: parameters change from step to step, and vmap wraps them anew.
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
+def loss_not_finite(loss: float, epoch: int, epochs: int) -> FloatingPointError:
+    """Say that training diverged in an epoch (from 1), and what to do about it."""
+    return FloatingPointError(
+        f"loss is {loss} in epoch {epoch} of {epochs}: lower lr or set max_grad_norm"
+    )
+
+
+def parameters_not_finite() -> FloatingPointError:
+    """Say that training diverged in its last step, and what to do about it."""
+    return FloatingPointError("the last step left parameters that are not finite: lower lr")
 
 
 def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor | None]:
@@ -133,7 +151,7 @@ def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor 
     return list(gradients)
 
 
-def _check(
+def check_training(
     num_examples: int,
     num_targets: int,
     epochs: int,
@@ -141,6 +159,7 @@ def _check(
     max_grad_norm: float | None,
     autocast: str | None,
 ) -> None:
+    """Refuse what `train` cannot do; arguments as there, ValueError names the first bad one."""
     if num_examples == 0:
         raise ValueError("no examples to train on: expected at least 1")
     if num_targets != num_examples:

@@ -31,6 +31,7 @@ class Clients:
 
     num_clients: int = MISSING
     group_size: int = 8
+    together: bool = True
     architectures: dict[str, Any] = field(default_factory=dict)
     training: Any = MISSING
 

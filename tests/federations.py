@@ -17,7 +17,7 @@ from flwr.app import RecordDict as Content
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 
-from clients.app import SimulatedClients
+from clients.app import SimulatedApp
 from clients.architectures import build, load_parameters, parameters_of
 from clients.arrays import read_arrays, write_arrays
 from clients.data import blobs, split
@@ -26,6 +26,7 @@ from clients.models import logistic_regression, mlp
 from clients.prediction import evaluate
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
+from clients.simulated import SimulatedClients
 from clients.training import train
 from sim.grid import PoolGrid
 from sim.pool import InlinePool, Pool
@@ -240,7 +241,7 @@ def populations() -> dict[int, SimulatedClients]:
 class _Everyone:
     def __init__(self) -> None:
         self._foreign = foreign_app()
-        self._ours = {size: clients.app() for size, clients in populations().items()}
+        self._ours = {size: SimulatedApp(clients) for size, clients in populations().items()}
 
     def __call__(self, message: Message, context: Context) -> Message:
         names = set(message.content.array_records.get("arrays", {}))

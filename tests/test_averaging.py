@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients.app import SimulatedApp
 from clients.arrays import read_arrays
 from clients.messages import Reducer, node_id_of
 from clients.screening import fault_of
@@ -162,7 +163,7 @@ def test_the_bits_depend_on_groups_but_not_on_workers() -> None:
     clients = populations()[5]
 
     def run(kind: str, group_size: int, workers: int = 2) -> str:
-        with open_pool(kind, clients.app(), workers) as pool:
+        with open_pool(kind, SimulatedApp(clients), workers) as pool:
             grid = PoolGrid(
                 pool, clients.architectures, fault_of, group_size=group_size, cost=clients.costs()
             )

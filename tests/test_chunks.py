@@ -11,6 +11,7 @@ import torch
 from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
+from clients.app import SimulatedApp
 from clients.architectures import parameters_of
 from clients.arrays import write_arrays
 from clients.discriminator import DiscriminatorRecipe
@@ -340,7 +341,7 @@ def test_simulated_clients_answer_in_chunks_and_in_any_precision(answers: str) -
             report=views.append,
         )
         clients = federation()
-        grid = PoolGrid(InlinePool(clients.app(), SEED), clients.architectures, fault_of)
+        grid = PoolGrid(InlinePool(SimulatedApp(clients), SEED), clients.architectures, fault_of)
         grid.begin_round(1)
         arrays = write_arrays(parameters_of(strategy.student))
         requests = strategy.configure_train(1, arrays, ConfigRecord(), grid)

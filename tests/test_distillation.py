@@ -11,7 +11,7 @@ import torch
 from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
-from clients.app import SimulatedClients
+from clients.app import SimulatedApp
 from clients.architectures import build, parameters_of
 from clients.arrays import write_arrays
 from clients.data import Splits, blobs, split
@@ -29,6 +29,7 @@ from clients.models import logistic_regression, mlp
 from clients.prediction import evaluate, predict
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
+from clients.simulated import SimulatedClients
 from clients.teachers import RoundView
 from clients.training import train
 from sim.grid import PoolGrid
@@ -431,7 +432,7 @@ def federation(splits: Splits = SPLITS, local_epochs: int = 20) -> SimulatedClie
 
 
 def run(strategy: DistillationStrategy, clients: SimulatedClients, rounds: int = 1) -> PoolGrid:
-    grid = PoolGrid(inline(clients.app()), clients.architectures, fault_of)
+    grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
     arrays = write_arrays(parameters_of(strategy.student))
     for server_round in range(1, rounds + 1):
         grid.begin_round(server_round)
@@ -493,7 +494,7 @@ def test_a_client_like_the_student_becomes_it_and_any_other_imitates_it() -> Non
     strategy.student.load_state_dict(teacher.state_dict())
 
     clients = federation(local_epochs=0)
-    grid = PoolGrid(inline(clients.app()), clients.architectures, fault_of)
+    grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
     grid.begin_round(2)
     arrays = write_arrays(parameters_of(strategy.student))
     requests = strategy.configure_train(2, arrays, ConfigRecord(), grid)

@@ -15,7 +15,8 @@ import json, logging, os, sys
 import numpy as np
 from functools import partial
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-from clients.app import SimulatedClients
+from clients.app import SimulatedApp
+from clients.simulated import SimulatedClients
 from clients.architectures import build, parameters_of
 from clients.arrays import read_arrays, write_arrays
 from clients.data import blobs, split
@@ -61,11 +62,11 @@ def main(grid, context):
     for name, make in makers.items():
         theirs[name] = make().start(grid, initial, num_rounds=2).arrays
 
-run_simulation(server, clients.app(), num_supernodes=2,
+run_simulation(server, SimulatedApp(clients), num_supernodes=2,
                backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}})
 distances = {}
 for name, make in makers.items():
-    grid = PoolGrid(inline(clients.app(), 0), ["m", "m"], fault_of)
+    grid = PoolGrid(inline(SimulatedApp(clients), 0), ["m", "m"], fault_of)
     ours = read_arrays(make().start(grid, initial, num_rounds=2).arrays)
     start = read_arrays(initial)
     moved = max(np.abs(ours[k] - start[k]).max() for k in ours)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, MultiKrum
 
+from clients.app import SimulatedApp
 from clients.architectures import parameters_of
 from clients.losses import cross_entropy
 from clients.seeding import Purpose, generator
@@ -170,4 +171,4 @@ def one_clients_answer(client_id: int) -> dict[str, Any]:
 def test_all_clients_unlike_is_a_lost_quorum_that_says_so() -> None:
     clients = tiny_clients(3, architectures=["mlp"] * 3)
     with pytest.raises(QuorumLost, match=r"0 of 3.*client 0 \(mlp\), round 1, phase train.*fit"):
-        run_ours(inline(clients.app()), clients, FedAvg())
+        run_ours(inline(SimulatedApp(clients)), clients, FedAvg())

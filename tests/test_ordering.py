@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.app import SimulatedClients
+from clients.app import SimulatedApp
 from clients.architectures import build, parameters_of
 from clients.arrays import write_arrays
 from clients.data import Splits, digits, split
@@ -22,6 +22,7 @@ from clients.models import lenet5, logistic_regression, mlp
 from clients.partition import classes_per_client, iid
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
+from clients.simulated import SimulatedClients
 from clients.teachers import RoundView, TeacherPredictions
 from clients.training import train
 from sim.grid import PoolGrid
@@ -48,7 +49,7 @@ def proxy_answers(
     names = [list(KINDS)[k % 3] for k in range(num_clients)]
     sgd = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
     trainer = partial(train, epochs=15, batch_size=32, optimizer=sgd)
-    app = SimulatedClients(splits, parts, names, KINDS, mlp, trainer, seed).app()
+    app = SimulatedApp(SimulatedClients(splits, parts, names, KINDS, mlp, trainer, seed))
     student = build(mlp, (1, 8, 8), 10, generator(seed, Purpose.STUDENT))
     views: list[RoundView] = []
     strategy = DistillationStrategy(

@@ -13,11 +13,12 @@ from flwr.app import Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.app import SimulatedClients
+from clients.app import SimulatedApp
 from clients.partition import Partition
 from clients.partition.ownership import as_partition
 from clients.population import Architectures, assign_architectures
 from clients.screening import fault_of
+from clients.simulated import SimulatedClients
 from sim.grid import PoolGrid
 from sim.pool import InlinePool
 from strategies.cohorts import draw
@@ -149,7 +150,7 @@ def test_arrays_and_lists_describe_the_same_federation() -> None:
     assert isinstance(arrays.partitions, Partition)
 
     def bits(clients: SimulatedClients) -> Any:
-        pool = InlinePool(clients.app(), SEED)
+        pool = InlinePool(SimulatedApp(clients), SEED)
         done = run_ours(pool, clients, distillation(clients, fraction=0.5), rounds=2)
         return done.sha256, [str(exchange) for r in done.reports for exchange in r.exchanges]
 

@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from clients.app import SimulatedApp
 from clients.discriminator import DiscriminatorRecipe
 from sim.probes import output_drift, trust
 from sim.rounds import QuorumLost, RoundReport
@@ -44,7 +45,7 @@ def tracked(
     tracker = Tracker(folder, probes, "seed: 7\nrounds: 2\n")
     strategy = distillation(clients, **({"scorer": max_prob, "report": tracker.view} | changes))
     try:
-        pool = inline(clients.app())
+        pool = inline(SimulatedApp(clients))
         return run_ours(pool, clients, strategy, rounds=2, report=tracker.round)
     finally:
         tracker.close()

@@ -1,0 +1,225 @@
+"""Where networks are: clients train and answer there, one by one or like ones in one step."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from clients import training
+from clients.architectures import ModelFunction, Parameters
+from clients.data import Dataset
+from clients.groups import predict_together, train_together
+from clients.prediction import predict, predict_with_features
+from clients.resident import Networks, Tensors
+from clients.stacking import Stack, Way
+from clients.training import Loss, Trainer
+from clients.ways import way_of
+
+MOST_LOGITS = 16 * 2**20
+"""Logits that are in memory at once when clients answer together: 64 MiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a client is to learn.
+
+    Attributes:
+        start: Parameters and buffers that it goes on from.
+        indices: Which examples it uses [n].
+        targets: What the loss compares with, row i for `indices[i]`: labels [n] or probs [n, C].
+        rng: Source of all randomness.
+    """
+
+    start: Tensors
+    indices: npt.NDArray[np.int64]
+    targets: Tensor
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training left: parameters and buffers, and the mean loss of each epoch."""
+
+    parameters: Parameters
+    losses: list[float]
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What a network said of N examples, float32 on the CPU.
+
+    Attributes:
+        logits: [N, classes].
+        features: What its classifier saw [N, D], if that was asked for.
+    """
+
+    logits: Tensor
+    features: Tensor | None
+
+
+class Place:
+    """Networks, and stacks of networks, that stay on a device of this process for all clients."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelFunction],
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        device: str,
+        train: Trainer,
+        together: bool,
+    ) -> None:
+        """Describe what may be asked for; each network is built when it first is.
+
+        Args:
+            models: Model functions by the name of the architecture.
+            image_shape: (channels, height, width).
+            num_classes: C.
+            device: Where the networks live.
+            train: `clients.training.train` with its keyword arguments bound.
+            together: Whether like clients are trained in one batched step where
+                `clients.ways.way_of` says so, and `train` is nobody else's.
+        """
+        self.networks = Networks(models, image_shape, num_classes, device)
+        self._image_shape = image_shape
+        self._num_classes = num_classes
+        self._train = train
+        self._numbers = numbers_of(train) if together else None
+        self._ways: dict[str, Way | None] = {}
+        self._stacks: dict[str, Stack] = {}
+
+    def fit(
+        self, name: str, dataset: Dataset, lessons: Sequence[Lesson], loss: Loss, **changes: Any
+    ) -> Iterator[Trained | Exception]:
+        """Train clients of one architecture.
+
+        Args:
+            name: Of the architecture.
+            dataset: Where the inputs are.
+            lessons: For each client.
+            loss: Loss per example.
+            **changes: Keyword arguments of `train` that are not what was bound.
+
+        Yields:
+            For each client in turn what came of it.
+        """
+        way = None
+        if len(lessons) > 1 and all(len(lesson.indices) for lesson in lessons):
+            way = self._way(name, lessons[0].start)
+        if way is None or self._numbers is None:
+            for lesson in lessons:
+                yield self._alone(name, dataset, lesson, loss, changes)
+            return
+        try:
+            stack = self._loaded(name, way, [lesson.start for lesson in lessons])
+            outcomes = train_together(
+                stack,
+                dataset,
+                [lesson.indices for lesson in lessons],
+                [lesson.targets for lesson in lessons],
+                loss,
+                [lesson.rng for lesson in lessons],
+                **{**self._numbers, **changes},
+            )
+        except Exception as error:  # nobody's in particular
+            outcomes = [error] * len(lessons)
+        for member, outcome in enumerate(outcomes):
+            if isinstance(outcome, Exception):
+                yield outcome
+            else:
+                yield Trained(stack.parameters_of(member), outcome)
+
+    def answers(
+        self,
+        name: str,
+        parameters: Sequence[Tensors],
+        dataset: Dataset,
+        indices: npt.NDArray[np.int64],
+        features: bool = False,
+    ) -> Iterator[Answered | Exception]:
+        """Let networks of one architecture answer the same examples.
+
+        Args:
+            name: Of the architecture.
+            parameters: Each network's parameters and buffers.
+            dataset: Where the inputs are.
+            indices: Which of its examples all answer [N].
+            features: Whether to say what the classifiers saw, too; then they answer one by one.
+
+        Yields:
+            Of each in turn what it answers, or what kept it from an answer.
+        """
+        several = len(parameters) > 1 and not features
+        way = self._way(name, parameters[0]) if several else None
+        if way is None:
+            for own in parameters:
+                yield self._answer(name, own, dataset, indices, features)
+            return
+        most = max(1, MOST_LOGITS // (len(indices) * self._num_classes))
+        for start in range(0, len(parameters), most):
+            few = parameters[start : start + most]
+            stack = self._loaded(name, way, few)
+            for logits in predict_together(stack, len(few), dataset, indices):
+                yield Answered(logits, None)
+
+    # --- steps ---
+
+    def _alone(
+        self, name: str, dataset: Dataset, lesson: Lesson, loss: Loss, changes: dict[str, Any]
+    ) -> Trained | Exception:
+        try:
+            model = self.networks.loaded(name, lesson.start)
+            indices, targets, rng = lesson.indices, lesson.targets, lesson.rng
+            losses = self._train(model, dataset, indices, targets, loss, rng, **changes)
+            return Trained(self.networks.parameters_of(name), losses)
+        except Exception as error:  # the client's, not the group's
+            return error
+
+    def _answer(
+        self,
+        name: str,
+        parameters: Tensors,
+        dataset: Dataset,
+        indices: npt.NDArray[np.int64],
+        features: bool,
+    ) -> Answered | Exception:
+        try:
+            model = self.networks.loaded(name, parameters)
+            if features:
+                return Answered(*predict_with_features(model, dataset, indices))
+            return Answered(predict(model, dataset, indices), None)
+        except Exception as error:  # the client's, not the group's
+            return error
+
+    def _way(self, name: str, parameters: Tensors) -> Way | None:
+        """Decide, once for each architecture, how several of its clients are run."""
+        if self._numbers is None:
+            return None
+        if name not in self._ways:
+            model = self.networks.loaded(name, parameters)
+            self._ways[name] = way_of(model, self._image_shape, self._numbers["optimizer"])[0]
+        return self._ways[name]
+
+    def _loaded(self, name: str, way: Way, parameters: Sequence[Tensors]) -> Stack:
+        """Return the architecture's stack with these networks in its first places."""
+        stack = self._stacks.get(name)
+        if stack is None or stack.size < len(parameters):
+            model = self.networks.loaded(name, parameters[0])
+            stack = self._stacks[name] = Stack(model, len(parameters), way)
+        if all(own is parameters[0] for own in parameters):
+            stack.load_all(parameters[0])
+        else:
+            for member, own in enumerate(parameters):
+                stack.load(member, own)
+        return stack
+
+
+def numbers_of(train: Trainer) -> dict[str, Any] | None:
+    """Return the keyword arguments bound to `clients.training.train`; None if it is another's."""
+    if isinstance(train, partial) and train.func is training.train and not train.args:
+        return dict(train.keywords)
+    return None

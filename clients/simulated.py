@@ -1,0 +1,148 @@
+"""The clients of a federation: who has which examples and which network, and how they train."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clients.architectures import ModelFunction
+from clients.data import Dataset, Splits
+from clients.losses import cross_entropy
+from clients.place import Lesson, Place, Trained
+from clients.resident import Tensors, work_of
+from clients.seeding import Purpose, generator
+from clients.training import Loss, Trainer
+
+STUDENT = "(student)"
+"""The student's name among the architectures that a place knows."""
+
+
+class SimulatedClients:
+    """All clients of a federation: a description, and the networks that a process builds from it.
+
+    Any process may run any client at any time: nothing of one is kept here.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        partitions: Sequence[npt.NDArray[np.int64]],
+        architectures: Sequence[str],
+        models: dict[str, ModelFunction],
+        student: ModelFunction,
+        train: Trainer,
+        seed: int,
+        together: bool = True,
+    ) -> None:
+        """Describe the federation.
+
+        Args:
+            splits: Private, proxy and test sets.
+            partitions: Indices into the private set, one array for each of K clients.
+            architectures: Name of each client's architecture, one of `models`.
+            models: Model functions by architecture name.
+            student: The student's, to run it where its parameters are fed back.
+            train: `clients.training.train` with its keyword arguments bound.
+            seed: The run's seed.
+            together: Whether clients that are served together are trained, and asked, in one
+                batched step where `clients.ways.way_of` says that this is faster.
+        """
+        self.splits = splits
+        self.partitions = partitions
+        self.architectures = architectures
+        self.models = models
+        self.student = student
+        self.local_training = train
+        self.seed = seed
+        self.together = together
+        self._places: dict[str, Place] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what a process builds for itself."""
+        return self.__dict__ | {"_places": {}}
+
+    def costs(self) -> Callable[[int], float]:
+        """Return an estimate, by client id, of how long a client takes, in multiplications."""
+        private = self.splits.private
+        works = {
+            name: work_of(model, private.image_shape, private.num_classes)
+            for name, model in self.models.items()
+        }
+        return lambda k: works[self.architectures[k]] * len(self.partitions[k])
+
+    def place(self, device: str) -> Place:
+        """Return the networks that stay on a device of this process."""
+        if device not in self._places:
+            private = self.splits.private
+            self._places[device] = Place(
+                {**self.models, STUDENT: self.student},
+                private.image_shape,
+                private.num_classes,
+                device,
+                self.local_training,
+                self.together,
+            )
+        return self._places[device]
+
+    def train(
+        self,
+        ids: Sequence[int],
+        starts: Sequence[Tensors | Exception],
+        server_round: int,
+        device: str,
+    ) -> Iterator[Trained | Exception]:
+        """Train clients of one architecture on their private data.
+
+        Args:
+            ids: Whom.
+            starts: Parameters and buffers that each goes on from, or what kept it from any.
+            server_round: 1..R.
+            device: Where.
+
+        Yields:
+            For each client in turn what came of it.
+        """
+        private = self.splits.private
+
+        def lesson(client_id: int, start: Tensors) -> Lesson:
+            indices = self.partitions[client_id]
+            rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
+            return Lesson(start, indices, torch.from_numpy(private.labels[indices]), rng)
+
+        yield from self.fit(ids, starts, lesson, private, cross_entropy, device)
+
+    def fit(
+        self,
+        ids: Sequence[int],
+        starts: Sequence[Tensors | Exception],
+        lesson: Callable[[int, Tensors], Lesson],
+        dataset: Dataset,
+        loss: Loss,
+        device: str,
+        **changes: Any,
+    ) -> Iterator[Trained | Exception]:
+        """Train clients of one architecture on anything.
+
+        Args:
+            ids: Whom.
+            starts: Parameters and buffers that each goes on from, or what kept it from any.
+            lesson: Client id, start -> what it is to learn.
+            dataset: Where the inputs are.
+            loss: Loss per example.
+            device: Where.
+            **changes: Keyword arguments of `clients.training.train` that are not the config's.
+
+        Yields:
+            For each client in turn what came of it.
+        """
+        lessons = [
+            lesson(client_id, start)
+            for client_id, start in zip(ids, starts, strict=True)
+            if not isinstance(start, Exception)
+        ]
+        name = self.architectures[ids[0]]
+        trained = self.place(device).fit(name, dataset, lessons, loss, **changes)
+        for start in starts:
+            yield start if isinstance(start, Exception) else next(trained)
