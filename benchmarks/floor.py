@@ -1,7 +1,7 @@
 """The floor: the bare training of the same clients, and nothing else. No engine can be faster.
 
-As many processes as workers, each with one thread, the model and the data in place, the cohort split
-longest first, the lean step (`torch.autograd.grad` and one `torch._foreach_add_`, images in
+As many processes as workers, each with one thread, the model and the data in place, the cohort
+split longest first, the lean step (`torch.autograd.grad` and one `torch._foreach_add_`, images in
 `channels_last`), the allocator told to keep its memory. A round's seconds are those of the busier
 process, from its first client to its last; what passes between the processes afterwards is not
 counted. One client at a time: grouping clients may go below this floor, an engine without may not.
@@ -137,7 +137,6 @@ def run_processes(
     work: Work, folder: Path, clock: Clock, workers: int
 ) -> tuple[Parameters, list[float]]:
     """Start the processes; return the final parameters, and the seconds of the busier one."""
-    os.environ.update(lean_environment())  # for the processes to come
     context = multiprocessing.get_context("spawn")
     size = sum(value.numel() for value in initial_model(work, channels_last=True).parameters())
     sums = context.RawArray("f", workers * size)
@@ -161,6 +160,7 @@ def main() -> None:
     arguments(parser)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
+    os.environ.update(lean_environment())  # for the processes to come
     clock = Clock()
     with data_folder(args) as folder:
         parameters, seconds = run_processes(work_of(args), folder, clock, args.workers)

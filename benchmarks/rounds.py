@@ -3,13 +3,14 @@
     python -m benchmarks.rounds --clients 1000 --cohort 100 --repetitions 3
     python -m benchmarks.rounds --systems plain-1,ours-ray-2,pfl-2 --model lr
 
-Every system does the work of `work.py` in processes of its own. In turn: (1) all run a small smooth
-version of it and must end in the same parameters, within 1e-5 of the distance moved; (2) all run two
-rounds while their memory is sampled; (3) all are timed, several times, interleaved. A round's
-seconds are the median over repetitions of all rounds but each repetition's first; ratios are taken
-within a repetition, and their median is shown. Start-up is the time from the start of the process
-to the end of the first round, less the median round: engines load and warm up lazily, so that the
-start of the first round says little.
+Every system does the work of `work.py` in processes of its own. In turn, (1) all run a small,
+smooth version of it and must end in the same parameters, within 1e-5 of the distance moved; (2) all
+run two rounds while their memory is sampled; (3) all are timed, several times, interleaved.
+
+A round's seconds are the median over all repetitions of all rounds but each repetition's first.
+Ratios are taken within a repetition, and their median is shown. Start-up is the time from the start
+of the process to the end of the first round, less the median round: engines load and warm up
+lazily, so the start of the first round says little. "apart" is from (1).
 """
 
 import argparse

@@ -103,8 +103,8 @@ def batches_of(
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Cut a client's examples into the batches of its local epoch.
 
-    The order is that of `clients.training.train` as `SimulatedClients` calls it, which draws torch's
-    seed first.
+    The order is that of `clients.training.train` as `SimulatedClients` calls it, which draws
+    torch's seed first.
     """
     rng = generator(SEED, Purpose.LOCAL_TRAINING, server_round, client)
     torch_seed(rng)
@@ -173,6 +173,7 @@ class Clock:
         self.ticks: list[float] = []
 
     def __call__(self) -> None:
+        """Note the time."""
         self.ticks.append(time.monotonic())
 
 

@@ -43,7 +43,7 @@ from benchmarks.work import (
 
 RANK, ADDRESSES = "PFL_WORKER_RANK", "PFL_WORKER_ADDRESSES"
 CohortMember = tuple[int, int]
-"""(round, client): what pfl calls a user id, so that a client's order of examples is the round's."""
+"""(round, client) is what pfl gets as user id: a client's order of examples is the round's."""
 
 
 def federated_dataset(work: Work, federation: Federation, balanced: bool) -> object:
