@@ -127,6 +127,8 @@ def run(
         callbacks=[Ticks()],
         send_metrics_to_platform=False,
     )
+    if torch.distributed.is_initialized():  # else its threads abort the interpreter at exit
+        torch.distributed.destroy_process_group()
     return parameters_of(network)
 
 
