@@ -7,7 +7,11 @@ Its `SimulatedBackend` and `FederatedAveraging` on its PyTorch model, weighted b
 are tensors, one client's normalised at once; no evaluation, no callback but a clock, no metrics to
 the platform; images in `channels_last`, as ours (`--layout contiguous` for torch's own). Several
 processes find each other by pfl's own environment variables and sum with gloo, which spares the
-start-up and the memory of a launcher. `--balanced` uses its sampler that spreads clients by size.
+start-up and the memory of a launcher.
+
+Not used: pfl's sampler that spreads clients over processes by size. Cohorts of 100 whose sizes
+differ by a factor of two are uneven by about 2 % without it, and it costs a process. `--compiled`
+is torch.compile, which takes longer to start and was no faster.
 """
 
 import argparse
@@ -20,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from benchmarks.work import (
     BATCH_SIZE,
@@ -46,26 +51,24 @@ CohortMember = tuple[int, int]
 """(round, client) is what pfl gets as user id: a client's order of examples is the round's."""
 
 
-def federated_dataset(work: Work, federation: Federation, balanced: bool) -> object:
+def federated_dataset(work: Work, federation: Federation) -> object:
     """Make pfl's data set of data sets, which gives the members of each round's cohort in turn."""
     from pfl.data.dataset import Dataset
     from pfl.data.federated_dataset import FederatedDataset
     from pfl.data.sampling import get_user_sampler
 
     members = [(r, k) for r in range(1, work.rounds + 1) for k in cohort_of(work, r)]
-    sizes = {(r, k): len(federation.partitions[k]) for r, k in members}
 
     def dataset_of(member: CohortMember) -> Dataset:
         indices = np.concatenate(list(batches_of(federation, *member)))
         inputs, labels = tensors_of(federation.dataset, indices)
         return Dataset([inputs, labels])
 
-    sampler = get_user_sampler("minimize_reuse", members)
-    return FederatedDataset(dataset_of, sampler, user_id_to_weight=sizes if balanced else None)
+    return FederatedDataset(dataset_of, get_user_sampler("minimize_reuse", members))
 
 
 def run(
-    work: Work, folder: Path, clock: Clock, *, channels_last: bool, compiled: bool, balanced: bool
+    work: Work, folder: Path, clock: Clock, *, channels_last: bool, compiled: bool
 ) -> Parameters:
     """Run pfl's federated averaging in this process, alone or as one of several.
 
@@ -75,7 +78,6 @@ def run(
         clock: Ticks at the start of every round and at the end of the last.
         channels_last: Layout of images' kernels.
         compiled: Let pfl compile the model.
-        balanced: Spread clients over processes by size.
 
     Returns:
         The model's parameters after the last round.
@@ -103,7 +105,7 @@ def run(
     torch.set_num_threads(1)
     asyncio.set_event_loop(asyncio.new_event_loop())  # pfl expects one
     network = initial_model(work, channels_last=channels_last)
-    network.loss = lambda inputs, labels: torch.nn.functional.cross_entropy(network(inputs), labels)
+    network.loss = lambda inputs, labels: cross_entropy(model.pytorch_model(inputs), labels)
     network.metrics = lambda inputs, labels: {}  # asked in the first round
     model = PyTorchModel(
         model=network,
@@ -111,7 +113,7 @@ def run(
         central_optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
         use_torch_compile=compiled,
     )
-    data = federated_dataset(work, read_data(folder), balanced)
+    data = federated_dataset(work, read_data(folder))
     FederatedAveraging().run(
         NNAlgorithmParams(
             central_num_iterations=work.rounds,
@@ -127,8 +129,6 @@ def run(
         callbacks=[Ticks()],
         send_metrics_to_platform=False,
     )
-    if torch.distributed.is_initialized():  # else its threads abort the interpreter at exit
-        torch.distributed.destroy_process_group()
     return parameters_of(network)
 
 
@@ -141,7 +141,7 @@ def start_others(args: argparse.Namespace, folder: Path) -> list[subprocess.Pope
     os.environ[RANK] = "0"
     command = [sys.executable, "-m", "benchmarks.pfl", *command_line(work_of(args))]
     command += ["--layout", args.layout, "--data", str(folder)]
-    command += [flag for flag in ("--compiled", "--balanced") if getattr(args, flag[2:])]
+    command += ["--compiled"] if args.compiled else []
     return [
         subprocess.Popen(command, env={**os.environ, RANK: str(rank)}, stdout=subprocess.DEVNULL)
         for rank in range(1, args.processes)
@@ -157,7 +157,6 @@ def main() -> None:
         "--layout", choices=("channels_last", "contiguous"), default="channels_last"
     )
     parser.add_argument("--compiled", action="store_true", help="torch.compile")
-    parser.add_argument("--balanced", action="store_true", help="spread clients by size")
     args = parser.parse_args()
     clock = Clock()
     with data_folder(args) as folder:
@@ -168,12 +167,15 @@ def main() -> None:
             clock,
             channels_last=args.layout == "channels_last",
             compiled=args.compiled,
-            balanced=args.balanced,
         )
         for other in others:
             if other.wait(timeout=60):
                 raise SystemExit(f"another process of pfl's ended with {other.returncode}")
     conclude(args, clock, parameters)
+    # On a busy machine torch's own threads now and then abort an interpreter that ends as usual
+    # while the other process is gone ("terminate called without an active exception").
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
