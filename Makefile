@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: help venv lock run test test-slow check bench clean
+.PHONY: help venv lock run test test-slow check bench bench-full clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,8 +37,25 @@ check: venv  ## ruff, mypy and docstrings against signatures
 	$(BIN)/mypy
 	$(BIN)/pydoclint --quiet clients strategies sim conf run.py
 
-bench: venv  ## seconds per round beside the plain loop and Flower's engine
-	$(BIN)/python -m benchmarks.rounds
+.venv-pfl: .venv-pfl/.ready
+
+.venv-pfl/.ready: benchmarks/pfl/requirements.txt
+	$(PYTHON) -m venv .venv-pfl
+	.venv-pfl/bin/pip install --quiet --disable-pip-version-check -r benchmarks/pfl/requirements.txt
+	touch $@
+
+bench: venv .venv-pfl  ## seconds per round beside the plain loop, Flower and pfl-research, 6 minutes
+	$(BIN)/python -m benchmarks.rounds $(ARGS)
+
+bench-full: venv .venv-pfl  ## every table of docs/benchmarks.md, about an hour and a half
+	$(BIN)/python -m benchmarks.rounds --model cnn --repetitions 3
+	$(BIN)/python -m benchmarks.rounds --model cnn --repetitions 3 --clients 10000
+	$(BIN)/python -m benchmarks.rounds --model mlp --repetitions 3
+	$(BIN)/python -m benchmarks.rounds --model lr --repetitions 3
+	$(BIN)/python -m benchmarks.idle
+	$(BIN)/python -m benchmarks.idle --populations 1000,10000 --payload 114314
+	$(BIN)/python -m benchmarks.profile fedavg --clients 1000 --cohort 100
+	$(BIN)/python -m benchmarks.gpu
 
 clean:  ## remove the virtual environment and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-pfl .mypy_cache .pytest_cache .ruff_cache .hypothesis

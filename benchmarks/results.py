@@ -35,9 +35,10 @@ def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
+    args = parser.parse_args()
     print("| method | seeds | student | ensemble | best client | mean client | seconds |")
     print("|---|---|---|---|---|---|---|")
-    for name, results in rows(parser.parse_args().folders).items():
+    for name, results in rows(args.folders).items():
         cells = [
             spread([r["student_accuracy"] for r in results]),
             spread([r["ensemble_accuracy"] for r in results]),

@@ -1,225 +1,286 @@
-"""Seconds per round of federated averaging: a plain loop, ours, and Flower's engine.
+"""Seconds per round of federated averaging: the plain loop, ours, Flower, pfl-research, the floor.
 
-The same work everywhere: N clients with 75 examples of 28x28, C sampled a round, one local epoch of
-plain SGD in batches of 32, no evaluation. `python -m benchmarks.rounds` runs each system in a
-process of its own, checks that all end in the same parameters, and prints a table; the first round
-is not counted (start-up), the median of the others is.
+    python -m benchmarks.rounds --clients 1000 --cohort 100 --repetitions 3
+    python -m benchmarks.rounds --systems plain-1,ours-ray-2,pfl-2 --model lr
 
-    python -m benchmarks.rounds --clients 100 --cohort 10 --rounds 6
+Every system does the work of `work.py` in processes of its own. In turn, (1) all run a small,
+smooth version of it and must end in the same parameters, within 1e-5 of the distance moved; (2) all
+run two rounds while their memory is sampled; (3) all are timed, several times, interleaved.
+
+A round's seconds are the median over all repetitions of all rounds but each repetition's first.
+Ratios are taken within a repetition, and their median is shown. Start-up is the time from the start
+of the process to the end of the first round, less the median round: engines load and warm up
+lazily, so the start of the first round says little. "apart" is from (1).
 """
 
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+import uuid
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-EXAMPLES = 75  # per client: three batches, the last one short
-SYSTEMS = ("plain loop", "ours inline", "ours ray 1", "ours ray 2", "flower ray 2")
+from benchmarks.memory import MARK, PeakMemory, wait_until_gone
+from benchmarks.work import (
+    MODELS,
+    Work,
+    command_line,
+    initial_model,
+    lean_environment,
+    parameters_of,
+    write_data,
+)
 
-
-def federation(num_clients: int) -> tuple[Any, Any]:
-    """Build the clients and the student; imports are here so that `--help` is quick."""
-    import torch
-
-    from clients.app import SimulatedClients
-    from clients.architectures import build
-    from clients.data import Dataset, Splits
-    from clients.models import cnn
-    from clients.seeding import Purpose, generator
-    from clients.training import train
-
-    rng = np.random.default_rng(0)
-    total = num_clients * EXAMPLES
-    images = rng.integers(0, 256, (total, 1, 28, 28), dtype=np.uint8)
-    data = Dataset("noise", images, rng.integers(0, 10, total), 10, 1 / 255, (0.5,), (0.3,))
-    parts = [np.arange(k * EXAMPLES, (k + 1) * EXAMPLES) for k in range(num_clients)]
-    model = partial(cnn, channels=(16, 32), hidden=64)
-    trainer = partial(train, epochs=1, batch_size=32, optimizer=partial(torch.optim.SGD, lr=0.05))
-    clients = SimulatedClients(
-        Splits(data, data, data), parts, ["cnn"] * num_clients, {"cnn": model}, model, trainer, 0
-    )
-    return clients, build(model, (1, 28, 28), 10, generator(0, Purpose.STUDENT))
+ROOT = Path(__file__).parent.parent
+PFL_PYTHON = ROOT / ".venv-pfl" / "bin" / "python"
+AGREE = 1e-5
+"""How far apart the parameters of two systems may be, as a part of the distance that they moved."""
 
 
-def cohort_of(server_round: int, num_clients: int, cohort: int) -> list[int]:
-    """Draw the same clients for every system."""
-    rng = np.random.default_rng((server_round, 1))
-    return sorted(int(k) for k in rng.choice(num_clients, cohort, replace=False))
+@dataclass(frozen=True)
+class System:
+    """How a system is started.
+
+    Attributes:
+        command: Module and arguments.
+        python: Interpreter.
+        env: Environment variables beside the common ones.
+    """
+
+    command: list[str]
+    python: Path = Path(sys.executable)
+    env: dict[str, str] = field(default_factory=dict)
 
 
-def fixed_cohort(num_clients: int, cohort: int, tick: Callable[[], None]) -> Any:
-    """Make Flower's FedAvg, with its sampling replaced by `cohort_of` and a clock."""
-    from flwr.app import ConfigRecord, Message, RecordDict
-    from flwr.serverapp.strategy import FedAvg
-
-    nodes: dict[int, int] = {}  # Flower's ids are random: ask each node once which client it is
-
-    class Fixed(FedAvg):
-        def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Any:
-            while len(nodes) < num_clients:
-                asked = [Message(RecordDict(), node, "query") for node in grid.get_node_ids()]
-                for reply in grid.send_and_receive(asked):
-                    client = reply.content.metric_records["metrics"]["client"]
-                    nodes[client] = reply.metadata.src_node_id
-            tick()
-            content = RecordDict(
-                {"arrays": arrays, "config": ConfigRecord({"server-round": server_round})}
-            )
-            chosen = cohort_of(server_round, num_clients, cohort)
-            return [Message(content, nodes[k], "train") for k in chosen]
-
-    return Fixed(fraction_evaluate=0.0)
+LEAN = lean_environment()
+SYSTEMS = {
+    "plain-1": System(["benchmarks.plain", "--threads", "1"]),
+    "plain-2": System(["benchmarks.plain", "--threads", "2"], env={"OMP_NUM_THREADS": "2"}),
+    "floor-1": System(["benchmarks.floor", "--workers", "1"]),
+    "floor-2": System(["benchmarks.floor", "--workers", "2"]),
+    "ours-inline": System(["benchmarks.ours", "--workers", "0"]),
+    "ours-ray-1": System(["benchmarks.ours", "--workers", "1"]),
+    "ours-ray-2": System(["benchmarks.ours", "--workers", "2"]),
+    "ours-ray-2-alone": System(["benchmarks.ours", "--workers", "2", "--alone"]),
+    "ours-ray-2-fedavg": System(["benchmarks.ours", "--workers", "2", "--fedavg"]),
+    "flower": System(["benchmarks.flower", "--step", "plain"]),
+    "flower-tuned": System(["benchmarks.flower", "--step", "lean"], env=LEAN),
+    "pfl-1": System(["benchmarks.pfl", "--layout", "contiguous"], PFL_PYTHON),
+    "pfl-2": System(["benchmarks.pfl", "--layout", "contiguous", "--processes", "2"], PFL_PYTHON),
+    "pfl-2-tuned": System(["benchmarks.pfl", "--processes", "2"], PFL_PYTHON, LEAN),
+}
 
 
-def say_who(message: Any, context: Any) -> Any:
-    """Answer a query with the client's id."""
-    from flwr.app import Message, MetricRecord, RecordDict
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one run of a system came to: seconds, and the final parameters as one array."""
 
-    who = MetricRecord({"client": int(context.node_config["partition-id"])})
-    return Message(RecordDict({"metrics": who}), reply_to=message)
-
-
-def run_plain(args: argparse.Namespace, tick: Callable[[], None]) -> dict[str, Any]:
-    """Train one client after the other and average: what a short script does."""
-    import torch
-
-    from clients.architectures import load_parameters, parameters_of
-    from clients.losses import cross_entropy
-    from clients.seeding import Purpose, generator
-
-    torch.set_num_threads(1)
-    clients, student = federation(args.clients)
-    current = parameters_of(student)
-    for server_round in range(1, args.rounds + 1):
-        tick()
-        total = {name: np.zeros_like(value) for name, value in current.items()}
-        for k in cohort_of(server_round, args.clients, args.cohort):
-            load_parameters(student, current)
-            ids = clients.partitions[k]
-            labels = torch.from_numpy(clients.splits.private.labels[ids])
-            rng = generator(0, Purpose.LOCAL_TRAINING, server_round, k)
-            clients.train(student, clients.splits.private, ids, labels, cross_entropy, rng)
-            for name, value in parameters_of(student).items():
-                total[name] += value / args.cohort
-        current = total
-    tick()
-    return current
+    seconds: list[float]
+    start_s: float
+    flat: Any
+    peak_bytes: int
 
 
-def run_ours(args: argparse.Namespace, tick: Callable[[], None], workers: int) -> dict[str, Any]:
-    """Run our round loop; `workers` 0 = inline."""
-    from clients.architectures import parameters_of
-    from clients.arrays import read_arrays, write_arrays
-    from clients.screening import fault_of
-    from sim.grid import PoolGrid
-    from sim.pool import InlinePool
-    from sim.ray_pool import RayPool
-    from sim.rounds import run_rounds
+def run_system(system: System, work: Work, folder: Path, *, sample: bool, timeout_s: int) -> Found:
+    """Run a system in a process of its own.
 
-    clients, student = federation(args.clients)
-    app = clients.app()
-    app.query()(say_who)
-    pool = RayPool(app, 0, workers) if workers else InlinePool(app, 0)
-    grid = PoolGrid(pool, clients.architectures, fault_of)
-    arrays = run_rounds(
-        fixed_cohort(args.clients, args.cohort, tick),
-        grid,
-        write_arrays(parameters_of(student)),
-        rounds=args.rounds,
-        seed=0,
-        evaluate=lambda arrays: {},
-        report=lambda report: None,
-    )
-    tick()
-    pool.close()
-    return read_arrays(arrays)
+    Args:
+        system: How it is started.
+        work: What to do.
+        folder: Where the data is.
+        sample: Sample its memory.
+        timeout_s: When to give up.
+
+    Returns:
+        What it found.
+
+    Raises:
+        RuntimeError: It failed; with the end of what it said.
+    """
+    mark = uuid.uuid4().hex
+    result = folder / f"{mark}.npz"
+    command = [str(system.python), "-m", *system.command, *command_line(work)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **system.env, MARK: mark}
+    memory = PeakMemory(mark)
+    began = time.monotonic()
+    with memory if sample else nullcontext():
+        done = subprocess.run(
+            [*command, "--data", str(folder), "--result", str(result)],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+    if done.returncode:
+        raise RuntimeError(
+            f"{' '.join(command)} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
+        )
+    wait_until_gone(mark)
+    found = np.load(result)
+    result.unlink()
+    seconds = found["seconds"].tolist()
+    usual = statistics.median(seconds[1:] or seconds)
+    return Found(seconds, found["ticks"][1] - began - usual, found["flat"], memory.peak_bytes)
 
 
-def run_flower(args: argparse.Namespace, tick: Callable[[], None]) -> dict[str, Any]:
-    """Run Flower's simulation engine, one CPU a client, two at a time."""
-    from flwr.serverapp import ServerApp
-    from flwr.simulation import run_simulation
-
-    from clients.architectures import parameters_of
-    from clients.arrays import read_arrays, write_arrays
-
-    clients, student = federation(args.clients)
-    found: dict[str, Any] = {}
-    app = clients.app()
-    app.query()(say_who)
-    server = ServerApp()
-
-    @server.main()
-    def main(grid: Any, context: Any) -> None:
-        strategy = fixed_cohort(args.clients, args.cohort, tick)
-        initial = write_arrays(parameters_of(student))
-        found.update(read_arrays(strategy.start(grid, initial, num_rounds=args.rounds).arrays))
-        tick()
-
-    resources = {"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}}
-    run_simulation(server, app, args.clients, backend_config=resources)
+def run_all(names: list[str], work: Work, folder: Path, *, sample: bool, timeout_s: int) -> dict:
+    """Run every system once, one after the other."""
+    found = {}
+    for name in names:
+        found[name] = run_system(SYSTEMS[name], work, folder, sample=sample, timeout_s=timeout_s)
+        print(
+            f"    {name}: {np.round(found[name].seconds, 3).tolist()}", file=sys.stderr, flush=True
+        )
     return found
 
 
-def measure(system: str, args: argparse.Namespace) -> None:
-    """Run one system here; print its seconds per round and final parameters."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    ticks: list[float] = []
-    tick = lambda: ticks.append(time.perf_counter())  # noqa: E731
-    began = time.perf_counter()
-    kind, *rest = system.split(" ")
-    if kind == "plain":
-        found = run_plain(args, tick)
-    elif kind == "ours":
-        found = run_ours(args, tick, int(rest[-1]) if rest[0] == "ray" else 0)
-    else:
-        found = run_flower(args, tick)
-    rounds = np.diff(ticks).tolist()
-    flat = np.concatenate([found[name].ravel() for name in sorted(found)]).tolist()
-    print("MEASURED", json.dumps({"start_s": ticks[0] - began, "rounds_s": rounds, "flat": flat}))
+def distances(found: dict[str, Found], work: Work) -> dict[str, float]:
+    """Return how far each system's parameters are from the first one's, by the distance moved."""
+    initial = parameters_of(initial_model(work, channels_last=False))
+    start = np.concatenate([initial[name].ravel() for name in sorted(initial)])
+    reference = next(iter(found.values())).flat
+    moved = np.linalg.norm(reference - start)
+    return {name: float(np.linalg.norm(f.flat - reference) / moved) for name, f in found.items()}
+
+
+def check(names: list[str], work: Work, timeout_s: int) -> dict[str, float]:
+    """Let all systems do a small smooth version of the work and compare where they end.
+
+    Raises:
+        RuntimeError: A system computes something else.
+    """
+    small = replace(work, clients=40, cohort=10, rounds=2, smooth=True)
+    with tempfile.TemporaryDirectory() as name:
+        write_data(small, Path(name))
+        found = run_all(names, small, Path(name), sample=False, timeout_s=timeout_s)
+    apart = distances(found, small)
+    for name, distance in apart.items():
+        if not distance <= AGREE:
+            raise RuntimeError(f"{name} computes something else than {names[0]}: {distance} apart")
+    return apart
+
+
+def summary(
+    names: list[str], reference: str, work: Work, timed: list[dict], sampled: dict, apart: dict
+) -> list[dict[str, Any]]:
+    """Reduce all repetitions to one row per system.
+
+    Args:
+        names: The systems.
+        reference: Which one the ratios are to.
+        work: What was done.
+        timed: Per repetition, what each system found.
+        sampled: What each found while its memory was sampled.
+        apart: How far each one's parameters were from the first's.
+
+    Returns:
+        Rows of plain values.
+    """
+    median = {n: [statistics.median(found[n].seconds[1:]) for found in timed] for n in names}
+    rows = []
+    for name in names:
+        seconds = statistics.median([s for found in timed for s in found[name].seconds[1:]])
+        ratios = [a / b for a, b in zip(median[name], median[reference], strict=True)]
+        rows.append(
+            {
+                "system": name,
+                "seconds": seconds,
+                "range_s": [min(median[name]), max(median[name])],
+                "clients_per_s": work.cohort / seconds,
+                "start_s": statistics.median(found[name].start_s for found in timed),
+                "peak_bytes": sampled[name].peak_bytes,
+                "ratio": statistics.median(ratios),
+                "apart": apart[name],
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]], reference: str) -> str:
+    """Write the rows as Markdown."""
+    lines = [
+        "| system | s per round (range of medians) | clients per s | start-up s | peak MB "
+        f"| times {reference} | apart |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["range_s"]
+        lines.append(
+            f"| {row['system']} | {row['seconds']:.3f} ({low:.3f}-{high:.3f}) "
+            f"| {row['clients_per_s']:.0f} | {row['start_s']:.1f} | {row['peak_bytes'] / 1e6:.0f} "
+            f"| {row['ratio']:.2f} | {row['apart']:.0e} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Describe what this runs on, in words."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores, {gpu}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def available(names: list[str]) -> list[str]:
+    """Leave out, and say so, what is not installed."""
+    for name in names:
+        if name not in SYSTEMS:
+            raise SystemExit(f"--systems {name}: expected one of {', '.join(SYSTEMS)}")
+        if not SYSTEMS[name].python.exists():
+            print(f"{name} is left out: not installed, see `make .venv-pfl`", file=sys.stderr)
+    return [name for name in names if SYSTEMS[name].python.exists()]
 
 
 def main() -> None:
     """Run every system and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--cohort", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--system", choices=SYSTEMS, help="run this one here, for a profiler")
+    parser.add_argument("--model", choices=MODELS, default="cnn")
+    parser.add_argument("--clients", type=int, default=1000, metavar="N")
+    parser.add_argument("--cohort", type=int, default=100, metavar="C")
+    parser.add_argument("--rounds", type=int, default=5, help="timed, of each repetition")
+    parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="separated by commas")
+    parser.add_argument("--against", default="ours-ray-2", help="the system of the ratios")
+    parser.add_argument("--timeout", type=int, default=600, metavar="S", help="of one run")
+    parser.add_argument("--json", type=Path, help="write every figure here too")
     args = parser.parse_args()
-    if args.system:
-        measure(args.system, args)
-        return
-    print(f"CNN, N={args.clients}, C={args.cohort}: median of {args.rounds - 1} rounds\n")
-    print("| system | start s | s per round | ratio to the plain loop | parameters apart |")
-    print("|---|---|---|---|---|")
-    reference: dict[str, Any] = {}
-    for system in SYSTEMS:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.rounds", *sys.argv[1:], "--system", system],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found = json.loads(done.stdout.rsplit("MEASURED", 1)[1])
-        found["s"] = statistics.median(found["rounds_s"][1:])
-        reference = reference or found
-        apart = np.linalg.norm(np.subtract(found["flat"], reference["flat"]))
-        apart /= np.linalg.norm(reference["flat"])
-        assert apart < 1e-4, f"{system} computes something else: {apart} apart"
-        ratio = found["s"] / reference["s"]
-        print(
-            f"| {system} | {found['start_s']:.1f} | {found['s']:.3f} | {ratio:.2f} | {apart:.0e} |",
-            flush=True,
-        )
+    names = available(args.systems.split(","))
+    if args.against not in names:
+        raise SystemExit(f"--against {args.against}: expected one of the systems that are run")
+    work = Work(args.model, args.clients, args.cohort, args.rounds + 1)
+    print("comparing parameters", file=sys.stderr)
+    apart = check(names, work, args.timeout)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(work, folder)
+        print("sampling memory", file=sys.stderr)
+        short = replace(work, rounds=2)
+        sampled = run_all(names, short, folder, sample=True, timeout_s=args.timeout)
+        timed = []
+        for repetition in range(1, args.repetitions + 1):
+            print(f"timing, {repetition} of {args.repetitions}", file=sys.stderr)
+            timed.append(run_all(names, work, folder, sample=False, timeout_s=args.timeout))
+    rows = summary(names, args.against, work, timed, sampled, apart)
+    title = (
+        f"{args.model}, N={args.clients:,}, C={args.cohort}, {args.repetitions} x {args.rounds} "
+        f"rounds timed; {machine()}"
+    )
+    print(f"{title}\n\n{table(rows, args.against)}")
+    if args.json:
+        raw = [{n: found[n].seconds for n in names} for found in timed]
+        report = {"title": title, "work": asdict(work), "rows": rows, "seconds": raw}
+        args.json.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.feeding import feed
 from clients.optimizers import Optimizer, stepper
+from clients.padding import Filling
 from clients.seeding import torch_seed
 from clients.stacking import Stack
 from clients.training import (
@@ -23,7 +24,6 @@ from clients.training import (
     loss_not_finite,
     parameters_not_finite,
 )
-from clients.wide import Filling
 
 Indices = npt.NDArray[np.int64]
 

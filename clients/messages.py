@@ -8,7 +8,7 @@ action "predictions" (`train.predictions`, `evaluate.predictions`) is the exchan
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +116,17 @@ class Reducer:
     fold: Callable[[Iterable[RecordDict]], RecordDict]
     merge: Callable[[Iterable[RecordDict]], RecordDict]
     fault: Callable[[Message, Message], str | None] | None = None
+
+
+@runtime_checkable
+class Folding(Protocol):
+    """A grid that folds replies where they are made, as our engine's does."""
+
+    def send_and_fold(
+        self, messages: Iterable[Message], reducer: Reducer | None
+    ) -> Iterable[Message]:
+        """Send messages; return one reply for all usable ones, and the others as they are."""
+        ...
 
 
 def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:

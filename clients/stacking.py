@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clients.architectures import Parameters, unlike
-from clients.wide import Current, Filling, MaskedBatchNorm, arranged, full, starts_flat, widened
+from clients.padding import Current, Filling, MaskedBatchNorm, full
+from clients.wide import arranged, starts_flat, widened
 
 Way = Literal["wide", "vmap"]
 """How a stack runs: layers made for many clients (`clients.wide`), or `torch.vmap` over one."""

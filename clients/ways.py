@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from clients.optimizers import Optimizer, elementwise
+from clients.padding import Current, Filling
 from clients.seeding import seeded_torch
 from clients.stacking import Stack, Way
-from clients.wide import Current, Filling, widened
+from clients.wide import widened
 
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 """Layers that draw from torch's generator, of which each client would need its own."""

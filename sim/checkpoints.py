@@ -102,7 +102,7 @@ class Checkpoints:
         if self.done is None:
             return arrays, 1
         restore_strategy(strategy, self.done.strategy)
-        grid.load_states(self.done.states)
+        grid.states.load(self.done.states)
         return self.done.arrays, self.done.server_round + 1
 
     def after_rounds(
@@ -130,7 +130,7 @@ class Checkpoints:
 
         def commit(server_round: int, arrays: ArrayRecord) -> None:
             if every and (server_round % every == 0 or server_round == rounds):
-                states, rows, lines = grid.changed_states(), tracker.rows, tracker.lines()
+                states, rows, lines = grid.states.changed(), tracker.rows, tracker.lines()
                 why_not = self.commit(server_round, arrays, states, strategy, rows, lines)
                 if why_not:
                     warn(f"this checkpoint cannot be resumed: {why_not}")

@@ -10,11 +10,11 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from clients.messages import Reducer, client_id_of, node_id_of, size_bytes
+from sim.client_states import ClientStates
 from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of, reject_unlike
 from sim.grouping import cut_groups
 from sim.pool import Pool
 from sim.processes import assume_task_identity
-from sim.states import thaw
 from sim.tasks import Answer, Group, Outcome, Screen, Task
 
 MAX_LOOKS = 30
@@ -58,44 +58,37 @@ class PoolGrid(Grid):
         self._on_answer = on_answer
         self._group_size = group_size
         self._cost = cost
-        self._states: MutableMapping[int, Any] = {} if states is None else states
-        self._changed: set[int] = set()
+        self.states = ClientStates(pool, {} if states is None else states)
         self._pending: dict[str, Message] = {}
         self._turns: dict[int, int] = {}
         self._looks = 0
         self.server_round = 0
-        self.reducer: Reducer | None = None
         self.exchanges: list[Exchange] = []
 
     def begin_round(self, server_round: int) -> None:
         """Start a round: exchanges so far are forgotten, the clients' states are not."""
         self.server_round = server_round
-        self.reducer = None
         self._turns = {}
         self.exchanges = []
-
-    def state_of(self, client_id: int) -> RecordDict:
-        """Return a client's state, as `Context.state` was after its last successful message."""
-        state = self._pool.frozen(self._states.get(client_id))
-        return RecordDict() if state is None else thaw(state)
-
-    def changed_states(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (client id, frozen state) of all clients whose state is new since the last call."""
-        changed, self._changed = sorted(self._changed), set()
-        for client_id in changed:
-            state = self._pool.frozen(self._states[client_id])
-            assert state is not None, "a changed state is there"
-            yield client_id, state
-
-    def load_states(self, states: Mapping[int, bytes]) -> None:
-        """Give clients the states that an earlier run left them."""
-        for client_id, state in states.items():
-            self._states[client_id] = self._pool.keep(state)
 
     def reject_unlike(self, replies: list[Message]) -> list[Message]:
         """Return the replies of a phase, the odd ones as errors; see `exchanges.reject_unlike`."""
         kept, self.exchanges = reject_unlike(replies, self.exchanges)
         return kept
+
+    def send_and_fold(
+        self, messages: Iterable[Message], reducer: Reducer | None
+    ) -> Iterable[Message]:
+        """Send messages; return the replies as one, in the name of the first client, and errors.
+
+        Args:
+            messages: What to send; where a client gets several, each of its turns makes one reply.
+            reducer: Folds replies where they are made; None = as `send_and_receive`.
+
+        Returns:
+            What the reducer made of the usable replies, and the others one by one.
+        """
+        return self._pull(self.push_messages(messages), reducer)
 
     # --- Flower's interface ---
 
@@ -164,20 +157,9 @@ class PoolGrid(Grid):
         """Run the messages of these ids and return their replies, ordered by client.
 
         A client with several messages gets them one after the other, and its replies stay in the
-        order in which they were pushed. While `reducer` is set, usable replies to messages of one
-        wave become one reply, in the name of the first client of them.
+        order in which they were pushed.
         """
-        waves: dict[int, list[Message]] = {}
-        order: dict[int, int] = {}
-        for message_id in message_ids:
-            message = self._pending.pop(message_id)
-            wave = order.get(message.metadata.dst_node_id, 0)
-            order[message.metadata.dst_node_id] = wave + 1
-            waves.setdefault(wave, []).append(message)
-        replies: list[Message] = []
-        for wave in sorted(waves):
-            replies += self._run_wave(waves[wave])
-        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        return self._pull(message_ids, None)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -197,15 +179,28 @@ class PoolGrid(Grid):
 
     # --- steps ---
 
-    def _run_wave(self, requests: list[Message]) -> list[Message]:
+    def _pull(self, message_ids: Iterable[str], reducer: Reducer | None) -> list[Message]:
+        waves: dict[int, list[Message]] = {}
+        order: dict[int, int] = {}
+        for message_id in message_ids:
+            message = self._pending.pop(message_id)
+            wave = order.get(message.metadata.dst_node_id, 0)
+            order[message.metadata.dst_node_id] = wave + 1
+            waves.setdefault(wave, []).append(message)
+        replies: list[Message] = []
+        for wave in sorted(waves):
+            replies += self._run_wave(waves[wave], reducer)
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+    def _run_wave(self, requests: list[Message], reducer: Reducer | None) -> list[Message]:
         """Run one message each of some clients; return their replies, or one of them all."""
         by_client = {client_id_of(m.metadata.dst_node_id): m for m in requests}
-        groups = self._groups(by_client)
+        groups = self._groups(by_client, reducer)
         replies: list[Message] = []
         parts = self._parts(groups, by_client, replies)
         if (first := next(parts, None)) is not None:
-            assert self.reducer is not None, "there are parts only with a reducer"
-            content = self.reducer.merge(chain([first], parts))
+            assert reducer is not None, "there are parts only with a reducer"
+            content = reducer.merge(chain([first], parts))
             for _ in parts:  # what the reducer did not look at
                 pass
             failed = {client_id_of(reply.metadata.src_node_id) for reply in replies}
@@ -213,7 +208,7 @@ class PoolGrid(Grid):
             replies.append(Message(content, reply_to=by_client[speaker]))
         return replies
 
-    def _groups(self, by_client: Mapping[int, Message]) -> Iterator[Group]:
+    def _groups(self, by_client: Mapping[int, Message], reducer: Reducer | None) -> Iterator[Group]:
         """Cut the requests into groups of like clients, the longest first.
 
         Only the requests and the config decide, so that what is folded or trained together, and
@@ -234,11 +229,15 @@ class PoolGrid(Grid):
         cuts = cut_groups(kinds, self._group_size, self._cost)
         # One by one as a worker is free: states in files are read no sooner.
         return (
-            self._group(number, [by_client[k] for k in members], handles[kinds[members[0]][0]])
+            self._group(
+                number, [by_client[k] for k in members], handles[kinds[members[0]][0]], reducer
+            )
             for number, members in enumerate(cuts)
         )
 
-    def _group(self, number: int, requests: list[Message], content: Any) -> Group:
+    def _group(
+        self, number: int, requests: list[Message], content: Any, reducer: Reducer | None
+    ) -> Group:
         tasks = [
             Task(
                 client_id=client_id_of(request.metadata.dst_node_id),
@@ -253,9 +252,9 @@ class PoolGrid(Grid):
             num_clients=len(self._architectures),
             server_round=self.server_round,
             screen=self._screen,
-            reducer=self.reducer,
+            reducer=reducer,
             content=content,
-            states=tuple(self._states.get(task.client_id) for task in tasks),
+            states=tuple(self.states.handle(task.client_id) for task in tasks),
         )
 
     def _parts(
@@ -283,8 +282,7 @@ class PoolGrid(Grid):
     def _receive(self, request: Message, answer: Answer, state: Any) -> list[Message]:
         """Note the exchange, keep the client's state; return its reply unless it was folded."""
         if state is not None:
-            self._states[answer.client_id] = state
-            self._changed.add(answer.client_id)
+            self.states.put(answer.client_id, state)
         self.exchanges.append(
             exchange_of(
                 request,

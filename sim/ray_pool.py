@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ import ray
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
+from sim.outcomes import failed, joined, singles
 from sim.processes import TUNABLES, assume_task_identity, keep_memory, pin_threads
-from sim.tasks import Answer, Group, Outcome, frozen_content, run_group
+from sim.tasks import Group, Outcome, frozen_content, run_group
 
 IN_FLIGHT = 2
 """Groups sent ahead to each worker: with one it idles for a round trip (1.2 ms) after each."""
@@ -96,7 +96,8 @@ class RayPool:
             address: Of a running cluster, which has a store; None = a private one on this machine.
 
         Raises:
-            ValueError: No cluster answers at the address.
+            ValueError: No cluster answers at the address. `load` raises it where a Ray that this
+                process joins has too few CPUs free.
         """
         pin_threads(threads)
         keep_memory()
@@ -112,6 +113,8 @@ class RayPool:
             if self._started_ray:
                 _start_ray(workers, object_store_bytes, address)
             make = _worker_class(threads, device, gpus_per_worker)
+            if workers and not self._started_ray:
+                _require_room(workers)
             count = workers or _room_for(device, gpus_per_worker)
             self._start = lambda: make.remote(seed, threads, device)
             self._workers = [self._start() for _ in range(count)]
@@ -205,8 +208,8 @@ class RayPool:
                 return outcome
             self._workers[0] = self._replacement()
         if single:
-            return _failed(group, f"worker lost: it died {RETRIES + 1} times running this client")
-        return _joined(group, [self._run_alone(one) for one in _singles(group)])
+            return failed(group, f"worker lost: it died {RETRIES + 1} times running this client")
+        return joined(group, [self._run_alone(one) for one in singles(group)])
 
     def _fetch(self, group: Group, answer: Any, states: list[Any]) -> Outcome | None:
         """Fetch what came of a group; None if its worker died."""
@@ -214,11 +217,11 @@ class RayPool:
             outcome: Outcome = ray.get(answer)
         except ray.exceptions.RayTaskError as error:  # ours ran, and an answer cannot be pickled
             if len(group.tasks) == 1:
-                return _failed(group, "the reply cannot be sent", str(error))
-            return _joined(group, [self._run_alone(one) for one in _singles(group)])
+                return failed(group, "the reply cannot be sent", str(error))
+            return joined(group, [self._run_alone(one) for one in singles(group)])
         except ray.exceptions.RayError as death:  # killed, out of memory, machine gone, ...
             if getattr(death, "actor_init_failed", False):  # no worker can start: again is no use
-                return _failed(group, "no worker starts", str(death))
+                return failed(group, "no worker starts", str(death))
             return None
         kept = zip(states, outcome.states, strict=True)
         return replace(outcome, states=[ref if changed else None for ref, changed in kept])
@@ -273,27 +276,8 @@ def _room_for(device: str, gpus_per_worker: float) -> int:
     return int(room)
 
 
-def _singles(group: Group) -> list[Group]:
-    pairs = zip(group.tasks, group.states, strict=True)
-    return [replace(group, tasks=(task,), states=(state,)) for task, state in pairs]
-
-
-def _joined(group: Group, outcomes: list[Outcome]) -> Outcome:
-    """Make one outcome of those of a group's clients, each of which was run alone."""
-    parts = [outcome.part for outcome in outcomes if outcome.part is not None]
-    merged = group.reducer.merge(iter(parts)) if group.reducer is not None and parts else None
-    return Outcome(
-        number=group.number,
-        answers=list(chain.from_iterable(outcome.answers for outcome in outcomes)),
-        states=list(chain.from_iterable(outcome.states for outcome in outcomes)),
-        part=merged,
-        broken=next((outcome.broken for outcome in outcomes if outcome.broken), ""),
-    )
-
-
-def _failed(group: Group, reason: str, traceback: str = "") -> Outcome:
-    answers = [
-        Answer(task.client_id, None, failure=reason, raised=True, traceback=traceback)
-        for task in group.tasks
-    ]
-    return Outcome(group.number, answers, [None] * len(answers))
+def _require_room(workers: int) -> None:
+    """Refuse what a Ray of this process has no room for: it would wait for it for ever."""
+    free = int(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    if workers > free:
+        raise ValueError(f"sim.workers={workers}: the running Ray has {free} CPUs free")

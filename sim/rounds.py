@@ -101,8 +101,8 @@ def run_rounds(
             try:
                 # 1. Ask the cohort to train.  2. Collect its answers.
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-                grid.reducer = _reducer(strategy, server_round, "train")
-                replies = _exchange(grid, requests, quorum)
+                reducer = _reducer(strategy, server_round, "train")
+                replies = _exchange(grid, requests, reducer, quorum)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
                     partial(strategy.aggregate_train, server_round), grid, replies, quorum
@@ -114,8 +114,8 @@ def run_rounds(
                     requests = strategy.configure_evaluate(
                         server_round, arrays, ConfigRecord(), grid
                     )
-                    grid.reducer = _reducer(strategy, server_round, "evaluate")
-                    replies = _exchange(grid, requests, quorum)
+                    reducer = _reducer(strategy, server_round, "evaluate")
+                    replies = _exchange(grid, requests, reducer, quorum)
                     evaluated = _agreeing(
                         partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
                     )
@@ -139,10 +139,12 @@ def _reducer(strategy: Strategy, server_round: int, phase: str) -> Reducer | Non
     return strategy.reducer(server_round, phase) if isinstance(strategy, Reducing) else None
 
 
-def _exchange(grid: PoolGrid, requests: Iterable[Message], quorum: float) -> list[Message]:
+def _exchange(
+    grid: PoolGrid, requests: Iterable[Message], reducer: Reducer | None, quorum: float
+) -> list[Message]:
     """Send requests, collect the replies, and see that enough of them are usable."""
     before = len(grid.exchanges)
-    replies = list(grid.send_and_receive(requests))
+    replies = list(grid.send_and_fold(requests, reducer))
     _require_quorum(grid.exchanges[before:], quorum)
     return replies
 

@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from clients.messages import PredictionRequest, Reducer, write_request
+from clients.messages import Folding, PredictionRequest, Reducer, write_request
 from clients.teachers import TeacherPredictions
 from strategies.ensemble import Ensemble
 from strategies.proxy import ProxyCut
@@ -18,8 +18,8 @@ from strategies.reduction import Part, gather, read_part
 Chunk = TypeVar("Chunk")
 
 TEACHERS_AT_ONCE = 64
-"""How many teachers' answers are in one place at a time, where they can be summed. Fixed, since how
-sums are grouped is part of the bits."""
+"""How many teachers' answers are in one place at a time, where they can be summed but the grid does
+not do it. Fixed, since how sums are grouped is part of the bits."""
 
 
 def ahead(ask: Callable[[int], Chunk], number: int, overlap: bool) -> Iterator[Chunk]:
@@ -65,6 +65,8 @@ def answers_to(
     Returns:
         None if there is no usable reply.
     """
+    if isinstance(grid, Folding):
+        return gather(grid.send_and_fold(messages, reducer))
     if reducer is None:
         return gather(grid.send_and_receive(messages))
     parts = []

@@ -9,7 +9,6 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.app import SimulatedApp
 from clients.arrays import read_arrays
 from clients.messages import Reducer, node_id_of
 from clients.screening import fault_of
@@ -17,11 +16,9 @@ from sim.grid import PoolGrid
 from sim.pool import Pool
 from strategies.averaging import Averaging, unlike_request, weighted_mean
 from tests.federations import (
-    SEED,
     everyone,
     foreign_app,
     inline,
-    open_pool,
     populations,
     run_foreign,
     run_ours,
@@ -131,7 +128,7 @@ def test_a_client_that_fails_is_left_out_of_its_group(foreign_pool: Pool, group_
 def test_replies_that_all_fail_are_no_average(foreign_pool: Pool) -> None:
     grid = PoolGrid(foreign_pool, ["a"] * 4, fault_of, group_size=2)
     grid.begin_round(1)
-    grid.reducer = Reducer(weighted_mean, weighted_mean)
+    reducer = Reducer(weighted_mean, weighted_mean)
     asked = [
         Message(
             RecordDict({"arrays": vector("nan@99"), "config": ConfigRecord()}),
@@ -140,7 +137,7 @@ def test_replies_that_all_fail_are_no_average(foreign_pool: Pool) -> None:
         )
         for k in range(4)
     ]
-    replies = list(grid.send_and_receive(asked))
+    replies = list(grid.send_and_fold(asked, reducer))
     assert len(replies) == 4
     assert all(reply.has_error() for reply in replies)
 
@@ -152,28 +149,11 @@ def _fail(contents: Any) -> RecordDict:
 def test_a_rule_that_fails_ends_the_run_with_its_traceback(foreign_pool: Pool) -> None:
     grid = PoolGrid(foreign_pool, ["a"] * 4, fault_of, group_size=2)
     grid.begin_round(1)
-    grid.reducer = Reducer(_fail, _fail)
+    reducer = Reducer(_fail, _fail)
     content = RecordDict({"arrays": vector(), "config": ConfigRecord()})
     asked = [Message(content, dst_node_id=node_id_of(k), message_type="train") for k in range(4)]
     with pytest.raises(RuntimeError, match=r"(?s)reducer failed:.*ZeroDivisionError: my rule"):
-        grid.send_and_receive(asked)
-
-
-def test_the_bits_depend_on_groups_but_not_on_workers() -> None:
-    clients = populations()[5]
-
-    def run(kind: str, group_size: int, workers: int = 2) -> str:
-        with open_pool(kind, SimulatedApp(clients), workers) as pool:
-            grid = PoolGrid(
-                pool, clients.architectures, fault_of, group_size=group_size, cost=clients.costs()
-            )
-            strategy = Averaging(seed=SEED, fraction_train=0.8)
-            return run_ours(pool, clients, strategy, rounds=2, grid=grid, quorum=0.2).sha256
-
-    for group_size in (1, 2):
-        reference = run("inline", group_size)
-        assert run("ray", group_size, 1) == reference
-        assert run("ray", group_size, 3) == reference
+        grid.send_and_fold(asked, reducer)
 
 
 def test_clients_of_the_student_are_averaged_as_flower_does() -> None:

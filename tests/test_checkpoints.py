@@ -278,7 +278,7 @@ def run_to(
     options = {"first_round": first_round, "rounds": last, "grid": grid}
 
     def commit(server_round: int, arrays: ArrayRecord) -> None:
-        writer.commit(server_round, arrays, grid.changed_states(), kept, [], {})
+        writer.commit(server_round, arrays, grid.states.changed(), kept, [], {})
 
     return run_foreign(pool, kept, arrays, commit=commit, **options)
 
@@ -510,18 +510,18 @@ def test_a_grid_tells_which_states_changed_and_takes_them_back(everyone_pool: Po
     grid.begin_round(1)
     count(grid, 0, 2)
     count(grid, 2)
-    states = dict(grid.changed_states())
+    states = dict(grid.states.changed())
     assert list(states) == [0, 2]
-    assert dict(grid.changed_states()) == {}
+    assert dict(grid.states.changed()) == {}
     count(grid, 3)
-    assert [client_id for client_id, _ in grid.changed_states()] == [3]
+    assert [client_id for client_id, _ in grid.states.changed()] == [3]
 
     other = PoolGrid(everyone_pool, ["a"] * 4, fault_of)
     other.begin_round(2)
-    other.load_states(states)
-    assert dict(other.changed_states()) == {}
+    other.states.load(states)
+    assert dict(other.states.changed()) == {}
     assert count(other, 0, 1, 2) == [1, 0, 2]
-    assert freeze(grid.state_of(2)) == states[2]
+    assert freeze(grid.states.of(2)) == states[2]
 
 
 def test_the_manifest_is_json_that_people_can_read(tmp_path: Path) -> None:

@@ -132,9 +132,9 @@ def test_state_survives_rounds_and_belongs_to_one_client(foreign_pool: Pool) -> 
         replies = list(grid.send_and_receive([to(k, "train.count") for k in asked]))
         assert len(grid.exchanges) == len(asked)
     assert [metrics_of(reply)["before"] for reply in replies] == [1, 0, 2]
-    counts = [grid.state_of(k).metric_records["counter"]["seen"] for k in range(3)]
+    counts = [grid.states.of(k).metric_records["counter"]["seen"] for k in range(3)]
     assert counts == [2, 1, 3]
-    assert not grid_over(foreign_pool, 3).state_of(0)
+    assert not grid_over(foreign_pool, 3).states.of(0)
 
 
 def test_a_failing_clients_state_is_as_before_its_message(foreign_pool: Pool) -> None:
@@ -146,7 +146,7 @@ def test_a_failing_clients_state_is_as_before_its_message(foreign_pool: Pool) ->
     assert replies[0].error.code == CLIENT_RAISED
     assert "after the state was changed" in replies[0].error.reason
     assert "_count_then_raise" in grid.exchanges[2].traceback
-    counts = [grid.state_of(k).metric_records["counter"]["seen"] for k in range(2)]
+    counts = [grid.states.of(k).metric_records["counter"]["seen"] for k in range(2)]
     assert counts == [1, 2]
 
 

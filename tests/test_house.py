@@ -44,6 +44,7 @@ DOORS = {
         "sim/processes.py",
         "sim/ray_pool.py",
         "sim/checkpoints.py",
+        "sim/client_states.py",
         "sim/rounds.py",
         "sim/states.py",
         "sim/strategy_state.py",

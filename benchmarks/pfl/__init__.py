@@ -1,0 +1,1 @@
+"""pfl-research in an environment of its own: see `__main__.py`."""
