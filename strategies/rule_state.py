@@ -1,11 +1,12 @@
 """What the rules of a strategy keep between rounds.
 
-Most keep nothing: they are functions, or `functools.partial` of functions. A rule that learns is an
-object, and only it can say what it has learnt.
+Most keep nothing: they are functions, or frozen dataclasses or `functools.partial` of functions. A
+rule that learns is an object, and only it can say what it has learnt.
 """
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,6 +67,8 @@ def restore(rules: Mapping[str, Any], state: RecordDict) -> None:
 def _keeps_nothing(rule: Any) -> bool:
     if isinstance(rule, partial):
         return all(map(_keeps_nothing, (rule.func, *rule.args, *rule.keywords.values())))
+    if is_dataclass(rule) and not inspect.isclass(rule) and rule.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return all(map(_keeps_nothing, vars(rule).values()))
     # A class is called to make something new; what cannot be called is a number or a list of them.
     return (
         inspect.isfunction(rule)

@@ -44,13 +44,13 @@ OFFSETS = (1.0, 2.0, 4.0, 8.0, 100.0, 0.0)
 @contextmanager
 def open_pool(kind: str, app: Any, workers: int = 2, seed: int = SEED) -> Iterator[Pool]:
     """Open an inline pool, or Ray with so many workers; close it at the end."""
-    with _ray_left_open():
+    with ray_left_open():
         pool = InlinePool(seed) if kind == "inline" else _ray_pool(seed, workers)
         pool.load(app)
     try:
         yield pool
     finally:
-        with _ray_left_open():
+        with ray_left_open():
             pool.close()
 
 
@@ -68,7 +68,7 @@ def _ray_pool(seed: int, workers: int) -> Pool:
 
 
 @contextmanager
-def _ray_left_open() -> Iterator[None]:
+def ray_left_open() -> Iterator[None]:
     """Ray forgets to close the /dev/null it gives its processes, and to wait for their end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

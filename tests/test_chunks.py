@@ -29,12 +29,12 @@ from clients.screening import fault_of
 from clients.seeding import Purpose, generator
 from clients.teachers import RoundView
 from sim.grid import PoolGrid, assume_task_identity
-from sim.pool import InlinePool
 from strategies import chunks
 from strategies.chunks import ahead
 from strategies.distillation import DistillationStrategy
 from strategies.proxy import cut_proxy
 from strategies.scorers import max_prob, own_odds, uniform
+from tests.federations import inline
 from tests.test_distillation import DISTIL, PROXY, SEED, bits, federation, fresh_student, make
 
 
@@ -341,7 +341,7 @@ def test_simulated_clients_answer_in_chunks_and_in_any_precision(answers: str) -
             report=views.append,
         )
         clients = federation()
-        grid = PoolGrid(InlinePool(SimulatedApp(clients), SEED), clients.architectures, fault_of)
+        grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
         grid.begin_round(1)
         arrays = write_arrays(parameters_of(strategy.student))
         requests = strategy.configure_train(1, arrays, ConfigRecord(), grid)

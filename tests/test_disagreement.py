@@ -10,7 +10,7 @@ from clients.arrays import read_arrays
 from clients.screening import fault_of
 from sim.grid import PoolGrid
 from sim.rounds import QuorumLost, RoundReport, run_rounds
-from tests.federations import open_pool
+from tests.federations import SEED, foreign_app, open_pool, ray_left_open, run_foreign, vector
 
 START = ArrayRecord({"w": Array(np.zeros(2, np.float32))})
 
@@ -88,8 +88,24 @@ def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(
 ) -> None:
     from sim import ray_pool
 
-    def out_of_memory(answer: object) -> object:
-        raise ray_pool.ray.exceptions.OutOfMemoryError("killed by Ray's memory monitor")
+    pool, real = ray_pool.RayPool(SEED, 1), ray_pool.ray.get
+    killed: list[object] = []
 
-    monkeypatch.setattr(ray_pool.ray, "get", out_of_memory)
-    assert ray_pool._outcome(None, "answer", "state") is None  # type: ignore[arg-type]
+    def out_of_memory_once(answer: object) -> object:
+        if not killed:
+            killed.append(answer)
+            raise ray_pool.ray.exceptions.OutOfMemoryError("killed by Ray's memory monitor")
+        return real(answer)
+
+    with ray_left_open():
+        try:
+            pool.load(foreign_app())
+            before = list(pool._workers)
+            monkeypatch.setattr(ray_pool.ray, "get", out_of_memory_once)
+            run = run_foreign(pool, FedAvg(), vector())
+            assert not [e for e in run.reports[0].exchanges if e.failure]
+            assert killed
+            assert pool._workers != before
+        finally:
+            monkeypatch.undo()
+            pool.close()

@@ -35,7 +35,7 @@ from clients.losses import kl
 from clients.screening import fault_of
 from sim.grid import PoolGrid
 from sim.pool import InlinePool
-from sim.tasks import pin_threads
+from sim.processes import pin_threads
 import torch
 
 pin_threads(1)
@@ -65,8 +65,10 @@ def main(grid, context):
 run_simulation(server, SimulatedApp(clients), num_supernodes=2,
                backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}})
 distances = {}
+pool = InlinePool(0)
+pool.load(SimulatedApp(clients))
 for name, make in makers.items():
-    grid = PoolGrid(inline(SimulatedApp(clients), 0), ["m", "m"], fault_of)
+    grid = PoolGrid(pool, ["m", "m"], fault_of)
     ours = read_arrays(make().start(grid, initial, num_rounds=2).arrays)
     start = read_arrays(initial)
     moved = max(np.abs(ours[k] - start[k]).max() for k in ours)

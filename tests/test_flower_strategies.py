@@ -164,7 +164,7 @@ def one_clients_answer(client_id: int) -> dict[str, Any]:
     indices, private = clients.partitions[client_id], clients.splits.private
     labels = torch.from_numpy(private.labels[indices])
     rng = generator(clients.seed, Purpose.LOCAL_TRAINING, 1, client_id)
-    clients.train(model, private, indices, labels, cross_entropy, rng)
+    clients.local_training(model, private, indices, labels, cross_entropy, rng)
     return parameters_of(model)
 
 

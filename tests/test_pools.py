@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app import MetricRecord as Metrics
 from flwr.clientapp import ClientApp
 
+from clients.app import SimulatedApp
 from clients.discriminator import DiscriminatorRecipe
 from clients.messages import PREDICTIONS, client_id_of, node_id_of
 from sim.pool import InlinePool, Pool
@@ -75,8 +76,14 @@ def slow_and_mortal(folder: Path) -> ClientApp:
         return Message(content, reply_to=message)
 
     app = ClientApp(mods=[disturb])
-    app.train(PREDICTIONS)(clients.train_predictions)
-    app.evaluate(PREDICTIONS)(clients.evaluate_predictions)
+
+    def one(message: Message, context: Context) -> Message:
+        [reply] = SimulatedApp(clients).serve([message], [context])
+        assert isinstance(reply, Message)
+        return reply
+
+    app.train(PREDICTIONS)(one)
+    app.evaluate(PREDICTIONS)(one)
     app.train("peek")(peek)
     return app
 

@@ -20,12 +20,11 @@ from clients.population import Architectures, assign_architectures
 from clients.screening import fault_of
 from clients.simulated import SimulatedClients
 from sim.grid import PoolGrid
-from sim.pool import InlinePool
 from strategies.cohorts import draw
 from tests.federations import (
-    SEED,
     distillation,
     foreign_app,
+    inline,
     run_ours,
     tiny_clients,
     vector,
@@ -150,7 +149,7 @@ def test_arrays_and_lists_describe_the_same_federation() -> None:
     assert isinstance(arrays.partitions, Partition)
 
     def bits(clients: SimulatedClients) -> Any:
-        pool = InlinePool(SimulatedApp(clients), SEED)
+        pool = inline(SimulatedApp(clients))
         done = run_ours(pool, clients, distillation(clients, fraction=0.5), rounds=2)
         return done.sha256, [str(exchange) for r in done.reports for exchange in r.exchanges]
 
@@ -177,7 +176,7 @@ def test_the_memory_of_a_round_does_not_grow_with_the_population() -> None:
     peaks = {}
     for num_clients in (1_000, 1_000_000):
         kinds = Architectures(("a",), np.zeros(num_clients, dtype=np.uint8))
-        grid = PoolGrid(InlinePool(foreign_app(), SEED), kinds, fault_of)
+        grid = PoolGrid(inline(foreign_app()), kinds, fault_of)
         peak_of_a_round(num_clients, grid, 1)  # imports and caches
         peaks[num_clients] = peak_of_a_round(num_clients, grid, 2)
     assert peaks[1_000_000] < 1.1 * peaks[1_000] + 10_000
