@@ -165,7 +165,7 @@ class RayPool:
             if outcome is None:
                 lost.append(group)
                 if self._workers[place] is worker:  # else its other group has seen to it
-                    self._workers[place] = self._replacement()
+                    self._replace(place)
             else:
                 yield outcome
         # Whoever shared a worker with a client that kills it is innocent: now each runs alone.
@@ -188,10 +188,11 @@ class RayPool:
         self._workers = []
         self._stop_ray()
 
-    def _replacement(self) -> Any:
-        worker = self._start()
-        worker.load.remote(self._program)
-        return worker
+    def _replace(self, place: int) -> None:
+        """Put a new worker where one was lost."""
+        ray.kill(self._workers[place])  # were it alive, the new one might wait for its CPU for ever
+        self._workers[place] = self._start()
+        self._workers[place].load.remote(self._program)
 
     def _send(self, group: Group, place: int) -> tuple[Any, list[Any]]:
         """Start a group; its handles go beside it, because Ray resolves only whole arguments."""
@@ -206,7 +207,7 @@ class RayPool:
             answer, states = self._send(group, 0)
             if outcome := self._fetch(group, answer, states):
                 return outcome
-            self._workers[0] = self._replacement()
+            self._replace(0)
         if single:
             return failed(group, f"worker lost: it died {RETRIES + 1} times running this client")
         return joined(group, [self._run_alone(one) for one in singles(group)])
