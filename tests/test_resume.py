@@ -23,19 +23,19 @@ from tests.test_config import CONF, OPTIONS, REQUIRED
 from tests.test_run import QUICK, ROOT, hashes
 
 RULES = '''
-"""A scorer that kills its driver at a call of the user's choice."""
+"""A probe that kills the driver in a round of the user's choice, and a scorer."""
 import os, signal
 
-calls = 0
-
-def deadly(teachers):
-    global calls
-    calls += 1  # the first is a rehearsal; then one to distil and one to evaluate a round
-    if calls == int(os.environ.get("KILL_AT_CALL", 0)):
+def deadly(view):
+    if view.server_round == int(os.environ.get("KILL_IN_ROUND", 0)):
         os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+def sure(teachers):
     return teachers.logits.softmax(-1).amax(-1)
 '''
-TRUSTED = "resume_targets=[my_rules.deadly]"
+DEADLY = "+probes.deadly={_target_: my_rules.deadly, _partial_: true}"
+TRUSTED = "resume_targets=[my_rules.deadly,my_rules.sure]"
 SAME = ("student.safetensors", METRICS, "clients.parquet", "failures.jsonl",
         "partition_summary.json")  # fmt: skip
 
@@ -44,17 +44,17 @@ SAME = ("student.safetensors", METRICS, "clients.parquet", "failures.jsonl",
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mine")
     (folder / "strategy" / "scorer").mkdir(parents=True)
-    text = "_target_: my_rules.deadly\n_partial_: true\n"
-    (folder / "strategy" / "scorer" / "deadly.yaml").write_text(text)
+    text = "_target_: my_rules.sure\n_partial_: true\n"
+    (folder / "strategy" / "scorer" / "sure.yaml").write_text(text)
     (folder / "my_rules.py").write_text(RULES)
     return folder
 
 
-def run(mine: Path, *args: str, kill_at_call: int = 0) -> subprocess.CompletedProcess[str]:
+def run(mine: Path, *args: str, kill_in_round: int = 0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), "--config-dir", str(mine), *args],
         cwd=mine,
-        env={**os.environ, "KILL_AT_CALL": str(kill_at_call)},
+        env={**os.environ, "KILL_IN_ROUND": str(kill_in_round)},
         capture_output=True,
         text=True,
         timeout=240,
@@ -63,7 +63,7 @@ def run(mine: Path, *args: str, kill_at_call: int = 0) -> subprocess.CompletedPr
 
 
 def begun(mine: Path, folder: Path, *args: str, **options: Any) -> int:
-    given = [*QUICK, "strategy/scorer=deadly", f"hydra.run.dir={folder}", *args]
+    given = [*QUICK, "strategy/scorer=sure", DEADLY, f"hydra.run.dir={folder}", *args]
     return run(mine, *given, **options).returncode
 
 
@@ -91,8 +91,8 @@ def test_killed_in_mid_round_and_resumed_with_more_rounds(
 ) -> None:
     folder = tmp_path / "run"
     killed = begun(
-        mine, folder, "sim=inline", "rounds=2", "checkpoint_every=1", kill_at_call=4
-    )  # its clients have trained in round 2, its student has not
+        mine, folder, "sim=inline", "rounds=2", "checkpoint_every=1", kill_in_round=2
+    )  # its student has learned in round 2, nobody was evaluated
     assert killed == -signal.SIGKILL
     assert not (folder / "clients.parquet").exists()
     with (folder / METRICS).open("a") as file:
@@ -114,7 +114,7 @@ def test_killed_on_ray_between_checkpoints_and_resumed(
 ) -> None:
     folder = tmp_path / "run"
     args = ["sim=ray", "sim.workers=2", "rounds=4", "checkpoint_every=2"]
-    assert begun(mine, folder, *args, kill_at_call=8) == -signal.SIGKILL
+    assert begun(mine, folder, *args, kill_in_round=4) == -signal.SIGKILL
     before = (folder / "config.yaml").read_bytes()
     assert len((folder / METRICS).read_text().splitlines()) == 3  # and the checkpoint is of 2
     done = run(mine, f"resume={folder}", "sim.workers=1", TRUSTED)
@@ -135,7 +135,7 @@ def test_what_cannot_be_resumed_is_said_in_one_line(
     before = {name: (undisturbed / name).read_bytes() for name in SAME}
     for args, message in (
         ([f"resume={undisturbed}", TRUSTED], "checkpoint/manifest.json: no checkpoint there"),
-        ([f"resume={undisturbed}"], "strategy.scorer._target_=my_rules.deadly: not run because"),
+        ([f"resume={undisturbed}"], "strategy.scorer._target_=my_rules.sure: not run because"),
         ([f"resume={undisturbed}", TRUSTED, "seed=1"], "seed=...: a resumed run keeps its config"),
         ([f"resume={tmp_path / 'typo'}"], "no run folder, it has no config.yaml"),
     ):
