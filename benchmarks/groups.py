@@ -1,4 +1,4 @@
-"""Training like clients together, beside one by one: what `clients.groups.way_of` is made from.
+"""Training like clients together, beside one by one: what `clients.ways.way_of` is made from.
 
     python -m benchmarks.groups
     python -m benchmarks.groups --models mlp cnn resnet8 --sizes 8 32 128 --device cuda

@@ -31,7 +31,7 @@ from clients.seeding import Purpose, generator, torch_seed
 from clients.training import batches
 
 MODELS = {
-    "cnn": partial(cnn, channels=(16, 32), hidden=64),  # 114,410 parameters
+    "cnn": partial(cnn, channels=(16, 32), hidden=64),  # 114,314 parameters
     "mlp": partial(mlp, hidden=(200,)),  # 159,010
     "lr": logistic_regression,  # 7,850
 }

@@ -70,9 +70,11 @@ class MaskedBatchNorm(nn.Module):
             self.num_batches_tracked.add_(1 if filling.mask is None else filling.mask.any(-1))
         if filling.mask is None and self.momentum is not None and not filling.refused.any():
             return functional.batch_norm(x, mean, var, weight, bias, True, self.momentum, self.eps)
+        kind = x.dtype
+        x = x.float() if kind.itemsize < 4 else x  # as torch does; half precision counts to 256
         mask = x.new_ones(x.shape[:2]) if filling.mask is None else self._per_channel(x)
         rate = self.momentum if self.momentum is not None else self._cumulative(x)
-        return _masked_batch_norm(x, mask, mean, var, weight, bias, rate, self.eps)
+        return _masked_batch_norm(x, mask, mean, var, weight, bias, rate, self.eps).to(kind)
 
     def _per_channel(self, x: Tensor) -> Tensor:
         """Spread the mask over channels: [B, G*C], or [B, 1] of one client."""

@@ -1,6 +1,7 @@
 """Where networks are: clients train and answer there, one by one or like ones in one step."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -107,31 +108,14 @@ class Place:
         Yields:
             For each client in turn what came of it.
         """
-        way = None
-        if len(lessons) > 1 and all(len(lesson.indices) for lesson in lessons):
-            way = self._way(name, lessons[0].start)
-        if way is None or self._numbers is None:
+        together = None
+        if len(lessons) > 1 and (way := self._way(name)) is not None:
+            together = self._together(name, way, dataset, lessons, loss, changes)
+        if together is None:
             for lesson in lessons:
                 yield self._alone(name, dataset, lesson, loss, changes)
-            return
-        try:
-            stack = self._loaded(name, way, [lesson.start for lesson in lessons])
-            outcomes = train_together(
-                stack,
-                dataset,
-                [lesson.indices for lesson in lessons],
-                [lesson.targets for lesson in lessons],
-                loss,
-                [lesson.rng for lesson in lessons],
-                **{**self._numbers, **changes},
-            )
-        except Exception as error:  # nobody's in particular
-            outcomes = [error] * len(lessons)
-        for member, outcome in enumerate(outcomes):
-            if isinstance(outcome, Exception):
-                yield outcome
-            else:
-                yield Trained(stack.parameters_of(member), outcome)
+        else:
+            yield from together
 
     def answers(
         self,
@@ -154,19 +138,63 @@ class Place:
             Of each in turn what it answers, or what kept it from an answer.
         """
         several = len(parameters) > 1 and not features
-        way = self._way(name, parameters[0]) if several else None
-        if way is None:
-            for own in parameters:
-                yield self._answer(name, own, dataset, indices, features)
-            return
-        most = max(1, MOST_LOGITS // (len(indices) * self._num_classes))
+        way = self._way(name) if several else None
+        most = max(1, MOST_LOGITS // max(1, len(indices) * self._num_classes))
         for start in range(0, len(parameters), most):
             few = parameters[start : start + most]
-            stack = self._loaded(name, way, few)
-            for logits in predict_together(stack, len(few), dataset, indices):
-                yield Answered(logits, None)
+            logits = None if way is None else self._asked_together(name, way, few, dataset, indices)
+            if logits is None:
+                for own in few:
+                    yield self._answer(name, own, dataset, indices, features)
+            else:
+                yield from (Answered(own, None) for own in logits)
 
     # --- steps ---
+
+    def _together(
+        self,
+        name: str,
+        way: Way,
+        dataset: Dataset,
+        lessons: Sequence[Lesson],
+        loss: Loss,
+        changes: dict[str, Any],
+    ) -> Iterator[Trained | Exception] | None:
+        """Train clients in one batched step; None where one by one will tell whose fault it is."""
+        try:
+            stack = self._loaded(name, way, [lesson.start for lesson in lessons])
+            outcomes = train_together(
+                stack,
+                dataset,
+                [lesson.indices for lesson in lessons],
+                [lesson.targets for lesson in lessons],
+                loss,
+                [deepcopy(lesson.rng) for lesson in lessons],  # each is drawn from once only
+                **{**(self._numbers or {}), **changes},
+            )
+        except Exception:  # of one of them, such as parameters of another architecture
+            return None
+        return (
+            outcome
+            if isinstance(outcome, Exception)
+            else Trained(stack.parameters_of(member), outcome)
+            for member, outcome in enumerate(outcomes)
+        )
+
+    def _asked_together(
+        self,
+        name: str,
+        way: Way,
+        parameters: Sequence[Tensors],
+        dataset: Dataset,
+        indices: npt.NDArray[np.int64],
+    ) -> Tensor | None:
+        """Let networks answer in one batched step; None as in `_together`."""
+        try:
+            stack = self._loaded(name, way, parameters)
+            return predict_together(stack, len(parameters), dataset, indices)
+        except Exception:
+            return None
 
     def _alone(
         self, name: str, dataset: Dataset, lesson: Lesson, loss: Loss, changes: dict[str, Any]
@@ -195,12 +223,13 @@ class Place:
         except Exception as error:  # the client's, not the group's
             return error
 
-    def _way(self, name: str, parameters: Tensors) -> Way | None:
+    def _way(self, name: str) -> Way | None:
         """Decide, once for each architecture, how several of its clients are run."""
         if self._numbers is None:
             return None
         if name not in self._ways:
-            model = self.networks.loaded(name, parameters)
+            # Not one with a client's parameters, or it would depend on whose come first.
+            model = self.networks.fresh(name, np.random.default_rng(0))
             self._ways[name] = way_of(model, self._image_shape, self._numbers["optimizer"])[0]
         return self._ways[name]
 
@@ -208,8 +237,7 @@ class Place:
         """Return the architecture's stack with these networks in its first places."""
         stack = self._stacks.get(name)
         if stack is None or stack.size < len(parameters):
-            model = self.networks.loaded(name, parameters[0])
-            stack = self._stacks[name] = Stack(model, len(parameters), way)
+            stack = self._stacks[name] = Stack(self.networks.of(name), len(parameters), way)
         if all(own is parameters[0] for own in parameters):
             stack.load_all(parameters[0])
         else:

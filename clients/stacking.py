@@ -34,7 +34,7 @@ class Stack:
         Args:
             model: One network of the architecture, on the device where the stack is to live. It is
                 not changed and not kept; all its tensors have names of their own, see
-                `clients.groups.reason_to_train_alone`.
+                `clients.ways.way_of`.
             size: G >= 1.
             way: How to run them.
 

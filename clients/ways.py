@@ -85,6 +85,8 @@ def _unfit(model: nn.Module, optimizer: Optimizer) -> str | None:
             return f"{type(module).__name__} draws at random, for each client from its own stream"
         if isinstance(module, STATEFUL):
             return f"{type(module).__name__} would take padding for examples"
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            return f"{type(module).__name__} answers by the batch's own statistics"
     return None
 
 
@@ -93,6 +95,10 @@ def _fault(model: nn.Module, image_shape: tuple[int, int, int], way: Way) -> str
     network = deepcopy(model).double().train()  # in double, so that rounding is no excuse
     device = next(network.parameters()).device
     rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in network.parameters():  # a gain that begins at zero would hide its branch
+            noise = torch.from_numpy(rng.normal(scale=0.1, size=tuple(parameter.shape)))
+            parameter.add_(noise.to(device))
     images = torch.from_numpy(rng.normal(size=(2, 4, *image_shape))).to(device)
     images[1, 3] = images[1, 0]
     mask = torch.tensor([[True] * 4, [True] * 3 + [False]], device=device)

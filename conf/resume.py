@@ -22,7 +22,14 @@ from conf.schema import Config, ConfigError
 TRUSTED = ("clients.", "strategies.", "sim.", "torch.optim.", "flwr.serverapp.strategy.")
 """Where a `_target_` that a run folder names may be defined."""
 
-CHANGEABLE = ("rounds", "checkpoint_every", "sim.workers", "sim.address")
+CHANGEABLE = (
+    "rounds",
+    "checkpoint_every",
+    "sim.workers",
+    "sim.address",
+    "sim.state_memory_bytes",
+    "sim.object_store_bytes",
+)
 """What no bit of a round depends on."""
 
 OF_THE_CALL = ("resume", "resume_targets")

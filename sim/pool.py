@@ -72,6 +72,7 @@ class InlinePool:
                 others go to files.
         """
         self._app: ClientApp | None = None
+        self._store: StateStore | None = None
         self._seed = seed
         self._device = device
         self._state_memory_bytes = state_memory_bytes
@@ -88,7 +89,8 @@ class InlinePool:
 
     def states(self, folder: Path) -> StateStore:
         """Return a store that spills to files in `folder`."""
-        return StateStore(folder, self._state_memory_bytes)
+        self._store = StateStore(folder, self._state_memory_bytes)
+        return self._store
 
     def run(self, groups: Iterable[Group]) -> Iterator[Outcome]:
         """Run the groups in the order given; see `Pool.run`."""
@@ -105,4 +107,6 @@ class InlinePool:
         return frozen
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Forget the clients' states, and remove the files that they were spilled to."""
+        if self._store is not None:
+            self._store.close()

@@ -96,8 +96,8 @@ class RayPool:
             address: Of a running cluster, which has a store; None = a private one on this machine.
 
         Raises:
-            ValueError: No cluster answers at the address. `load` raises it where a Ray that this
-                process joins has too few CPUs free.
+            ValueError: No cluster answers at the address. `load` raises it where Ray has no room
+                for so many workers.
         """
         pin_threads(threads)
         keep_memory()
@@ -107,15 +107,17 @@ class RayPool:
         self._started_ray = not ray.is_initialized()
         self._workers: list[Any] = []
         self._program: Any = None
+        self._loading: list[Any] = []
         self._start: Callable[[], Any] = lambda: None
 
         def start() -> None:
             if self._started_ray:
                 _start_ray(workers, object_store_bytes, address)
             make = _worker_class(threads, device, gpus_per_worker)
-            if workers and not self._started_ray:
-                _require_room(workers)
-            count = workers or _room_for(device, gpus_per_worker)
+            room = _room_for(device, gpus_per_worker, free=not self._started_ray)
+            if workers and workers > room:  # surplus ones would be waited for, for ever
+                raise ValueError(f"sim.workers={workers}: Ray has room for {room} on {device}")
+            count = workers or room
             self._start = lambda: make.remote(seed, threads, device)
             self._workers = [self._start() for _ in range(count)]
 
@@ -134,9 +136,9 @@ class RayPool:
         try:
             self._starting.result()
             self._program = ray.put(app)
-            for worker in self._workers:
-                worker.load.remote(self._program)
+            self._loading = [worker.load.remote(self._program) for worker in self._workers]
         except BaseException:
+            self._workers = []  # or `close` would start Ray anew to end them
             self._stop_ray()
             raise
 
@@ -145,11 +147,16 @@ class RayPool:
         return ray.put(frozen_content(content))
 
     def states(self, folder: Path) -> dict[int, "ray.ObjectRef[bytes]"]:
-        """Return a place for references: states live in the object store, which spills itself."""
+        """Return a place for references.
+
+        States live in the object store, which spills itself; Ray keeps those below 100 KB in this
+        process instead.
+        """
         return {}
 
     def run(self, groups: Iterable[Group]) -> Iterator[Outcome]:
         """Run the groups on whichever worker is free; see `Pool.run`."""
+        self._require_loaded()
         waiting, lost = deque(groups), list[Group]()
         free = deque([*range(len(self._workers))] * IN_FLIGHT)
         running: dict[Any, tuple[Group, int, Any, list[Any]]] = {}
@@ -201,15 +208,27 @@ class RayPool:
         answer, *states = call.remote(bare, group.content, *group.states)
         return answer, states
 
+    def _require_loaded(self) -> None:
+        """Wait for the program to be in all workers, the first time."""
+        loading, self._loading = self._loading, []
+        for answer in loading:
+            try:
+                ray.get(answer)
+            except ray.exceptions.RayTaskError as error:
+                raise RuntimeError(f"the workers cannot load the program: {error}") from error
+            except ray.exceptions.RayError:
+                continue  # the worker died: the first group that it does not answer shows it
+
     def _run_alone(self, group: Group) -> Outcome:
         single = len(group.tasks) == 1
-        for _ in range(RETRIES if single else 1):
+        for _ in range(RETRIES):
             answer, states = self._send(group, 0)
             if outcome := self._fetch(group, answer, states):
                 return outcome
             self._replace(0)
         if single:
             return failed(group, f"worker lost: it died {RETRIES + 1} times running this client")
+        # One of them is guilty. What the others come to is folded, and rounded, in another order.
         return joined(group, [self._run_alone(one) for one in singles(group)])
 
     def _fetch(self, group: Group, answer: Any, states: list[Any]) -> Outcome | None:
@@ -218,7 +237,7 @@ class RayPool:
             outcome: Outcome = ray.get(answer)
         except ray.exceptions.RayTaskError as error:  # ours ran, and an answer cannot be pickled
             if len(group.tasks) == 1:
-                return failed(group, "the reply cannot be sent", str(error))
+                return failed(group, "it cannot be run, or its reply not be sent", str(error))
             return joined(group, [self._run_alone(one) for one in singles(group)])
         except ray.exceptions.RayError as death:  # killed, out of memory, machine gone, ...
             if getattr(death, "actor_init_failed", False):  # no worker can start: again is no use
@@ -268,17 +287,11 @@ def _worker_class(threads: int, device: str, gpus_per_worker: float) -> Any:
     return ray.remote(**options)(Worker)
 
 
-def _room_for(device: str, gpus_per_worker: float) -> int:
-    """Count the workers that the cluster has cores or GPUs for."""
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    room = there["CPU"] if device == "cpu" else there.get("GPU", 0) / gpus_per_worker
+def _room_for(device: str, gpus_per_worker: float, free: bool) -> int:
+    """Count the workers that the cluster, or what is free of it, has cores or GPUs for."""
+    there: dict[str, float] = (ray.available_resources if free else ray.cluster_resources)()  # type: ignore[no-untyped-call]
+    room = there.get("CPU", 0) if device == "cpu" else there.get("GPU", 0) / gpus_per_worker
     if room < 1:
-        raise ValueError(f"sim.device={device}: Ray finds {there.get('GPU', 0):.0f} GPUs")
+        found = ", ".join(f"{there.get(kind, 0):.0f} {kind}s" for kind in ("CPU", "GPU"))
+        raise ValueError(f"sim.device={device}: Ray has no room for a worker, only {found} free")
     return int(room)
-
-
-def _require_room(workers: int) -> None:
-    """Refuse what a Ray of this process has no room for: it would wait for it for ever."""
-    free = int(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
-    if workers > free:
-        raise ValueError(f"sim.workers={workers}: the running Ray has {free} CPUs free")

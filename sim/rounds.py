@@ -103,10 +103,12 @@ def run_rounds(
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
                 reducer = _reducer(strategy, server_round, "train")
                 replies = _exchange(grid, requests, reducer, quorum)
+                asked = len(grid.exchanges)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
                     partial(strategy.aggregate_train, server_round), grid, replies, quorum
                 )
+                _require_quorum(grid.exchanges[asked:], quorum)  # of what was asked meanwhile
                 arrays = arrays if aggregated is None else aggregated
                 # 4. Evaluate, on the clients and here.
                 evaluated: MetricRecord | None = None

@@ -67,6 +67,13 @@ class Averaging(FedAvg):
             return []
         return self._ask("evaluate", server_round, arrays, config, grid, self.fraction_evaluate)
 
+    def state(self) -> RecordDict:
+        """Return what it keeps between rounds: nothing."""
+        return RecordDict()
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
+
     def _ask(
         self,
         kind: str,
@@ -93,14 +100,17 @@ def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
 
     Returns:
         The weighted means of all arrays and scalar metrics, under the same names, and the sum of
-        the weights: of the same form, so that means can be folded on. Integers become floats.
+        the weights: of the same form, so that means can be folded on. Integers become floats. A
+        metric that not all have is left out.
     """
     total, arrays, metrics = 0.0, dict[str, npt.NDArray[np.floating]](), dict[str, float]()
+    common: set[str] | None = None
     names: tuple[str, str] = ("", "")
     for content in contents:
         [(metrics_name, record)] = _records(content, MetricRecord)
         weight = float(_scalar(record[NUM_EXAMPLES]))
         total += weight
+        common = set(record) if common is None else common & set(record)
         for key, value in record.items():
             if key != NUM_EXAMPLES:
                 metrics[key] = metrics.get(key, 0.0) + weight * _scalar(value)
@@ -112,7 +122,7 @@ def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
                 else:
                     arrays[key] = weight * array
         names = (names[0], metrics_name)
-    means = MetricRecord({key: value / total for key, value in metrics.items()})
+    means = MetricRecord({k: value / total for k, value in metrics.items() if k in (common or ())})
     means[NUM_EXAMPLES] = total
     folded = RecordDict({names[1]: means})
     if arrays:
@@ -124,9 +134,15 @@ def unlike_request(request: Message, reply: Message) -> str | None:
     """Say why a reply cannot be averaged with others; None if it can."""
     content = reply.content
     [(_, sent)] = _records(request.content, ArrayRecord)
-    for _, record in _records(content, ArrayRecord):
+    returned = [record for _, record in _records(content, ArrayRecord)]
+    if len(returned) != (wanted := 1 if request.metadata.message_type == "train" else 0):
+        return f"it has {len(returned)} array records, expected {wanted}"
+    for record in returned:
         if set(record) != set(sent):
             return f"its arrays are named {sorted(record)}, expected {sorted(sent)}"
+        for name, array in record.items():
+            if tuple(array.shape) != tuple(sent[name].shape):
+                return f"'{name}' has shape {array.shape}, expected {sent[name].shape}"
     records = [record for _, record in _records(content, MetricRecord)]
     if len(records) != 1 or NUM_EXAMPLES not in records[0]:
         return f"it has {len(records)} metric records, expected one with '{NUM_EXAMPLES}'"

@@ -1,6 +1,6 @@
 """Answers to the proxy set chunk by chunk, the next one while the last is being used."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ TEACHERS_AT_ONCE = 64
 not do it. Fixed, since how sums are grouped is part of the bits."""
 
 
-def ahead(ask: Callable[[int], Chunk], number: int, overlap: bool) -> Iterator[Chunk]:
+def ahead(ask: Callable[[int], Chunk], number: int, overlap: bool) -> Generator[Chunk]:
     """Yield `ask(0)`, ..., `ask(number - 1)`, in this order.
 
     Args:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -131,7 +132,7 @@ class DistillationStrategy(Strategy):
         rehearse(self.rule, loss, test.num_classes, told)
         self._reducible = is_reducible(self.rule, test.num_classes, told)
         self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
-        self._teachers: list[int] = []
+        self._teachers: list[int] = []  # of a round, like the grid
         self._grid: Grid | None = None
         self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
 
@@ -184,11 +185,11 @@ class DistillationStrategy(Strategy):
         first = self.rule(answers, self.cut.probes[0])
         self._teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
         losses, ensembles = self._teach(server_round, first)
-        ids = tuple(int(i) for i in self.cut.probe_ids)
+        ids = tuple(self.cut.probe_ids.tolist())
         self.report(RoundView(server_round, ids, *on_probes(self.cut, ensembles), losses))
         covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
-        metrics = MetricRecord({"num-teachers": len(self._teachers)})
-        metrics["dropped-examples"] = len(self.distilled_ids) - covered
+        dropped = len(self.distilled_ids) - covered
+        metrics = MetricRecord({"num-teachers": len(self._teachers), "dropped-examples": dropped})
         if losses:
             metrics["distillation-loss"] = losses[-1]
         return write_arrays(parameters_of(self.student)), metrics
@@ -226,8 +227,6 @@ class DistillationStrategy(Strategy):
     def summary(self) -> None:
         """Nothing to log: the resolved config says it all."""
 
-    # --- resuming; what the strategy itself keeps does not outlive a round ---
-
     def state(self) -> RecordDict:
         """Return what its rules keep between rounds."""
         return rule_state.state_of(self._rules)
@@ -251,9 +250,9 @@ class DistillationStrategy(Strategy):
         def ask(number: int) -> Ensemble | None:
             return self._ask(server_round, number) if number else first
 
-        ensembles = ahead(ask, len(self.cut.chunks), self.overlap)
         try:
-            return teach(imitate, self.cut.chunks, ensembles, self._epochs)
+            with closing(ahead(ask, len(self.cut.chunks), self.overlap)) as ensembles:
+                return teach(imitate, self.cut.chunks, ensembles, self._epochs)
         except FloatingPointError as error:
             raise FloatingPointError(f"student, round {server_round}: {error}") from error
 

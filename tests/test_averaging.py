@@ -14,6 +14,7 @@ from clients.messages import Reducer, node_id_of
 from clients.screening import fault_of
 from sim.grid import PoolGrid
 from sim.pool import Pool
+from sim.strategy_state import strategy_state
 from strategies.averaging import Averaging, unlike_request, weighted_mean
 from tests.federations import (
     everyone,
@@ -87,16 +88,30 @@ def test_flowers_own_sums_agree(values: list[tuple[float, int]]) -> None:
 
 def test_what_cannot_be_averaged_is_named() -> None:
     asked = Message(content({"w": [1.0]}, 1), dst_node_id=node_id_of(0), message_type="train")
+    w = ArrayRecord({"w": Array(np.array([1.0]))})
     odd = [
         (content({"v": [1.0]}, 1), "arrays are named ['v'], expected ['w']"),
-        (RecordDict({"a": MetricRecord(), "b": MetricRecord()}), "2 metric records"),
-        (RecordDict({"a": MetricRecord({"loss": 1})}), "one with 'num-examples'"),
+        (content({"w": [[1.0]]}, 1), "'w' has shape (1, 1), expected (1,)"),
+        (RecordDict({"m": MetricRecord({"num-examples": 1})}), "0 array records, expected 1"),
+        (RecordDict({"w": w, "a": MetricRecord(), "b": MetricRecord()}), "2 metric records"),
+        (RecordDict({"w": w, "a": MetricRecord({"loss": 1})}), "one with 'num-examples'"),
         (content({"w": [1.0]}, 1, curve=[1.0, 2.0]), "['curve'] are lists"),
     ]
     for reply, said in odd:
         assert said in str(unlike_request(asked, Message(reply, reply_to=asked)))
     good = Message(content({"w": [2.0]}, 1, loss=1.0), reply_to=asked)
     assert unlike_request(asked, good) is None
+
+
+def test_a_metric_that_not_all_have_is_left_out() -> None:
+    parts = [content({"w": [1.0]}, 10, a=1.0, b=2.0), content({"w": [3.0]}, 30, b=4.0)]
+    for folded in (weighted_mean(parts), weighted_mean(weighted_mean([part]) for part in parts)):
+        [metrics] = folded.metric_records.values()
+        assert dict(metrics) == {"b": 3.5, "num-examples": 40.0}
+
+
+def test_it_keeps_nothing_between_rounds() -> None:
+    assert dict(strategy_state(Averaging(seed=0))) == {}
 
 
 # --- in a federation ---

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from clients.app import SimulatedApp
 from clients.discriminator import DiscriminatorRecipe
 from clients.models import mlp
+from clients.place import Trained
 from clients.screening import fault_of
 from clients.simulated import SimulatedClients
 from clients.training import train
@@ -128,3 +129,31 @@ def test_a_group_is_trained_together() -> None:
     alone = run(averaging, nine(together=False, **like), "inline", 1, 9)
     together = run(averaging, nine(**like), "inline", 1, 9)
     assert bits(together)[0] != bits(alone)[0]
+
+
+def test_a_client_that_cannot_be_stacked_fails_alone() -> None:
+    clients = nine(architectures=["mlp"] * 9)
+    place = clients.place("cpu")
+    rng = np.random.default_rng(0)
+    good = dict(place.networks.fresh("mlp", rng).state_dict())
+    misfit = {name: value[..., :1] for name, value in good.items()}
+    for starts in ([good, misfit, good], [misfit, good, good]):
+        outcomes = list(clients.train([0, 1, 2], starts, 1, "cpu"))
+        wrong = next(k for k in range(3) if starts[k] is misfit)
+        assert [isinstance(each, ValueError) for each in outcomes] == [k == wrong for k in range(3)]
+        alone = nine(architectures=["mlp"] * 9, together=False)
+        expected = list(alone.train([0, 1, 2], starts, 1, "cpu"))
+        for one, other in zip(outcomes, expected, strict=True):
+            if isinstance(one, Trained) and isinstance(other, Trained):
+                assert sha256_of_arrays(one.parameters) == sha256_of_arrays(other.parameters)
+        answers = list(place.answers("mlp", starts, clients.splits.proxy, np.arange(5)))
+        assert [isinstance(each, ValueError) for each in answers] == [k == wrong for k in range(3)]
+
+
+def test_nothing_to_answer_is_said() -> None:
+    place = nine().place("cpu")
+    own = dict(place.networks.of("mlp").state_dict())
+    nothing = np.arange(0)
+    for networks in ([own], [own, own]):
+        for answer in place.answers("mlp", networks, nine().splits.proxy, nothing):
+            assert "no inputs to answer" in str(answer)

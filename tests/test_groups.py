@@ -23,6 +23,7 @@ from clients.prediction import predict
 from clients.resident import as_tensors
 from clients.stacking import Stack, Way
 from clients.training import train
+from clients.ways import way_of
 from clients.wide import KEPT
 
 CLASSES = 5
@@ -225,7 +226,7 @@ def test_every_number_of_train(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["mlp", "lenet5"])
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "resnet8-batch"])
 def test_half_precision_is_that_of_one_by_one(name: str, way: Way) -> None:
     both = Both(built(name), way, [16, 9], autocast="bfloat16", epochs=1)
     assert both.agree(0.1), both.errors()  # bfloat16 rounds at 4e-3, and in another order
@@ -479,3 +480,48 @@ def test_predictions_together_are_those_of_each(name: str) -> None:
         for k, network in enumerate(trained):
             alone = predict(network, NOISE, np.arange(30, 53), batch_size=10)
             torch.testing.assert_close(logits[k], alone, rtol=1e-4, atol=1e-5)
+
+
+# --- what decides ---
+
+
+class Gated(nn.Module):
+    """Its answer to an example depends on the others of the batch, once the gain is not zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(()))
+        self.linear = nn.Linear(16, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.flatten(1)
+        return self.linear(x + self.gain * (x - x.mean(0)))
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "expected"),
+    [
+        (lambda: built("mlp"), SGD, ("wide", "all its layers can be widened")),
+        (lambda: built("lenet5"), SGD, ("wide", "all its layers")),
+        (lambda: built("resnet20-batch"), SGD, (None, "convolutions of 32 channels")),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.PReLU()), SGD, ("vmap", "PReLU")),
+        (Gated, SGD, (None, "depends on the others of the batch")),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(16, 5)), SGD, (None, "Drop")),
+        (lambda: built("mlp"), torch.optim.LBFGS, (None, "LBFGS does not update each number")),
+        (
+            lambda: nn.Sequential(
+                nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()
+            ),
+            SGD,
+            (None, "BatchNorm2d answers by the batch's own"),
+        ),
+    ],
+)
+def test_the_way_and_its_reason(
+    model: Callable[[], nn.Module], optimizer: Any, expected: tuple[Way | None, str]
+) -> None:
+    network = model()
+    shape = SHAPE if any("features" in name for name, _ in network.named_modules()) else (1, 4, 4)
+    way, reason = way_of(network, shape, optimizer)
+    assert way == expected[0], reason
+    assert expected[1] in reason

@@ -18,6 +18,8 @@ from flwr.clientapp import ClientApp
 from clients.app import SimulatedApp
 from clients.discriminator import DiscriminatorRecipe
 from clients.messages import PREDICTIONS, client_id_of, node_id_of
+from clients.screening import fault_of
+from sim.grid import PoolGrid
 from sim.pool import InlinePool, Pool
 from sim.run_folder import client_rows
 from sim.tracking import summarise
@@ -88,13 +90,16 @@ def slow_and_mortal(folder: Path) -> ClientApp:
     return app
 
 
-def two_rounds(pool: Pool) -> tuple[str, list[str], list[list[dict[str, Any]]]]:
+def two_rounds(
+    pool: Pool, group_size: int = 1
+) -> tuple[str, list[str], list[list[dict[str, Any]]]]:
     """Distil twice, with discriminators and feedback; return everything that must not vary."""
     clients = tiny_clients()
     strategy = distillation(
         clients, scorer=own_odds, discriminator=DiscriminatorRecipe(), fraction=0.8, feed_back=True
     )
-    run = run_ours(pool, clients, strategy, rounds=2)
+    grid = PoolGrid(pool, clients.architectures, fault_of, group_size=group_size)
+    run = run_ours(pool, clients, strategy, rounds=2, grid=grid)
     return run.sha256, lines_of(run), [client_rows(report.exchanges) for report in run.reports]
 
 
@@ -171,6 +176,11 @@ def test_a_worker_killed_in_mid_task_changes_no_bit(
         order.touch()
     assert two_rounds(ray_pool) == reference
     assert not any(order.exists() for order in orders)  # they did die
+    together = two_rounds(ray_pool, group_size=3)  # nobody dies
+    for order in orders:
+        order.touch()
+    assert two_rounds(ray_pool, group_size=3) == together
+    assert not any(order.exists() for order in orders)
 
 
 @pytest.mark.timeout(120)
