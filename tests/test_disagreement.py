@@ -100,6 +100,7 @@ def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(
     with ray_left_open():
         try:
             pool.load(foreign_app())
+            pool._require_loaded()  # the only other thing that is fetched
             before = list(pool._workers)
             monkeypatch.setattr(ray_pool.ray, "get", out_of_memory_once)
             run = run_foreign(pool, FedAvg(), vector())

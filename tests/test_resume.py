@@ -291,8 +291,14 @@ def test_what_no_bit_depends_on_may_change_and_nothing_else(tmp_path: Path) -> N
 def test_the_fingerprint_tells_runs_apart(override: str) -> None:
     plain = compose("config")
     assert fingerprint(compose("config", overrides=[override])) != fingerprint(plain)
-    free = [f"{key}=3" for key in CHANGEABLE]
-    assert fingerprint(compose("config", overrides=free)) == fingerprint(plain)
+    seen = set()
+    for pool in ("ray", "inline"):  # each has keys that the other lacks
+        plain = compose("config", overrides=[f"sim={pool}"])
+        free = {key for key in CHANGEABLE if OmegaConf.select(plain, key, default="-") != "-"}
+        changed = compose("config", overrides=[f"sim={pool}", *(f"{key}=3" for key in free)])
+        assert fingerprint(changed) == fingerprint(plain)
+        seen |= free
+    assert seen == set(CHANGEABLE)
 
 
 # --- files of the run folder ---
