@@ -30,7 +30,7 @@ from clients.messages import (
 from clients.place import Answered, Lesson
 from clients.prediction import measures, predict
 from clients.resident import Tensors, as_tensors
-from clients.seeding import Purpose, generator
+from clients.seeding import Purpose, generator, stream
 from clients.simulated import STUDENT, SimulatedClients
 
 MODEL, DISCRIMINATOR = "model", "discriminator"
@@ -191,8 +191,8 @@ def _digested(
     targets = (logits / asked.temperature).softmax(-1)
 
     def lesson(client_id: int, start: Tensors) -> Lesson:
-        rng = generator(clients.seed, Purpose.DIGEST, asked.server_round, client_id)
-        return Lesson(start, proxy_ids, targets, rng)
+        draws = stream(clients.seed, Purpose.DIGEST, asked.server_round, client_id)
+        return Lesson(start, proxy_ids, targets, draws)
 
     loss = partial(kl, temperature=asked.temperature)
     fitted = clients.fit(ids, starts, lesson, proxy, loss, device, epochs=asked.digest_epochs)

@@ -1,7 +1,6 @@
 """Where networks are: clients train and answer there, one by one or like ones in one step."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,13 +31,13 @@ class Lesson:
         start: Parameters and buffers that it goes on from.
         indices: Which examples it uses [n].
         targets: What the loss compares with, row i for `indices[i]`: labels [n] or probs [n, C].
-        rng: Source of all randomness.
+        stream: Source of all randomness.
     """
 
     start: Tensors
     indices: npt.NDArray[np.int64]
     targets: Tensor
-    rng: np.random.Generator
+    stream: np.random.SeedSequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +168,7 @@ class Place:
                 [lesson.indices for lesson in lessons],
                 [lesson.targets for lesson in lessons],
                 loss,
-                [deepcopy(lesson.rng) for lesson in lessons],  # each is drawn from once only
+                [np.random.default_rng(lesson.stream) for lesson in lessons],
                 **{**(self._numbers or {}), **changes},
             )
         except Exception:  # of one of them, such as parameters of another architecture
@@ -201,7 +200,8 @@ class Place:
     ) -> Trained | Exception:
         try:
             model = self.networks.loaded(name, lesson.start)
-            indices, targets, rng = lesson.indices, lesson.targets, lesson.rng
+            indices, targets = lesson.indices, lesson.targets
+            rng = np.random.default_rng(lesson.stream)
             losses = self._train(model, dataset, indices, targets, loss, rng, **changes)
             return Trained(self.networks.parameters_of(name), losses)
         except Exception as error:  # the client's, not the group's

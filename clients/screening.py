@@ -55,7 +55,8 @@ def _fault(request: Message, reply: Message) -> str | None:
     for name, record in content.items():
         reason = None
         if isinstance(record, ArrayRecord):
-            reason = _fault_in_arrays(name, record, asked.array_records.get(name))
+            sent = asked.get(name)
+            reason = _fault_in_arrays(name, record, sent if isinstance(sent, ArrayRecord) else None)
         elif isinstance(record, MetricRecord):
             reason = _fault_in_metrics(name, record)
         if reason:

@@ -12,7 +12,7 @@ from clients.data import Dataset, Splits
 from clients.losses import cross_entropy
 from clients.place import Lesson, Place, Trained
 from clients.resident import Tensors, work_of
-from clients.seeding import Purpose, generator
+from clients.seeding import Purpose, stream
 from clients.training import Loss, Trainer
 
 STUDENT = "(student)"
@@ -108,8 +108,9 @@ class SimulatedClients:
 
         def lesson(client_id: int, start: Tensors) -> Lesson:
             indices = self.partitions[client_id]
-            rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-            return Lesson(start, indices, torch.from_numpy(private.labels[indices]), rng)
+            labels = torch.from_numpy(private.labels[indices])
+            draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
+            return Lesson(start, indices, labels, draws)
 
         yield from self.fit(ids, starts, lesson, private, cross_entropy, device)
 

@@ -1,9 +1,5 @@
 """Ray workers: each process runs many clients, and the same lines for them as `InlinePool`."""
 
-import logging
-import os
-import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Without this Ray warns, at every start, of a change to come that concerns GPUs we did not ask for.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import joblib
 import ray
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
 from sim.outcomes import failed, joined, singles
-from sim.processes import TUNABLES, assume_task_identity, keep_memory, pin_threads
+from sim.processes import assume_task_identity, keep_memory, pin_threads
+from sim.ray_cluster import require_answer, room_for, start_ray, worker_options
 from sim.tasks import Group, Outcome, frozen_content, run_group
 
 IN_FLIGHT = 2
@@ -52,9 +46,14 @@ class Worker:
         """Keep the program; its numpy arrays stay in shared memory, read only."""
         self._app = app
 
-    def run(self, group: Group, content: bytes, *states: bytes | None) -> tuple[Any, ...]:
-        """Run a group; return what came of it and, as objects of their own, the states."""
+    def run(self, group: Group, content: bytes, *there: bytes) -> tuple[Any, ...]:
+        """Run a group, of which the states that are there come one by one.
+
+        Return what came of it and, as objects of their own, the states.
+        """
         assert self._app is not None, "load the program first"
+        given = iter(there)
+        states = [next(given) if has_one else None for has_one in group.states]
         outcome = run_group(self._app, group, content, states, self._seed, self._device)
         changed = [state is not None for state in outcome.states]
         return replace(outcome, states=changed), *outcome.states
@@ -101,7 +100,7 @@ class RayPool:
         """
         pin_threads(threads)
         keep_memory()
-        _require_answer(address)
+        require_answer(address)
         if workers is None and address is None and device == "cpu":
             workers = joblib.cpu_count()  # those this process may use, in a container too
         self._started_ray = not ray.is_initialized()
@@ -112,9 +111,9 @@ class RayPool:
 
         def start() -> None:
             if self._started_ray:
-                _start_ray(workers, object_store_bytes, address)
-            make = _worker_class(threads, device, gpus_per_worker)
-            room = _room_for(device, gpus_per_worker, free=not self._started_ray)
+                start_ray(workers, object_store_bytes, address)
+            make = ray.remote(**worker_options(threads, device, gpus_per_worker))(Worker)
+            room = room_for(device, gpus_per_worker, free=not self._started_ray)
             if workers and workers > room:  # surplus ones would be waited for, for ever
                 raise ValueError(f"sim.workers={workers}: Ray has room for {room} on {device}")
             count = workers or room
@@ -203,9 +202,10 @@ class RayPool:
 
     def _send(self, group: Group, place: int) -> tuple[Any, list[Any]]:
         """Start a group; its handles go beside it, because Ray resolves only whole arguments."""
-        bare = replace(group, content=None, states=())
+        bare = replace(group, content=None, states=tuple(s is not None for s in group.states))
+        there = [state for state in group.states if state is not None]
         call = self._workers[place].run.options(num_returns=1 + len(group.tasks))
-        answer, *states = call.remote(bare, group.content, *group.states)
+        answer, *states = call.remote(bare, group.content, *there)
         return answer, states
 
     def _require_loaded(self) -> None:
@@ -251,47 +251,3 @@ class RayPool:
             ray.shutdown()
             self._started_ray = False
         self._executor.shutdown()
-
-
-def _require_answer(address: str | None) -> None:
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():  # Ray itself would try for minutes
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except OSError as error:
-            raise ValueError(f"sim.address={address}: no Ray cluster answers: {error}") from error
-
-
-def _start_ray(workers: int | None, object_store_bytes: int | None, address: str | None) -> None:
-    ray.init(
-        object_store_memory=object_store_bytes,
-        address=address or "local",  # None would join whatever $RAY_ADDRESS names
-        num_cpus=None if address else workers,
-        include_dashboard=False if address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-
-
-def _worker_class(threads: int, device: str, gpus_per_worker: float) -> Any:
-    # Workers must find the same modules, user files included, as this process does.
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {
-        "PYTHONPATH": paths,
-        "OMP_NUM_THREADS": str(threads),
-        "GLIBC_TUNABLES": TUNABLES,
-    }
-    options: dict[str, Any] = {"num_cpus": 1, "runtime_env": {"env_vars": environment}}
-    if device != "cpu":
-        options["num_gpus"] = gpus_per_worker
-    return ray.remote(**options)(Worker)
-
-
-def _room_for(device: str, gpus_per_worker: float, free: bool) -> int:
-    """Count the workers that the cluster, or what is free of it, has cores or GPUs for."""
-    there: dict[str, float] = (ray.available_resources if free else ray.cluster_resources)()  # type: ignore[no-untyped-call]
-    room = there.get("CPU", 0) if device == "cpu" else there.get("GPU", 0) / gpus_per_worker
-    if room < 1:
-        found = ", ".join(f"{there.get(kind, 0):.0f} {kind}s" for kind in ("CPU", "GPU"))
-        raise ValueError(f"sim.device={device}: Ray has no room for a worker, only {found} free")
-    return int(room)

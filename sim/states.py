@@ -8,12 +8,12 @@ import json
 import math
 import struct
 from base64 import b64decode, b64encode
-from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from clients.arrays import NUMPY, array_of, npy_header, record_of
 
 RECORDS = "flower-records"
 """Key of the metadata under which a frozen state says what records it has, in their order."""
@@ -39,8 +39,6 @@ DTYPES = {
 
 WIDTHS = {code: np.dtype(name).itemsize for name, code in DTYPES.items()}
 NAMES = {code: name for name, code in DTYPES.items()}
-NUMPY = "numpy.ndarray"
-"""Flower's name for `Array.data` that `numpy.save` wrote."""
 MAX_AXES = 64
 """numpy's limit; an array that claims more has no header that `numpy.save` could have written."""
 
@@ -92,21 +90,12 @@ def _tensor_of(array: Array) -> tuple[str | None, tuple[int, ...], memoryview]:
         and len(array.shape) <= MAX_AXES
         and (code := DTYPES.get(array.dtype)) is not None
     ):
-        head, size = _npy_head(array.dtype, array.shape)
+        dtype = np.dtype(array.dtype)
+        head = npy_header(dtype, array.shape)
+        size = len(head) + dtype.itemsize * math.prod(array.shape)
         if len(data) == size and data.startswith(head):
             return code, array.shape, memoryview(data)[len(head) :]
     return None, (len(data),), memoryview(data)
-
-
-@lru_cache(maxsize=4096)
-def _npy_head(dtype: str, shape: tuple[int, ...]) -> tuple[bytes, int]:
-    """Return what `numpy.save` writes before an array's data, and the length of both."""
-    buffer = BytesIO()
-    kind = np.dtype(dtype)
-    about = {"descr": kind.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, about)
-    head = buffer.getvalue()
-    return head, len(head) + kind.itemsize * math.prod(shape)
 
 
 def _safetensors(tensors: list[Tensor], records: str) -> bytes:
@@ -188,28 +177,18 @@ def _thaw(frozen: memoryview) -> RecordDict:
 
 def _array_of(about: dict[str, Any], body: memoryview, odd: list[Any] | None) -> Array:
     if odd is not None:
-        return _array(odd[0], tuple(odd[1]), odd[2], bytes(body))
-    dtype, shape = NAMES[about["dtype"]], tuple(about["shape"])
-    head, size = _npy_head(dtype, shape)
-    if len(head) + len(body) != size:
+        return array_of(odd[0], tuple(odd[1]), odd[2], bytes(body))
+    dtype, shape = np.dtype(NAMES[about["dtype"]]), tuple(about["shape"])
+    if len(body) != dtype.itemsize * math.prod(shape):
         raise ValueError(f"{len(body)} bytes for {dtype} of shape {shape}")
-    return _array(dtype, shape, NUMPY, b"".join((head, body)))
-
-
-def _array(dtype: str, shape: tuple[int, ...], stype: str, data: bytes) -> Array:
-    """Make an array as Flower's does, less the sorting out of arguments: 0.6 us, not 5.9."""
-    array = Array.__new__(Array)
-    array.__dict__.update(dtype=dtype, shape=shape, stype=stype, data=data)
-    return array
+    return array_of(dtype.name, shape, NUMPY, b"".join((npy_header(dtype, shape), body)))
 
 
 def _record_of(
     kind: str, content: dict[str, Any], arrays: dict[str, Array]
 ) -> ArrayRecord | MetricRecord | ConfigRecord:
     if kind == "arrays":
-        record = ArrayRecord()  # which, given a dict, would copy each array
-        record.update(arrays)
-        return record
+        return record_of(arrays)
     values: Any = {key: _from_json(value) for key, value in content.items()}
     if kind == "metrics":
         return MetricRecord(values)

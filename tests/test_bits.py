@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from flwr.serverapp.strategy import Strategy
 
@@ -16,8 +17,8 @@ from clients.place import Trained
 from clients.screening import fault_of
 from clients.simulated import SimulatedClients
 from clients.training import train
-from sim import ray_pool
 from sim.grid import PoolGrid
+from sim.ray_cluster import start_ray
 from sim.run_folder import sha256_of_arrays
 from strategies.averaging import Averaging
 from strategies.scorers import own_odds
@@ -41,10 +42,10 @@ KINDS = ["mlp", "linear", "mlp", "mlp", "linear", "mlp", "mlp", "linear", "mlp"]
 def _room() -> Iterator[None]:
     """A Ray with room for four workers, which pools join: starting one for each takes minutes."""
     with ray_left_open():
-        ray_pool._start_ray(4, None, None)
+        start_ray(4, None, None)
     yield
     with ray_left_open():
-        ray_pool.ray.shutdown()
+        ray.shutdown()
 
 
 def nine(**changes: Any) -> SimulatedClients:

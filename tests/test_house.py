@@ -27,7 +27,7 @@ ALLOWED = {
     "run": {"run", *PACKAGES},
 }
 DOORS = {
-    "ray": {"sim/ray_pool.py"},
+    "ray": {"sim/ray_cluster.py", "sim/ray_pool.py"},
     "hydra": {"run.py", "conf/errors.py", "conf/resume.py", "conf/schema.py"},
     "omegaconf": {"run.py", "conf/errors.py", "conf/resume.py", "conf/schema.py"},
     "tensorboard": {"sim/tracking.py"},
