@@ -157,7 +157,9 @@ class RayPool:
         """Run the groups on whichever worker is free; see `Pool.run`."""
         self._require_loaded()
         waiting, lost = deque(groups), list[Group]()
-        free = deque([*range(len(self._workers))] * IN_FLIGHT)
+        places = [*range(len(self._workers))]
+        # There and back, as who gets the longest group first should get the shortest of the next.
+        free = deque(place for i in range(IN_FLIGHT) for place in places[:: 1 - 2 * (i % 2)])
         running: dict[Any, tuple[Group, int, Any, list[Any]]] = {}
         while waiting or running:
             while waiting and free:
