@@ -28,7 +28,7 @@ from benchmarks.work import (
     work_of,
 )
 
-GROUP_SIZES = {"cnn": 10, "mlp": 50, "lr": 50}
+GROUP_SIZES = {"cnn": 25, "mlp": 50, "lr": 50}
 """Clients that a worker gets at once; `python -m benchmarks.groups` says what larger ones bring."""
 
 
