@@ -80,18 +80,19 @@ def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str
         Stopped: The config cannot be run, or the run could not go on.
     """
     began = time.perf_counter()
-    from sim.checkpoints import Checkpoints
-    from sim.run_folder import CHECKPOINT, conclude
-
     with explained(*BUILDING):
         check_keys(config)
         check_ranges(config)
-        check_targets(config)
-        checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, fingerprint(config))
-        done = checkpoints.load(config.rounds) if resume else None
-        pool = instantiate(config.sim)(seed=config.seed)  # workers start while the data are read
+        check_targets(config, "sim")
+        pool = instantiate(config.sim)(seed=config.seed)  # Ray starts while torch is imported
     try:
+        from sim.checkpoints import Checkpoints
+        from sim.run_folder import CHECKPOINT, conclude
+
         with explained(*BUILDING):
+            check_targets(config)
+            checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, fingerprint(config))
+            done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))
             tracker, display = open_run(config, folder, clients, done)
         # Flower logs each step of its strategies; our display already tells the round.

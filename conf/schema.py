@@ -135,18 +135,19 @@ def check_ranges(config: DictConfig) -> None:
             raise ConfigError(f"{key}={value}: expected {expected}")
 
 
-def check_targets(config: DictConfig) -> None:
+def check_targets(config: DictConfig, section: str = "") -> None:
     """Refuse a `_target_` that does not exist or does not take the keys beside it.
 
     Imports the modules that targets are in.
 
     Args:
         config: The composed config.
+        section: Look at this part of it only.
 
     Raises:
         ConfigError: Names the key and the nearest name that there is.
     """
-    for key, node in _targets(config, ""):
+    for key, node in _targets(config[section] if section else config, section):
         target = str(node["_target_"])
         module_name, _, name = target.rpartition(".")
         try:

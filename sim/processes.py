@@ -13,9 +13,6 @@ from threadpoolctl import threadpool_limits
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Names of glibc's `mallopt`, from malloc.h."""
 
-TUNABLES = "glibc.malloc.hugetlb=1"
-"""For workers' `GLIBC_TUNABLES`: huge pages, which only a fresh process can be given."""
-
 
 def pin_threads(threads: int) -> None:
     """Fix the number of threads of torch and of the BLAS behind numpy in this process.

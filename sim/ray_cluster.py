@@ -4,6 +4,8 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Without this Ray warns, at every start, of a change to come that concerns GPUs we did not ask for.
@@ -11,7 +13,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from sim.processes import TUNABLES
+TUNABLES = "glibc.malloc.hugetlb=1"
+"""For workers' `GLIBC_TUNABLES`: huge pages, which only a fresh process can be given."""
 
 
 def require_answer(address: str | None) -> None:
@@ -24,37 +27,68 @@ def require_answer(address: str | None) -> None:
             raise ValueError(f"sim.address={address}: no Ray cluster answers: {error}") from error
 
 
-def start_ray(workers: int | None, object_store_bytes: int | None, address: str | None) -> None:
-    """Start a private Ray, or join the cluster at an address."""
-    ray.init(
-        object_store_memory=object_store_bytes,
-        address=address or "local",  # None would join whatever $RAY_ADDRESS names
-        num_cpus=None if address else workers,
-        include_dashboard=False if address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+def start_ray(
+    workers: int | None, object_store_bytes: int | None, address: str | None, threads: int = 1
+) -> None:
+    """Start a private Ray, or join the cluster at an address.
+
+    Args:
+        workers: How many processes it is to have room for; None = one per core.
+        object_store_bytes: Of its store; None = its own choice.
+        address: Of the cluster; None = a private one.
+        threads: Of each worker.
+    """
+    with _inherited({} if address else worker_environment(threads)):
+        ray.init(
+            object_store_memory=object_store_bytes,
+            address=address or "local",  # None would join whatever $RAY_ADDRESS names
+            num_cpus=None if address else workers,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
 
 
-def worker_options(threads: int, device: str, gpus_per_worker: float) -> dict[str, Any]:
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return what a worker process must find in its environment as it starts."""
+    # Workers must find the same modules, user files included, as this process does.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads), "GLIBC_TUNABLES": TUNABLES}
+
+
+@contextmanager
+def _inherited(environment: dict[str, str]) -> Iterator[None]:
+    """Put variables into this process's environment for the block, for processes begun in it."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def worker_options(
+    threads: int, device: str, gpus_per_worker: float, private: bool
+) -> dict[str, Any]:
     """Return Ray's options for an actor of ours.
 
     Args:
         threads: Of the process.
         device: "cpu" or "cuda".
         gpus_per_worker: Share of a GPU on "cuda".
+        private: Whether `start_ray` started this Ray for it. Then its processes have the right
+            environment from the start; told to Ray, it would start others instead, 1 s later.
 
     Returns:
         Arguments of `ray.remote`.
     """
-    # Workers must find the same modules, user files included, as this process does.
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {
-        "PYTHONPATH": paths,
-        "OMP_NUM_THREADS": str(threads),
-        "GLIBC_TUNABLES": TUNABLES,
-    }
-    options: dict[str, Any] = {"num_cpus": 1, "runtime_env": {"env_vars": environment}}
+    options: dict[str, Any] = {"num_cpus": 1}
+    if not private:
+        options["runtime_env"] = {"env_vars": worker_environment(threads)}
     if device != "cpu":
         options["num_gpus"] = gpus_per_worker
     return options

@@ -1,21 +1,26 @@
-"""Ray workers: each process runs many clients, and the same lines for them as `InlinePool`."""
+"""Ray workers: each process runs many clients, and the same lines for them as `InlinePool`.
+
+Whatever needs torch is imported where it is used: Ray starts while this process still imports it,
+1.3 s sooner.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import ray
-from flwr.app import RecordDict
-from flwr.clientapp import ClientApp
 
-from sim.outcomes import failed, joined, singles
-from sim.processes import assume_task_identity, keep_memory, pin_threads
 from sim.ray_cluster import require_answer, room_for, start_ray, worker_options
-from sim.tasks import Group, Outcome, frozen_content, run_group
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+    from flwr.clientapp import ClientApp
+
+    from sim.tasks import Group, Outcome
 
 IN_FLIGHT = 2
 """Groups sent ahead to each worker: with one it idles for a round trip (1.2 ms) after each."""
@@ -35,6 +40,8 @@ class Worker:
             threads: Threads of this process.
             device: Where clients of ours compute.
         """
+        from sim.processes import assume_task_identity, keep_memory, pin_threads
+
         pin_threads(threads)
         keep_memory()
         assume_task_identity(run_id=1)
@@ -42,15 +49,17 @@ class Worker:
         self._device = device
         self._app: ClientApp | None = None
 
-    def load(self, app: ClientApp) -> None:
+    def load(self, app: "ClientApp") -> None:
         """Keep the program; its numpy arrays stay in shared memory, read only."""
         self._app = app
 
-    def run(self, group: Group, content: bytes, *there: bytes) -> tuple[Any, ...]:
+    def run(self, group: "Group", content: bytes, *there: bytes) -> tuple[Any, ...]:
         """Run a group, of which the states that are there come one by one.
 
         Return what came of it and, as objects of their own, the states.
         """
+        from sim.tasks import run_group
+
         assert self._app is not None, "load the program first"
         given = iter(there)
         states = [next(given) if has_one else None for has_one in group.states]
@@ -98,8 +107,6 @@ class RayPool:
             ValueError: No cluster answers at the address. `load` raises it where Ray has no room
                 for so many workers.
         """
-        pin_threads(threads)
-        keep_memory()
         require_answer(address)
         if workers is None and address is None and device == "cpu":
             workers = joblib.cpu_count()  # those this process may use, in a container too
@@ -111,8 +118,10 @@ class RayPool:
 
         def start() -> None:
             if self._started_ray:
-                start_ray(workers, object_store_bytes, address)
-            make = ray.remote(**worker_options(threads, device, gpus_per_worker))(Worker)
+                start_ray(workers, object_store_bytes, address, threads)
+            private = self._started_ray and address is None
+            options = worker_options(threads, device, gpus_per_worker, private)
+            make = ray.remote(**options)(Worker)
             room = room_for(device, gpus_per_worker, free=not self._started_ray)
             if workers and workers > room:  # surplus ones would be waited for, for ever
                 raise ValueError(f"sim.workers={workers}: Ray has room for {room} on {device}")
@@ -123,8 +132,12 @@ class RayPool:
         # The thread stays until the end: Linux ends Ray's processes with the thread that made them.
         self._executor = ThreadPoolExecutor(1, "ray-start")
         self._starting = self._executor.submit(start)
+        from sim.processes import keep_memory, pin_threads
 
-    def load(self, app: ClientApp) -> None:
+        pin_threads(threads)
+        keep_memory()
+
+    def load(self, app: "ClientApp") -> None:
         """Put the program, with its data, into the object store, once per machine.
 
         Numpy arrays in it are mapped by the workers, not copied.
@@ -141,8 +154,10 @@ class RayPool:
             self._stop_ray()
             raise
 
-    def share(self, content: RecordDict) -> "ray.ObjectRef[bytes]":
+    def share(self, content: "RecordDict") -> "ray.ObjectRef[bytes]":
         """Put a content into the object store once, for every group that carries it."""
+        from sim.tasks import frozen_content
+
         return ray.put(frozen_content(content))
 
     def states(self, folder: Path) -> dict[int, "ray.ObjectRef[bytes]"]:
@@ -153,14 +168,14 @@ class RayPool:
         """
         return {}
 
-    def run(self, groups: Iterable[Group]) -> Iterator[Outcome]:
+    def run(self, groups: "Iterable[Group]") -> "Iterator[Outcome]":
         """Run the groups on whichever worker is free; see `Pool.run`."""
         self._require_loaded()
-        waiting, lost = deque(groups), list[Group]()
+        waiting, lost = deque(groups), list[Any]()
         places = [*range(len(self._workers))]
         # There and back, as who gets the longest group first should get the shortest of the next.
         free = deque(place for i in range(IN_FLIGHT) for place in places[:: 1 - 2 * (i % 2)])
-        running: dict[Any, tuple[Group, int, Any, list[Any]]] = {}
+        running: dict[Any, tuple[Any, int, Any, list[Any]]] = {}
         while waiting or running:
             while waiting and free:
                 group, place = waiting.popleft(), free.popleft()
@@ -202,7 +217,7 @@ class RayPool:
         self._workers[place] = self._start()
         self._workers[place].load.remote(self._program)
 
-    def _send(self, group: Group, place: int) -> tuple[Any, list[Any]]:
+    def _send(self, group: "Group", place: int) -> tuple[Any, list[Any]]:
         """Start a group; its handles go beside it, because Ray resolves only whole arguments."""
         bare = replace(group, content=None, states=tuple(s is not None for s in group.states))
         there = [state for state in group.states if state is not None]
@@ -221,7 +236,9 @@ class RayPool:
             except ray.exceptions.RayError:
                 continue  # the worker died: the first group that it does not answer shows it
 
-    def _run_alone(self, group: Group) -> Outcome:
+    def _run_alone(self, group: "Group") -> "Outcome":
+        from sim.outcomes import failed, joined, singles
+
         single = len(group.tasks) == 1
         for _ in range(RETRIES):
             answer, states = self._send(group, 0)
@@ -233,8 +250,10 @@ class RayPool:
         # One of them is guilty. What the others come to is folded, and rounded, in another order.
         return joined(group, [self._run_alone(one) for one in singles(group)])
 
-    def _fetch(self, group: Group, answer: Any, states: list[Any]) -> Outcome | None:
+    def _fetch(self, group: "Group", answer: Any, states: list[Any]) -> "Outcome | None":
         """Fetch what came of a group; None if its worker died."""
+        from sim.outcomes import failed, joined, singles
+
         try:
             outcome: Outcome = ray.get(answer)
         except ray.exceptions.RayTaskError as error:  # ours ran, and an answer cannot be pickled

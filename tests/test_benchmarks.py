@@ -46,7 +46,7 @@ def test_every_system_ends_in_the_same_parameters(model: str, folder: Path) -> N
     flat = {
         "plain": found(flattened(plain.run(todo, federation, clocks[0]))),
         "floor": found(flattened(bare)),
-        "ours": found(flattened(ours.run(todo, folder, clocks[2], workers=0, group_size=2))),
+        "ours": found(flattened(ours.run(todo, folder, clocks[2], None, group_size=2))),
     }
     apart = distances(flat, todo)
     assert apart["plain"] == 0
