@@ -57,8 +57,7 @@ def main(config: DictConfig) -> None:
             with explained(*BUILDING):
                 config = resumed_config(config, HydraConfig.get().overrides.task)
         federate(config, folder, resume)
-    except Stopped as stopped:
-        print(f"error: {stopped}", file=sys.stderr)
+    except Stopped:
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"interrupted; what there is lies in {folder}", file=sys.stderr)
@@ -192,10 +191,12 @@ def run_federation(
     from clients.arrays import read_arrays, write_arrays
     from clients.prediction import evaluate
     from clients.seeding import Purpose, generator
+    from sim.processes import require_device
     from sim.rounds import QuorumLost, RoundReport, run_rounds
 
     splits = clients.splits
     with explained(*BUILDING):
+        require_device("student_device", config.student_device)
         private, rng = splits.private, generator(config.seed, Purpose.STUDENT)
         student = build(clients.student, private.image_shape, private.num_classes, rng)
         student.to(config.student_device)

@@ -1,5 +1,6 @@
 """From what goes wrong before and between rounds to one line for the user."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from conf.schema import ConfigError
 
 
 class Stopped(Exception):
-    """A run that cannot begin or go on; the message is for the user."""
+    """A run that cannot begin or go on. The user has been told why."""
 
 
 BUILDING = (ConfigError, InstantiationException, OmegaConfBaseException, OSError, ValueError)
@@ -20,7 +21,7 @@ defect, of ours or of a rule that a user brought, and keeps its traceback."""
 
 @contextmanager
 def explained(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors of these kinds into a message for the user.
+    """Tell the user about errors of these kinds, at once: what is to be closed may take seconds.
 
     Args:
         *kinds: Which errors say all that there is to say.
@@ -39,4 +40,9 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
             cause = cause.__cause__
         if not isinstance(cause, (*kinds, TypeError)):
             raise
-        raise Stopped(str(cause)) from error
+        story = str(cause)
+        if isinstance(cause, TypeError):  # arguments that do not fit: of which key?
+            key = str(error).partition("full_key: ")[2]
+            story = f"{key}: {story}" + "; is `_partial_: true` missing?" * ("missing" in story)
+        print(f"error: {story}", file=sys.stderr, flush=True)
+        raise Stopped(story) from error

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
-from sim.processes import keep_memory, pin_threads
+from sim.processes import keep_memory, pin_threads, require_device
 from sim.state_store import StateStore
 from sim.tasks import Group, Outcome, frozen_content, run_group
 
@@ -70,7 +70,11 @@ class InlinePool:
             device: Where our clients compute, "cpu" or one that torch knows.
             state_memory_bytes: How many bytes of idle clients' states stay in memory, >= 0; the
                 others go to files.
+
+        Raises:
+            ValueError: There is no such device.
         """
+        require_device("sim.device", device)
         self._app: ClientApp | None = None
         self._store: StateStore | None = None
         self._seed = seed

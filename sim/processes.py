@@ -27,6 +27,20 @@ def pin_threads(threads: int) -> None:
     threadpool_limits(limits=threads)
 
 
+def require_device(key: str, device: str) -> None:
+    """Refuse a GPU where torch sees none.
+
+    Args:
+        key: Of the config, for the message.
+        device: "cpu", or one that torch knows.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"{key}={device}: torch sees no GPU here")
+
+
 def keep_memory() -> None:
     """Let glibc keep freed memory for the next local step instead of giving it back.
 
