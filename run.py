@@ -4,6 +4,7 @@ The only file that knows clients/, strategies/ and sim/. It turns the config int
 objects; nothing below it sees the config.
 """
 
+import inspect
 import logging
 import sys
 import time
@@ -172,6 +173,7 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         train=instantiate(config.clients.training),
         seed=config.seed,
         together=config.clients.together,
+        messenger=instantiate(config.clients.messenger),
     )
     rehearse({**clients.models, "student": clients.student}, splits.private)
     return clients
@@ -200,7 +202,7 @@ def run_federation(
         private, rng = splits.private, generator(config.seed, Purpose.STUDENT)
         student = build(clients.student, private.image_shape, private.num_classes, rng)
         student.to(config.student_device)
-        strategy = build_strategy(config, pool, clients, student, tracker)
+        strategy = build_strategy(config, pool, clients, student, tracker, display)
         pool.load(SimulatedApp(clients))
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
@@ -263,6 +265,7 @@ def build_strategy(
     clients: "SimulatedClients",
     student: "Module",
     tracker: "Tracker",
+    display: "Display",
 ) -> Any:
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
     from clients.rehearsal import require_like
@@ -270,17 +273,22 @@ def build_strategy(
 
     splits, strategy = clients.splits, instantiate(config.strategy)
     if not isinstance(strategy, partial):
-        if type(strategy).__module__.startswith("flwr.") or isinstance(strategy, Averaging):
+        averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
+        if averages and clients.messenger is None:
             require_like(clients.student, clients.models, splits.private, type(strategy).__name__)
         return strategy
-    return strategy(
-        student=student,
-        proxy=splits.proxy,
-        test=splits.test,
-        seed=config.seed,
-        report=tracker.view,
-        overlap=pool.concurrent,
-    )
+    offered = {
+        **{"student": student, "student_model": clients.student, "models": clients.models},
+        **{"architectures": clients.architectures, "proxy": splits.proxy, "test": splits.test},
+        **{"seed": config.seed, "report": tracker.view, "overlap": pool.concurrent},
+        "train_peers": pool.train_peers(display.warn),
+    }
+    if (workers := config.student_workers) > 1:
+        if "distil" not in strategy.keywords:
+            raise ValueError(f"student_workers={workers}: this strategy has no distil to share out")
+        offered["distil"] = pool.share_training(strategy.keywords["distil"], workers, display.warn)
+    wanted = inspect.signature(strategy).parameters
+    return strategy(**{name: value for name, value in offered.items() if name in wanted})
 
 
 if __name__ == "__main__":

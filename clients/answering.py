@@ -5,6 +5,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 from torch import nn
 
+from clients.architectures import Parameters
 from clients.arrays import read_arrays
 from clients.data import Dataset, normalised
 from clients.discriminator import (
@@ -57,6 +58,8 @@ def answer(
     client_id: int,
     num_examples: int,
     metrics: dict[str, float],
+    architecture: str,
+    parameters: Parameters | None = None,
 ) -> PredictionReply:
     """Answer the inputs of a request.
 
@@ -68,6 +71,8 @@ def answer(
         client_id: Who answers.
         num_examples: Size of the client's private set.
         metrics: Scalars to send along.
+        architecture: Of its network.
+        parameters: Of it, to send along; None = they were not asked for.
 
     Returns:
         The reply.
@@ -88,6 +93,8 @@ def answer(
         mask=None,
         metrics=metrics,
         answers=request.answers,
+        parameters=parameters,
+        architecture=architecture,
     )
 
 

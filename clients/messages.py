@@ -56,6 +56,7 @@ class PredictionRequest:
             back to a client of another architecture.
         temperature: T of that imitation.
         answers: How they are to be sent, one of `clients.answers.ANSWERS`.
+        send_parameters: Whether the client is to send its network's parameters along.
     """
 
     server_round: int
@@ -68,6 +69,7 @@ class PredictionRequest:
     digest_epochs: int = 0
     temperature: float = 1.0
     answers: str = "float32"
+    send_parameters: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,8 @@ class PredictionReply:
         mask: Which inputs the client answers for [N], bool; None = all.
         metrics: Scalars for the per-client table.
         answers: How the logits are sent, one of `clients.answers.ANSWERS`.
+        parameters: And buffers of its network, where they were asked for; else None.
+        architecture: Name of that network's.
     """
 
     server_round: int
@@ -96,6 +100,8 @@ class PredictionReply:
     mask: npt.NDArray[np.bool_] | None
     metrics: dict[str, float]
     answers: str = "float32"
+    parameters: Parameters | None = None
+    architecture: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +150,7 @@ def write_request(request: PredictionRequest) -> RecordDict:
             "digest-epochs": request.digest_epochs,
             "temperature": request.temperature,
             "answers": request.answers,
+            "send-parameters": request.send_parameters,
         }
     )
     if request.recipe is not None:
@@ -183,6 +190,7 @@ def read_request(content: RecordDict) -> PredictionRequest:
         digest_epochs=config["digest-epochs"],
         temperature=config["temperature"],
         answers=config["answers"],
+        send_parameters=config["send-parameters"],
     )
 
 
@@ -196,15 +204,19 @@ def write_reply(reply: PredictionReply) -> RecordDict:
             "client-id": reply.client_id,
             "inputs-crc32": reply.inputs_crc32,
             "answers": reply.answers,
+            "architecture": reply.architecture,
         }
     )
-    return RecordDict(
+    content = RecordDict(
         {
             CONFIG: config,
             PREDICTIONS: write_arrays(arrays | {k: v for k, v in others.items() if v is not None}),
             METRICS: MetricRecord({**reply.metrics, "num-examples": reply.num_examples}),
         }
     )
+    if reply.parameters is not None:
+        content[ARRAYS] = write_arrays(reply.parameters)
+    return content
 
 
 def read_reply(content: RecordDict) -> PredictionReply:
@@ -223,6 +235,7 @@ def read_reply(content: RecordDict) -> PredictionReply:
         config = cast(dict[str, Any], content[CONFIG])
         answers = read_arrays(cast(ArrayRecord, content[PREDICTIONS]))
         metrics = dict(cast(dict[str, float], content[METRICS]))
+        parameters = cast(ArrayRecord | None, content.get(ARRAYS))
         return PredictionReply(
             server_round=config["server-round"],
             client_id=config["client-id"],
@@ -233,9 +246,17 @@ def read_reply(content: RecordDict) -> PredictionReply:
             mask=answers.get("mask"),
             metrics=metrics,
             answers=config["answers"],
+            parameters=None if parameters is None else read_arrays(parameters),
+            architecture=config["architecture"],
         )
     except KeyError as missing:
         raise ValueError(f"a predictions reply lacks {missing}") from None
+
+
+def read_sender(content: RecordDict) -> tuple[int, str]:
+    """Return who sent a predictions reply: client id and architecture."""
+    config = cast(dict[str, Any], content[CONFIG])
+    return config["client-id"], config["architecture"]
 
 
 def read_predictions(replies: Iterable[Message]) -> TeacherPredictions | None:

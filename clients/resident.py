@@ -18,6 +18,11 @@ def as_tensors(parameters: Parameters, device: str = "cpu") -> Tensors:
     }
 
 
+def arrays_of(tensors: Tensors) -> Parameters:
+    """Return tensors as arrays, on the memory of those that are on the CPU."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
 class Networks:
     """One network per architecture, built once: building one costs more than a client's round trip.
 

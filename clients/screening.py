@@ -9,6 +9,7 @@ from clients.answers import expected_arrays, largest_logit
 from clients.architectures import Parameters
 from clients.arrays import read_arrays
 from clients.messages import (
+    ARRAYS,
     CONFIG,
     METRICS,
     PREDICTIONS,
@@ -105,6 +106,8 @@ def _fault_in_predictions(
             return f"a predictions reply lacks '{name}'"
     if "num-examples" not in content[METRICS]:
         return "a predictions reply lacks 'num-examples'"
+    if request.send_parameters and ARRAYS not in content:
+        return "a predictions reply lacks the parameters that were asked for"
     config = content[CONFIG]
     expected = {
         "server-round": request.server_round,

@@ -30,6 +30,10 @@ class Purpose(IntEnum):
     TEST_LIMIT = 12
     PROBE = 13
     CHUNKS = 14
+    PEER_BATCHES = 15
+    PEER_NOISE = 16
+    HEAD = 17
+    PEERS = 18
 
 
 def stream(

@@ -10,6 +10,7 @@ import torch
 from clients.architectures import ModelFunction
 from clients.data import Dataset, Splits
 from clients.losses import cross_entropy
+from clients.peers.messenger import Messenger
 from clients.place import Lesson, Place, Trained
 from clients.resident import Tensors, work_of
 from clients.seeding import Purpose, stream
@@ -35,6 +36,7 @@ class SimulatedClients:
         train: Trainer,
         seed: int,
         together: bool = True,
+        messenger: Messenger | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -48,6 +50,8 @@ class SimulatedClients:
             seed: The run's seed.
             together: Whether clients that are served together are trained, and asked, in one
                 batched step where `clients.ways.way_of` says that this is faster.
+            messenger: How a client learns from parameters that it is sent, which are then those of
+                a messenger of the student's architecture; None = they become the client's.
         """
         self.splits = splits
         self.partitions = partitions
@@ -57,6 +61,7 @@ class SimulatedClients:
         self.local_training = train
         self.seed = seed
         self.together = together
+        self.messenger = messenger
         self._places: dict[str, Place] = {}
 
     def __getstate__(self) -> dict[str, Any]:

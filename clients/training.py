@@ -105,7 +105,7 @@ def train(
             losses.append(float(total) / len(indices))
             if not np.isfinite(losses[-1]):
                 raise loss_not_finite(losses[-1], epoch + 1, epochs)
-    if not _finite(parameters):
+    if not finite(parameters):
         raise parameters_not_finite()
     return losses
 
@@ -132,7 +132,8 @@ def parameters_not_finite() -> FloatingPointError:
     return FloatingPointError("the last step left parameters that are not finite: lower lr")
 
 
-def _finite(parameters: Sequence[Tensor]) -> bool:
+def finite(parameters: Sequence[Tensor]) -> bool:
+    """Tell whether all numbers are."""
     # A sum is finite only if its terms are: 0.05 ms where looking at each of 114,000 takes 0.34.
     if all(torch.stack([parameter.detach().sum() for parameter in parameters]).isfinite().tolist()):
         return True

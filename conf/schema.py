@@ -34,6 +34,7 @@ class Clients:
     together: bool = True
     architectures: dict[str, Any] = field(default_factory=dict)
     training: Any = MISSING
+    messenger: Any = None
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Config:
     partition: Any = MISSING
     student: Any = MISSING
     student_device: str = "cpu"
+    student_workers: int = 1
     strategy: Any = MISSING
     probes: dict[str, Any] = field(default_factory=dict)
 
@@ -83,6 +85,9 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "sim.state_memory_bytes": (0, INFINITY, "an integer >= 0"),
     "sim.object_store_bytes": (78643200, INFINITY, "an integer >= 78643200, Ray's least, or null"),
     "sim.gpus_per_worker": (1e-3, INFINITY, "> 0"),
+    "sim.peer_workers": (1, INFINITY, "an integer >= 1, or null for all workers"),
+    "sim.peer_timeout_s": (1e-3, INFINITY, "> 0"),
+    "student_workers": (1, INFINITY, "an integer >= 1"),
     "clients.num_clients": (1, INFINITY, "an integer >= 1"),
     "clients.group_size": (1, INFINITY, "an integer >= 1"),
     "clients.training.epochs": (0, INFINITY, "an integer >= 0"),
@@ -99,6 +104,10 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "strategy.fallback_below": (0, 1, "a probability in [0, 1]"),
     "strategy.proxy_chunks": (1, INFINITY, "an integer >= 1"),
     "strategy.probe_examples": (1, INFINITY, "an integer >= 1"),
+    "strategy.epochs": (0, INFINITY, "an integer >= 0"),
+    "strategy.batch_size": (1, INFINITY, "an integer >= 1"),
+    "strategy.most_peers": (1, INFINITY, "an integer >= 1"),
+    "strategy.refresh_epochs": (1, INFINITY, "an integer >= 1, or null for never"),
     "strategy.distil.epochs": (0, INFINITY, "an integer >= 0"),
     "strategy.distil.batch_size": (1, INFINITY, "an integer >= 1"),
     "strategy.distil.optimizer.lr": (1e-12, INFINITY, "> 0"),
@@ -188,13 +197,8 @@ def check_keys(config: DictConfig) -> None:
         _refuse_unknown(key, kind, ["share", "model"])
 
 
-PLAIN = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    type(None): "null",
-}
+PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+PLAIN |= {type(None): "null"}
 
 
 def _refuse_type(key: str, value: Any, annotation: Any) -> None:

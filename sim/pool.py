@@ -1,12 +1,15 @@
 """Where groups run: `InlinePool`, the reference; `sim/ray_pool.py` must give the same bits."""
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.peers.lockstep import TrainPeers, train_peers
+from clients.training import Trainer
 from sim.processes import keep_memory, pin_threads, require_device
 from sim.state_store import StateStore
 from sim.tasks import Group, Outcome, frozen_content, run_group
@@ -43,6 +46,33 @@ class Pool(Protocol):
 
     def keep(self, frozen: bytes) -> Any:
         """Take in a frozen state that was not made here; return its handle."""
+        ...
+
+    def train_peers(self, warn: Callable[[str], None]) -> TrainPeers:
+        """Return what trains groups of peers where this pool computes.
+
+        Args:
+            warn: Called when peers were lost and learn again what they had.
+
+        Returns:
+            A function like `clients.peers.lockstep.train_peers`, with `device` bound.
+        """
+        ...
+
+    def share_training(self, train: Trainer, workers: int, warn: Callable[[str], None]) -> Trainer:
+        """Return a trainer that shares each batch out to several processes.
+
+        Args:
+            train: `clients.training.train` with its numbers bound.
+            workers: How many, >= 1.
+            warn: As in `train_peers`.
+
+        Returns:
+            The trainer.
+
+        Raises:
+            ValueError: This pool has no such processes, or the trainer is somebody else's.
+        """
         ...
 
     def close(self) -> None:
@@ -109,6 +139,14 @@ class InlinePool:
     def keep(self, frozen: bytes) -> bytes:
         """Return the state: here it is the handle."""
         return frozen
+
+    def train_peers(self, warn: Callable[[str], None]) -> TrainPeers:
+        """Return what trains groups in this process: nobody is lost here."""
+        return partial(train_peers, device=self._device)
+
+    def share_training(self, train: Trainer, workers: int, warn: Callable[[str], None]) -> Trainer:
+        """Refuse: there is one process."""
+        raise ValueError(f"student_workers={workers}: sim=inline has one process, set sim=ray")
 
     def close(self) -> None:
         """Forget the clients' states, and remove the files that they were spilled to."""

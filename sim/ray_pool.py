@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
     from flwr.clientapp import ClientApp
 
+    from clients.training import Trainer
+    from sim.ray_peers import SharedTraining, SpreadPeers
     from sim.tasks import Group, Outcome
 
 IN_FLIGHT = 2
@@ -67,6 +69,10 @@ class Worker:
         changed = [state is not None for state in outcome.states]
         return replace(outcome, states=changed), *outcome.states
 
+    def apply(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call any function with the arguments and this worker's device."""
+        return function(*arguments, device=self._device)
+
 
 class RayPool:
     """Spreads groups over Ray actors, each of one process; whoever is free takes the next.
@@ -86,6 +92,8 @@ class RayPool:
         gpus_per_worker: float = 1.0,
         object_store_bytes: int | None = None,
         address: str | None = None,
+        peer_workers: int | None = None,
+        peer_timeout_s: float = 120.0,
     ) -> None:
         """Begin to start Ray, or join a cluster or a Ray of this process, and the workers.
 
@@ -102,6 +110,9 @@ class RayPool:
             object_store_bytes: Shared memory for data, payloads and idle clients' states; beyond it
                 Ray spills to files. None = Ray's own choice, a third of the memory.
             address: Of a running cluster, which has a store; None = a private one on this machine.
+            peer_workers: Most workers that a group of peers is spread over, >= 1: with 1 all its
+                peers are in one process; None = all workers.
+            peer_timeout_s: How long a peer waits for another one, > 0.
 
         Raises:
             ValueError: No cluster answers at the address. `load` raises it where Ray has no room
@@ -111,6 +122,10 @@ class RayPool:
         if workers is None and address is None and device == "cpu":
             workers = joblib.cpu_count()  # those this process may use, in a container too
         self._started_ray = not ray.is_initialized()
+        self._private = self._started_ray and address is None
+        self._peer_workers = peer_workers
+        self._peer_timeout_s = peer_timeout_s
+        self._whole_gpus = device != "cpu" and gpus_per_worker >= 1
         self._workers: list[Any] = []
         self._program: Any = None
         self._loading: list[Any] = []
@@ -119,8 +134,7 @@ class RayPool:
         def start() -> None:
             if self._started_ray:
                 start_ray(workers, object_store_bytes, address, threads)
-            private = self._started_ray and address is None
-            options = worker_options(threads, device, gpus_per_worker, private)
+            options = worker_options(threads, device, gpus_per_worker, self._private)
             make = ray.remote(**options)(Worker)
             room = room_for(device, gpus_per_worker, free=not self._started_ray)
             if workers and workers > room:  # surplus ones would be waited for, for ever
@@ -188,7 +202,7 @@ class RayPool:
             if outcome is None:
                 lost.append(group)
                 if self._workers[place] is worker:  # else its other group has seen to it
-                    self._replace(place)
+                    self.replace(place)
             else:
                 yield outcome
         # Whoever shared a worker with a client that kills it is innocent: now each runs alone.
@@ -203,6 +217,45 @@ class RayPool:
         """Put a state into the object store."""
         return ray.put(frozen)
 
+    def train_peers(self, warn: Callable[[str], None]) -> "SpreadPeers":
+        """Return what trains groups of peers over these workers; see `Pool.train_peers`."""
+        from sim.ray_peers import SpreadPeers
+        from sim.ray_together import Together
+
+        return SpreadPeers(Together(self, self._peer_timeout_s, warn), self._peer_workers)
+
+    def share_training(
+        self, train: "Trainer", workers: int, warn: Callable[[str], None]
+    ) -> "SharedTraining":
+        """Return a trainer that spreads each batch over workers; see `SharedTraining`."""
+        from sim.ray_peers import SharedTraining
+        from sim.ray_together import Together
+
+        return SharedTraining(Together(self, self._peer_timeout_s, warn), workers, train)
+
+    def size(self) -> int:
+        """Return the number of workers."""
+        self._require_loaded()
+        return len(self._workers)
+
+    def host(self) -> str:
+        """Return the address under which workers reach this process."""
+        return "127.0.0.1" if self._private else str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+    def own_gpus(self) -> bool:
+        """Tell whether each worker has a whole GPU."""
+        return self._whole_gpus
+
+    def call(self, place: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Start a function, given the arguments and `device`, in one worker; return a reference."""
+        return self._workers[place].apply.remote(function, *arguments)
+
+    def replace(self, place: int) -> None:
+        """Put a new worker where one was lost, or hangs."""
+        ray.kill(self._workers[place])  # were it alive, the new one might wait for its CPU for ever
+        self._workers[place] = self._start()
+        self._workers[place].load.remote(self._program)
+
     def close(self) -> None:
         """End the workers and, if this pool started it, Ray."""
         self._starting.exception()  # wait for it
@@ -210,12 +263,6 @@ class RayPool:
             ray.kill(worker)
         self._workers = []
         self._stop_ray()
-
-    def _replace(self, place: int) -> None:
-        """Put a new worker where one was lost."""
-        ray.kill(self._workers[place])  # were it alive, the new one might wait for its CPU for ever
-        self._workers[place] = self._start()
-        self._workers[place].load.remote(self._program)
 
     def _send(self, group: "Group", place: int) -> tuple[Any, list[Any]]:
         """Start a group; its handles go beside it, because Ray resolves only whole arguments."""
@@ -244,7 +291,7 @@ class RayPool:
             answer, states = self._send(group, 0)
             if outcome := self._fetch(group, answer, states):
                 return outcome
-            self._replace(0)
+            self.replace(0)
         if single:
             return failed(group, f"worker lost: it died {RETRIES + 1} times running this client")
         # One of them is guilty. What the others come to is folded, and rounded, in another order.

@@ -27,7 +27,12 @@ ALLOWED = {
     "run": {"run", *PACKAGES},
 }
 DOORS = {
-    "ray": {"sim/ray_cluster.py", "sim/ray_pool.py"},
+    "ray": {
+        "sim/ray_cluster.py",
+        "sim/ray_peers.py",
+        "sim/ray_pool.py",
+        "sim/ray_together.py",
+    },
     "hydra": {"run.py", "conf/errors.py", "conf/resume.py", "conf/schema.py"},
     "omegaconf": {"run.py", "conf/errors.py", "conf/resume.py", "conf/schema.py"},
     "tensorboard": {"sim/tracking.py"},
@@ -37,6 +42,9 @@ DOORS = {
         "clients/app.py",
         "clients/arrays.py",
         "clients/messages.py",
+        "clients/own.py",
+        "clients/parameter_exchange.py",
+        "clients/prediction_exchange.py",
         "clients/screening.py",
         "sim/exchanges.py",
         "sim/grid.py",
@@ -52,6 +60,8 @@ DOORS = {
         "strategies/averaging.py",
         "strategies/chunks.py",
         "strategies/distillation.py",
+        "strategies/mutual.py",
+        "strategies/parameter_means.py",
         "strategies/reduction.py",
         "strategies/rule_state.py",
     },

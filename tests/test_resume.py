@@ -199,7 +199,7 @@ def test_every_option_comes_back_from_a_run_folder_as_it_went_in(
         "sim.ray_pool.os.system",  # ours, as a chain of attributes
         "sim.run_folder.os.truncate",
         "sim.manifest.Path",  # what a module of ours has only imported
-        "clients.app.partial",
+        "clients.place.partial",
         "clientsx.evil",
         "torch.load",
         "torch.optim.os.system",

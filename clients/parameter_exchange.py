@@ -1,0 +1,113 @@
+"""Parameters out, parameters back: Flower's own convention, so that FedAvg and its kin work."""
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import numpy as np
+from flwr.app import Context, Message, MetricRecord, RecordDict
+
+from clients.arrays import read_arrays, write_arrays
+from clients.messages import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+)
+from clients.own import HEAD, MODEL, client_of, own_network
+from clients.peers.messenger import Messenger, Pair, learn_together
+from clients.prediction import measures, predict
+from clients.resident import arrays_of, as_tensors
+from clients.simulated import STUDENT, SimulatedClients
+
+
+def train_parameters(
+    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+) -> Iterator[Message | Exception]:
+    """Load the parameters received, train on private data, return the parameters."""
+    if clients.messenger is not None:
+        yield from train_messengers(clients, clients.messenger, requests, contexts, device)
+        return
+    content = requests[0].content
+    server_round = cast(int, content.config_records[CONFIG]["server-round"])
+    start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
+    ids = [client_of(context) for context in contexts]
+    trained = clients.train(ids, [start] * len(ids), server_round, device)
+    for request, client_id, result in zip(requests, ids, trained, strict=True):
+        if isinstance(result, Exception):
+            yield result
+            continue
+        metrics: dict[str, int | float] = {"num-examples": len(clients.partitions[client_id])}
+        metrics["train-loss"] = result.losses[-1] if result.losses else 0.0
+        arrays = write_arrays(result.parameters)
+        reply = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({**metrics})})
+        yield Message(reply, reply_to=request)
+
+
+def train_messengers(
+    clients: SimulatedClients,
+    how: Messenger,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    device: str,
+) -> Iterator[Message | Exception]:
+    """Let each client's own network and the messenger received teach each other; return the latter.
+
+    Raises nothing: what keeps a client from an answer is yielded.
+    """
+    content = requests[0].content
+    server_round = cast(int, content.config_records[CONFIG]["server-round"])
+    received = read_arrays(content.array_records[ARRAYS])
+    for request, context in zip(requests, contexts, strict=True):
+        client_id = client_of(context)
+        indices = clients.partitions[client_id]
+        try:
+            own = own_network(clients, context, device)
+            if isinstance(own, Exception):
+                raise own
+            head = context.state.array_records.get(HEAD)
+            pair, loss = learn_together(
+                how,
+                (clients.models[clients.architectures[client_id]], clients.student),
+                Pair(arrays_of(own), received, None if head is None else read_arrays(head)),
+                clients.splits.private,
+                indices,
+                clients.seed,
+                (server_round, client_id),
+                device,
+            )
+        except Exception as error:  # the client's, not the group's
+            yield error
+            continue
+        context.state[MODEL] = write_arrays(pair.private)
+        if pair.head is not None:
+            context.state[HEAD] = write_arrays(pair.head)
+        metrics = MetricRecord({"num-examples": len(indices), "train-loss": loss})
+        reply = RecordDict({ARRAYS: write_arrays(pair.messenger), METRICS: metrics})
+        yield Message(reply, reply_to=request)
+
+
+def evaluate_parameters(
+    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+) -> Iterator[Message | Exception]:
+    """Measure the parameters received on each client's private data."""
+    received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
+    private = clients.splits.private
+    for request, context in zip(requests, contexts, strict=True):
+        client_id = client_of(context)
+        indices = clients.partitions[client_id]
+        try:
+            own = clients.architectures[client_id]
+            name = own if clients.messenger is None else STUDENT
+            networks, test = clients.place(device).networks, clients.splits.test
+            model = networks.loaded(name, received)
+            values = measures(predict(model, private, indices), private.labels[indices])
+            named = {f"private-{name}": value for name, value in values.items()}
+            if clients.messenger is not None:  # it has a network of its own
+                if isinstance(private_network := own_network(clients, context, device), Exception):
+                    raise private_network
+                answers = predict(networks.loaded(own, private_network), test, np.arange(len(test)))
+                named |= measures(answers, test.labels)
+        except Exception as error:  # the client's, not the group's
+            yield error
+            continue
+        metrics = MetricRecord({"num-examples": len(indices), **named})
+        yield Message(RecordDict({METRICS: metrics}), reply_to=request)

@@ -1,0 +1,275 @@
+"""Online mutual learning in a federation: models of all architectures teach each other.
+
+A round: the cohort trains privately and answers the proxy examples, as in ensemble distillation;
+one model per architecture, averaged over the cohort's clients of it, or the models of a few
+clients, learn on the proxy set together with the student, with the ensemble's soft labels in the
+place of labels. What an architecture's peer learned goes back to the clients of that architecture.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor, nn
+
+from clients.architectures import (
+    ModelFunction,
+    Parameters,
+    load_parameters,
+    parameters_of,
+)
+from clients.arrays import read_arrays, write_arrays
+from clients.data import Dataset
+from clients.messages import Reducer, client_id_of, read_request, write_request
+from clients.optimizers import Optimizer
+from clients.peers.fused import measures_of
+from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot, Update
+from clients.peers.lockstep import TrainPeers
+from clients.peers.terms import Rule
+from clients.seeding import Purpose, generator
+from clients.teachers import RoundView
+from strategies.distillation import DistillationStrategy
+from strategies.parameter_means import averaging_too, means_of, shapes_of
+
+STUDENT, HEAD, PEER = "student", "head", "peer/"
+
+
+class MutualStrategy(Strategy):
+    """Peers and a student learn in lock-step from each other and from the cohort's ensemble."""
+
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        student_model: ModelFunction,
+        models: dict[str, ModelFunction],
+        architectures: Sequence[str],
+        proxy: Dataset,
+        test: Dataset,
+        seed: int,
+        train_peers: TrainPeers,
+        rule: Rule,
+        optimizer: Optimizer,
+        epochs: int,
+        batch_size: int,
+        head: Callable[..., nn.Module] | None = None,
+        head_optimizer: Optimizer | None = None,
+        taps: dict[str, str] | None = None,
+        update: Update = "simultaneous",
+        refresh_epochs: int | None = None,
+        peers: Literal["architectures", "clients"] = "architectures",
+        most_peers: int = 4,
+        overlap: bool = False,
+        report: Callable[[RoundView], None] = lambda view: None,
+        **distillation: Any,
+    ) -> None:
+        """Compose a method.
+
+        Args:
+            student: The global student.
+            student_model: Its model function.
+            models: Model functions of the clients' architectures by name.
+            architectures: Name of each client's architecture.
+            proxy: Shared inputs; their labels are never looked at.
+            test: Held-out set on which peers, student and ensemble are measured.
+            seed: The run's seed.
+            train_peers: Trains a group, here or over workers: `clients.peers.lockstep.train_peers`.
+            rule: One of `clients.peers.rules`, its numbers bound.
+            optimizer: Makes each peer's optimiser.
+            epochs: Passes of the group over the distilled examples in each round, >= 0.
+            batch_size: Examples per step, >= 1.
+            head: One of `clients.peers.heads`, or None.
+            head_optimizer: Makes the head's optimiser; None = `optimizer`.
+            taps: Where features are taken, by architecture, "student" for the student; elsewhere
+                from the last feature map.
+            update: Whether peers step at once or in turn.
+            refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
+            peers: One per architecture of the cohort, or some clients of it.
+            most_peers: How many clients, >= 1.
+            overlap: Not used: the group learns when all answers are there.
+            report: Receives a view of each round, over the probe examples.
+            **distillation: How soft labels are made; see `DistillationStrategy`.
+
+        Raises:
+            ValueError: A number is out of range, or a tap's architecture is not there.
+        """
+        if peers not in ("architectures", "clients"):
+            raise ValueError(f"peers={peers}: expected architectures or clients")
+        if most_peers < 1:
+            raise ValueError(f"most_peers={most_peers}: expected >= 1")
+        if unknown := set(taps or {}) - {*models, STUDENT}:
+            raise ValueError(f"taps of {sorted(unknown)}: expected of {[*models, STUDENT]}")
+        self.student = student
+        self.test = test
+        self.seed = seed
+        self._models = {**models, STUDENT: student_model}
+        self._architectures = architectures
+        self._train_peers = train_peers
+        self._rule = rule
+        self._optimizer = optimizer
+        self._epochs, self._batch_size = epochs, batch_size
+        self._head = None if head is None else Head(head, head_optimizer or optimizer)
+        self._taps = dict(taps or {})
+        self._update: Update = update
+        self._refresh_epochs = refresh_epochs
+        self._by_client, self._most_peers = peers == "clients", most_peers
+        self._labels = DistillationStrategy(
+            student=student,
+            proxy=proxy,
+            test=test,
+            seed=seed,
+            distil=self._teach,
+            report=report,
+            **distillation,
+        )
+        self._shapes = shapes_of(models, test)
+        self._round = 0
+        self._means: dict[str, Parameters] = {}
+        self._peers: dict[str, Parameters] = {}  # what goes back, by architecture or client
+        self._fusion: Parameters | None = None
+        self._group: tuple[GroupLesson, GroupState] | None = None
+
+    # --- Flower's five methods, and what our engine asks beside them ---
+
+    def reducer(self, server_round: int, phase: str) -> Reducer | None:
+        """Say how replies may become one; see `DistillationStrategy.reducer`."""
+        inner = self._labels.reducer(server_round, phase)
+        if inner is None or phase != "train":
+            return inner
+        return averaging_too(inner, self._shapes, self._by_client)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask as the labels need it; give each client its peer back, and ask for parameters."""
+        self._round = server_round
+        messages = list(self._labels.configure_train(server_round, arrays, config, grid))
+        senders = self._senders([client_id_of(m.metadata.dst_node_id) for m in messages])
+        contents: dict[tuple[str, bool], RecordDict] = {}
+        for message in messages:
+            client_id = client_id_of(message.metadata.dst_node_id)
+            kind = (self._key(client_id), client_id in senders)
+            if kind not in contents:  # one object for all alike: it is sent and counted once
+                contents[kind] = self._content(message.content, *kind)
+            message.content = contents[kind]
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Make soft labels of the answers; let the peers learn with them."""
+        replies = list(replies)
+        self._means = means_of(replies, self._by_client)
+        arrays, metrics = self._labels.aggregate_train(server_round, replies)
+        if metrics is not None and self._group is not None:
+            lesson, state = self._group
+            steps = max(1, len(state.losses) // max(1, self._epochs))
+            for peer, losses in zip(lesson.peers, state.losses[-steps:].T, strict=False):
+                metrics[f"peer-loss-{peer.name}"] = float(losses.mean())
+            metrics["peer-bytes"] = state.sent_bytes
+        return arrays, metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the teachers to answer the test set too."""
+        return self._labels.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Measure the ensemble of the cohort, every peer, their mean and the fused classifier."""
+        metrics = self._labels.aggregate_evaluate(server_round, replies) or MetricRecord()
+        if self._group is not None:
+            metrics.update(measures_of(*self._group, self.test))
+        return metrics or None
+
+    def summary(self) -> None:
+        """Nothing to log: the resolved config says it all."""
+
+    def state(self) -> RecordDict:
+        """Return the head, and what goes back to the clients."""
+        state = self._labels.state()
+        if self._fusion is not None:
+            state[HEAD] = write_arrays(self._fusion)
+        for key, parameters in self._peers.items():
+            state[PEER + key] = write_arrays(parameters)
+        return state
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
+        own = {n: r for n, r in state.array_records.items() if n == HEAD or n.startswith(PEER)}
+        self._fusion = read_arrays(own.pop(HEAD)) if HEAD in own else None
+        self._peers = {name.removeprefix(PEER): read_arrays(r) for name, r in own.items()}
+        rest = {n: r for n, r in state.items() if n != HEAD and not n.startswith(PEER)}
+        self._labels.restore(RecordDict(rest))
+
+    # --- steps ---
+
+    def _key(self, client_id: int) -> str:
+        """Name the peer that a client's model goes into, and comes back from."""
+        name = self._architectures[client_id]
+        return f"{name}-{client_id}" if self._by_client else name
+
+    def _senders(self, cohort: Sequence[int]) -> set[int]:
+        """Choose whose parameters are wanted."""
+        if not self._by_client:
+            return set(cohort)
+        rng = generator(self.seed, Purpose.PEERS, self._round)
+        return set(rng.permutation(cohort)[: self._most_peers].tolist())
+
+    def _content(self, content: RecordDict, key: str, send: bool) -> RecordDict:
+        known = self._peers.get(key)
+        asked = replace(read_request(content), student=known, send_parameters=send)
+        return write_request(asked)
+
+    def _teach(
+        self,
+        student: nn.Module,
+        proxy: Dataset,
+        ids: Any,
+        targets: Tensor,
+        loss: object,
+        rng: np.random.Generator,
+    ) -> list[float]:
+        """Do in the place of distillation into the student alone: train the group."""
+        keys = sorted(self._means)
+        peers = [*(self._peer(key) for key in keys), self._peer(STUDENT)]
+        starts = [*(self._means[key] for key in keys), parameters_of(student)]
+        lesson = GroupLesson(
+            peers=tuple(peers),
+            rule=self._rule,
+            head=self._head,
+            ids=ids,
+            targets=targets,
+            epochs=self._epochs,
+            batch_size=self._batch_size,
+            update=self._update,
+            refresh_epochs=self._refresh_epochs,
+            seed=self.seed,
+            key=(self._round, 0),
+        )
+        start = GroupState(
+            peers=tuple(Snapshot(parameters) for parameters in starts),
+            head=None if self._fusion is None else Snapshot(self._fusion),
+        )
+        state = self._train_peers(lesson, start, proxy)
+        *learned, taught = state.peers
+        load_parameters(student, taught.parameters)
+        self._peers |= {k: peer.parameters for k, peer in zip(keys, learned, strict=True)}
+        self._fusion = None if state.head is None else state.head.parameters
+        self._group = (lesson, state)
+        per_epoch = len(state.losses) // max(1, self._epochs)
+        return [
+            float(state.losses[e * per_epoch : (e + 1) * per_epoch, len(keys)].mean())
+            for e in range(self._epochs)
+        ]
+
+    def _peer(self, key: str) -> Peer:
+        """Describe the peer that clients' models of a key, or the student, go into."""
+        name = key.rsplit("-", 1)[0] if self._by_client and key != STUDENT else key
+        return Peer(key, self._models[name], self._optimizer, self._taps.get(name))

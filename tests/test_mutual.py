@@ -1,0 +1,358 @@
+"""The mutual strategy and messengers: what goes where in a round, on both pools."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from clients.app import SimulatedApp
+from clients.architectures import parameters_of
+from clients.arrays import read_arrays, write_arrays
+from clients.losses import cross_entropy, kl
+from clients.messages import (
+    ARRAYS,
+    PredictionReply,
+    Reducer,
+    client_id_of,
+    node_id_of,
+    read_request,
+    write_reply,
+)
+from clients.models import lenet5, logistic_regression, mlp
+from clients.peers import heads, rules
+from clients.peers.lockstep import train_peers
+from clients.peers.messenger import Messenger
+from clients.screening import fault_of
+from clients.seeding import Purpose, generator
+from clients.simulated import SimulatedClients
+from clients.training import train
+from sim.grid import PoolGrid
+from strategies.averaging import Averaging
+from strategies.combiners import mean_of_logits, mean_of_probs
+from strategies.mutual import MutualStrategy
+from strategies.parameter_means import averaging_too, fault_in_parameters, means_of, shapes_of
+from strategies.scorers import max_prob, uniform
+from tests.federations import (
+    SEED,
+    Run,
+    distillation,
+    inline,
+    open_pool,
+    run_ours,
+    student_of,
+    tiny_clients,
+)
+
+SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+FFL = partial(rules.ffl, ramp_epochs=1)
+
+
+def mutual(
+    clients: SimulatedClients, train_peers: Any = train_peers, **changes: Any
+) -> MutualStrategy:
+    parts: dict[str, Any] = {
+        "student": student_of(clients),
+        "student_model": clients.student,
+        "models": clients.models,
+        "architectures": clients.architectures,
+        "proxy": clients.splits.proxy,
+        "test": clients.splits.test,
+        "seed": SEED,
+        "train_peers": train_peers,
+        "rule": FFL,
+        "head": heads.Fusion,
+        "optimizer": SGD,
+        "epochs": 2,
+        "batch_size": 8,
+        "scorer": uniform,
+        "combiner": mean_of_probs,
+        "loss": kl,
+    }
+    return MutualStrategy(**(parts | changes))
+
+
+def run(kind: str, rounds: int = 2, **changes: Any) -> tuple[Run, MutualStrategy]:
+    clients = tiny_clients()
+    with open_pool(kind, SimulatedApp(clients)) as pool:
+        strategy = mutual(clients, pool.train_peers(print), **changes)
+        return run_ours(pool, clients, strategy, rounds), strategy
+
+
+def test_a_round_reports_every_peer_and_the_fused_classifier() -> None:
+    result, _strategy = run("inline")
+    train_metrics, evaluated = result.reports[-1].train, result.reports[-1].evaluated
+    for name in ("linear", "mlp", "student"):
+        assert train_metrics[f"peer-loss-{name}"] > 0
+        assert 0 <= evaluated[f"peer-accuracy-{name}"] <= 1
+    assert {"fused-accuracy", "peers-mean-accuracy", "ensemble-accuracy"} <= set(evaluated)
+    assert evaluated["peer-accuracy-student"] == pytest.approx(
+        result.reports[-1].student["accuracy"]
+    )
+    assert evaluated["peer-accuracy-student"] > 0.5  # four classes
+
+
+@pytest.mark.parametrize("scorer", [max_prob, "whole"])
+def test_both_pools_give_the_same_bits(scorer: Any) -> None:
+    changes: dict[str, Any] = {"scorer": scorer}
+    if scorer == "whole":  # not to be folded: every message comes to the strategy
+        changes = {"weight_cap": 0.5}
+    one, first = run("inline", **changes)
+    other, second = run("ray", **changes)
+    assert one.sha256 == other.sha256
+    for key, parameters in first._peers.items():
+        for name, value in parameters.items():
+            np.testing.assert_array_equal(value, second._peers[key][name])
+    for mine, theirs in zip(one.reports, other.reports, strict=True):
+        assert mine.evaluated == theirs.evaluated
+        bits = {k: v for k, v in mine.train.items() if k != "peer-bytes"}
+        assert bits == {k: v for k, v in theirs.train.items() if k != "peer-bytes"}
+        assert theirs.train["peer-bytes"] > 0 == mine.train["peer-bytes"]
+
+
+class Watched(PoolGrid):
+    """A grid that remembers what was sent."""
+
+    def push_messages(self, messages: Any) -> Any:
+        self.sent = list(messages)
+        return super().push_messages(self.sent)
+
+
+def test_what_an_architectures_peer_learned_goes_back_to_its_clients() -> None:
+    clients = tiny_clients()
+    pool = inline(SimulatedApp(clients))
+    strategy = mutual(clients)
+    grid = Watched(pool, clients.architectures, fault_of)
+    student = write_arrays({k: v.numpy() for k, v in strategy.student.state_dict().items()})
+    for server_round in (1, 2):
+        grid.begin_round(server_round)
+        messages = strategy.configure_train(server_round, student, ConfigRecord(), grid)
+        asked = {client_id_of(m.metadata.dst_node_id): read_request(m.content) for m in messages}
+        assert all(request.send_parameters for request in asked.values())
+        if server_round == 1:
+            assert all(request.student is None for request in asked.values())
+            replies = list(grid.send_and_receive(messages))
+            strategy.aggregate_train(1, replies)
+    assert len({id(message.content) for message in messages}) == 2  # one for each architecture
+    for client_id, request in asked.items():
+        assert request.student is not None
+        learned = strategy._peers[clients.architectures[client_id]]
+        for name, value in request.student.items():
+            np.testing.assert_array_equal(value, learned[name])
+
+
+def test_clients_go_on_from_the_peer_that_they_are_sent() -> None:
+    """Without local training a client answers with what it was sent."""
+    clients = tiny_clients(train=partial(train, epochs=0, batch_size=16, optimizer=SGD))
+    pool = inline(SimulatedApp(clients))
+    strategy = mutual(clients)
+    result = run_ours(pool, clients, strategy, 1)
+    before = strategy._peers
+    strategy._peers = before
+    again = run_ours(pool, clients, strategy, 2, grid=result.grid, first_round=2)
+    # All clients of an architecture are equal now, so their mean is what they were sent.
+    for key in ("linear", "mlp"):
+        for name, value in strategy._means[key].items():
+            np.testing.assert_allclose(value, before[key][name], rtol=1e-6)
+    assert again.reports[0].train["num-teachers"] == 5
+
+
+def test_models_of_a_few_clients_can_be_the_peers() -> None:
+    result, strategy = run("inline", peers="clients", most_peers=2, rule=rules.dml, head=None)
+    assert strategy._group is not None
+    names = [peer.name for peer in strategy._group[0].peers]
+    assert len(names) == 3
+    assert names[-1] == "student"
+    assert all(name.rsplit("-", 1)[0] in ("linear", "mlp") for name in names[:-1])
+    up = {e.client_id: e.reply_bytes for e in result.reports[-1].exchanges if "train" in e.phase}
+    heavy = sorted(up, key=lambda k: -up[k])[:2]
+    assert {name.rsplit("-", 1)[1] for name in names[:-1]} == {str(k) for k in heavy}
+
+
+def test_a_run_goes_on_from_its_state() -> None:
+    clients = tiny_clients()
+    pool = inline(SimulatedApp(clients))
+    whole = run_ours(pool, clients, mutual(clients), 3)
+    begun = mutual(clients)
+    half = run_ours(pool, clients, begun, 2)
+    resumed = mutual(clients)
+    resumed.restore(begun.state())
+    rest = run_ours(pool, clients, resumed, 3, arrays=half.arrays, grid=half.grid, first_round=3)
+    assert rest.sha256 == whole.sha256
+
+
+def test_one_peer_without_a_rule_learns_like_the_distilled_student() -> None:
+    """`alone` is cross-entropy with the ensemble's soft labels: KL but for a constant."""
+    clients = tiny_clients()
+    pool = inline(SimulatedApp(clients))
+    trainer_ = partial(train, epochs=2, batch_size=8, optimizer=SGD)
+    ours = run_ours(pool, clients, mutual(clients, rule=rules.alone, head=None), 1)
+    theirs = run_ours(pool, clients, distillation(clients, distil=trainer_), 1)
+    assert (
+        ours.reports[0].evaluated["ensemble-accuracy"]
+        == (theirs.reports[0].evaluated["ensemble-accuracy"])
+    )
+    one, other = ours.reports[0].student, theirs.reports[0].student
+    assert one["loss"] == pytest.approx(other["loss"], rel=0.25)  # other batches, same task
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"peers": "everybody"}, "peers=everybody"),
+        ({"most_peers": 0}, "most_peers=0"),
+        ({"taps": {"resnet": "layer3"}}, r"taps of \['resnet'\]"),
+        ({"temperature": 0.0}, "temperature=0.0"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mutual(tiny_clients(), **changes)
+
+
+def test_a_peer_whose_loss_is_not_finite_ends_the_run_with_its_name() -> None:
+    with pytest.raises(FloatingPointError, match=r"student, round 1: peer '"):
+        run("inline", 1, optimizer=partial(torch.optim.SGD, lr=1e30))
+
+
+# --- means of parameters ---
+
+
+def reply_with(parameters: Any, client_id: int, architecture: str, examples: int) -> Message:
+    reply = PredictionReply(
+        server_round=1,
+        client_id=client_id,
+        inputs_crc32=0,
+        num_examples=examples,
+        logits=np.zeros((2, 4), dtype=np.float32),
+        own_probs=None,
+        mask=None,
+        metrics={},
+        parameters=parameters,
+        architecture=architecture,
+    )
+    request = Message(RecordDict(), dst_node_id=node_id_of(client_id), message_type="train")
+    return Message(write_reply(reply), reply_to=request)
+
+
+def three() -> list[Message]:
+    def parameters(value: float, count: int) -> Any:
+        return {"w": np.full(2, value, dtype=np.float32), "n": np.array(count)}
+
+    return [
+        reply_with(parameters(1.0, 3), 0, "a", 10),
+        reply_with(parameters(4.0, 6), 1, "a", 20),
+        reply_with(parameters(7.0, 9), 2, "b", 5),
+        reply_with(None, 3, "b", 500),
+    ]
+
+
+def test_parameters_are_averaged_each_with_its_like_weighed_by_examples() -> None:
+    means = means_of(three(), by_client=False)
+    np.testing.assert_allclose(means["a"]["w"], 3.0)
+    assert means["a"]["n"] == 5
+    assert means["a"]["n"].dtype == np.int64
+    np.testing.assert_allclose(means["b"]["w"], 7.0)
+    alone = means_of(three(), by_client=True)
+    assert sorted(alone) == ["a-0", "a-1", "b-2"]
+    np.testing.assert_allclose(alone["a-1"]["w"], 4.0)
+
+
+def test_folded_in_parts_the_means_are_the_same() -> None:
+    inner = Reducer(
+        lambda contents: next(RecordDict() for _ in contents), lambda parts: next(iter(parts))
+    )
+    reducer = averaging_too(inner, {}, by_client=False)
+    replies = three()
+    contents = [message.content for message in replies]
+    part = reducer.merge([reducer.fold(contents[:1]), reducer.fold(contents[1:])])
+    folded = means_of([Message(part, reply_to=replies[0])], by_client=False)
+    for key, mean in means_of(replies, by_client=False).items():
+        for name, value in mean.items():
+            np.testing.assert_allclose(folded[key][name], value, rtol=1e-6)
+
+
+def test_parameters_that_fit_no_architecture_are_named() -> None:
+    shapes = {"a": {"w": (2,), "n": ()}}
+    good, _, other, _ = three()
+    assert fault_in_parameters(good, good, shapes) is None
+    assert "architecture 'b'" in str(fault_in_parameters(other, other, shapes))
+    wrong = reply_with({"w": np.zeros(3, dtype=np.float32), "n": np.array(1)}, 0, "a", 1)
+    assert "'w' has shape (3,), expected (2,)" in str(fault_in_parameters(wrong, wrong, shapes))
+    models = {"m": partial(mlp, hidden=(3,))}
+    assert shapes_of(models, tiny_clients().splits.test)["m"]["classifier.bias"] == (4,)
+
+
+# --- messengers ---
+
+
+def messengers(**changes: Any) -> SimulatedClients:
+    how = Messenger(
+        rule=partial(rules.dml, hard_loss_weight=0.5, soft_loss_weight=0.5),
+        optimizer=SGD,
+        epochs=3,
+        batch_size=8,
+    )
+    return tiny_clients(messenger=how, **changes)
+
+
+@pytest.mark.parametrize("kind", ["inline", "ray"])
+def test_fml_keeps_private_networks_and_averages_messengers(kind: str) -> None:
+    clients = messengers()
+    with open_pool(kind, SimulatedApp(clients)) as pool:
+        result = run_ours(pool, clients, Averaging(seed=SEED), 3)
+        states = [result.grid.states.of(k).array_records["model"] for k in range(5)]
+    shapes = [{name: tuple(a.shape) for name, a in state.items()} for state in states]
+    assert shapes[0] != shapes[1]  # two architectures
+    assert shapes[0] == shapes[2] == {k: v.shape for k, v in result.parameters.items()}
+    assert read_arrays(states[0])["classifier.weight"].tobytes() != (
+        read_arrays(states[2])["classifier.weight"].tobytes()
+    )
+    evaluated = result.reports[-1].evaluated
+    assert evaluated["accuracy"] > 0.5  # of the private networks on the test set
+    assert result.reports[-1].student["accuracy"] > 0.5
+    reference = run_ours(inline(SimulatedApp(clients)), clients, Averaging(seed=SEED), 3)
+    assert result.sha256 == reference.sha256
+
+
+def test_fedkds_projection_stays_with_its_client() -> None:
+    how = Messenger(
+        rule=rules.adaptive_mutual, optimizer=SGD, epochs=1, batch_size=8, head=heads.Projection
+    )
+    clients = tiny_clients(
+        messenger=how,
+        models={"linear": lenet5, "mlp": partial(mlp, hidden=(8,))},
+        student=logistic_regression,
+    )
+    result = run_ours(inline(SimulatedApp(clients)), clients, Averaging(seed=SEED), 2)
+    heads_ = [read_arrays(result.grid.states.of(k).array_records["head"]) for k in range(5)]
+    assert not np.array_equal(heads_[0]["linear.weight"], heads_[2]["linear.weight"])
+    assert ARRAYS not in result.grid.states.of(0)
+
+
+def test_one_client_with_half_the_losses_off_is_its_own_solo_training() -> None:
+    """The messenger's hard loss alone: what it becomes is plain local training, bit for bit."""
+    how = Messenger(
+        rule=partial(rules.dml, soft_loss_weight=0.0), optimizer=SGD, epochs=2, batch_size=16
+    )
+    sgd = partial(train, epochs=2, batch_size=16, optimizer=SGD)
+    with_messenger = tiny_clients(1, messenger=how, models={"linear": partial(mlp, hidden=(3,))})
+    result = run_ours(inline(SimulatedApp(with_messenger)), with_messenger, Averaging(seed=SEED), 1)
+    network = student_of(with_messenger)
+    private = with_messenger.splits.private
+    ids = with_messenger.partitions[0]
+    rng = generator(SEED, Purpose.PEER_BATCHES, 1, 0)
+    sgd(network, private, ids, torch.from_numpy(private.labels[ids]), cross_entropy, rng)
+    alone = parameters_of(network)
+    for name, value in result.parameters.items():
+        np.testing.assert_array_equal(value, alone[name])
+
+
+def test_answers_without_folding_are_averaged_too() -> None:
+    one, _ = run("inline", 1, combiner=mean_of_logits)
+    other, _ = run("inline", 1, combiner=mean_of_logits, weight_cap=0.99)
+    # A cap that never binds changes how answers travel, and nothing else but rounding.
+    for name, value in one.parameters.items():
+        np.testing.assert_allclose(value, other.parameters[name], atol=1e-4)
