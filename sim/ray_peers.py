@@ -1,6 +1,7 @@
 """Groups of peers, and a student's training, spread over the workers of a Ray pool."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,25 +92,25 @@ def _epoch_of(
     return run_epoch(lesson, state, places, dataset, link, device)
 
 
+@dataclass(frozen=True, eq=False)
 class SharedTraining:
-    """Trains one network with several workers, each on a share of every batch."""
+    """Trains one network with several workers, each on a share of every batch.
 
-    def __init__(self, together: Together, workers: int, train: Trainer) -> None:
-        """Choose the workers.
+    Attributes:
+        together: Runs functions in them.
+        workers: How many, >= 1.
+        train: `clients.training.train` with its numbers bound.
+    """
 
-        Args:
-            together: Runs functions in them.
-            workers: How many, >= 1.
-            train: `clients.training.train` with its numbers bound.
+    together: Together
+    workers: int
+    train: Trainer
 
-        Raises:
-            ValueError: The number is out of range, or the trainer is somebody else's.
-        """
-        if workers < 1:
-            raise ValueError(f"student_workers={workers}: expected >= 1")
-        self._together = together
-        self._workers = workers
-        self._numbers = require_shardable(train)
+    def __post_init__(self) -> None:
+        """Refuse too few workers, and somebody else's trainer, by ValueError."""
+        if self.workers < 1:
+            raise ValueError(f"student_workers={self.workers}: expected >= 1")
+        require_shardable(self.train)
 
     def __call__(
         self,
@@ -140,15 +141,15 @@ class SharedTraining:
             FloatingPointError: Training diverged.
             WorkersLost: It could not be run, however often it was tried.
         """
-        size = min(self._workers, self._together.workers.size())
+        size = min(self.workers, self.together.workers.size())
         device = next(model.parameters()).device
-        arguments = (ray.put(model.cpu()), self._together.put(dataset), indices, targets, loss, rng)
+        arguments = (ray.put(model.cpu()), self.together.put(dataset), indices, targets, loss, rng)
         try:
-            (host, *_) = self._together.run(
+            (host, *_) = self.together.run(
                 size,
                 _shard_of,
                 size,
-                {**self._numbers, **changes},
+                {**require_shardable(self.train), **changes},
                 *arguments,
                 what=lambda lost: f"student: {len(lost)} of {size} workers lost",
             )

@@ -10,32 +10,26 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from torch import Tensor, nn
+from torch import nn
 
 from clients.architectures import (
     ModelFunction,
-    Parameters,
-    load_parameters,
-    parameters_of,
 )
-from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.messages import Reducer, client_id_of, read_request, write_request
 from clients.optimizers import Optimizer
 from clients.peers.fused import measures_of
-from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot, Update
+from clients.peers.group import Head, Update
 from clients.peers.lockstep import TrainPeers
 from clients.peers.terms import Rule
 from clients.seeding import Purpose, generator
 from clients.teachers import RoundView
 from strategies.distillation import DistillationStrategy
+from strategies.group_teaching import GroupTeaching
 from strategies.parameter_means import averaging_too, means_of, shapes_of
-
-STUDENT, HEAD, PEER = "student", "head", "peer/"
 
 
 class MutualStrategy(Strategy):
@@ -63,7 +57,6 @@ class MutualStrategy(Strategy):
         refresh_epochs: int | None = None,
         peers: Literal["architectures", "clients"] = "architectures",
         most_peers: int = 4,
-        overlap: bool = False,
         report: Callable[[RoundView], None] = lambda view: None,
         **distillation: Any,
     ) -> None:
@@ -90,7 +83,6 @@ class MutualStrategy(Strategy):
             refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
             peers: One per architecture of the cohort, or some clients of it.
             most_peers: How many clients, >= 1.
-            overlap: Not used: the group learns when all answers are there.
             report: Receives a view of each round, over the probe examples.
             **distillation: How soft labels are made; see `DistillationStrategy`.
 
@@ -101,37 +93,35 @@ class MutualStrategy(Strategy):
             raise ValueError(f"peers={peers}: expected architectures or clients")
         if most_peers < 1:
             raise ValueError(f"most_peers={most_peers}: expected >= 1")
-        if unknown := set(taps or {}) - {*models, STUDENT}:
-            raise ValueError(f"taps of {sorted(unknown)}: expected of {[*models, STUDENT]}")
         self.student = student
         self.test = test
         self.seed = seed
-        self._models = {**models, STUDENT: student_model}
-        self._architectures = architectures
-        self._train_peers = train_peers
-        self._rule = rule
-        self._optimizer = optimizer
-        self._epochs, self._batch_size = epochs, batch_size
-        self._head = None if head is None else Head(head, head_optimizer or optimizer)
-        self._taps = dict(taps or {})
-        self._update: Update = update
-        self._refresh_epochs = refresh_epochs
-        self._by_client, self._most_peers = peers == "clients", most_peers
+        self.teaching = GroupTeaching(
+            models=models,
+            student_model=student_model,
+            train_peers=train_peers,
+            rule=rule,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            head=None if head is None else Head(head, head_optimizer or optimizer),
+            taps=dict(taps or {}),
+            update=update,
+            refresh_epochs=refresh_epochs,
+            seed=seed,
+        )
         self._labels = DistillationStrategy(
             student=student,
             proxy=proxy,
             test=test,
             seed=seed,
-            distil=self._teach,
+            distil=self.teaching,
             report=report,
             **distillation,
         )
+        self._architectures = architectures
+        self._by_client, self._most_peers = peers == "clients", most_peers
         self._shapes = shapes_of(models, test)
-        self._round = 0
-        self._means: dict[str, Parameters] = {}
-        self._peers: dict[str, Parameters] = {}  # what goes back, by architecture or client
-        self._fusion: Parameters | None = None
-        self._group: tuple[GroupLesson, GroupState] | None = None
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
@@ -146,12 +136,11 @@ class MutualStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask as the labels need it; give each client its peer back, and ask for parameters."""
-        self._round = server_round
         messages = list(self._labels.configure_train(server_round, arrays, config, grid))
-        senders = self._senders([client_id_of(m.metadata.dst_node_id) for m in messages])
+        cohort = [client_id_of(message.metadata.dst_node_id) for message in messages]
+        senders = self._senders(server_round, cohort)
         contents: dict[tuple[str, bool], RecordDict] = {}
-        for message in messages:
-            client_id = client_id_of(message.metadata.dst_node_id)
+        for client_id, message in zip(cohort, messages, strict=True):
             kind = (self._key(client_id), client_id in senders)
             if kind not in contents:  # one object for all alike: it is sent and counted once
                 contents[kind] = self._content(message.content, *kind)
@@ -163,14 +152,12 @@ class MutualStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Make soft labels of the answers; let the peers learn with them."""
         replies = list(replies)
-        self._means = means_of(replies, self._by_client)
+        starts = means_of(replies, self._by_client, self._shapes)
+        of = {key: key.rsplit("-", 1)[0] if self._by_client else key for key in starts}
+        self.teaching.invite(server_round, starts, of)
         arrays, metrics = self._labels.aggregate_train(server_round, replies)
-        if metrics is not None and self._group is not None:
-            lesson, state = self._group
-            steps = max(1, len(state.losses) // max(1, self._epochs))
-            for peer, losses in zip(lesson.peers, state.losses[-steps:].T, strict=False):
-                metrics[f"peer-loss-{peer.name}"] = float(losses.mean())
-            metrics["peer-bytes"] = state.sent_bytes
+        if metrics is not None:
+            metrics.update(self.teaching.metrics())
         return arrays, metrics
 
     def configure_evaluate(
@@ -184,29 +171,20 @@ class MutualStrategy(Strategy):
     ) -> MetricRecord | None:
         """Measure the ensemble of the cohort, every peer, their mean and the fused classifier."""
         metrics = self._labels.aggregate_evaluate(server_round, replies) or MetricRecord()
-        if self._group is not None:
-            metrics.update(measures_of(*self._group, self.test))
+        if self.teaching.group is not None:
+            metrics.update(measures_of(*self.teaching.group, self.test))
         return metrics or None
 
     def summary(self) -> None:
         """Nothing to log: the resolved config says it all."""
 
     def state(self) -> RecordDict:
-        """Return the head, and what goes back to the clients."""
-        state = self._labels.state()
-        if self._fusion is not None:
-            state[HEAD] = write_arrays(self._fusion)
-        for key, parameters in self._peers.items():
-            state[PEER + key] = write_arrays(parameters)
-        return state
+        """Return what its rules, and the group, keep between rounds."""
+        return self._labels.state()
 
     def restore(self, state: RecordDict) -> None:
         """Go on from what `state` returned."""
-        own = {n: r for n, r in state.array_records.items() if n == HEAD or n.startswith(PEER)}
-        self._fusion = read_arrays(own.pop(HEAD)) if HEAD in own else None
-        self._peers = {name.removeprefix(PEER): read_arrays(r) for name, r in own.items()}
-        rest = {n: r for n, r in state.items() if n != HEAD and not n.startswith(PEER)}
-        self._labels.restore(RecordDict(rest))
+        self._labels.restore(state)
 
     # --- steps ---
 
@@ -215,61 +193,14 @@ class MutualStrategy(Strategy):
         name = self._architectures[client_id]
         return f"{name}-{client_id}" if self._by_client else name
 
-    def _senders(self, cohort: Sequence[int]) -> set[int]:
+    def _senders(self, server_round: int, cohort: Sequence[int]) -> set[int]:
         """Choose whose parameters are wanted."""
         if not self._by_client:
             return set(cohort)
-        rng = generator(self.seed, Purpose.PEERS, self._round)
+        rng = generator(self.seed, Purpose.PEERS, server_round)
         return set(rng.permutation(cohort)[: self._most_peers].tolist())
 
     def _content(self, content: RecordDict, key: str, send: bool) -> RecordDict:
-        known = self._peers.get(key)
+        known = self.teaching.learned.get(key)
         asked = replace(read_request(content), student=known, send_parameters=send)
         return write_request(asked)
-
-    def _teach(
-        self,
-        student: nn.Module,
-        proxy: Dataset,
-        ids: Any,
-        targets: Tensor,
-        loss: object,
-        rng: np.random.Generator,
-    ) -> list[float]:
-        """Do in the place of distillation into the student alone: train the group."""
-        keys = sorted(self._means)
-        peers = [*(self._peer(key) for key in keys), self._peer(STUDENT)]
-        starts = [*(self._means[key] for key in keys), parameters_of(student)]
-        lesson = GroupLesson(
-            peers=tuple(peers),
-            rule=self._rule,
-            head=self._head,
-            ids=ids,
-            targets=targets,
-            epochs=self._epochs,
-            batch_size=self._batch_size,
-            update=self._update,
-            refresh_epochs=self._refresh_epochs,
-            seed=self.seed,
-            key=(self._round, 0),
-        )
-        start = GroupState(
-            peers=tuple(Snapshot(parameters) for parameters in starts),
-            head=None if self._fusion is None else Snapshot(self._fusion),
-        )
-        state = self._train_peers(lesson, start, proxy)
-        *learned, taught = state.peers
-        load_parameters(student, taught.parameters)
-        self._peers |= {k: peer.parameters for k, peer in zip(keys, learned, strict=True)}
-        self._fusion = None if state.head is None else state.head.parameters
-        self._group = (lesson, state)
-        per_epoch = len(state.losses) // max(1, self._epochs)
-        return [
-            float(state.losses[e * per_epoch : (e + 1) * per_epoch, len(keys)].mean())
-            for e in range(self._epochs)
-        ]
-
-    def _peer(self, key: str) -> Peer:
-        """Describe the peer that clients' models of a key, or the student, go into."""
-        name = key.rsplit("-", 1)[0] if self._by_client and key != STUDENT else key
-        return Peer(key, self._models[name], self._optimizer, self._taps.get(name))

@@ -3,7 +3,7 @@
 They come beside the answers to proxy examples, and are averaged where those are folded.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -52,12 +52,14 @@ class _Sum:
 Sums = dict[str, _Sum]
 
 
-def means_of(replies: Iterable[Message], by_client: bool) -> dict[str, Parameters]:
+def means_of(replies: Iterable[Message], by_client: bool, shapes: Shapes) -> dict[str, Parameters]:
     """Average the parameters that usable replies carry, weighed by number of examples.
 
     Args:
         replies: The clients' own, or one that they were folded into.
         by_client: Whether each client stands for itself.
+        shapes: What parameters of each architecture look like; others are left out, where that was
+            not seen to as replies were folded.
 
     Returns:
         Mean parameters by key: architecture, or architecture and client.
@@ -68,7 +70,7 @@ def means_of(replies: Iterable[Message], by_client: bool) -> dict[str, Parameter
             continue
         if WEIGHTS in reply.content:
             _add_part(sums, reply.content)
-        else:
+        elif fault_in_parameters(reply, reply, shapes) is None:
             _add(sums, reply.content, by_client)
     return {key: sums[key].mean() for key in sorted(sums)}
 
@@ -133,7 +135,7 @@ def _fold(contents: Iterable[RecordDict], inner: Reducer, by_client: bool) -> Re
             _add(sums, content, by_client)
             yield content
 
-    return _with_means(inner.fold(noted()), sums)
+    return _with_means(_exhausted(inner.fold, noted()), sums)
 
 
 def _merge(parts: Iterable[RecordDict], inner: Reducer) -> RecordDict:
@@ -144,7 +146,17 @@ def _merge(parts: Iterable[RecordDict], inner: Reducer) -> RecordDict:
             _add_part(sums, part)
             yield part
 
-    return _with_means(inner.merge(noted()), sums)
+    return _with_means(_exhausted(inner.merge, noted()), sums)
+
+
+def _exhausted(
+    reduce: Callable[[Iterable[RecordDict]], RecordDict], contents: Iterator[RecordDict]
+) -> RecordDict:
+    """Reduce, and look at what the reducer did not, too."""
+    part = reduce(contents)
+    for _ in contents:
+        pass
+    return part
 
 
 def _with_means(part: RecordDict, sums: Sums) -> RecordDict:
