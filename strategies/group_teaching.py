@@ -12,6 +12,7 @@ from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.optimizers import Optimizer
 from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot, Update
+from clients.peers.learner import exchanged_bytes
 from clients.peers.lockstep import TrainPeers
 from clients.peers.terms import Rule
 
@@ -37,7 +38,21 @@ class GroupTeaching:
         refresh_epochs: int | None,
         seed: int,
     ) -> None:
-        """Compose it; arguments as `strategies.mutual.MutualStrategy` has them.
+        """Compose it.
+
+        Args:
+            models: Model functions of the clients' architectures by name.
+            student_model: The student's.
+            train_peers: Trains a group.
+            rule: One of `clients.peers.rules`, its numbers bound.
+            optimizer: Makes each peer's optimiser.
+            epochs: Passes over the examples, >= 0.
+            batch_size: Examples per step, >= 1.
+            head: What the group learns beside; None = nothing.
+            taps: Where features are taken, by architecture or "student".
+            update: Whether peers step at once or in turn.
+            refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
+            seed: The run's.
 
         Raises:
             ValueError: An architecture is called "student", or a tap's architecture is not there.
@@ -57,6 +72,7 @@ class GroupTeaching:
         }
         self._next: tuple[int, dict[str, Parameters], dict[str, str]] = (0, {}, {})
         self._head_of: tuple[list[str], Parameters] | None = None
+        self._bytes = 0
         self.learned: dict[str, Parameters] = {}
         self.group: tuple[GroupLesson, GroupState] | None = None
 
@@ -115,13 +131,17 @@ class GroupTeaching:
         if state.head is not None:
             self._head_of = ([*names.values()], state.head.parameters)
         self.group = (lesson, state)
+        self._bytes = exchanged_bytes(lesson, proxy, range(len(lesson.peers)))
         if not lesson.epochs:
             return []
         own = state.losses[:, len(begun) - 1]
         return [float(each.mean()) for each in own.reshape(lesson.epochs, -1)]
 
     def metrics(self) -> dict[str, float]:
-        """Return each peer's mean loss of the last epoch, and the bytes that they sent."""
+        """Return each peer's mean loss of the last epoch, and what they say to each other in bytes.
+
+        Bytes as if each peer had a process of its own: they do not depend on how many there were.
+        """
         if self.group is None:
             return {}
         lesson, state = self.group
@@ -129,7 +149,7 @@ class GroupTeaching:
         last = state.losses[len(state.losses) - steps :]
         pairs = zip(lesson.peers, last.T, strict=False)  # the last column is the head's
         named = {f"peer-loss-{peer.name}": float(own.mean()) for peer, own in pairs if steps}
-        return named | {"peer-bytes": state.sent_bytes}
+        return named | {"peer-bytes": self._bytes}
 
     def state(self) -> RecordDict:
         """Return the head, and what goes back to the clients."""

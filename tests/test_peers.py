@@ -32,6 +32,7 @@ from clients.models import (
 from clients.peers import heads, rules
 from clients.peers.fused import fused_classifier
 from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot
+from clients.peers.learner import exchanged_bytes
 from clients.peers.lockstep import train_peers
 from clients.peers.taps import Tap, last_map
 from clients.peers.terms import Shared, Terms
@@ -293,6 +294,19 @@ def test_the_fused_classifier_answers_as_the_rule_did(rule: str) -> None:
     assert fused_classifier(lesson(LENET, MLP), state, DATA) is None
 
 
+def test_bytes_of_a_small_group_by_hand() -> None:
+    """LeNet-5 and a perceptron of 16 units on 4x4 images, 120 examples, 2 epochs, 4 classes."""
+    # The head pools all features to 1x1: 16 channels, and 16 units, beside 4 logits.
+    both = 120 * 2 * (4 + 16) * 2 * 4
+    assert exchanged_bytes(fusing(LENET, MLP), DATA, [0, 1]) == both
+    assert exchanged_bytes(fusing(LENET, MLP), DATA, [0, 0]) == 0
+    assert exchanged_bytes(lesson(LENET, MLP), DATA, [0, 1]) == 120 * 2 * 4 * 2 * 4
+    turns = lesson(LENET, MLP, LINEAR, update="sequential")
+    assert exchanged_bytes(turns, DATA, [0, 1, 2]) == 120 * 2 * 4 * (3 + 2) * 4
+    stale = lesson(LENET, MLP, epochs=3, refresh_epochs=2)
+    assert exchanged_bytes(stale, DATA, [0, 1]) == (120 * 3 * 4 * 2 + 2 * 120 * 4) * 4
+
+
 # --- taps ---
 
 
@@ -384,29 +398,9 @@ def test_peers_spread_over_workers_learn_what_they_learn_together(spread: RayPoo
         there = spread.train_peers(silent)(task, start(task), DATA)
         np.testing.assert_allclose(there.losses, here.losses, rtol=1e-5, err_msg=name)
         assert same(here, there), name  # on one machine even the bits
-        assert there.sent_bytes == bytes_by_formula(task, spread.size()), name
+        places = [k % min(spread.size(), len(task.peers)) for k in range(len(task.peers))]
+        assert there.sent_bytes == exchanged_bytes(task, DATA, places), name
         assert here.sent_bytes == 0
-
-
-def bytes_by_formula(task: GroupLesson, workers: int) -> int:
-    """4 bytes for each number of each answer of a peer away from the host, there and back.
-
-    In turn: every peer but the last answers once more. Refreshes: all examples once.
-    """
-    from clients.peers.learner import feature_shapes
-
-    count = min(workers, len(task.peers))
-    away = [k for k in range(len(task.peers)) if k % count]
-    shapes = feature_shapes(task, DATA) or [(0, 0, 0)] * len(task.peers)
-    numbers = 0
-    for k in away:
-        width = DATA.num_classes + int(np.prod(shapes[k]))
-        again = task.update == "sequential" and k < len(task.peers) - 1
-        numbers += task.epochs * len(task.ids) * width * (3 if again else 2)
-        if task.refresh_epochs is not None:
-            refreshes = -(-task.epochs // task.refresh_epochs)
-            numbers += refreshes * len(task.ids) * DATA.num_classes
-    return 4 * numbers
 
 
 class Deadly(nn.Module):

@@ -1,4 +1,4 @@
-"""The contract of design.md, section 4, for every scorer, combiner and loss found in conf/.
+"""The contract of design.md, section 4, for every scorer, combiner, loss and rule found in conf/.
 
 Your own rules too: `STILLHOUSE_RULES=/path/to/your/conf pytest tests/test_plugins.py`, where that
 folder has `strategy/scorer/*.yaml` and so on, as for `--config-dir`, and your modules beside them.
@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from clients.peers import heads
+from clients.peers.terms import Shared, Terms
 from clients.teachers import TeacherPredictions
 from strategies.weights import normalise
 
@@ -41,6 +43,8 @@ SCORERS, COMBINERS, LOSSES = found("scorer"), found("combiner"), found("loss")
 scorers = pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
 combiners = pytest.mark.parametrize("combiner", COMBINERS.values(), ids=COMBINERS)
 losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+RULES = found("rule")
+rules = pytest.mark.parametrize("name", RULES)
 temperatures = pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(2, 7))
@@ -75,11 +79,11 @@ def probs(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64)
 def test_how_many_rules_were_found() -> None:
     shipped = [
         p
-        for kind in ("scorer", "combiner", "loss")
+        for kind in ("scorer", "combiner", "loss", "rule")
         for p in (SHIPPED / "strategy" / kind).glob("*.yaml")
     ]
-    assert len(shipped) == 8 + 2 + 2
-    assert len(SCORERS) + len(COMBINERS) + len(LOSSES) >= 12
+    assert len(shipped) == 8 + 2 + 2 + 6
+    assert len(SCORERS) + len(COMBINERS) + len(LOSSES) + len(RULES) >= 18
 
 
 @scorers
@@ -248,3 +252,67 @@ def test_loss_is_finite_for_confident_students_and_hard_targets(
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert math.isfinite(value.item())
     assert torch.isfinite(gradient).all()
+
+
+# --- rules of mutual learning ---
+
+HEADS = {"one": heads.Gate, "okddip": heads.Attention, "ffl": heads.Fusion}
+SHAPES = [(3, 2, 2), (4, 2, 2), (2, 2, 2)]
+
+
+def said(seed: int) -> tuple[Shared, Tensor]:
+    """Answers of three peers to five examples of four classes, and soft labels."""
+    rng = torch.Generator().manual_seed(seed)
+    logits = [2 * torch.randn(5, 4, generator=rng) for _ in SHAPES]
+    features = [torch.randn(5, *shape, generator=rng) for shape in SHAPES]
+    stale = [torch.randn(5, 4, generator=rng) for _ in SHAPES]
+    for leaf in [*logits, *features]:
+        leaf.requires_grad_()
+    return Shared(logits, features, stale), torch.randn(5, 4, generator=rng).softmax(-1)
+
+
+def terms_of(name: str, shared: Shared, targets: Tensor) -> Terms:
+    torch.manual_seed(0)
+    head = HEADS[name](SHAPES, 4) if name in HEADS else None
+    terms: Terms = RULES[name](shared, targets, 3, head)
+    return terms
+
+
+@rules
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_rules_give_each_peer_a_finite_scalar_and_a_gradient(name: str, seed: int) -> None:
+    shared, targets = said(seed)
+    terms = terms_of(name, shared, targets)
+    assert len(terms.peers) == 3
+    assert all(loss.shape == () and bool(loss.isfinite()) for loss in terms.peers)
+    for k, loss in enumerate(terms.peers):
+        own = torch.autograd.grad(loss, list(shared.logits), retain_graph=True, allow_unused=True)
+        assert own[k] is not None
+        assert bool(own[k].isfinite().all())
+        assert own[k].abs().sum() > 0
+        for other in (gradient for i, gradient in enumerate(own) if i != k):
+            assert other is None or not other.any()  # a target gets no gradient
+
+
+@rules
+def test_rules_do_not_change_what_they_are_given(name: str) -> None:
+    shared, targets = said(1)
+    before = [leaf.detach().clone() for leaf in [*shared.logits, *shared.features, targets]]
+    terms_of(name, shared, targets)
+    for was, now in zip(before, [*shared.logits, *shared.features, targets], strict=True):
+        assert torch.equal(was, now.detach())
+
+
+@rules
+def test_rules_are_indifferent_to_the_order_of_examples(name: str) -> None:
+    shared, targets = said(2)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    turned = Shared(
+        [z[order] for z in shared.logits],
+        [m[order] for m in shared.features],
+        [z[order] for z in shared.stale],
+    )
+    here, there = terms_of(name, shared, targets), terms_of(name, turned, targets[order])
+    for one, other in zip(here.peers, there.peers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -59,6 +59,31 @@ def test_bits_depend_on_config_and_seed_only(
     assert hashes(result) == hashes(reference[0])
 
 
+MUTUAL = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.epochs=2"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["strategy=ffl", *MUTUAL],
+        ["strategy=dml", "strategy.update=sequential", "strategy.peers=clients", *MUTUAL],
+        ["+experiment=fedkd", "clients.num_clients=5", "clients.messenger.epochs=1"],
+    ],
+    ids=["ffl", "dml", "fedkd"],
+)
+def test_mutual_learning_has_the_same_bits_everywhere(words: list[str], tmp_path: Path) -> None:
+    """In one process, over two workers, and resumed after the first of two rounds."""
+    common = [*words, "rounds=2", "checkpoint_every=1"]
+    here = result_of(tmp_path / "here", *common, "sim=inline")
+    there = result_of(tmp_path / "there", *common, "sim=ray", "sim.workers=2")
+    assert hashes(here) == hashes(there)
+    half = [word for word in common if word != "rounds=2"]
+    result_of(tmp_path / "half", *half, "rounds=1", "sim=inline")
+    assert hashes(result_of(tmp_path / "half", f"resume={tmp_path / 'half'}", "rounds=2")) == (
+        hashes(here)
+    )
+
+
 def test_another_seed_gives_other_bits(reference: tuple[dict, Path], tmp_path: Path) -> None:
     result = result_of(tmp_path / "run", *QUICK, "rounds=2", "sim=inline", "seed=1")
     assert all(a != b for a, b in zip(hashes(result), hashes(reference[0]), strict=True))

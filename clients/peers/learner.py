@@ -47,6 +47,33 @@ def feature_shapes(lesson: GroupLesson, dataset: Dataset) -> tuple[Shape, ...]:
     return tuple((shape[1], height, width) for shape in found)
 
 
+def exchanged_bytes(lesson: GroupLesson, dataset: Dataset, places: Sequence[int]) -> int:
+    """Say what the processes of a group send each other, host and others, in both directions.
+
+    Four bytes for each number of each answer of a peer away from the host, once there and once back
+    as a gradient; in turn, every peer but the last answers once more; for each refresh of stale
+    answers, all logits once.
+
+    Args:
+        lesson: What the group learns.
+        dataset: Gives image shape and classes.
+        places: Rank of the process of each peer [K].
+
+    Returns:
+        Bytes of all epochs.
+    """
+    shapes = feature_shapes(lesson, dataset)
+    refreshes = 0 if lesson.refresh_epochs is None else -(-lesson.epochs // lesson.refresh_epochs)
+    numbers = 0
+    for k, rank in enumerate(places):
+        if rank:
+            width = dataset.num_classes + (int(np.prod(shapes[k])) if shapes else 0)
+            again = lesson.update == "sequential" and k < len(places) - 1
+            numbers += lesson.epochs * width * (3 if again else 2)
+            numbers += refreshes * dataset.num_classes
+    return 4 * numbers * len(lesson.ids)
+
+
 def any_network(peer: Peer, dataset: Dataset) -> nn.Module:
     """Build a peer's network with whatever parameters."""
     rng = np.random.default_rng(0)
