@@ -19,13 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import BUILDING, Stopped, explained
 from conf.resume import fingerprint, resumed_config
-from conf.schema import (
-    check_keys,
-    check_ranges,
-    check_targets,
-    explain_command,
-    register,
-)
+from conf.schema import check_keys, check_ranges, check_targets, explain_command, register
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -270,8 +264,10 @@ def build_strategy(
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
     from clients.rehearsal import require_like
     from strategies.averaging import Averaging
+    from strategies.rehearsal import require_distil
 
     splits, strategy = clients.splits, instantiate(config.strategy)
+    require_distil(strategy, workers := config.student_workers, clients.messenger is not None)
     if not isinstance(strategy, partial):
         averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
         if averages and clients.messenger is None:
@@ -283,12 +279,11 @@ def build_strategy(
         **{"seed": config.seed, "report": tracker.view, "overlap": pool.concurrent},
         "train_peers": pool.train_peers(display.warn),
     }
-    if (workers := config.student_workers) > 1:
-        if "distil" not in strategy.keywords:
-            raise ValueError(f"student_workers={workers}: this strategy has no distil to share out")
+    if workers > 1:
         offered["distil"] = pool.share_training(strategy.keywords["distil"], workers, display.warn)
     wanted = inspect.signature(strategy).parameters
-    return strategy(**{name: value for name, value in offered.items() if name in wanted})
+    open_ended = any(each.kind is each.VAR_KEYWORD for each in wanted.values())
+    return strategy(**{k: value for k, value in offered.items() if open_ended or k in wanted})
 
 
 if __name__ == "__main__":

@@ -150,9 +150,10 @@ def write_request(request: PredictionRequest) -> RecordDict:
             "digest-epochs": request.digest_epochs,
             "temperature": request.temperature,
             "answers": request.answers,
-            "send-parameters": request.send_parameters,
         }
     )
+    if request.send_parameters:
+        config["send-parameters"] = True
     if request.recipe is not None:
         config["discriminator-inputs"] = request.recipe.inputs
         config["discriminator-balanced"] = request.recipe.balanced
@@ -190,7 +191,7 @@ def read_request(content: RecordDict) -> PredictionRequest:
         digest_epochs=config["digest-epochs"],
         temperature=config["temperature"],
         answers=config["answers"],
-        send_parameters=config["send-parameters"],
+        send_parameters=config.get("send-parameters", False),
     )
 
 
@@ -204,7 +205,6 @@ def write_reply(reply: PredictionReply) -> RecordDict:
             "client-id": reply.client_id,
             "inputs-crc32": reply.inputs_crc32,
             "answers": reply.answers,
-            "architecture": reply.architecture,
         }
     )
     content = RecordDict(
@@ -215,6 +215,7 @@ def write_reply(reply: PredictionReply) -> RecordDict:
         }
     )
     if reply.parameters is not None:
+        config["architecture"] = reply.architecture
         content[ARRAYS] = write_arrays(reply.parameters)
     return content
 
@@ -247,7 +248,7 @@ def read_reply(content: RecordDict) -> PredictionReply:
             metrics=metrics,
             answers=config["answers"],
             parameters=None if parameters is None else read_arrays(parameters),
-            architecture=config["architecture"],
+            architecture=config.get("architecture", ""),
         )
     except KeyError as missing:
         raise ValueError(f"a predictions reply lacks {missing}") from None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -53,14 +54,10 @@ class TorchLink:
         self._device = "cpu" if meeting.backend == "gloo" else device
         limit = timedelta(seconds=meeting.timeout_s)
         try:
-            store = TCPStore(meeting.host, meeting.port, timeout=limit)
-            dist.init_process_group(
-                meeting.backend,
-                store=PrefixStore(meeting.name, store),
-                rank=rank,
-                world_size=meeting.size,
-                timeout=limit,
-            )
+            store = PrefixStore(meeting.name, TCPStore(meeting.host, meeting.port, timeout=limit))
+            # Not `init_process_group`: after one that failed, torch's global group has another name
+            # than in a process that is new, and they would never meet.
+            self._group = _group(meeting, store, rank, limit)
         except RuntimeError as error:
             raise LinkLost(f"rank {rank} of {meeting.size}: nobody to meet: {error}") from error
 
@@ -68,7 +65,7 @@ class TorchLink:
         """Send float32 numbers [n] to another process."""
         self.sent_bytes += numbers.numel() * numbers.element_size()
         try:
-            dist.send(numbers.to(self._device).contiguous(), rank)
+            self._group.send([numbers.to(self._device).contiguous()], rank, 0).wait()
         except RuntimeError as error:
             raise LinkLost(f"rank {self.rank} cannot send to rank {rank}: {error}") from error
 
@@ -76,7 +73,7 @@ class TorchLink:
         """Receive float32 numbers [size] from another process."""
         numbers = torch.empty(size, device=self._device)
         try:
-            dist.recv(numbers, rank)
+            self._group.recv([numbers], rank, 0).wait()
         except RuntimeError as error:
             raise LinkLost(f"rank {self.rank} hears nothing of rank {rank}: {error}") from error
         return numbers
@@ -86,11 +83,19 @@ class TorchLink:
         self.sent_bytes += numbers.numel() * numbers.element_size()
         sums = numbers.to(self._device).contiguous()
         try:
-            dist.all_reduce(sums)
+            self._group.allreduce([sums]).wait()
         except RuntimeError as error:
             raise LinkLost(f"rank {self.rank} cannot add up with the others: {error}") from error
         return sums
 
     def close(self) -> None:
-        """Part."""
-        dist.destroy_process_group()
+        """Part: the others' connections to this process end."""
+        self._group = None
+
+
+def _group(meeting: Meeting, store: Any, rank: int, limit: timedelta) -> Any:
+    if meeting.backend == "gloo":
+        return dist.ProcessGroupGloo(store, rank, meeting.size, limit)
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = limit
+    return dist.ProcessGroupNCCL(store, rank, meeting.size, options)

@@ -141,7 +141,9 @@ class SharedTraining:
             FloatingPointError: Training diverged.
             WorkersLost: It could not be run, however often it was tried.
         """
-        size = min(self.workers, self.together.workers.size())
+        size = self.workers
+        if (there := self.together.workers.size()) < size:  # another split has other bits
+            raise ValueError(f"student_workers={size}: there are only sim.workers={there}")
         device = next(model.parameters()).device
         arguments = (ray.put(model.cpu()), self.together.put(dataset), indices, targets, loss, rng)
         try:

@@ -132,7 +132,7 @@ class DistillationStrategy(Strategy):
         rehearse(self.rule, loss, test.num_classes, told)
         self._reducible = is_reducible(self.rule, test.num_classes, told)
         self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
-        self._teachers: list[int] = []  # of a round, like the grid
+        self.teachers: list[int] = []  # of a round, like the grid
         self._grid: Grid | None = None
         self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
 
@@ -179,17 +179,17 @@ class DistillationStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Weigh and combine the answers; teach the student with them."""
         answers = gather(replies)
-        self._teachers = []
+        self.teachers = []
         if answers is None:
             return None, None
         first = self.rule(answers, self.cut.probes[0])
-        self._teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
+        self.teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
         losses, ensembles = self._teach(server_round, first)
         ids = tuple(self.cut.probe_ids.tolist())
         self.report(RoundView(server_round, ids, *on_probes(self.cut, ensembles), losses))
         covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
         dropped = len(self.distilled_ids) - covered
-        metrics = MetricRecord({"num-teachers": len(self._teachers), "dropped-examples": dropped})
+        metrics = MetricRecord({"num-teachers": len(self.teachers), "dropped-examples": dropped})
         if losses:
             metrics["distillation-loss"] = losses[-1]
         return write_arrays(parameters_of(self.student)), metrics
@@ -198,7 +198,7 @@ class DistillationStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the clients whose answers were used to answer the test set too."""
-        return to_each(self._teachers, self._question(server_round, None), EVALUATE_PREDICTIONS)
+        return to_each(self.teachers, self._question(server_round, None), EVALUATE_PREDICTIONS)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -261,7 +261,7 @@ class DistillationStrategy(Strategy):
         assert self._grid is not None, "configure_train comes first"
         probe = self.cut.probes[number]
         request = self._question(server_round, self.cut.chunks[number])
-        messages = to_each(self._teachers, request, EVALUATE_PREDICTIONS)
+        messages = to_each(self.teachers, request, EVALUATE_PREDICTIONS)
         reducer = self.rule.reducer(probe) if self._reducible else None
         answers = answers_to(messages, self._grid, reducer)
         return None if answers is None else self.rule(answers, probe)

@@ -16,7 +16,7 @@ from clients.peers.learner import exchanged_bytes
 from clients.peers.lockstep import TrainPeers
 from clients.peers.terms import Rule
 
-STUDENT, HEAD, PEER = "student", "head", "peer/"
+STUDENT, HEAD, PEER = "global_student", "head", "peer/"
 
 
 class GroupTeaching:
@@ -49,13 +49,13 @@ class GroupTeaching:
             epochs: Passes over the examples, >= 0.
             batch_size: Examples per step, >= 1.
             head: What the group learns beside; None = nothing.
-            taps: Where features are taken, by architecture or "student".
+            taps: Where features are taken, by architecture or "global_student".
             update: Whether peers step at once or in turn.
             refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
             seed: The run's.
 
         Raises:
-            ValueError: An architecture is called "student", or a tap's architecture is not there.
+            ValueError: An architecture has the student's name, or a tap's is not there.
         """
         if STUDENT in models:
             raise ValueError(f"an architecture is called '{STUDENT}': that is the student's name")
@@ -87,6 +87,7 @@ class GroupTeaching:
             architectures: Name of each one's architecture, by its key.
         """
         self._next = (server_round, starts, architectures)
+        self.group = None  # until it has learnt
 
     def __call__(
         self,
@@ -117,6 +118,7 @@ class GroupTeaching:
             ids=ids,
             targets=targets,
             key=(server_round, 0),
+            first_epoch=(server_round - 1) * self._numbers["epochs"],
             **self._numbers,
         )
         begun = [*(starts[key] for key in sorted(starts)), parameters_of(student)]

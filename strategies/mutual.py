@@ -19,6 +19,8 @@ from clients.architectures import (
     ModelFunction,
 )
 from clients.data import Dataset
+from clients.discriminator import DiscriminatorRecipe
+from clients.losses import kl
 from clients.messages import Reducer, client_id_of, read_request, write_request
 from clients.optimizers import Optimizer
 from clients.peers.fused import measures_of
@@ -28,8 +30,10 @@ from clients.peers.terms import Rule
 from clients.seeding import Purpose, generator
 from clients.teachers import RoundView
 from strategies.distillation import DistillationStrategy
+from strategies.ensemble import Combiner
 from strategies.group_teaching import GroupTeaching
 from strategies.parameter_means import averaging_too, means_of, shapes_of
+from strategies.reduction import Scorer
 
 
 class MutualStrategy(Strategy):
@@ -58,7 +62,16 @@ class MutualStrategy(Strategy):
         peers: Literal["architectures", "clients"] = "architectures",
         most_peers: int = 4,
         report: Callable[[RoundView], None] = lambda view: None,
-        **distillation: Any,
+        scorer: Scorer,
+        combiner: Combiner,
+        discriminator: DiscriminatorRecipe | None = None,
+        temperature: float = 1.0,
+        negative_share: float = 0.2,
+        weight_cap: float = 1.0,
+        fraction: float = 1.0,
+        fallback_below: float = 1e-3,
+        answers: str = "float32",
+        probe_examples: int = 256,
     ) -> None:
         """Compose a method.
 
@@ -77,14 +90,23 @@ class MutualStrategy(Strategy):
             batch_size: Examples per step, >= 1.
             head: One of `clients.peers.heads`, or None.
             head_optimizer: Makes the head's optimiser; None = `optimizer`.
-            taps: Where features are taken, by architecture, "student" for the student; elsewhere
-                from the last feature map.
+            taps: Where features are taken, by architecture, "global_student" for the student;
+                elsewhere from the last feature map.
             update: Whether peers step at once or in turn.
             refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
             peers: One per architecture of the cohort, or some clients of it.
             most_peers: How many clients, >= 1.
             report: Receives a view of each round, over the probe examples.
-            **distillation: How soft labels are made; see `DistillationStrategy`.
+            scorer: How soft labels are made, like all that follows: see `DistillationStrategy`.
+            combiner: As there.
+            discriminator: As there.
+            temperature: As there; of the soft labels.
+            negative_share: As there.
+            weight_cap: As there.
+            fraction: As there.
+            fallback_below: As there.
+            answers: As there.
+            probe_examples: As there.
 
         Raises:
             ValueError: A number is out of range, or a tap's architecture is not there.
@@ -96,29 +118,21 @@ class MutualStrategy(Strategy):
         self.student = student
         self.test = test
         self.seed = seed
-        self.teaching = GroupTeaching(
-            models=models,
-            student_model=student_model,
-            train_peers=train_peers,
-            rule=rule,
-            optimizer=optimizer,
-            epochs=epochs,
-            batch_size=batch_size,
-            head=None if head is None else Head(head, head_optimizer or optimizer),
-            taps=dict(taps or {}),
-            update=update,
-            refresh_epochs=refresh_epochs,
-            seed=seed,
-        )
-        self._labels = DistillationStrategy(
-            student=student,
-            proxy=proxy,
-            test=test,
-            seed=seed,
-            distil=self.teaching,
-            report=report,
-            **distillation,
-        )
+        both = None if head is None else Head(head, head_optimizer or optimizer)
+        lesson: dict[str, Any] = {
+            **{"models": models, "student_model": student_model, "train_peers": train_peers},
+            **{"rule": rule, "optimizer": optimizer, "epochs": epochs, "batch_size": batch_size},
+            **{"head": both, "taps": dict(taps or {}), "update": update, "seed": seed},
+        }
+        self.teaching = GroupTeaching(**lesson, refresh_epochs=refresh_epochs)
+        labels: dict[str, Any] = {
+            **{"scorer": scorer, "combiner": combiner, "discriminator": discriminator},
+            **{"temperature": temperature, "negative_share": negative_share, "answers": answers},
+            **{"weight_cap": weight_cap, "fraction": fraction, "fallback_below": fallback_below},
+            **{"probe_examples": probe_examples, "report": report, "seed": seed},
+            **{"student": student, "proxy": proxy, "test": test, "distil": self.teaching},
+        }
+        self._labels = DistillationStrategy(**labels, loss=kl)  # the loss is not looked at
         self._architectures = architectures
         self._by_client, self._most_peers = peers == "clients", most_peers
         self._shapes = shapes_of(models, test)
@@ -141,7 +155,8 @@ class MutualStrategy(Strategy):
         senders = self._senders(server_round, cohort)
         contents: dict[tuple[str, bool], RecordDict] = {}
         for client_id, message in zip(cohort, messages, strict=True):
-            kind = (self._key(client_id), client_id in senders)
+            key = self._key(client_id)
+            kind = (key if key in self.teaching.learned else "", client_id in senders)
             if kind not in contents:  # one object for all alike: it is sent and counted once
                 contents[kind] = self._content(message.content, *kind)
             message.content = contents[kind]
@@ -154,8 +169,13 @@ class MutualStrategy(Strategy):
         replies = list(replies)
         starts = means_of(replies, self._by_client, self._shapes)
         of = {key: key.rsplit("-", 1)[0] if self._by_client else key for key in starts}
+        before = dict(self.teaching.learned)
         self.teaching.invite(server_round, starts, of)
         arrays, metrics = self._labels.aggregate_train(server_round, replies)
+        if self._by_client:  # it has gone back, and its client goes on from it by itself
+            for key in map(self._key, map(client_id_of, self._labels.teachers)):
+                if key in before and self.teaching.learned[key] is before[key]:
+                    del self.teaching.learned[key]
         if metrics is not None:
             metrics.update(self.teaching.metrics())
         return arrays, metrics

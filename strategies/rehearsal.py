@@ -43,6 +43,29 @@ def rehearse(
         )
 
 
+def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:
+    """Refuse options that a strategy would not look at.
+
+    Args:
+        strategy: The strategy, or a partial of one of ours that distils.
+        student_workers: Of the config.
+        messenger: Whether clients have a messenger.
+
+    Raises:
+        ValueError: Says which option, and what it needs.
+    """
+    ours = strategy.keywords if isinstance(strategy, partial) else None
+    if messenger and ours is not None:
+        raise ValueError("clients.messenger: needs a strategy that averages, strategy=averaging")
+    if student_workers > 1 and "distil" not in (ours or {}):
+        raise ValueError(f"student_workers={student_workers}: this strategy has no distil")
+    if student_workers > 1 and (ours or {}).get("proxy_chunks", 1) > 1:
+        raise ValueError(
+            f"student_workers={student_workers}: with strategy.proxy_chunks > 1 the workers answer "
+            "while the student learns; take one of the two"
+        )
+
+
 def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> bool:
     """Tell whether targets can be summed up in parts, where the answers are made.
 

@@ -17,11 +17,14 @@ REQUIRED = {
     "partition=from_file": "partition.path=a.json",
     "proxy=npz": "data.proxy_source.path=a.npz",
 }
+MUTUAL = {"strategy/rule", "strategy/head"}
+"""Groups that only the strategies of mutual learning have."""
 OPTIONS = sorted(
     f"{path.parent.relative_to(CONF)}={path.stem}"
     for path in CONF.rglob("*.yaml")
     if path.parent != CONF
 )
+REQUIRED |= {option: "strategy=mutual" for option in OPTIONS if option.split("=")[0] in MUTUAL}
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +51,11 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "clients", "clients/training", "data", "debug", "experiment", "partition", "proxy", "sim",
-        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
-        "strategy/loss", "strategy/scorer", "student",
+        "clients", "clients/messenger", "clients/training", "data", "debug", "experiment",
+        "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
+        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student",
     }  # fmt: skip
-    assert len(OPTIONS) == 60
+    assert len(OPTIONS) == 81
 
 
 @pytest.mark.parametrize("option", OPTIONS)

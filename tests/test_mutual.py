@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from clients.app import SimulatedApp
 from clients.architectures import build, parameters_of
 from clients.arrays import read_arrays, write_arrays
-from clients.losses import cross_entropy, kl
+from clients.losses import cross_entropy
 from clients.messages import (
     ARRAYS,
     PredictionReply,
@@ -69,7 +69,6 @@ def mutual(
         "batch_size": 8,
         "scorer": uniform,
         "combiner": mean_of_probs,
-        "loss": kl,
     }
     return MutualStrategy(**(parts | changes))
 
@@ -84,14 +83,14 @@ def run(kind: str, rounds: int = 2, **changes: Any) -> tuple[Run, MutualStrategy
 def test_a_round_reports_every_peer_and_the_fused_classifier() -> None:
     result, _strategy = run("inline")
     train_metrics, evaluated = result.reports[-1].train, result.reports[-1].evaluated
-    for name in ("linear", "mlp", "student"):
+    for name in ("linear", "mlp", "global_student"):
         assert train_metrics[f"peer-loss-{name}"] > 0
         assert 0 <= evaluated[f"peer-accuracy-{name}"] <= 1
     assert {"fused-accuracy", "peers-mean-accuracy", "ensemble-accuracy"} <= set(evaluated)
-    assert evaluated["peer-accuracy-student"] == pytest.approx(
+    assert evaluated["peer-accuracy-global_student"] == pytest.approx(
         result.reports[-1].student["accuracy"]
     )
-    assert evaluated["peer-accuracy-student"] > 0.4  # four classes
+    assert evaluated["peer-accuracy-global_student"] > 0.4  # four classes
 
 
 @pytest.mark.parametrize("scorer", [max_prob, "whole"])
@@ -162,11 +161,30 @@ def test_models_of_a_few_clients_can_be_the_peers() -> None:
     assert strategy.teaching.group is not None
     names = [peer.name for peer in strategy.teaching.group[0].peers]
     assert len(names) == 3
-    assert names[-1] == "student"
+    assert names[-1] == "global_student"
     assert all(name.rsplit("-", 1)[0] in ("linear", "mlp") for name in names[:-1])
     up = {e.client_id: e.reply_bytes for e in result.reports[-1].exchanges if "train" in e.phase}
     heavy = sorted(up, key=lambda k: -up[k])[:2]
     assert {name.rsplit("-", 1)[1] for name in names[:-1]} == {str(k) for k in heavy}
+
+
+def test_a_client_that_was_a_peer_once_goes_on_from_there_by_itself() -> None:
+    """What it learned goes back with the next request, and not again."""
+    clients = tiny_clients()
+    strategy = mutual(clients, peers="clients", most_peers=1, rule=rules.dml, head=None)
+    grid = Watched(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+    student = write_arrays({k: v.numpy() for k, v in strategy.student.state_dict().items()})
+    got: list[set[int]] = []
+    peers: list[set[int]] = []
+    for server_round in (1, 2, 3, 4):
+        grid.begin_round(server_round)
+        messages = strategy.configure_train(server_round, student, ConfigRecord(), grid)
+        asked = {client_id_of(m.metadata.dst_node_id): read_request(m.content) for m in messages}
+        got.append({k for k, request in asked.items() if request.student is not None})
+        peers.append({k for k, request in asked.items() if request.send_parameters})
+        strategy.aggregate_train(server_round, list(grid.send_and_receive(messages)))
+    assert got == [set(), *peers[:-1]]
+    assert len(strategy.teaching.learned) == 1
 
 
 def test_a_run_goes_on_from_its_state() -> None:

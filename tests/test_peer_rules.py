@@ -173,6 +173,14 @@ def test_codistillation_looks_at_stale_answers_after_the_burn_in() -> None:
         assert (late.peers[k] - early.peers[k]).item() == pytest.approx(psi, rel=1e-5)
 
 
+def test_codistillation_without_a_refresh_says_so() -> None:
+    said, targets = shared()
+    fresh = Shared(said.logits)
+    rules.codistillation(fresh, targets, 0, None)  # the burn-in needs none
+    with pytest.raises(ValueError, match="refresh_epochs"):
+        rules.codistillation(fresh, targets, 1, None)
+
+
 def test_fedkd_trusts_less_while_both_are_wrong() -> None:
     z = [[2.0, 0.0], [0.0, 1.0]]
     p = [soft(each) for each in z]

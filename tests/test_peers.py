@@ -450,6 +450,19 @@ def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
 
 
 @pytest.mark.parametrize("spread", [2], indirect=True)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_worker_lost_while_idle_costs_one_meeting(spread: RayPool, place: int) -> None:
+    """The other one waited in vain for it: it must be able to meet the new one."""
+    task = lesson(MLP, LINEAR, epochs=1)
+    spread._peer_timeout_s = 4.0
+    train_ = spread.train_peers(lambda message: None)
+    ray.kill(spread._workers[place])
+    began = time.monotonic()
+    assert same(train_(task, start(task), DATA), train_peers(task, start(task), DATA))
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("spread", [2], indirect=True)
 def test_what_a_rule_raises_is_not_taken_for_a_lost_peer(spread: RayPool) -> None:
     task = lesson(MLP, LINEAR, rule=_raising)
     with pytest.raises(KeyError, match="no such teacher"):
@@ -496,7 +509,7 @@ def shared_and_alone(spread: RayPool, model: Any, **numbers: Any) -> tuple[Any, 
     ids, found = np.arange(130), []
     for trainer in (
         partial(train, **parts),
-        spread.share_training(partial(train, **parts), 4, silent),
+        spread.share_training(partial(train, **parts), spread.size(), silent),
     ):
         network = build(model, DATA.image_shape, DATA.num_classes, np.random.default_rng(1))
         rng = np.random.default_rng(2)
@@ -526,6 +539,12 @@ def test_a_student_taught_by_several_workers_is_that_of_one(spread: RayPool) -> 
 def test_a_student_that_cannot_be_shared_is_refused(spread: RayPool) -> None:
     with pytest.raises(ValueError, match="batch norm"):
         shared_and_alone(spread, partial(resnet8, norm="batch"))
+    trainer = partial(train, epochs=1, batch_size=8, optimizer=SGD)
+    too_many = spread.share_training(trainer, 3, silent)
+    few, y, rng = np.arange(9), one_hot(np.arange(9)), np.random.default_rng(2)
+    student = build(LINEAR, DATA.image_shape, DATA.num_classes, rng)
+    with pytest.raises(ValueError, match=r"student_workers=3: there are only sim\.workers=2"):
+        too_many(student, DATA, few, y, cross_entropy, rng)
     with pytest.raises(ValueError, match=r"expected distil to be clients\.training\.train"):
         spread.share_training(lambda *a, **k: [0.0], 2, silent)
     numbers = {"epochs": 1, "batch_size": 24, "optimizer": partial(torch.optim.SGD, lr=3e38)}

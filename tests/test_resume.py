@@ -121,7 +121,7 @@ def test_killed_on_ray_between_checkpoints_and_resumed(
     assert done.returncode == 0, done.stderr
     assert "goes on after round 2" in done.stdout
     assert_equal_runs(folder, undisturbed)
-    changed = (folder / "config.yaml").read_bytes().replace(b"workers: 1", b"workers: 2")
+    changed = (folder / "config.yaml").read_bytes().replace(b"  workers: 1", b"  workers: 2")
     assert changed == before
     events = EventAccumulator(str(folder / "events"))
     events.Reload()

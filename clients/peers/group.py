@@ -63,6 +63,7 @@ class GroupLesson:
             at stale answers, >= 1; None = never.
         seed: The run's.
         key: (round, client) that all random streams are keyed by, beside the seed.
+        first_epoch: What rules count epochs from, for their ramps: those of earlier rounds.
     """
 
     peers: tuple[Peer, ...]
@@ -76,6 +77,7 @@ class GroupLesson:
     refresh_epochs: int | None = None
     seed: int = 0
     key: tuple[int, int] = (0, 0)
+    first_epoch: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run; ValueError names it."""

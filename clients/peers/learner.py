@@ -113,12 +113,12 @@ class Learner:
             self._answers.append(functional.adaptive_avg_pool2d(self._tap.take(), size))
         return [_as_sent(each.detach()) for each in self._answers]
 
-    def learn(self, gradients: Sequence[Tensor | None]) -> None:
+    def learn(self, gradients: Sequence[Tensor]) -> None:
         """Step against the gradient with respect to the latest answers."""
         pairs = [
             (answer, gradient)
             for answer, gradient in zip(self._answers, gradients, strict=True)
-            if gradient is not None and answer.requires_grad  # pixels may be a feature
+            if answer.requires_grad  # pixels may be a feature
         ]
         moves = torch.autograd.grad(
             [answer for answer, _ in pairs],
@@ -199,16 +199,21 @@ def learner(
     if snapshot.optimizer is not None:
         # A copy: torch keeps the tensors that it is given, and steps change them in place.
         optimizer.load_state_dict(deepcopy(snapshot.optimizer))
-    server_round, client_id = lesson.key
-    turn = state.epoch * len(lesson.peers) + place
-    key = stream(lesson.seed, Purpose.PEER_NOISE, server_round, client_id, turn)
-    noise = torch.Generator()
-    noise.manual_seed(torch_seed(np.random.default_rng(key)))
     with ExitStack() as stack:
         tap = None
         if shapes:
             tap = stack.enter_context(Tap(network, tap_of(peer, network, dataset)))
-        yield Learner(network, optimizer, tap, noise.get_state())
+        yield Learner(network, optimizer, tap, noise_of(lesson, state, place))
+
+
+def noise_of(lesson: GroupLesson, state: GroupState, place: int) -> Tensor:
+    """Return the state of a torch generator for one peer, or behind the last for the head."""
+    server_round, client_id = lesson.key
+    turn = state.epoch * (len(lesson.peers) + 1) + place
+    key = stream(lesson.seed, Purpose.PEER_NOISE, server_round, client_id, turn)
+    noise = torch.Generator()
+    noise.manual_seed(torch_seed(np.random.default_rng(key)))
+    return noise.get_state()
 
 
 # --- the host ---
@@ -226,6 +231,8 @@ class Host:
         device: str,
     ) -> None:
         self._rule = lesson.rule
+        self._epoch = lesson.first_epoch + state.epoch
+        self._noise = noise_of(lesson, state, len(lesson.peers))
         self.head: nn.Module | None = None
         if lesson.head is None:
             return
@@ -242,21 +249,27 @@ class Host:
         answers: Sequence[Sequence[Tensor]],
         targets: Tensor,
         stale: Sequence[Tensor],
-        epoch: int,
-        learn: bool = True,
-    ) -> tuple[Terms, list[list[Tensor | None]]]:
+        learn: bool,
+    ) -> tuple[Terms, list[list[Tensor]]]:
         """Apply the rule; let the head step, and return the gradient of each answer."""
         leaves = [[answer.detach().requires_grad_() for answer in own] for own in answers]
         if self.head is not None:
             self.head.train()
         shared = Shared([own[0] for own in leaves], [own[1] for own in leaves if own[1:]], stale)
-        terms = self._rule(shared, targets, epoch, self.head)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._noise)
+            terms = self._rule(shared, targets, self._epoch, self.head)
+            self._noise = torch.get_rng_state()
         flat = [leaf for own in leaves for leaf in own]
         own_parameters: list[Tensor] = self._parameters if self.head is not None and learn else []
         found = torch.autograd.grad(terms.total, flat + own_parameters, allow_unused=True)
         if own_parameters:
             _update(own_parameters, found[len(flat) :], self._optimizer)
-        rest = (None if each is None else _as_sent(each) for each in found[: len(flat)])
+        # Zeros, not None: what has no gradient is treated alike wherever its peer is.
+        rest = (
+            torch.zeros_like(leaf) if gradient is None else _as_sent(gradient)
+            for leaf, gradient in zip(flat, found, strict=False)
+        )
         return terms, [[next(rest) for _ in own] for own in leaves]
 
     def snapshot(self) -> Snapshot | None:

@@ -132,7 +132,7 @@ def run_epoch(
         for batch in _order(lesson, state.epoch):
             images = torch.from_numpy(normalised(dataset, lesson.ids[batch])).to(device)
             seen = () if stale is None else tuple(torch.from_numpy(stale[:, batch]).to(device))
-            rows.append(group.step(images, lesson.targets[batch].to(device), seen, host, state))
+            rows.append(group.step(images, lesson.targets[batch].to(device), seen, host))
         snapshots = {k: learner.snapshot() for k, learner in learners.items()}
         if host is None:
             return Part(snapshots, sent_bytes=link.sent_bytes)
@@ -189,7 +189,6 @@ class _Group:
         targets: Tensor,
         stale: Sequence[Tensor],
         host: Host | None,
-        state: GroupState,
     ) -> Tensor | None:
         """Take one step of every peer; return, on the host, what it cost [K + 1]."""
         answers = {k: own.answer(images, self._size) for k, own in self._learners.items()}
@@ -199,12 +198,11 @@ class _Group:
             turns = [[k for (k,) in turns]]
         costs: list[Tensor] = []
         for number, turn in enumerate(turns):
-            gradients: list[list[Tensor | None]] = []
+            gradients: list[list[Tensor]] = []
             if host is not None:
                 last = number == len(turns) - 1
-                terms, gradients = host.gradients(
-                    [known[k] for k in range(len(self._places))], targets, stale, state.epoch, last
-                )
+                everyone = [known[k] for k in range(len(self._places))]
+                terms, gradients = host.gradients(everyone, targets, stale, last)
                 costs += [terms.peers[k].detach() for k in turn]
                 joint = terms.joint
             for k, own in self._from_host(gradients, turn, images).items():
@@ -231,7 +229,7 @@ class _Group:
                 self._link.send(logits.flatten(), 0)
             return None
         everyone = [
-            own[k] if rank == 0 else self._link.receive(shape[0] * shape[1], rank).view(shape)
+            own[k] if rank == 0 else self._link.receive(shape[0] * shape[1], rank).cpu().view(shape)
             for k, rank in enumerate(self._places)
         ]
         return torch.stack(everyone).numpy()
@@ -256,8 +254,8 @@ class _Group:
         return known
 
     def _from_host(
-        self, gradients: list[list[Tensor | None]], turn: Sequence[int], images: Tensor
-    ) -> dict[int, list[Tensor | None]]:
+        self, gradients: list[list[Tensor]], turn: Sequence[int], images: Tensor
+    ) -> dict[int, list[Tensor]]:
         """Give each of these peers, where it is, the gradient of what it answered."""
         if self._link.rank:
             mine = [k for k in turn if k in self._learners]
@@ -267,12 +265,7 @@ class _Group:
             }
         for k in turn:
             if (rank := self._places[k]) != 0:
-                shapes = self._shapes_of(k, images)
-                full = [
-                    torch.zeros(shape, device=images.device) if gradient is None else gradient
-                    for shape, gradient in zip(shapes, gradients[k], strict=True)
-                ]
-                self._link.send(_flat(full), rank)
+                self._link.send(_flat(gradients[k]), rank)
         return {k: gradients[k] for k in turn if k in self._learners}
 
     def _shapes_of(self, k: int, images: Tensor) -> list[tuple[int, ...]]:

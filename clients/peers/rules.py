@@ -214,13 +214,18 @@ def codistillation(
     Returns:
         The terms.
 
+    Raises:
+        ValueError: The burn-in is over and there are no stale answers.
+
     Reference: Anil et al., "Large scale distributed neural network training through online
     distillation", ICLR 2018 (arXiv:1804.03235), from memory.
     """
     losses = []
     for k, own in enumerate(shared.logits):
         loss = supervised(own, targets)
-        if epoch >= burn_in_epochs and len(shared.stale) > 1:
+        if epoch >= burn_in_epochs and len(shared.logits) > 1:
+            if not shared.stale:
+                raise ValueError("codistillation without stale answers: set refresh_epochs")
             others = [z.detach().softmax(-1) for i, z in enumerate(shared.stale) if i != k]
             mean = torch.stack(others).mean(0)
             loss = loss + soft_loss_weight * functional.cross_entropy(own, mean)
