@@ -52,7 +52,8 @@ def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "clients", "clients/messenger", "clients/training", "data", "debug", "experiment",
-        "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
+        "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
+        "strategy/distil",
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student",
     }  # fmt: skip
     assert len(OPTIONS) == 81
