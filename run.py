@@ -277,12 +277,13 @@ def build_strategy(
         **{"student": student, "student_model": clients.student, "models": clients.models},
         **{"architectures": clients.architectures, "proxy": splits.proxy, "test": splits.test},
         **{"seed": config.seed, "report": tracker.view, "overlap": pool.concurrent},
-        "train_peers": pool.train_peers(display.warn),
     }
     if workers > 1:
         offered["distil"] = pool.share_training(strategy.keywords["distil"], workers, display.warn)
     wanted = inspect.signature(strategy).parameters
     open_ended = any(each.kind is each.VAR_KEYWORD for each in wanted.values())
+    if open_ended or "train_peers" in wanted:  # else what spreads them is not imported
+        offered["train_peers"] = pool.train_peers(display.warn)
     return strategy(**{k: value for k, value in offered.items() if open_ended or k in wanted})
 
 

@@ -44,7 +44,7 @@ def stepper(optimizer: Optimizer, parameters: Sequence[Tensor]) -> Step:
     if kind in (torch.optim.Adam, torch.optim.AdamW) and set(options) <= ADAM_OPTIONS:
         decoupled = kind is torch.optim.AdamW
         return _adam_step(parameters, decoupled, **_complete(kind, ADAM_OPTIONS, options))
-    return _object_step(parameters, optimizer(parameters))
+    return object_step(parameters, optimizer(parameters))
 
 
 def elementwise(optimizer: Optimizer) -> bool:
@@ -150,7 +150,9 @@ def _adam_step(
     return step
 
 
-def _object_step(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Step:
+def object_step(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Step:
+    """Return steps of a torch optimiser that was made for these parameters."""
+
     def step(gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

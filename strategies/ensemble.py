@@ -89,9 +89,6 @@ class EnsembleRule:
         """Weigh each teacher on each example: [K, N], sums over K are 1 or 0."""
         scores = self.scorer(teachers)
         try:
-            if scores.shape != teachers.mask.shape:
-                shapes = f"{tuple(scores.shape)}: expected {tuple(teachers.mask.shape)}, [K, N]"
-                raise ValueError(f"scores {shapes}")
             if self.fallback_below is not None and teachers.own_probs is not None:
                 scores = unless_unknown(
                     scores, teachers.own_probs, teachers.mask, self.fallback_below

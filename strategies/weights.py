@@ -44,8 +44,7 @@ def masked(scores: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: Scores are negative, not finite or of another shape than the mask.
     """
-    if scores.shape != mask.shape:
-        raise ValueError(f"scores {tuple(scores.shape)}: expected {tuple(mask.shape)}, [K, N]")
+    _require_shape(scores, mask)
     scores = scores if scores.is_floating_point() else scores.float()
     trusted = torch.where(mask, scores, torch.zeros_like(scores))
     least, largest = torch.aminmax(trusted)  # NaN if there is one
@@ -65,9 +64,18 @@ def unless_unknown(scores: Tensor, own_probs: Tensor, mask: Tensor, below: float
 
     Returns:
         Scores [K, N], 1 in the columns that nobody knows.
+
+    Raises:
+        ValueError: Scores are of another shape than the mask.
     """
+    _require_shape(scores, mask)
     answered = torch.where(mask, own_probs, torch.zeros_like(own_probs))
     return torch.where(answered.amax(0) < below, torch.ones_like(scores), scores)
+
+
+def _require_shape(scores: Tensor, mask: Tensor) -> None:
+    if scores.shape != mask.shape:
+        raise ValueError(f"scores {tuple(scores.shape)}: expected {tuple(mask.shape)}, [K, N]")
 
 
 def _shared(trusted: Tensor, total: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from clients.architectures import build, load_parameters, parameters_of
 from clients.data import Dataset
+from clients.optimizers import object_step
 from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot
 from clients.peers.heads import Shape
 from clients.peers.taps import Tap, last_map
@@ -97,6 +98,7 @@ class Learner:
         self.network = network
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = optimizer
+        self._step = object_step(self.parameters, optimizer)
         self._tap = tap
         self._noise = noise
         self._answers: list[Tensor] = []
@@ -127,23 +129,11 @@ class Learner:
             allow_unused=True,
         )
         self._answers = []
-        _update(self.parameters, moves, self.optimizer)
+        self._step(moves)
 
     def snapshot(self) -> Snapshot:
         """Return what the next epoch goes on from."""
         return Snapshot(parameters_of(self.network), _on_cpu(self.optimizer.state_dict()))
-
-
-def _update(
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
 
 
 def _as_sent(tensor: Tensor) -> Tensor:
@@ -241,6 +231,7 @@ class Host:
             load_parameters(self.head, state.head.parameters)
         self._parameters: list[Tensor] = [p for p in self.head.parameters() if p.requires_grad]
         self._optimizer = lesson.head.optimizer(self._parameters)
+        self._step = object_step(self._parameters, self._optimizer)
         if state.head is not None and state.head.optimizer is not None:
             self._optimizer.load_state_dict(deepcopy(state.head.optimizer))
 
@@ -264,7 +255,7 @@ class Host:
         own_parameters: list[Tensor] = self._parameters if self.head is not None and learn else []
         found = torch.autograd.grad(terms.total, flat + own_parameters, allow_unused=True)
         if own_parameters:
-            _update(own_parameters, found[len(flat) :], self._optimizer)
+            self._step(found[len(flat) :])
         # Zeros, not None: what has no gradient is treated alike wherever its peer is.
         rest = (
             torch.zeros_like(leaf) if gradient is None else _as_sent(gradient)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from clients.prediction import evaluating
+
 
 class Tap:
     """Keeps the latest output of one named module of a network, with its gradient.
@@ -96,16 +98,13 @@ def last_map(network: nn.Module, image_shape: tuple[int, int, int]) -> str:
         return handle
 
     hooks = [note(name) for name in modules if name]
-    modes = [(module, module.training) for module in network.modules()]
     device = next(network.parameters()).device
     try:
-        with torch.no_grad():
-            logits = network.eval()(torch.zeros(2, *image_shape, device=device))
+        with torch.no_grad(), evaluating(network):
+            logits = network(torch.zeros(2, *image_shape, device=device))
     finally:
         for each in hooks:
             each.remove()
-        for module, training in modes:
-            module.training = training
     maps = [(name, output) for name, output in seen if output.dim() == 4]
     flat = [(name, out) for name, out in seen if out.dim() == 2 and out is not logits]
     found = maps or flat
