@@ -18,8 +18,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import BUILDING, Stopped, explained
+from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
-from conf.schema import check_keys, check_ranges, check_targets, explain_command, register
+from conf.schema import check_keys, check_targets, explain_command, register
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -150,7 +151,7 @@ def load_splits(config: DictConfig) -> "Splits":
 def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     """Cut the private set among the clients and give each its architecture."""
     from clients.population import assign_architectures
-    from clients.rehearsal import rehearse
+    from clients.rehearsal import rehearse, rehearse_messenger
     from clients.seeding import Purpose, generator
     from clients.simulated import SimulatedClients
 
@@ -170,6 +171,8 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         messenger=instantiate(config.clients.messenger),
     )
     rehearse({**clients.models, "student": clients.student}, splits.private)
+    if clients.messenger is not None:
+        rehearse_messenger(clients.messenger, clients.student, clients.models, splits.private)
     return clients
 
 

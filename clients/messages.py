@@ -6,9 +6,9 @@ action "predictions" (`train.predictions`, `evaluate.predictions`) is the exchan
 """
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -102,37 +102,6 @@ class PredictionReply:
     answers: str = "float32"
     parameters: Parameters | None = None
     architecture: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Reducer:
-    """How the answers of many clients become one, part by part, where they are made.
-
-    A worker folds the replies of a group of clients, the driver merges the parts, in an order that
-    the cohort alone decides. Both take an iterator that makes its items as they are asked for, so
-    that no more than one need be in memory.
-
-    Attributes:
-        fold: Contents of usable replies of one group, at least one -> content of a part.
-        merge: Contents of parts, at least one -> content of a part.
-        fault: (request, reply) -> why an otherwise usable reply cannot be folded, or None;
-            None = each can.
-    """
-
-    fold: Callable[[Iterable[RecordDict]], RecordDict]
-    merge: Callable[[Iterable[RecordDict]], RecordDict]
-    fault: Callable[[Message, Message], str | None] | None = None
-
-
-@runtime_checkable
-class Folding(Protocol):
-    """A grid that folds replies where they are made, as our engine's does."""
-
-    def send_and_fold(
-        self, messages: Iterable[Message], reducer: Reducer | None
-    ) -> Iterable[Message]:
-        """Send messages; return one reply for all usable ones, and the others as they are."""
-        ...
 
 
 def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:

@@ -7,6 +7,8 @@ import torch
 
 from clients.architectures import ModelFunction, build, parameters_of, unlike
 from clients.data import Dataset
+from clients.peers.messenger import Messenger, lesson_of
+from clients.peers.rehearsal import rehearse_group
 from clients.prediction import predict
 
 
@@ -36,6 +38,28 @@ def rehearse(models: Mapping[str, ModelFunction], private: Dataset) -> None:
                 f"architecture '{name}' answers two examples by an array of shape "
                 f"{tuple(logits.shape)}: expected {expected}, finite"
             )
+
+
+def rehearse_messenger(
+    how: Messenger, messenger: ModelFunction, models: Mapping[str, ModelFunction], private: Dataset
+) -> None:
+    """See that every architecture can learn with the messenger.
+
+    Args:
+        how: Rule, head and numbers.
+        messenger: The messenger's model function.
+        models: Model functions by architecture name.
+        private: Where examples are taken from.
+
+    Raises:
+        ValueError: Rule or head do not fit; names the key and the architecture.
+    """
+    for name, model in models.items():
+        lesson = lesson_of(how, (model, messenger), private, np.arange(1))
+        try:
+            rehearse_group(lesson, private, "clients.messenger")
+        except ValueError as error:
+            raise ValueError(f"{error} (architecture '{name}')") from error
 
 
 def require_like(

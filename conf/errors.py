@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.schema import ConfigError
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message says what is wrong with which key."""
 
 
 class Stopped(Exception):

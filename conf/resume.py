@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from conf.schema import Config, ConfigError
+from conf.errors import ConfigError
+from conf.schema import Config
 
 TRUSTED = ("clients.", "strategies.", "sim.", "torch.optim.", "flwr.serverapp.strategy.")
 """Where a `_target_` that a run folder names may be defined."""

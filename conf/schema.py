@@ -1,4 +1,4 @@
-"""Names, types and ranges of the configuration, and what to say when one is wrong.
+"""Names and types of the configuration, and what to say when one is wrong.
 
 With run.py the only file that knows Hydra. Importing it and composing a config import neither
 torch nor ray nor flwr.
@@ -21,6 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+from conf.errors import ConfigError
 
 HERE = Path(__file__).parent
 
@@ -72,76 +74,9 @@ class Config:
     probes: dict[str, Any] = field(default_factory=dict)
 
 
-INFINITY = float("inf")
-
-RANGES: dict[str, tuple[float, float, str]] = {
-    "seed": (0, INFINITY, "an integer >= 0"),
-    "rounds": (1, INFINITY, "an integer >= 1"),
-    "evaluate_every": (1, INFINITY, "an integer >= 1"),
-    "quorum": (1e-9, 1, "a share in (0, 1]"),
-    "checkpoint_every": (0, INFINITY, "an integer >= 0, 0 for never"),
-    "sim.threads": (1, INFINITY, "an integer >= 1"),
-    "sim.workers": (1, INFINITY, "an integer >= 1, or null for one per core"),
-    "sim.state_memory_bytes": (0, INFINITY, "an integer >= 0"),
-    "sim.object_store_bytes": (78643200, INFINITY, "an integer >= 78643200, Ray's least, or null"),
-    "sim.gpus_per_worker": (1e-3, INFINITY, "> 0"),
-    "sim.peer_workers": (1, INFINITY, "an integer >= 1, or null for all workers"),
-    "sim.peer_timeout_s": (1e-3, INFINITY, "> 0"),
-    "student_workers": (1, INFINITY, "an integer >= 1"),
-    "clients.num_clients": (1, INFINITY, "an integer >= 1"),
-    "clients.group_size": (1, INFINITY, "an integer >= 1"),
-    "clients.training.epochs": (0, INFINITY, "an integer >= 0"),
-    "clients.training.batch_size": (1, INFINITY, "an integer >= 1"),
-    "clients.training.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "clients.training.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
-    "data.proxy_share": (0, 1 - 1e-9, "a share in [0, 1)"),
-    "data.limit": (1, INFINITY, "an integer >= 1, or null for all"),
-    "data.test_limit": (1, INFINITY, "an integer >= 1, or null for all"),
-    "data.proxy_limit": (1, INFINITY, "an integer >= 1, or null for all"),
-    "strategy.fraction_train": (0, 1, "a share in [0, 1]"),
-    "strategy.fraction_evaluate": (0, 1, "a share in [0, 1]"),
-    "strategy.digest_epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.fallback_below": (0, 1, "a probability in [0, 1]"),
-    "strategy.proxy_chunks": (1, INFINITY, "an integer >= 1"),
-    "strategy.probe_examples": (1, INFINITY, "an integer >= 1"),
-    "strategy.epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.batch_size": (1, INFINITY, "an integer >= 1"),
-    "strategy.most_peers": (1, INFINITY, "an integer >= 1"),
-    "strategy.refresh_epochs": (1, INFINITY, "an integer >= 1, or null for never"),
-    "strategy.distil.epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.distil.batch_size": (1, INFINITY, "an integer >= 1"),
-    "strategy.distil.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "strategy.distil.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
-}
-"""What can be refused before anything is loaded; functions check their other arguments."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message says what is wrong with which key."""
-
-
 def register() -> None:
     """Tell Hydra the schema, so that unknown keys and wrong types fail as it composes."""
     ConfigStore.instance().store(name="schema", node=Config)
-
-
-def check_ranges(config: DictConfig) -> None:
-    """Refuse numbers out of range.
-
-    Args:
-        config: The composed config.
-
-    Raises:
-        ConfigError: Names the key, the value and what was expected.
-    """
-    for key, (low, high, expected) in RANGES.items():
-        value = OmegaConf.select(config, key)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{key}={value!r}: expected {expected}")
-        if not low <= value <= high or ("integer" in expected and value != int(value)):
-            raise ConfigError(f"{key}={value}: expected {expected}")
 
 
 def check_targets(config: DictConfig, section: str = "") -> None:

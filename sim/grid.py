@@ -9,7 +9,8 @@ from flwr.app.constants import DEFAULT_TTL
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from clients.messages import Reducer, client_id_of, node_id_of, size_bytes
+from clients.folding import Intake, Reducer
+from clients.messages import client_id_of, node_id_of, size_bytes
 from sim.client_states import ClientStates
 from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of, reject_unlike
 from sim.grouping import cut_groups
@@ -76,14 +77,13 @@ class PoolGrid(Grid):
         kept, self.exchanges = reject_unlike(replies, self.exchanges)
         return kept
 
-    def send_and_fold(
-        self, messages: Iterable[Message], reducer: Reducer | None
-    ) -> Iterable[Message]:
+    def send_and_fold(self, messages: Iterable[Message], reducer: Intake) -> Iterable[Message]:
         """Send messages; return the replies as one, in the name of the first client, and errors.
 
         Args:
             messages: What to send; where a client gets several, each of its turns makes one reply.
-            reducer: Folds replies where they are made; None = as `send_and_receive`.
+            reducer: Folds replies where they are made, or sifts them; None = as
+                `send_and_receive`.
 
         Returns:
             What the reducer made of the usable replies, and the others one by one.
@@ -179,7 +179,7 @@ class PoolGrid(Grid):
 
     # --- steps ---
 
-    def _pull(self, message_ids: Iterable[str], reducer: Reducer | None) -> list[Message]:
+    def _pull(self, message_ids: Iterable[str], reducer: Intake) -> list[Message]:
         waves: dict[int, list[Message]] = {}
         order: dict[int, int] = {}
         for message_id in message_ids:
@@ -192,14 +192,14 @@ class PoolGrid(Grid):
             replies += self._run_wave(waves[wave], reducer)
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
-    def _run_wave(self, requests: list[Message], reducer: Reducer | None) -> list[Message]:
+    def _run_wave(self, requests: list[Message], reducer: Intake) -> list[Message]:
         """Run one message each of some clients; return their replies, or one of them all."""
         by_client = {client_id_of(m.metadata.dst_node_id): m for m in requests}
         groups = self._groups(by_client, reducer)
         replies: list[Message] = []
         parts = self._parts(groups, by_client, replies)
         if (first := next(parts, None)) is not None:
-            assert reducer is not None, "there are parts only with a reducer"
+            assert isinstance(reducer, Reducer), "else there are no parts"
             content = reducer.merge(chain([first], parts))
             for _ in parts:  # what the reducer did not look at
                 pass
@@ -208,7 +208,7 @@ class PoolGrid(Grid):
             replies.append(Message(content, reply_to=by_client[speaker]))
         return replies
 
-    def _groups(self, by_client: Mapping[int, Message], reducer: Reducer | None) -> Iterator[Group]:
+    def _groups(self, by_client: Mapping[int, Message], reducer: Intake) -> Iterator[Group]:
         """Cut the requests into groups of like clients, the longest first.
 
         Only the requests and the config decide, so that what is folded or trained together, and
@@ -235,9 +235,7 @@ class PoolGrid(Grid):
             for number, members in enumerate(cuts)
         )
 
-    def _group(
-        self, number: int, requests: list[Message], content: Any, reducer: Reducer | None
-    ) -> Group:
+    def _group(self, number: int, requests: list[Message], content: Any, reducer: Intake) -> Group:
         tasks = [
             Task(
                 client_id=client_id_of(request.metadata.dst_node_id),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import chain
 
+from clients.folding import Reducer
 from sim.tasks import Answer, Group, Outcome
 
 
@@ -15,7 +16,9 @@ def singles(group: Group) -> list[Group]:
 def joined(group: Group, outcomes: list[Outcome]) -> Outcome:
     """Make one outcome of those of a group's clients, each of which was run alone."""
     parts = [outcome.part for outcome in outcomes if outcome.part is not None]
-    merged = group.reducer.merge(iter(parts)) if group.reducer is not None and parts else None
+    merged = None
+    if parts and isinstance(group.reducer, Reducer):
+        merged = group.reducer.merge(iter(parts))
     return Outcome(
         number=group.number,
         answers=list(chain.from_iterable(outcome.answers for outcome in outcomes)),

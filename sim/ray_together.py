@@ -13,6 +13,10 @@ from sim.ray_link import LinkLost, Meeting, TorchLink
 RETRIES = 3
 """How often what was lost is run again."""
 
+START_S = 60.0
+"""How long new workers may take to start: 5 s where nothing else runs. The time limits of those who
+wait for them inside a meeting begin only then."""
+
 GRACE_S = 5.0
 """How long the others may take to notice that one is gone, beyond their own time limit."""
 
@@ -99,18 +103,21 @@ class Together:
             WorkersLost: However often it was tried, a worker was lost.
             Exception: What the function raised.
         """
-        for _ in range(RETRIES + 1):
+        for left in range(RETRIES, -1, -1):
             results, lost = self._attempt(size, function, arguments)
             if not lost:
                 return results
             story = f"{what(set(lost))}: {'; '.join(sorted(set(lost.values())))}"
-            self._warn(f"{story}; it is run again from the last commit")
+            if left:
+                self._warn(f"{story}; it is run again from the last commit")
         raise WorkersLost(f"{story}, {RETRIES + 1} times in a row")
 
     def _attempt(
         self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> tuple[list[Any], dict[int, str]]:
         """Try once; return the results, or which ranks are lost, and why."""
+        here = [self.workers.call(rank, _here) for rank in range(size)]
+        ray.wait(here, num_returns=size, timeout=START_S)
         meeting = self._meet(size)
         running = {
             self.workers.call(rank, _linked, function, meeting, rank, *arguments): rank
@@ -155,6 +162,10 @@ class Together:
         backend = "nccl" if self.workers.own_gpus() else "gloo"
         name, port = f"meeting-{self._meetings}", self._store.port
         return Meeting(host, port, name, size, self._timeout_s, backend)
+
+
+def _here(*, device: str) -> None:
+    """Return as soon as the worker is there."""
 
 
 def _linked(

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
-from clients.messages import Reducer
+from clients.folding import Intake
 from clients.seeding import Purpose, stream
 from sim.exchanges import Exchange
 from sim.grid import PoolGrid
@@ -26,8 +26,8 @@ Aggregated = TypeVar("Aggregated")
 class Reducing(Protocol):
     """A strategy to which many replies may come as one, folded where they were made."""
 
-    def reducer(self, server_round: int, phase: str) -> Reducer | None:
-        """Say how to fold the replies of a phase, "train" or "evaluate"; None = not at all."""
+    def reducer(self, server_round: int, phase: str) -> Intake:
+        """Say what becomes of replies of a phase, "train" or "evaluate"; None = they come."""
         ...
 
 
@@ -137,12 +137,12 @@ def run_rounds(
     return arrays
 
 
-def _reducer(strategy: Strategy, server_round: int, phase: str) -> Reducer | None:
+def _reducer(strategy: Strategy, server_round: int, phase: str) -> Intake:
     return strategy.reducer(server_round, phase) if isinstance(strategy, Reducing) else None
 
 
 def _exchange(
-    grid: PoolGrid, requests: Iterable[Message], reducer: Reducer | None, quorum: float
+    grid: PoolGrid, requests: Iterable[Message], reducer: Intake, quorum: float
 ) -> list[Message]:
     """Send requests, collect the replies, and see that enough of them are usable."""
     before = len(grid.exchanges)

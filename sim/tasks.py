@@ -11,7 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 from flwr.app import Context, Message, Metadata, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.messages import Reducer, size_bytes
+from clients.folding import Intake, Reducer
+from clients.messages import size_bytes
 from clients.seeding import Purpose, stream
 from sim.processes import seeded_globals
 from sim.states import freeze, thaw
@@ -60,7 +61,7 @@ class Group:
         num_clients: Size of the population.
         server_round: 0..R.
         screen: Tells usable replies from others.
-        reducer: Folds the usable replies into one; None = they are all wanted.
+        reducer: Folds the usable replies into one, or sifts them; None = they are all wanted.
         content: Handle of the content, as `Pool.share` gave it.
         states: Handles of the clients' states, as earlier outcomes gave them; None = none yet.
     """
@@ -70,7 +71,7 @@ class Group:
     num_clients: int
     server_round: int
     screen: Screen
-    reducer: Reducer | None = None
+    reducer: Intake = None
     content: Any = None
     states: tuple[Any, ...] = ()
 
@@ -140,6 +141,7 @@ def run_group(
     """
     answers: list[Answer] = []
     after: list[bytes | None] = []
+    fold = group.reducer.fold if isinstance(group.reducer, Reducer) else None
 
     def usable() -> Iterator[RecordDict]:
         served = _served(app, group, content, states, seed, device)
@@ -150,16 +152,16 @@ def run_group(
                     state = _changed(context.state, before)
                 except Exception as error:  # a client may leave anything in its state
                     answer = _raised(task, error)
-            folded = group.reducer is not None and answer.reply is not None
+            folded = fold is not None and answer.reply is not None
             answers.append(replace(answer, reply=None) if folded else answer)
             after.append(state)
             if folded and answer.reply is not None:
                 yield answer.reply.content
 
     replies, part, broken = usable(), None, ""
-    if group.reducer is not None and (first := next(replies, None)) is not None:
+    if fold is not None and (first := next(replies, None)) is not None:
         try:
-            part = group.reducer.fold(chain([first], replies))
+            part = fold(chain([first], replies))
         except Exception:  # anyone's rule; the run ends, and says which
             broken = traceback.format_exc()
     for _ in replies:  # all of them without a reducer; else what it did not look at

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from clients.arrays import read_arrays, write_arrays
-from clients.messages import Reducer
+from clients.folding import Reducer
 from clients.seeding import Purpose, generator
 from strategies.cohorts import draw
 

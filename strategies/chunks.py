@@ -9,7 +9,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from clients.messages import Folding, PredictionRequest, Reducer, write_request
+from clients.folding import Folding, Reducer
+from clients.messages import PredictionRequest, write_request
 from clients.teachers import TeacherPredictions
 from strategies.ensemble import Ensemble
 from strategies.proxy import ProxyCut

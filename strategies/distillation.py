@@ -16,13 +16,8 @@ from clients.architectures import load_parameters, parameters_of
 from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.discriminator import DiscriminatorRecipe
-from clients.messages import (
-    EVALUATE_PREDICTIONS,
-    TRAIN_PREDICTIONS,
-    PredictionRequest,
-    Reducer,
-    node_id_of,
-)
+from clients.folding import Reducer
+from clients.messages import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS, PredictionRequest, node_id_of
 from clients.prediction import measures
 from clients.seeding import Purpose, generator
 from clients.teachers import RoundView

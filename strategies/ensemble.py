@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clients.messages import Reducer
+from clients.folding import Reducer
 from clients.teachers import TeacherPredictions
 from strategies.combiners import WeightedMean
 from strategies.reduction import Part, Scorer, reducer, targets_of

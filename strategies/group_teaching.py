@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from clients.optimizers import Optimizer
 from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot, Update
 from clients.peers.learner import exchanged_bytes
 from clients.peers.lockstep import TrainPeers
+from clients.peers.rehearsal import rehearse_group
 from clients.peers.terms import Rule
 
 STUDENT, HEAD, PEER = "global_student", "head", "peer/"
@@ -89,6 +91,20 @@ class GroupTeaching:
         self._next = (server_round, starts, architectures)
         self.group = None  # until it has learnt
 
+    def rehearse(self, architectures: Mapping[str, str], dataset: Dataset) -> None:
+        """See that rule, head and taps fit each other in a group of such peers and the student.
+
+        Args:
+            architectures: Name of each one's architecture, by its key.
+            dataset: Gives image shape and classes.
+
+        Raises:
+            ValueError: They do not; names the key.
+        """
+        names = {**architectures, STUDENT: STUDENT}
+        nothing = torch.zeros(1, dataset.num_classes)
+        rehearse_group(self._lesson(0, names, np.arange(1), nothing), dataset, "strategy")
+
     def __call__(
         self,
         student: nn.Module,
@@ -113,14 +129,7 @@ class GroupTeaching:
         """
         server_round, starts, architectures = self._next
         names = {key: architectures[key] for key in sorted(starts)} | {STUDENT: STUDENT}
-        lesson = GroupLesson(
-            peers=tuple(self._peer(key, name) for key, name in names.items()),
-            ids=ids,
-            targets=targets,
-            key=(server_round, 0),
-            first_epoch=(server_round - 1) * self._numbers["epochs"],
-            **self._numbers,
-        )
+        lesson = self._lesson(server_round, names, ids, targets)
         begun = [*(starts[key] for key in sorted(starts)), parameters_of(student)]
         head = None  # one of other architectures has other shapes
         if self._head_of is not None and self._head_of[0] == [*names.values()]:
@@ -168,6 +177,23 @@ class GroupTeaching:
             names: Any = state.config_records[f"{HEAD}-of"]["architectures"]
             self._head_of = ([*names], read_arrays(arrays.pop(HEAD)))
         self.learned = {name.removeprefix(PEER): read_arrays(r) for name, r in arrays.items()}
+
+    def _lesson(
+        self,
+        server_round: int,
+        names: Mapping[str, str],
+        ids: np.ndarray[Any, np.dtype[np.int64]],
+        targets: Tensor,
+    ) -> GroupLesson:
+        """Say what a group learns in a round: peers by key, each with its architecture."""
+        return GroupLesson(
+            peers=tuple(self._peer(key, name) for key, name in names.items()),
+            ids=ids,
+            targets=targets,
+            key=(server_round, 0),
+            first_epoch=(server_round - 1) * self._numbers["epochs"],
+            **self._numbers,
+        )
 
     def _peer(self, key: str, name: str) -> Peer:
         return Peer(key, self._models[name], self._optimizer, self._taps.get(name))

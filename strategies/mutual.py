@@ -8,6 +8,7 @@ place of labels. What an architecture's peer learned goes back to the clients of
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -15,13 +16,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from clients.architectures import (
-    ModelFunction,
-)
+from clients.architectures import ModelFunction
 from clients.data import Dataset
 from clients.discriminator import DiscriminatorRecipe
+from clients.folding import Intake
 from clients.losses import kl
-from clients.messages import Reducer, client_id_of, read_request, write_request
+from clients.messages import client_id_of, read_request, write_request
 from clients.optimizers import Optimizer
 from clients.peers.fused import measures_of
 from clients.peers.group import Head, Update
@@ -32,7 +32,7 @@ from clients.teachers import RoundView
 from strategies.distillation import DistillationStrategy
 from strategies.ensemble import Combiner
 from strategies.group_teaching import GroupTeaching
-from strategies.parameter_means import averaging_too, means_of, shapes_of
+from strategies.parameter_means import averaging_too, fault_in_parameters, forms_of, means_of
 from strategies.reduction import Scorer
 
 
@@ -111,10 +111,7 @@ class MutualStrategy(Strategy):
         Raises:
             ValueError: A number is out of range, or a tap's architecture is not there.
         """
-        if peers not in ("architectures", "clients"):
-            raise ValueError(f"peers={peers}: expected architectures or clients")
-        if most_peers < 1:
-            raise ValueError(f"most_peers={most_peers}: expected >= 1")
+        _check(peers, most_peers)
         self.student = student
         self.test = test
         self.seed = seed
@@ -135,16 +132,17 @@ class MutualStrategy(Strategy):
         self._labels = DistillationStrategy(**labels, loss=kl)  # the loss is not looked at
         self._architectures = architectures
         self._by_client, self._most_peers = peers == "clients", most_peers
-        self._shapes = shapes_of(models, test)
+        self._rehearse([*models])
+        self._fault = partial(
+            fault_in_parameters, architectures=architectures, forms=forms_of(models, test)
+        )
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
-    def reducer(self, server_round: int, phase: str) -> Reducer | None:
-        """Say how replies may become one; see `DistillationStrategy.reducer`."""
+    def reducer(self, server_round: int, phase: str) -> Intake:
+        """Say what becomes of replies; see `DistillationStrategy.reducer`."""
         inner = self._labels.reducer(server_round, phase)
-        if inner is None or phase != "train":
-            return inner
-        return averaging_too(inner, self._shapes, self._by_client)
+        return inner if phase != "train" else averaging_too(inner, self._by_client, self._fault)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -167,7 +165,7 @@ class MutualStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Make soft labels of the answers; let the peers learn with them."""
         replies = list(replies)
-        starts = means_of(replies, self._by_client, self._shapes)
+        starts = means_of(replies, self._by_client, self._fault)
         of = {key: key.rsplit("-", 1)[0] if self._by_client else key for key in starts}
         before = dict(self.teaching.learned)
         self.teaching.invite(server_round, starts, of)
@@ -208,6 +206,15 @@ class MutualStrategy(Strategy):
 
     # --- steps ---
 
+    def _rehearse(self, names: list[str]) -> None:
+        """Try a group of all architectures, or of as many clients as there may be."""
+        if self._by_client:
+            few = self._architectures[: self._most_peers]
+            group = {self._key(client_id): name for client_id, name in enumerate(few)}
+        else:
+            group = {name: name for name in names}
+        self.teaching.rehearse(group, self.test)
+
     def _key(self, client_id: int) -> str:
         """Name the peer that a client's model goes into, and comes back from."""
         name = self._architectures[client_id]
@@ -224,3 +231,10 @@ class MutualStrategy(Strategy):
         known = self.teaching.learned.get(key)
         asked = replace(read_request(content), student=known, send_parameters=send)
         return write_request(asked)
+
+
+def _check(peers: str, most_peers: int) -> None:
+    if peers not in ("architectures", "clients"):
+        raise ValueError(f"peers={peers}: expected architectures or clients")
+    if most_peers < 1:
+        raise ValueError(f"most_peers={most_peers}: expected >= 1")

@@ -3,7 +3,7 @@
 They come beside the answers to proxy examples, and are averaged where those are folded.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -15,12 +15,15 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from clients.architectures import ModelFunction, Parameters, build, parameters_of
 from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
-from clients.messages import ARRAYS, METRICS, Reducer, read_sender
+from clients.folding import Fault, Reducer, Sieve
+from clients.messages import ARRAYS, METRICS, read_sender
 
 MEAN, WEIGHTS = "mean/", "mean-weights"
 
-Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
-"""Shape of each parameter and buffer, by name, by architecture."""
+Reduce = Callable[[Iterable[RecordDict]], RecordDict]
+
+Forms = Mapping[str, Mapping[str, str]]
+"""Shape and dtype of each parameter and buffer, by name, by architecture: "float32[10, 64]"."""
 
 
 @dataclass
@@ -52,14 +55,13 @@ class _Sum:
 Sums = dict[str, _Sum]
 
 
-def means_of(replies: Iterable[Message], by_client: bool, shapes: Shapes) -> dict[str, Parameters]:
+def means_of(replies: Iterable[Message], by_client: bool, fault: Fault) -> dict[str, Parameters]:
     """Average the parameters that usable replies carry, weighed by number of examples.
 
     Args:
         replies: The clients' own, or one that they were folded into.
         by_client: Whether each client stands for itself.
-        shapes: What parameters of each architecture look like; others are left out, where that was
-            not seen to as replies were folded.
+        fault: Tells parameters to leave out; our engine has refused such replies before.
 
     Returns:
         Mean parameters by key: architecture, or architecture and client.
@@ -70,30 +72,32 @@ def means_of(replies: Iterable[Message], by_client: bool, shapes: Shapes) -> dic
             continue
         if WEIGHTS in reply.content:
             _add_part(sums, reply.content)
-        elif fault_in_parameters(reply, reply, shapes) is None:
+        elif fault(reply, reply) is None:
             _add(sums, reply.content, by_client)
     return {key: sums[key].mean() for key in sorted(sums)}
 
 
-def averaging_too(inner: Reducer, shapes: Shapes, by_client: bool) -> Reducer:
+def averaging_too(inner: Reducer | None, by_client: bool, fault: Fault) -> Reducer | Sieve:
     """Extend a reducer of answers by means of the parameters beside them.
 
     Args:
-        inner: Reducer of the answers.
-        shapes: What parameters of each architecture look like.
+        inner: Reducer of the answers; None = they are all wanted, and so are the parameters.
         by_client: As in `means_of`.
+        fault: As there; who sends such parameters is counted as failed.
 
     Returns:
         The reducer; what it gives has the inner one's records and more.
     """
+    if inner is None:
+        return Sieve(fault)
     return Reducer(
-        fold=partial(_fold, inner=inner, by_client=by_client),
-        merge=partial(_merge, inner=inner),
-        fault=partial(fault_in_parameters, shapes=shapes),
+        fold=partial(_fold, inner=inner.fold, by_client=by_client),
+        merge=partial(_merge, inner=inner.merge),
+        fault=fault,
     )
 
 
-def shapes_of(models: Mapping[str, ModelFunction], dataset: Dataset) -> Shapes:
+def forms_of(models: Mapping[str, ModelFunction], dataset: Dataset) -> Forms:
     """Look up what parameters of each architecture look like.
 
     Args:
@@ -101,33 +105,50 @@ def shapes_of(models: Mapping[str, ModelFunction], dataset: Dataset) -> Shapes:
         dataset: Gives image shape and classes.
 
     Returns:
-        The shapes.
+        The forms.
     """
     rng, task = np.random.default_rng(0), (dataset.image_shape, dataset.num_classes)
     built = {name: parameters_of(build(model, *task, rng)) for name, model in models.items()}
     return {
-        name: {key: array.shape for key, array in parameters.items()}
+        name: {key: _form(array.dtype, array.shape) for key, array in parameters.items()}
         for name, parameters in built.items()
     }
 
 
-def fault_in_parameters(request: Message, reply: Message, shapes: Shapes) -> str | None:
-    """Say why the parameters of a reply fit no architecture that there is; None if they do."""
+def fault_in_parameters(
+    request: Message, reply: Message, *, architectures: Sequence[str], forms: Forms
+) -> str | None:
+    """Say why parameters in a reply are not those of its client's architecture.
+
+    Args:
+        request: Not looked at.
+        reply: A predictions reply.
+        architectures: Name of each client's architecture.
+        forms: What parameters of each look like.
+
+    Returns:
+        Which name or array is odd; None if there are no parameters, or they fit.
+    """
     record = reply.content.get(ARRAYS)
     if record is None:
         return None
-    _, architecture = read_sender(reply.content)
-    wanted = shapes.get(architecture)
-    if wanted is None:
-        return f"parameters of architecture '{architecture}', expected of {sorted(shapes)}"
-    found = {name: tuple(array.shape) for name, array in cast(ArrayRecord, record).items()}
+    client_id, architecture = read_sender(reply.content)
+    expected = architectures[client_id] if 0 <= client_id < len(architectures) else "nobody"
+    if architecture != expected:
+        return f"parameters of architecture '{architecture}', expected of '{expected}'"
+    wanted, arrays = forms[architecture], cast(ArrayRecord, record)
+    found = {name: _form(array.dtype, array.shape) for name, array in arrays.items()}
     odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     if odd:
-        return f"'{odd[0]}' has shape {found.get(odd[0])}, expected {wanted.get(odd[0])}"
+        return f"'{odd[0]}' is {found.get(odd[0])}, expected {wanted.get(odd[0])}"
     return None
 
 
-def _fold(contents: Iterable[RecordDict], inner: Reducer, by_client: bool) -> RecordDict:
+def _form(dtype: object, shape: Iterable[int]) -> str:
+    return f"{dtype}{[*shape]}"
+
+
+def _fold(contents: Iterable[RecordDict], inner: Reduce, by_client: bool) -> RecordDict:
     sums: Sums = {}
 
     def noted() -> Iterator[RecordDict]:
@@ -135,10 +156,10 @@ def _fold(contents: Iterable[RecordDict], inner: Reducer, by_client: bool) -> Re
             _add(sums, content, by_client)
             yield content
 
-    return _with_means(_exhausted(inner.fold, noted()), sums)
+    return _with_means(_exhausted(inner, noted()), sums)
 
 
-def _merge(parts: Iterable[RecordDict], inner: Reducer) -> RecordDict:
+def _merge(parts: Iterable[RecordDict], inner: Reduce) -> RecordDict:
     sums: Sums = {}
 
     def noted() -> Iterator[RecordDict]:
@@ -146,12 +167,10 @@ def _merge(parts: Iterable[RecordDict], inner: Reducer) -> RecordDict:
             _add_part(sums, part)
             yield part
 
-    return _with_means(_exhausted(inner.merge, noted()), sums)
+    return _with_means(_exhausted(inner, noted()), sums)
 
 
-def _exhausted(
-    reduce: Callable[[Iterable[RecordDict]], RecordDict], contents: Iterator[RecordDict]
-) -> RecordDict:
+def _exhausted(reduce: Reduce, contents: Iterator[RecordDict]) -> RecordDict:
     """Reduce, and look at what the reducer did not, too."""
     part = reduce(contents)
     for _ in contents:

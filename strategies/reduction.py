@@ -20,13 +20,8 @@ from torch import Tensor
 from clients.answers import decode, tensor_over
 from clients.architectures import Parameters
 from clients.arrays import read_arrays, write_arrays
-from clients.messages import (
-    CONFIG,
-    METRICS,
-    PREDICTIONS,
-    Reducer,
-    read_predictions,
-)
+from clients.folding import Reducer
+from clients.messages import CONFIG, METRICS, PREDICTIONS, read_predictions
 from clients.teachers import TeacherPredictions
 from strategies.combiners import WeightedMean
 from strategies.sums import Sums

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.arrays import read_arrays
-from clients.messages import Reducer, node_id_of
+from clients.folding import Reducer
+from clients.messages import node_id_of
 from clients.screening import fault_of
 from sim.grid import PoolGrid
 from sim.pool import Pool

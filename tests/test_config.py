@@ -9,7 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from conf.schema import ConfigError, check_keys, check_ranges, check_targets, explain, register
+from conf.errors import ConfigError
+from conf.ranges import check_ranges
+from conf.schema import check_keys, check_targets, explain, register
 
 CONF = Path(__file__).parent.parent / "conf"
 REQUIRED = {
@@ -78,12 +80,15 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
         ("clients.training.optimizer.lr=0", "clients.training.optimizer.lr=0: expected > 0"),
         ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
         ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \[0, 1\)"),
+        ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
+        ("strategy=ffl strategy.optimizer.lr=-1", "strategy.optimizer.lr=-1: expected > 0"),
+        ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
         ("seed=-1", "seed=-1: expected an integer >= 0"),
     ],
 )
 def test_numbers_out_of_range_name_key_value_and_range(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_ranges(composed(override))
+        check_ranges(composed(*override.split()))
 
 
 @pytest.mark.parametrize(

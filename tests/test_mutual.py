@@ -1,5 +1,6 @@
 """The mutual strategy and messengers: what goes where in a round, on both pools."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from clients.app import SimulatedApp
 from clients.architectures import build, parameters_of
 from clients.arrays import read_arrays, write_arrays
+from clients.folding import Reducer
 from clients.losses import cross_entropy
 from clients.messages import (
     ARRAYS,
     PredictionReply,
-    Reducer,
     client_id_of,
     node_id_of,
     read_request,
@@ -25,6 +26,8 @@ from clients.models import lenet5, logistic_regression, mlp
 from clients.peers import heads, rules
 from clients.peers.lockstep import train_peers
 from clients.peers.messenger import Messenger, Pair, learn_together
+from clients.peers.terms import Terms
+from clients.rehearsal import rehearse_messenger
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
 from clients.simulated import SimulatedClients
@@ -33,7 +36,7 @@ from sim.grid import PoolGrid
 from strategies.averaging import Averaging
 from strategies.combiners import mean_of_logits, mean_of_probs
 from strategies.mutual import MutualStrategy
-from strategies.parameter_means import averaging_too, fault_in_parameters, means_of, shapes_of
+from strategies.parameter_means import averaging_too, fault_in_parameters, forms_of, means_of
 from strategies.scorers import max_prob, uniform
 from tests.federations import (
     SEED,
@@ -199,19 +202,21 @@ def test_a_run_goes_on_from_its_state() -> None:
     assert rest.sha256 == whole.sha256
 
 
-def test_one_peer_without_a_rule_learns_like_the_distilled_student() -> None:
-    """`alone` is cross-entropy with the ensemble's soft labels: KL but for a constant."""
+def test_without_mutual_learning_the_student_is_the_distilled_one_bit_for_bit() -> None:
+    """`alone` is cross-entropy with the ensemble's soft labels, on the group's batches."""
     clients = tiny_clients()
     pool = inline(SimulatedApp(clients))
-    trainer_ = partial(train, epochs=2, batch_size=8, optimizer=SGD)
+
+    def taught(model: Any, proxy: Any, ids: Any, targets: Any, loss: Any, rng: Any) -> Any:
+        rng = generator(SEED, Purpose.PEER_BATCHES, 1, 0)
+        lesson: dict[str, Any] = {"epochs": 2, "batch_size": 8, "optimizer": SGD}
+        return train(model, proxy, ids, targets, cross_entropy, rng, **lesson)
+
     ours = run_ours(pool, clients, mutual(clients, rule=rules.alone, head=None), 1)
-    theirs = run_ours(pool, clients, distillation(clients, distil=trainer_), 1)
-    assert (
-        ours.reports[0].evaluated["ensemble-accuracy"]
-        == (theirs.reports[0].evaluated["ensemble-accuracy"])
-    )
-    one, other = ours.reports[0].student, theirs.reports[0].student
-    assert one["loss"] == pytest.approx(other["loss"], rel=0.25)  # other batches, same task
+    theirs = run_ours(pool, clients, distillation(clients, distil=taught), 1)
+    assert ours.sha256 == theirs.sha256
+    ours_evaluated, theirs_evaluated = ours.reports[0].evaluated, theirs.reports[0].evaluated
+    assert ours_evaluated["ensemble-accuracy"] == theirs_evaluated["ensemble-accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -221,9 +226,17 @@ def test_one_peer_without_a_rule_learns_like_the_distilled_student() -> None:
         ({"most_peers": 0}, "most_peers=0"),
         ({"taps": {"resnet": "layer3"}}, r"taps of \['resnet'\]"),
         ({"temperature": 0.0}, "temperature=0.0"),
+        ({"taps": {"mlp": "nose"}}, r"strategy\.taps: peer 'mlp': tap 'nose': .* has only"),
+        ({"head": None}, r"strategy\.rule: ValueError: the rule 'ffl' needs a head: 'fusion'"),
+        ({"head": heads.Gate}, r"strategy\.rule: RuntimeError"),
+        ({"rule": rules.dml}, r"strategy\.head: the rule does not look at it"),
+        ({"rule": rules.codistillation, "head": None}, r"strategy\.rule: .* set refresh_epochs"),
+        ({"rule": rules.adaptive_mutual, "head": None}, r"strategy\.rule: .* expected 2"),
+        ({"head": partial(heads.Fusion, channels=0)}, r"strategy\.head: "),
+        ({"rule": lambda *given: Terms([given[0].logits[0]]), "head": None}, "expected a scalar"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: Any, message: str) -> None:
+def test_what_cannot_be_is_refused_before_anybody_trains(changes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mutual(tiny_clients(), **changes)
 
@@ -236,7 +249,10 @@ def test_a_peer_whose_loss_is_not_finite_ends_the_run_with_its_name() -> None:
 # --- means of parameters ---
 
 
-SHAPES = {"a": {"w": (2,), "n": ()}, "b": {"w": (2,), "n": ()}}
+FORM = {"w": "float32[2]", "n": "int64[]"}
+FAULT = partial(
+    fault_in_parameters, architectures=["a", "a", "b", "b"], forms={"a": FORM, "b": FORM}
+)
 
 
 def reply_with(parameters: Any, client_id: int, architecture: str, examples: int) -> Message:
@@ -269,12 +285,12 @@ def three() -> list[Message]:
 
 
 def test_parameters_are_averaged_each_with_its_like_weighed_by_examples() -> None:
-    means = means_of(three(), False, SHAPES)
+    means = means_of(three(), False, FAULT)
     np.testing.assert_allclose(means["a"]["w"], 3.0)
     assert means["a"]["n"] == 5
     assert means["a"]["n"].dtype == np.int64
     np.testing.assert_allclose(means["b"]["w"], 7.0)
-    alone = means_of(three(), True, SHAPES)
+    alone = means_of(three(), True, FAULT)
     assert sorted(alone) == ["a-0", "a-1", "b-2"]
     np.testing.assert_allclose(alone["a-1"]["w"], 4.0)
 
@@ -283,25 +299,68 @@ def test_folded_in_parts_the_means_are_the_same() -> None:
     inner = Reducer(
         lambda contents: next(RecordDict() for _ in contents), lambda parts: next(iter(parts))
     )
-    reducer = averaging_too(inner, {}, by_client=False)
+    reducer = averaging_too(inner, by_client=False, fault=FAULT)
     replies = three()
     contents = [message.content for message in replies]
+    assert isinstance(reducer, Reducer)
     part = reducer.merge([reducer.fold(contents[:1]), reducer.fold(contents[1:])])
-    folded = means_of([Message(part, reply_to=replies[0])], False, SHAPES)
-    for key, mean in means_of(replies, False, SHAPES).items():
+    folded = means_of([Message(part, reply_to=replies[0])], False, FAULT)
+    for key, mean in means_of(replies, False, FAULT).items():
         for name, value in mean.items():
             np.testing.assert_allclose(folded[key][name], value, rtol=1e-6)
 
 
-def test_parameters_that_fit_no_architecture_are_named() -> None:
-    shapes = {"a": {"w": (2,), "n": ()}}
-    good, _, other, _ = three()
-    assert fault_in_parameters(good, good, shapes) is None
-    assert "architecture 'b'" in str(fault_in_parameters(other, other, shapes))
-    wrong = reply_with({"w": np.zeros(3, dtype=np.float32), "n": np.array(1)}, 0, "a", 1)
-    assert "'w' has shape (3,), expected (2,)" in str(fault_in_parameters(wrong, wrong, shapes))
+def test_parameters_that_are_not_the_clients_own_kind_are_named() -> None:
+    good, _, other, none = three()
+    assert FAULT(good, good) is None
+    assert FAULT(none, none) is None
+    liar = partial(FAULT, architectures=["a", "a", "a"])
+    assert liar(other, other) == "parameters of architecture 'b', expected of 'a'"
+    stranger = partial(FAULT, architectures=["a"])
+    assert "expected of 'nobody'" in str(stranger(other, other))
+    for array, found in (
+        (np.zeros(3, dtype=np.float32), "float32[3]"),
+        (np.zeros(2, dtype=np.float64), "float64[2]"),
+    ):
+        wrong = reply_with({"w": array, "n": np.array(1)}, 0, "a", 1)
+        assert FAULT(wrong, wrong) == f"'w' is {found}, expected float32[2]"
     models = {"m": partial(mlp, hidden=(3,))}
-    assert shapes_of(models, tiny_clients().splits.test)["m"]["classifier.bias"] == (4,)
+    forms = forms_of(models, tiny_clients().splits.test)
+    assert forms["m"]["classifier.bias"] == "float32[4]"
+
+
+class Doubling(SimulatedApp):
+    """Clients that send parameters of another dtype: client 1."""
+
+    def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
+        for reply in super().serve(requests, contexts, device):
+            asked = isinstance(reply, Message) and ARRAYS in reply.content
+            if asked and reply.content["config"]["client-id"] == 1:
+                arrays = read_arrays(reply.content[ARRAYS])
+                doubles = {name: array.astype(np.float64) for name, array in arrays.items()}
+                reply.content[ARRAYS] = write_arrays(doubles)
+            yield reply
+
+
+@pytest.mark.parametrize("kind", ["inline", "ray"])
+@pytest.mark.parametrize("combiner", [mean_of_probs, "unfolded"])
+def test_whoever_sends_parameters_that_do_not_fit_is_counted_as_failed(
+    kind: str, combiner: Any
+) -> None:
+    if combiner == "unfolded":
+        combiner = unfolded_mean
+    clients = tiny_clients()
+    with open_pool(kind, Doubling(clients)) as pool:
+        strategy = mutual(clients, pool.train_peers(print), combiner=combiner)
+        ran = run_ours(pool, clients, strategy, 1)
+    failed = {e.client_id: e.failure for e in ran.reports[0].exchanges if e.failure}
+    assert list(failed) == [1]
+    assert "is float64[" in failed[1]
+
+
+def unfolded_mean(logits: Any, weights: Any, temperature: float) -> Any:
+    """Combine as `mean_of_probs` does, without saying that it is a mean."""
+    return mean_of_probs(logits, weights, temperature)
 
 
 # --- messengers ---
@@ -315,6 +374,21 @@ def messengers(**changes: Any) -> SimulatedClients:
         batch_size=8,
     )
     return tiny_clients(messenger=how, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": heads.Projection}, r"clients\.messenger\.head: the rule does not look at it"),
+        ({"rule": rules.ffl}, r"clients\.messenger\.rule: .*'fusion'.*architecture 'mlp'"),
+    ],
+)
+def test_a_messenger_that_cannot_learn_is_refused(changes: Any, message: str) -> None:
+    clients = messengers()
+    assert clients.messenger is not None
+    how = replace(clients.messenger, **changes)
+    with pytest.raises(ValueError, match=message):
+        rehearse_messenger(how, clients.student, {"mlp": mlp}, clients.splits.private)
 
 
 @pytest.mark.parametrize("kind", ["inline", "ray"])

@@ -16,8 +16,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from conf.errors import ConfigError
 from conf.resume import CHANGEABLE, fingerprint, resumed_config
-from conf.schema import ConfigError, register
+from conf.schema import register
 from sim.run_folder import METRICS, begin, changed_versions, truncate, versions
 from tests.test_config import CONF, OPTIONS, REQUIRED
 from tests.test_run import QUICK, ROOT, hashes

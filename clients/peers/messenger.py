@@ -75,18 +75,7 @@ def learn_together(
     Returns:
         Both afterwards, and the private network's mean loss of the last epoch, 0 without epochs.
     """
-    labels = torch.from_numpy(dataset.labels[indices])
-    lesson = GroupLesson(
-        peers=(Peer(PRIVATE, models[0], how.optimizer), Peer(MESSENGER, models[1], how.optimizer)),
-        rule=how.rule,
-        head=None if how.head is None else Head(how.head, how.optimizer),
-        ids=indices,
-        targets=functional.one_hot(labels, dataset.num_classes).float(),
-        epochs=how.epochs,
-        batch_size=how.batch_size,
-        seed=seed,
-        key=key,
-    )
+    lesson = lesson_of(how, models, dataset, indices, seed, key)
     begun = GroupState(
         (Snapshot(start.private), Snapshot(start.messenger)),
         None if start.head is None else Snapshot(start.head),
@@ -97,3 +86,26 @@ def learn_together(
     loss = float(state.losses[-steps:, 0].mean()) if steps else 0.0
     head = None if state.head is None else state.head.parameters
     return Pair(private.parameters, messenger.parameters, head), loss
+
+
+def lesson_of(
+    how: Messenger,
+    models: tuple[ModelFunction, ModelFunction],
+    dataset: Dataset,
+    indices: npt.NDArray[np.int64],
+    seed: int = 0,
+    key: tuple[int, int] = (0, 0),
+) -> GroupLesson:
+    """Say what both learn; arguments as in `learn_together`."""
+    labels = torch.from_numpy(dataset.labels[indices])
+    return GroupLesson(
+        peers=(Peer(PRIVATE, models[0], how.optimizer), Peer(MESSENGER, models[1], how.optimizer)),
+        rule=how.rule,
+        head=None if how.head is None else Head(how.head, how.optimizer),
+        ids=indices,
+        targets=functional.one_hot(labels, dataset.num_classes).float(),
+        epochs=how.epochs,
+        batch_size=how.batch_size,
+        seed=seed,
+        key=key,
+    )

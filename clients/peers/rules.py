@@ -88,10 +88,12 @@ def one(
     Returns:
         The terms; `fused` is z_t.
 
+    Raises:
+        ValueError: There is no gate.
+
     Reference: Lan, Zhu, Gong, NeurIPS 2018 (arXiv:1806.04606).
     """
-    assert head is not None, "ONE has a gate"
-    gates = head(shared.features)
+    gates = _needed(head, "one", "gate")(shared.features)
     mixed = (gates.unsqueeze(-1) * torch.stack(list(shared.logits), 1)).sum(1)
     rho = soft_loss_weight * ramp(epoch, ramp_epochs)
     losses = [
@@ -128,11 +130,13 @@ def okddip(
     Returns:
         The terms; `fused` is the leader's answer.
 
+    Raises:
+        ValueError: There is no attention.
+
     Reference: Chen, Mei, Wang, Feng, Chen, AAAI 2020.
     """
-    assert head is not None, "OKDDip has an attention"
     *auxiliaries, leader = shared.logits
-    attention = head(shared.features)
+    attention = _needed(head, "okddip", "attention")(shared.features)
     answers = torch.stack([(z.detach() / temperature).softmax(-1) for z in auxiliaries], 1)
     mixtures = attention @ answers
     rho = soft_loss_weight * ramp(epoch, ramp_epochs)
@@ -174,12 +178,14 @@ def ffl(
     Returns:
         The terms; `fused` is z_f.
 
+    Raises:
+        ValueError: There is no fusion module.
+
     Reference: Kim, Hyun, Chung, Kwak, ICPR 2020 (arXiv:1904.09058), and its code; more than two
     peers are ours.
     """
-    assert head is not None, "FFL has a fusion module"
     maps = [m.detach() if detach_features else m for m in shared.features]
-    fused = head(maps)
+    fused = _needed(head, "ffl", "fusion")(maps)
     mean = torch.stack([own.detach() for own in shared.logits]).mean(0)
     rho = soft_loss_weight * ramp(epoch, ramp_epochs)
     losses = [
@@ -272,3 +278,9 @@ def adaptive_mutual(
         losses[1] + weight * imitation(mentee, mentor, temperature),
     ]
     return Terms(terms, None if head is None else weight * head(shared.features))
+
+
+def _needed(head: nn.Module | None, rule: str, name: str) -> nn.Module:
+    if head is None:
+        raise ValueError(f"the rule '{rule}' needs a head: '{name}'")
+    return head

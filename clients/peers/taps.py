@@ -79,9 +79,10 @@ def last_map(network: nn.Module, image_shape: tuple[int, int, int]) -> str:
         image_shape: (channels, height, width).
 
     Returns:
-        Name of the module that is the last to give a tensor of four axes, the outermost if several
-        give the same one; in a network without maps, of the last one before the logits that gives
-        [B, D].
+        Name of the module that is the last to give a tensor of four axes with more than one pixel,
+        as FFL takes maps before they are averaged; where all have one pixel, the last of them; in
+        a network without maps, of the last one before the logits that gives [B, D]. The outermost
+        if several give the same tensor.
 
     Raises:
         ValueError: There is no such module.
@@ -106,8 +107,9 @@ def last_map(network: nn.Module, image_shape: tuple[int, int, int]) -> str:
         for each in hooks:
             each.remove()
     maps = [(name, output) for name, output in seen if output.dim() == 4]
+    wide = [(name, output) for name, output in maps if output[0, 0].numel() > 1]
     flat = [(name, out) for name, out in seen if out.dim() == 2 and out is not logits]
-    found = maps or flat
+    found = wide or maps or flat
     if not found:
         raise ValueError(
             f"{type(network).__name__} has no features: expected a module that gives [B, D] or "

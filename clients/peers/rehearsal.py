@@ -1,0 +1,73 @@
+"""Tries a group on a made-up batch, before anybody trains: what does not fit says so at once."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from clients.data import Dataset
+from clients.peers.group import GroupLesson
+from clients.peers.learner import feature_shapes, fresh_head
+from clients.peers.terms import Shared, Terms
+
+EXAMPLES = 8
+"""Size of the made-up batch."""
+
+LATE = 10**6
+"""An epoch after every ramp and burn-in."""
+
+
+def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
+    """See that taps, head and rule of a group fit each other.
+
+    Args:
+        lesson: Of the group; its examples and targets are not looked at.
+        dataset: Gives image shape and classes.
+        section: Of the config that they stand in, for errors: "strategy".
+
+    Raises:
+        ValueError: One of them does not fit; begins with its key.
+    """
+    try:
+        shapes = feature_shapes(lesson, dataset)
+    except ValueError as error:
+        raise ValueError(f"{section}.taps: {error}") from error
+    head = None
+    if lesson.head is not None:
+        try:
+            head = fresh_head(lesson.head, shapes, dataset.num_classes, lesson.seed)
+        except Exception as error:  # anyone's code
+            raise ValueError(f"{section}.head: {type(error).__name__}: {error}") from error
+    rng, peers = torch.Generator().manual_seed(0), len(lesson.peers)
+    size = (EXAMPLES, dataset.num_classes)
+    logits = [torch.randn(size, generator=rng, requires_grad=True) for _ in range(peers)]
+    shared = Shared(
+        logits,
+        [torch.randn(EXAMPLES, *shape, generator=rng, requires_grad=True) for shape in shapes],
+        [] if lesson.refresh_epochs is None else [own.detach() for own in logits],
+    )
+    targets = torch.randn(size, generator=rng).softmax(-1)
+    rule, learns = deepcopy(lesson.rule), False
+    own: list[Tensor] = [] if head is None else [p for p in head.parameters() if p.requires_grad]
+    for epoch in (0, LATE):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                terms = rule(shared, targets, epoch, head)
+            _require_losses(terms, peers, size)
+            found = torch.autograd.grad(terms.total, logits + own, allow_unused=True)
+        except Exception as error:  # anyone's code
+            raise ValueError(f"{section}.rule: {type(error).__name__}: {error}") from error
+        learns = learns or any(gradient is not None for gradient in found[peers:])
+    if own and not learns:
+        raise ValueError(f"{section}.head: the rule does not look at it; set {section}.head=null")
+
+
+def _require_losses(terms: Terms, peers: int, size: tuple[int, int]) -> None:
+    losses = [*terms.peers] if terms.joint is None else [*terms.peers, terms.joint]
+    if len(terms.peers) != peers or any(loss.dim() for loss in losses):
+        shapes = [tuple(loss.shape) for loss in losses]
+        raise ValueError(f"losses of shapes {shapes}: expected a scalar for each of {peers} peers")
+    if not all(bool(torch.isfinite(loss)) for loss in losses):
+        raise ValueError("a loss of made-up answers is not finite")
+    if terms.fused is not None and tuple(terms.fused.shape) != size:
+        raise ValueError(f"fused logits {tuple(terms.fused.shape)}: expected {size}, [B, C]")
