@@ -49,6 +49,6 @@ Intake = Reducer | Sieve | None
 class Folding(Protocol):
     """A grid that folds replies where they are made, as our engine's does."""
 
-    def send_and_fold(self, messages: Iterable[Message], reducer: Intake) -> Iterable[Message]:
+    def send_and_fold(self, messages: Iterable[Message], intake: Intake) -> Iterable[Message]:
         """Send messages; return one reply for all usable ones, and the others as they are."""
         ...

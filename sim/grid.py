@@ -77,18 +77,18 @@ class PoolGrid(Grid):
         kept, self.exchanges = reject_unlike(replies, self.exchanges)
         return kept
 
-    def send_and_fold(self, messages: Iterable[Message], reducer: Intake) -> Iterable[Message]:
+    def send_and_fold(self, messages: Iterable[Message], intake: Intake) -> Iterable[Message]:
         """Send messages; return the replies as one, in the name of the first client, and errors.
 
         Args:
             messages: What to send; where a client gets several, each of its turns makes one reply.
-            reducer: Folds replies where they are made, or sifts them; None = as
+            intake: Folds replies where they are made, or sifts them; None = as
                 `send_and_receive`.
 
         Returns:
             What the reducer made of the usable replies, and the others one by one.
         """
-        return self._pull(self.push_messages(messages), reducer)
+        return self._pull(self.push_messages(messages), intake)
 
     # --- Flower's interface ---
 
@@ -179,7 +179,7 @@ class PoolGrid(Grid):
 
     # --- steps ---
 
-    def _pull(self, message_ids: Iterable[str], reducer: Intake) -> list[Message]:
+    def _pull(self, message_ids: Iterable[str], intake: Intake) -> list[Message]:
         waves: dict[int, list[Message]] = {}
         order: dict[int, int] = {}
         for message_id in message_ids:
@@ -189,18 +189,18 @@ class PoolGrid(Grid):
             waves.setdefault(wave, []).append(message)
         replies: list[Message] = []
         for wave in sorted(waves):
-            replies += self._run_wave(waves[wave], reducer)
+            replies += self._run_wave(waves[wave], intake)
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
-    def _run_wave(self, requests: list[Message], reducer: Intake) -> list[Message]:
+    def _run_wave(self, requests: list[Message], intake: Intake) -> list[Message]:
         """Run one message each of some clients; return their replies, or one of them all."""
         by_client = {client_id_of(m.metadata.dst_node_id): m for m in requests}
-        groups = self._groups(by_client, reducer)
+        groups = self._groups(by_client, intake)
         replies: list[Message] = []
         parts = self._parts(groups, by_client, replies)
         if (first := next(parts, None)) is not None:
-            assert isinstance(reducer, Reducer), "else there are no parts"
-            content = reducer.merge(chain([first], parts))
+            assert isinstance(intake, Reducer), "else there are no parts"
+            content = intake.merge(chain([first], parts))
             for _ in parts:  # what the reducer did not look at
                 pass
             failed = {client_id_of(reply.metadata.src_node_id) for reply in replies}
@@ -208,7 +208,7 @@ class PoolGrid(Grid):
             replies.append(Message(content, reply_to=by_client[speaker]))
         return replies
 
-    def _groups(self, by_client: Mapping[int, Message], reducer: Intake) -> Iterator[Group]:
+    def _groups(self, by_client: Mapping[int, Message], intake: Intake) -> Iterator[Group]:
         """Cut the requests into groups of like clients, the longest first.
 
         Only the requests and the config decide, so that what is folded or trained together, and
@@ -230,12 +230,12 @@ class PoolGrid(Grid):
         # One by one as a worker is free: states in files are read no sooner.
         return (
             self._group(
-                number, [by_client[k] for k in members], handles[kinds[members[0]][0]], reducer
+                number, [by_client[k] for k in members], handles[kinds[members[0]][0]], intake
             )
             for number, members in enumerate(cuts)
         )
 
-    def _group(self, number: int, requests: list[Message], content: Any, reducer: Intake) -> Group:
+    def _group(self, number: int, requests: list[Message], content: Any, intake: Intake) -> Group:
         tasks = [
             Task(
                 client_id=client_id_of(request.metadata.dst_node_id),
@@ -250,7 +250,7 @@ class PoolGrid(Grid):
             num_clients=len(self._architectures),
             server_round=self.server_round,
             screen=self._screen,
-            reducer=reducer,
+            intake=intake,
             content=content,
             states=tuple(self.states.handle(task.client_id) for task in tasks),
         )

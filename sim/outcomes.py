@@ -17,8 +17,8 @@ def joined(group: Group, outcomes: list[Outcome]) -> Outcome:
     """Make one outcome of those of a group's clients, each of which was run alone."""
     parts = [outcome.part for outcome in outcomes if outcome.part is not None]
     merged = None
-    if parts and isinstance(group.reducer, Reducer):
-        merged = group.reducer.merge(iter(parts))
+    if parts and isinstance(group.intake, Reducer):
+        merged = group.intake.merge(iter(parts))
     return Outcome(
         number=group.number,
         answers=list(chain.from_iterable(outcome.answers for outcome in outcomes)),

@@ -23,10 +23,10 @@ Aggregated = TypeVar("Aggregated")
 
 
 @runtime_checkable
-class Reducing(Protocol):
-    """A strategy to which many replies may come as one, folded where they were made."""
+class Receiving(Protocol):
+    """A strategy that says what becomes of replies on their way to it."""
 
-    def reducer(self, server_round: int, phase: str) -> Intake:
+    def intake(self, server_round: int, phase: str) -> Intake:
         """Say what becomes of replies of a phase, "train" or "evaluate"; None = they come."""
         ...
 
@@ -101,8 +101,8 @@ def run_rounds(
             try:
                 # 1. Ask the cohort to train.  2. Collect its answers.
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-                reducer = _reducer(strategy, server_round, "train")
-                replies = _exchange(grid, requests, reducer, quorum)
+                intake = _intake(strategy, server_round, "train")
+                replies = _exchange(grid, requests, intake, quorum)
                 asked = len(grid.exchanges)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
@@ -116,8 +116,8 @@ def run_rounds(
                     requests = strategy.configure_evaluate(
                         server_round, arrays, ConfigRecord(), grid
                     )
-                    reducer = _reducer(strategy, server_round, "evaluate")
-                    replies = _exchange(grid, requests, reducer, quorum)
+                    intake = _intake(strategy, server_round, "evaluate")
+                    replies = _exchange(grid, requests, intake, quorum)
                     evaluated = _agreeing(
                         partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
                     )
@@ -137,16 +137,16 @@ def run_rounds(
     return arrays
 
 
-def _reducer(strategy: Strategy, server_round: int, phase: str) -> Intake:
-    return strategy.reducer(server_round, phase) if isinstance(strategy, Reducing) else None
+def _intake(strategy: Strategy, server_round: int, phase: str) -> Intake:
+    return strategy.intake(server_round, phase) if isinstance(strategy, Receiving) else None
 
 
 def _exchange(
-    grid: PoolGrid, requests: Iterable[Message], reducer: Intake, quorum: float
+    grid: PoolGrid, requests: Iterable[Message], intake: Intake, quorum: float
 ) -> list[Message]:
     """Send requests, collect the replies, and see that enough of them are usable."""
     before = len(grid.exchanges)
-    replies = list(grid.send_and_fold(requests, reducer))
+    replies = list(grid.send_and_fold(requests, intake))
     _require_quorum(grid.exchanges[before:], quorum)
     return replies
 

@@ -61,7 +61,7 @@ class Group:
         num_clients: Size of the population.
         server_round: 0..R.
         screen: Tells usable replies from others.
-        reducer: Folds the usable replies into one, or sifts them; None = they are all wanted.
+        intake: Folds the usable replies into one, or sifts them; None = they are all wanted.
         content: Handle of the content, as `Pool.share` gave it.
         states: Handles of the clients' states, as earlier outcomes gave them; None = none yet.
     """
@@ -71,7 +71,7 @@ class Group:
     num_clients: int
     server_round: int
     screen: Screen
-    reducer: Intake = None
+    intake: Intake = None
     content: Any = None
     states: tuple[Any, ...] = ()
 
@@ -141,7 +141,7 @@ def run_group(
     """
     answers: list[Answer] = []
     after: list[bytes | None] = []
-    fold = group.reducer.fold if isinstance(group.reducer, Reducer) else None
+    fold = group.intake.fold if isinstance(group.intake, Reducer) else None
 
     def usable() -> Iterator[RecordDict]:
         served = _served(app, group, content, states, seed, device)
@@ -240,7 +240,7 @@ def _judged(task: Task, request: Message, item: Any, group: Group) -> Answer:
         failure = item.error.reason or f"error {item.error.code}"
         return Answer(task.client_id, None, failure=failure)
     failure = group.screen(request, item) or ""
-    fault = None if group.reducer is None else group.reducer.fault
+    fault = None if group.intake is None else group.intake.fault
     if fault is not None and not failure:
         failure = fault(request, item) or ""
     return Answer(

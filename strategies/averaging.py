@@ -49,7 +49,7 @@ class Averaging(FedAvg):
         super().__init__(fraction_train=fraction_train, fraction_evaluate=fraction_evaluate)
         self.seed = seed
 
-    def reducer(self, server_round: int, phase: str) -> Reducer | None:
+    def intake(self, server_round: int, phase: str) -> Reducer | None:
         """Fold answers into their mean, weighed by examples; measures of an evaluation too."""
         return Reducer(weighted_mean, weighted_mean, unlike_request)
 

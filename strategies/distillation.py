@@ -133,7 +133,7 @@ class DistillationStrategy(Strategy):
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
-    def reducer(self, server_round: int, phase: str) -> Reducer | None:
+    def intake(self, server_round: int, phase: str) -> Reducer | None:
         """Say how replies may become one before they come here.
 
         Args:

@@ -139,9 +139,9 @@ class MutualStrategy(Strategy):
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
-    def reducer(self, server_round: int, phase: str) -> Intake:
-        """Say what becomes of replies; see `DistillationStrategy.reducer`."""
-        inner = self._labels.reducer(server_round, phase)
+    def intake(self, server_round: int, phase: str) -> Intake:
+        """Say what becomes of replies; see `DistillationStrategy.intake`."""
+        inner = self._labels.intake(server_round, phase)
         return inner if phase != "train" else averaging_too(inner, self._by_client, self._fault)
 
     def configure_train(

@@ -250,7 +250,7 @@ def test_the_ensemble_is_measured_on_the_test_set() -> None:
 
 def reduced(strategy: DistillationStrategy, phase: str, replies: list[Message]) -> list[Message]:
     """Do as the engine does: fold two groups, merge, and pass one message on beside the errors."""
-    reducer = strategy.reducer(1, phase)
+    reducer = strategy.intake(1, phase)
     assert reducer is not None
     contents = [reply.content for reply in replies if reply.has_content()]
     parts = [reducer.fold(iter(contents[:2])), reducer.fold(iter(contents[2:]))]
@@ -305,8 +305,8 @@ def test_a_round_of_sums_is_a_round_of_answers(scorer: Any) -> None:
 )
 def test_who_needs_every_answer_is_given_every_answer(changes: dict[str, Any]) -> None:
     strategy = make(**changes)
-    assert strategy.reducer(1, "train") is None
-    assert strategy.reducer(1, "evaluate") is None
+    assert strategy.intake(1, "train") is None
+    assert strategy.intake(1, "evaluate") is None
 
 
 # --- what is asked ---
