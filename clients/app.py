@@ -9,10 +9,43 @@ from collections.abc import Iterator, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.messages import EVALUATE_PREDICTIONS, PREDICTIONS, TRAIN_PREDICTIONS
+from clients.messages import (
+    EVALUATE_OWN,
+    EVALUATE_PREDICTIONS,
+    PREDICTIONS,
+    RELAY,
+    SEND_OWN,
+    TAKE_MIXED,
+    TRAIN_MIXED,
+    TRAIN_OWN,
+    TRAIN_PREDICTIONS,
+    TRAIN_RECEIVED,
+    TRAIN_TARGETS,
+)
+from clients.neighbour_exchange import (
+    evaluate_own,
+    learn_with_received,
+    send_own,
+    take_mixed,
+    train_mixed,
+    train_own,
+)
 from clients.parameter_exchange import evaluate_parameters, train_parameters
 from clients.prediction_exchange import evaluate_predictions, train_predictions
 from clients.simulated import SimulatedClients
+from clients.target_exchange import learn_targets, relay
+
+NEIGHBOURLY = {
+    TRAIN_TARGETS: learn_targets,
+    RELAY: relay,
+    TRAIN_OWN: train_own,
+    SEND_OWN: send_own,
+    EVALUATE_OWN: evaluate_own,
+    TAKE_MIXED: take_mixed,
+    TRAIN_MIXED: train_mixed,
+    TRAIN_RECEIVED: learn_with_received,
+}
+"""What is asked where clients talk to each other."""
 
 
 class SimulatedApp(ClientApp):
@@ -37,14 +70,19 @@ class SimulatedApp(ClientApp):
         self.evaluate()(one)
         self.train(PREDICTIONS)(one)
         self.evaluate(PREDICTIONS)(one)
+        for kind in NEIGHBOURLY:
+            category, action = kind.split(".")
+            {"train": self.train, "query": self.query, "evaluate": self.evaluate}[category](action)(
+                one
+            )
 
     def serve(
         self, requests: Sequence[Message], contexts: Sequence[Context], device: str = "cpu"
     ) -> Iterator[Message | Exception]:
-        """Answer messages of one type and content to clients of one architecture.
+        """Answer messages of one type to clients of one architecture.
 
         Args:
-            requests: One for each client.
+            requests: One for each client; all of one content, but for what neighbours sent.
             contexts: Theirs; the records of their state are replaced.
             device: Where to compute.
 
@@ -56,5 +94,6 @@ class SimulatedApp(ClientApp):
             "evaluate": evaluate_parameters,
             TRAIN_PREDICTIONS: train_predictions,
             EVALUATE_PREDICTIONS: evaluate_predictions,
+            **NEIGHBOURLY,
         }[requests[0].metadata.message_type]
         yield from handle(self.clients, requests, contexts, device)

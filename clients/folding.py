@@ -1,4 +1,4 @@
-"""What becomes of many replies on their way: folded into one where they are made, or sifted."""
+"""What becomes of replies on their way: folded where they are made, sifted, or kept there."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,16 +32,35 @@ class Reducer:
 
 @dataclass(frozen=True, eq=False)
 class Sieve:
-    """Which answers come, each as it is, where they are not folded.
+    """Which answers come, and what of each, where they are not folded.
 
     Attributes:
-        fault: (request, reply) -> why an otherwise usable reply is of no use, or None.
+        fault: (request, reply) -> why an otherwise usable reply is of no use, or None; None = each
+            is of use.
+        show: Content of a reply -> what of it comes to the strategy; None = all.
     """
 
-    fault: Fault
+    fault: Fault | None = None
+    show: Callable[[RecordDict], RecordDict] | None = None
 
 
-Intake = Reducer | Sieve | None
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """An intake by which replies stay where they were made, as payloads.
+
+    Attributes:
+        name: Under which each client's is kept.
+        show: Content of a reply -> what of it comes to the strategy.
+        fault: (request, reply) -> why an otherwise usable reply is of no use, or None; None = each
+            is.
+    """
+
+    name: str
+    show: Callable[[RecordDict], RecordDict]
+    fault: Fault | None = None
+
+
+Intake = Reducer | Sieve | Keep | None
 """What becomes of a phase's usable replies; None = each comes as it is."""
 
 

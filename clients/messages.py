@@ -24,6 +24,10 @@ from clients.teachers import TeacherPredictions
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 INPUTS, STUDENT, PREDICTIONS = "inputs", "student", "predictions"
 TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS = "train.predictions", "evaluate.predictions"
+TRAIN_TARGETS, RELAY = "train.targets", "query.relay"
+TRAIN_OWN, SEND_OWN, EVALUATE_OWN = "train.own", "query.own", "evaluate.own"
+TAKE_MIXED, TRAIN_MIXED, TRAIN_RECEIVED = "train.take", "train.mixed", "train.received"
+"""Message types: an action after its category."""
 
 NODE_ID_BASE = 1_000_000_000
 """Flower's node id is this plus the client id: stable from run to run, legible in its logs, and

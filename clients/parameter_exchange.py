@@ -12,10 +12,10 @@ from clients.messages import (
     CONFIG,
     METRICS,
 )
-from clients.own import HEAD, MODEL, client_of, own_network
-from clients.peers.messenger import Messenger, Pair, learn_together
+from clients.own import client_of, own_network, pair_trained
+from clients.peers.messenger import Messenger
 from clients.prediction import measures, predict
-from clients.resident import arrays_of, as_tensors
+from clients.resident import as_tensors
 from clients.simulated import STUDENT, SimulatedClients
 
 
@@ -57,32 +57,13 @@ def train_messengers(
     server_round = cast(int, content.config_records[CONFIG]["server-round"])
     received = read_arrays(content.array_records[ARRAYS])
     for request, context in zip(requests, contexts, strict=True):
-        client_id = client_of(context)
-        indices = clients.partitions[client_id]
-        try:
-            own = own_network(clients, context, device)
-            if isinstance(own, Exception):
-                raise own
-            head = context.state.array_records.get(HEAD)
-            pair, loss = learn_together(
-                how,
-                (clients.models[clients.architectures[client_id]], clients.student),
-                Pair(arrays_of(own), received, None if head is None else read_arrays(head)),
-                clients.splits.private,
-                indices,
-                clients.seed,
-                (server_round, client_id),
-                device,
-            )
-        except Exception as error:  # the client's, not the group's
-            yield error
+        result = pair_trained(clients, how, context, received, server_round, device)
+        if isinstance(result, Exception):
+            yield result
             continue
-        context.state[MODEL] = write_arrays(pair.private)
-        if pair.head is not None:
-            context.state[HEAD] = write_arrays(pair.head)
-        metrics = MetricRecord({"num-examples": len(indices), "train-loss": loss})
-        reply = RecordDict({ARRAYS: write_arrays(pair.messenger), METRICS: metrics})
-        yield Message(reply, reply_to=request)
+        messenger, metrics = result
+        arrays, measured = write_arrays(messenger), MetricRecord({**metrics})
+        yield Message(RecordDict({ARRAYS: arrays, METRICS: measured}), reply_to=request)
 
 
 def evaluate_parameters(

@@ -10,6 +10,7 @@ import torch
 from clients.architectures import ModelFunction
 from clients.data import Dataset, Splits
 from clients.losses import cross_entropy
+from clients.peers.from_neighbours import Digest, Transfer
 from clients.peers.messenger import Messenger
 from clients.place import Lesson, Place, Trained
 from clients.resident import Tensors, work_of
@@ -37,6 +38,7 @@ class SimulatedClients:
         seed: int,
         together: bool = True,
         messenger: Messenger | None = None,
+        peer_lesson: Digest | Transfer | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -52,6 +54,8 @@ class SimulatedClients:
                 batched step where `clients.ways.way_of` says that this is faster.
             messenger: How a client learns from parameters that it is sent, which are then those of
                 a messenger of the student's architecture; None = they become the client's.
+            peer_lesson: How clients learn from what neighbours sent; None = they take parameters
+                as they are. A strategy says so by an attribute of this name.
         """
         self.splits = splits
         self.partitions = partitions
@@ -62,6 +66,7 @@ class SimulatedClients:
         self.seed = seed
         self.together = together
         self.messenger = messenger
+        self.peer_lesson = peer_lesson
         self._places: dict[str, Place] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,22 +1,23 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.app.constants import DEFAULT_TTL
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from clients.folding import Intake, Reducer
-from clients.messages import client_id_of, node_id_of, size_bytes
+from clients.folding import Intake
+from clients.messages import client_id_of, node_id_of
+from clients.routing import Post
 from sim.client_states import ClientStates
-from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of, reject_unlike
-from sim.grouping import cut_groups
+from sim.exchanges import Exchange, reject_unlike
+from sim.payloads import Payloads
 from sim.pool import Pool
 from sim.processes import assume_task_identity
-from sim.tasks import Answer, Group, Outcome, Screen, Task
+from sim.tasks import Screen
+from sim.waves import Waves
 
 MAX_LOOKS = 30
 """How often a strategy may list the nodes without sending anything. Flower's `sample_nodes` lists
@@ -53,13 +54,19 @@ class PoolGrid(Grid):
         """
         assume_task_identity(run_id=1)
         self._run = Run.create_empty(run_id=1)
-        self._pool = pool
-        self._architectures = architectures
-        self._screen = screen
-        self._on_answer = on_answer
-        self._group_size = group_size
-        self._cost = cost
+        self._num_clients = len(architectures)
         self.states = ClientStates(pool, {} if states is None else states)
+        self.payloads = Payloads(pool)
+        self._waves = Waves(
+            pool=pool,
+            architectures=architectures,
+            screen=screen,
+            on_answer=on_answer,
+            group_size=group_size,
+            cost=cost,
+            states=self.states,
+            payloads=self.payloads,
+        )
         self._pending: dict[str, Message] = {}
         self._turns: dict[int, int] = {}
         self._looks = 0
@@ -89,6 +96,24 @@ class PoolGrid(Grid):
             What the reducer made of the usable replies, and the others one by one.
         """
         return self._pull(self.push_messages(messages), intake)
+
+    def send_with_post(
+        self, messages: Iterable[Message], post: Post, intake: Intake
+    ) -> Iterable[Message]:
+        """Send messages, to each its letters mixed; return the replies as the intake says.
+
+        Args:
+            messages: What to send, one for each client.
+            post: Whose payloads each gets, and how they are mixed.
+            intake: What becomes of the replies.
+
+        Returns:
+            The replies.
+
+        Raises:
+            KeyError: A payload is not there; names it.
+        """
+        return self._pull(self.push_messages(messages), intake, post)
 
     # --- Flower's interface ---
 
@@ -132,17 +157,17 @@ class PoolGrid(Grid):
         if self._looks > MAX_LOOKS:
             raise RuntimeError(
                 f"the strategy waits for more clients than the federation's "
-                f"{len(self._architectures)}: lower its min_available_nodes, min_train_nodes and "
+                f"{self._num_clients}: lower its min_available_nodes, min_train_nodes and "
                 "min_evaluate_nodes, or raise clients.num_clients"
             )
-        return range(node_id_of(0), node_id_of(len(self._architectures)))
+        return range(node_id_of(0), node_id_of(self._num_clients))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Accept messages; they run when their replies are pulled."""
         ids = []
         for message in messages:
             client_id = client_id_of(message.metadata.dst_node_id)
-            if not 0 <= client_id < len(self._architectures):
+            if not 0 <= client_id < self._num_clients:
                 raise ValueError(f"no client has node id {message.metadata.dst_node_id}")
             turn = self._turns.get(client_id, 0)
             self._turns[client_id] = turn + 1
@@ -179,7 +204,9 @@ class PoolGrid(Grid):
 
     # --- steps ---
 
-    def _pull(self, message_ids: Iterable[str], intake: Intake) -> list[Message]:
+    def _pull(
+        self, message_ids: Iterable[str], intake: Intake, post: Post | None = None
+    ) -> list[Message]:
         waves: dict[int, list[Message]] = {}
         order: dict[int, int] = {}
         for message_id in message_ids:
@@ -189,108 +216,7 @@ class PoolGrid(Grid):
             waves.setdefault(wave, []).append(message)
         replies: list[Message] = []
         for wave in sorted(waves):
-            replies += self._run_wave(waves[wave], intake)
+            came, exchanges = self._waves.run(self.server_round, waves[wave], intake, post)
+            replies += came
+            self.exchanges += exchanges
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
-
-    def _run_wave(self, requests: list[Message], intake: Intake) -> list[Message]:
-        """Run one message each of some clients; return their replies, or one of them all."""
-        by_client = {client_id_of(m.metadata.dst_node_id): m for m in requests}
-        groups = self._groups(by_client, intake)
-        replies: list[Message] = []
-        parts = self._parts(groups, by_client, replies)
-        if (first := next(parts, None)) is not None:
-            assert isinstance(intake, Reducer), "else there are no parts"
-            content = intake.merge(chain([first], parts))
-            for _ in parts:  # what the reducer did not look at
-                pass
-            failed = {client_id_of(reply.metadata.src_node_id) for reply in replies}
-            speaker = min(by_client.keys() - failed)
-            replies.append(Message(content, reply_to=by_client[speaker]))
-        return replies
-
-    def _groups(self, by_client: Mapping[int, Message], intake: Intake) -> Iterator[Group]:
-        """Cut the requests into groups of like clients, the longest first.
-
-        Only the requests and the config decide, so that what is folded or trained together, and
-        hence the bits, does not depend on the workers.
-        """
-        handles: dict[int, Any] = {}  # equal payload objects are shared, and measured, once
-        sizes: dict[int, int] = {}
-        kinds: dict[int, tuple[int, str, str]] = {}
-        for client_id, request in by_client.items():
-            key = id(request.content)
-            if key not in handles:
-                handles[key] = self._pool.share(request.content)
-                sizes[key] = size_bytes(request.content)
-            kinds[client_id] = (
-                key, request.metadata.message_type, self._architectures[client_id]
-            )  # fmt: skip
-        self._request_bytes = {client_id: sizes[kind[0]] for client_id, kind in kinds.items()}
-        cuts = cut_groups(kinds, self._group_size, self._cost)
-        # One by one as a worker is free: states in files are read no sooner.
-        return (
-            self._group(
-                number, [by_client[k] for k in members], handles[kinds[members[0]][0]], intake
-            )
-            for number, members in enumerate(cuts)
-        )
-
-    def _group(self, number: int, requests: list[Message], content: Any, intake: Intake) -> Group:
-        tasks = [
-            Task(
-                client_id=client_id_of(request.metadata.dst_node_id),
-                turn=int(request.metadata.message_id.rsplit("-", 1)[1]),
-                metadata=request.metadata,
-            )
-            for request in requests
-        ]
-        return Group(
-            number=number,
-            tasks=tuple(tasks),
-            num_clients=len(self._architectures),
-            server_round=self.server_round,
-            screen=self._screen,
-            intake=intake,
-            content=content,
-            states=tuple(self.states.handle(task.client_id) for task in tasks),
-        )
-
-    def _parts(
-        self, groups: Iterable[Group], by_client: Mapping[int, Message], replies: list[Message]
-    ) -> Iterator[RecordDict]:
-        """Run groups; yield their parts in the groups' order, and add to `replies` all others."""
-        outcomes: dict[int, Outcome] = {}
-        turn, done, before = 0, 0, len(self.exchanges)
-        for outcome in self._pool.run(groups):
-            outcomes[outcome.number] = outcome
-            done += len(outcome.answers)
-            self._on_answer(done, len(by_client))
-            while turn in outcomes:
-                settled = outcomes.pop(turn)
-                turn += 1
-                if settled.broken:
-                    raise RuntimeError(f"the strategy's reducer failed:\n{settled.broken}")
-                for answer, state in zip(settled.answers, settled.states, strict=True):
-                    replies += self._receive(by_client[answer.client_id], answer, state)
-                if settled.part is not None:
-                    yield settled.part
-        # Of this wave only: a client's earlier exchanges stay before.
-        self.exchanges[before:] = sorted(self.exchanges[before:], key=lambda e: e.client_id)
-
-    def _receive(self, request: Message, answer: Answer, state: Any) -> list[Message]:
-        """Note the exchange, keep the client's state; return its reply unless it was folded."""
-        if state is not None:
-            self.states.put(answer.client_id, state)
-        self.exchanges.append(
-            exchange_of(
-                request,
-                answer,
-                self.server_round,
-                self._architectures[answer.client_id],
-                self._request_bytes[answer.client_id],
-            )
-        )
-        if answer.failure:
-            code = CLIENT_RAISED if answer.raised else REPLY_REJECTED
-            return [Message(Error(code, answer.failure), reply_to=request)]
-        return [] if answer.reply is None else [answer.reply]

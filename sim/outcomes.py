@@ -9,8 +9,9 @@ from sim.tasks import Answer, Group, Outcome
 
 def singles(group: Group) -> list[Group]:
     """Cut a group into groups of one."""
-    pairs = zip(group.tasks, group.states, strict=True)
-    return [replace(group, tasks=(task,), states=(state,)) for task, state in pairs]
+    letters = group.letters or ((),) * len(group.tasks)
+    each = zip(group.tasks, group.states, letters, strict=True)
+    return [replace(group, tasks=(t,), states=(s,), letters=(own,)) for t, s, own in each]
 
 
 def joined(group: Group, outcomes: list[Outcome]) -> Outcome:
@@ -23,6 +24,7 @@ def joined(group: Group, outcomes: list[Outcome]) -> Outcome:
         number=group.number,
         answers=list(chain.from_iterable(outcome.answers for outcome in outcomes)),
         states=list(chain.from_iterable(outcome.states for outcome in outcomes)),
+        kept=list(chain.from_iterable(outcome.kept for outcome in outcomes)),
         part=merged,
         broken=next((outcome.broken for outcome in outcomes if outcome.broken), ""),
     )
@@ -34,4 +36,5 @@ def failed(group: Group, reason: str, traceback: str = "") -> Outcome:
         Answer(task.client_id, None, failure=reason, raised=True, traceback=traceback)
         for task in group.tasks
     ]
-    return Outcome(group.number, answers, [None] * len(answers))
+    nothing = [None] * len(answers)
+    return Outcome(group.number, answers, nothing, nothing)

@@ -11,8 +11,9 @@ from flwr.clientapp import ClientApp
 from clients.peers.lockstep import TrainPeers, train_peers
 from clients.training import Trainer
 from sim.processes import keep_memory, pin_threads, require_device
+from sim.running import frozen_content, run_group
 from sim.state_store import StateStore
-from sim.tasks import Group, Outcome, frozen_content, run_group
+from sim.tasks import Group, Outcome
 
 
 class Pool(Protocol):
@@ -41,11 +42,11 @@ class Pool(Protocol):
         ...
 
     def frozen(self, handle: Any) -> bytes | None:
-        """Fetch a client's frozen state from its handle."""
+        """Fetch a frozen state, or payload, from its handle."""
         ...
 
     def keep(self, frozen: bytes) -> Any:
-        """Take in a frozen state that was not made here; return its handle."""
+        """Take in a frozen state, or payload, that was not made here; return its handle."""
         ...
 
     def train_peers(self, warn: Callable[[str], None]) -> TrainPeers:
@@ -130,7 +131,15 @@ class InlinePool:
         """Run the groups in the order given; see `Pool.run`."""
         assert self._app is not None, "load the program first"
         for group in groups:
-            yield run_group(self._app, group, group.content, group.states, self._seed, self._device)
+            yield run_group(
+                self._app,
+                group,
+                group.content,
+                group.states,
+                group.payloads,
+                self._seed,
+                self._device,
+            )
 
     def frozen(self, handle: bytes | None) -> bytes | None:
         """Return the handle: here it is the state."""

@@ -128,7 +128,7 @@ class RayPool:
 
     def share(self, content: "RecordDict") -> "ray.ObjectRef[bytes]":
         """Put a content into the object store once, for every group that carries it."""
-        from sim.tasks import frozen_content
+        from sim.running import frozen_content
 
         return ray.put(frozen_content(content))
 
@@ -151,12 +151,12 @@ class RayPool:
         while waiting or running:
             while waiting and free:
                 group, place = waiting.popleft(), free.popleft()
-                answer, states = self._send(group, place)
-                running[answer] = (group, place, self._workers[place], states)
+                answer, objects = self._send(group, place)
+                running[answer] = (group, place, self._workers[place], objects)
             done, _ = ray.wait(list(running), num_returns=1)
-            group, place, worker, states = running.pop(done[0])
+            group, place, worker, objects = running.pop(done[0])
             free.append(place)
-            outcome = self._fetch(group, done[0], states)
+            outcome = self._fetch(group, done[0], objects)
             if outcome is None:
                 lost.append(group)
                 if self._workers[place] is worker:  # else its other group has seen to it
@@ -168,11 +168,11 @@ class RayPool:
             yield self._run_alone(group)
 
     def frozen(self, handle: Any) -> bytes | None:
-        """Fetch a client's state from the object store."""
+        """Fetch a state, or payload, from the object store."""
         return None if handle is None else ray.get(handle)
 
     def keep(self, frozen: bytes) -> Any:
-        """Put a state into the object store."""
+        """Put a state, or payload, into the object store."""
         return ray.put(frozen)
 
     def train_peers(self, warn: Callable[[str], None]) -> "SpreadPeers":
@@ -224,11 +224,15 @@ class RayPool:
 
     def _send(self, group: "Group", place: int) -> tuple[Any, list[Any]]:
         """Start a group; its handles go beside it, because Ray resolves only whole arguments."""
-        bare = replace(group, content=None, states=tuple(s is not None for s in group.states))
+        from clients.folding import Keep
+
+        flags = tuple(state is not None for state in group.states)
+        bare = replace(group, content=None, states=flags, payloads=())
         there = [state for state in group.states if state is not None]
-        call = self._workers[place].run.options(num_returns=1 + len(group.tasks))
-        answer, *states = call.remote(bare, group.content, *there)
-        return answer, states
+        objects = len(group.tasks) * (2 if isinstance(group.intake, Keep) else 1)
+        call = self._workers[place].run.options(num_returns=1 + objects)
+        answer, *rest = call.remote(bare, group.content, *there, *group.payloads)
+        return answer, rest
 
     def _require_loaded(self) -> None:
         """Wait for the program to be in all workers, the first time."""
@@ -246,8 +250,8 @@ class RayPool:
 
         single = len(group.tasks) == 1
         for _ in range(RETRIES):
-            answer, states = self._send(group, 0)
-            if outcome := self._fetch(group, answer, states):
+            answer, objects = self._send(group, 0)
+            if outcome := self._fetch(group, answer, objects):
                 return outcome
             self.replace(0)
         if single:
@@ -255,7 +259,7 @@ class RayPool:
         # One of them is guilty. What the others come to is folded, and rounded, in another order.
         return joined(group, [self._run_alone(one) for one in singles(group)])
 
-    def _fetch(self, group: "Group", answer: Any, states: list[Any]) -> "Outcome | None":
+    def _fetch(self, group: "Group", answer: Any, objects: list[Any]) -> "Outcome | None":
         """Fetch what came of a group; None if its worker died."""
         from sim.outcomes import failed, joined, singles
 
@@ -269,8 +273,14 @@ class RayPool:
             if getattr(death, "actor_init_failed", False):  # no worker can start: again is no use
                 return failed(group, "no worker starts", str(death))
             return None
-        kept = zip(states, outcome.states, strict=True)
-        return replace(outcome, states=[ref if changed else None for ref, changed in kept])
+        size = len(outcome.states)  # of all tasks, or none if the strategy's rule broke
+        states = zip(outcome.states, objects[:size], strict=True)
+        kept = zip(outcome.kept, objects[size:], strict=False)  # none where nothing was to be kept
+        return replace(
+            outcome,
+            states=[ref if changed else None for changed, ref in states],
+            kept=[ref if there else None for there, ref in kept],
+        )
 
     def _stop_ray(self) -> None:
         if self._started_ray:

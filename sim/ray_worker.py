@@ -38,18 +38,25 @@ class Worker:
         self._app = app
 
     def run(self, group: "Group", content: bytes, *there: bytes) -> tuple[Any, ...]:
-        """Run a group, of which the states that are there come one by one.
+        """Run a group, of which the states that are there, and then the payloads, come one by one.
 
-        Return what came of it and, as objects of their own, the states.
+        Return what came of it and, as objects of their own, the states, and payloads that are kept.
         """
-        from sim.tasks import run_group
+        from clients.folding import Keep
+        from sim.running import run_group
 
         assert self._app is not None, "load the program first"
         given = iter(there)
         states = [next(given) if has_one else None for has_one in group.states]
-        outcome = run_group(self._app, group, content, states, self._seed, self._device)
+        payloads = [*given]
+        outcome = run_group(self._app, group, content, states, payloads, self._seed, self._device)
         changed = [state is not None for state in outcome.states]
-        return replace(outcome, states=changed), *outcome.states
+        kept = [payload is not None for payload in outcome.kept]
+        size = len(group.tasks)  # of a broken outcome there are none, and Ray wants as many as said
+        objects = [*outcome.states, *[None] * (size - len(outcome.states))]
+        if isinstance(group.intake, Keep):
+            objects += [*outcome.kept, *[None] * (size - len(outcome.kept))]
+        return replace(outcome, states=changed, kept=kept), *objects
 
     def apply(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call any function with the arguments and this worker's device."""

@@ -168,7 +168,9 @@ def test_a_rule_that_fails_ends_the_run_with_its_traceback(foreign_pool: Pool) -
     reducer = Reducer(_fail, _fail)
     content = RecordDict({"arrays": vector(), "config": ConfigRecord()})
     asked = [Message(content, dst_node_id=node_id_of(k), message_type="train") for k in range(4)]
-    with pytest.raises(RuntimeError, match=r"(?s)reducer failed:.*ZeroDivisionError: my rule"):
+    with pytest.raises(
+        RuntimeError, match=r"(?s)rule failed where clients run:.*ZeroDivisionError: my rule"
+    ):
         grid.send_and_fold(asked, reducer)
 
 

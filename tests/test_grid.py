@@ -18,7 +18,8 @@ from flwr.serverapp.strategy import FedAvg, strategy_utils
 from flwr.supercore.run import Run as FlowerRun
 
 from clients.messages import NODE_ID_BASE, client_id_of, node_id_of
-from sim.grid import CLIENT_RAISED, REPLY_REJECTED, PoolGrid
+from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED
+from sim.grid import PoolGrid
 from sim.pool import Pool
 from sim.tasks import Outcome, Task
 from tests.federations import SEED, foreign_app, grid_over, inline, run_foreign, vector
