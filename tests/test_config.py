@@ -53,7 +53,8 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/messenger", "clients/training", "data", "debug", "experiment",
+        "availability", "clients", "clients/messenger", "clients/training", "data", "debug",
+        "experiment",
         "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
         "strategy/distil",
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",

@@ -128,7 +128,7 @@ def clusters(num_peers: int, *, num_clusters: int = 2) -> nx.Graph:
         ValueError: There are more clusters than peers, or none.
     """
     if not 1 <= num_clusters <= num_peers:
-        raise ValueError(f"num_clusters={num_clusters}: expected 1..{num_peers}, num_peers")
+        raise ValueError(f"num_clusters={num_clusters}: expected 1..num_peers={num_peers}")
     runs = [run.tolist() for run in np.array_split(np.arange(num_peers), num_clusters)]
     graph = nx.empty_graph(num_peers)
     for run in runs:
