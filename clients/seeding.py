@@ -34,6 +34,8 @@ class Purpose(IntEnum):
     PEER_NOISE = 16
     HEAD = 17
     PEERS = 18
+    TOPOLOGY = 19
+    AVAILABILITY = 20
 
 
 def stream(

@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
 
@@ -71,6 +71,8 @@ class Config:
     student_device: str = "cpu"
     student_workers: int = 1
     strategy: Any = MISSING
+    topology: Any = None
+    availability: Any = None
     probes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -216,12 +218,12 @@ def _keys(node: Any, prefix: str) -> Iterator[str]:
 
 
 def _targets(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
-    if isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield key, node
-        for name in map(str, node):
-            if not OmegaConf.is_missing(node, name):
-                yield from _targets(node[name], f"{key}.{name}".lstrip("."))
+    if isinstance(node, DictConfig) and "_target_" in node:
+        yield key, node
+    names: Any = range(len(node)) if isinstance(node, ListConfig) else node
+    for name in names if isinstance(node, DictConfig | ListConfig) else ():
+        if not OmegaConf.is_missing(node, name):
+            yield from _targets(node[name], f"{key}.{name}".lstrip("."))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ CONF = Path(__file__).parent.parent / "conf"
 REQUIRED = {
     "data=npz": "data.source.path=a.npz",
     "partition=from_file": "partition.path=a.json",
+    "topology=from_file": "topology.graph.path=a.csv",
     "proxy=npz": "data.proxy_source.path=a.npz",
 }
 MUTUAL = {"strategy/rule", "strategy/head"}
@@ -27,6 +28,7 @@ OPTIONS = sorted(
     if path.parent != CONF
 )
 REQUIRED |= {option: "strategy=mutual" for option in OPTIONS if option.split("=")[0] in MUTUAL}
+REQUIRED |= {option: "topology=ring" for option in OPTIONS if option.startswith("topology/")}
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +55,14 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "clients", "clients/messenger", "clients/training", "data", "debug", "experiment",
+        "availability", "clients", "clients/messenger", "clients/training", "data", "debug",
+        "experiment",
         "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
         "strategy/distil",
-        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student",
+        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
+        "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 81
+    assert len(OPTIONS) == 104
 
 
 @pytest.mark.parametrize("option", OPTIONS)

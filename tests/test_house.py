@@ -43,6 +43,14 @@ DOORS = {
     },
     "tensorboard": {"sim/tracking.py"},
     "rich": {"sim/console.py"},
+    "networkx": {
+        "sim/topology/edge_file.py",
+        "sim/topology/graphs.py",
+        "sim/topology/mixing.py",
+        "sim/topology/provenance.py",
+        "sim/topology/sequences.py",
+        "sim/topology/topology.py",
+    },
     "flwr": {
         "clients/answering.py",
         "clients/app.py",
