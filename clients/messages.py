@@ -6,7 +6,7 @@ action "predictions" (`train.predictions`, `evaluate.predictions`) is the exchan
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -249,7 +249,27 @@ def read_predictions(replies: Iterable[Message]) -> TeacherPredictions | None:
     good = sorted((m for m in replies if m.has_content()), key=lambda m: m.metadata.src_node_id)
     if not good:
         return None
-    answers = [read_reply(message.content) for message in good]
+    return stack_answers(
+        [client_id_of(message.metadata.src_node_id) for message in good],
+        [read_reply(message.content) for message in good],
+    )
+
+
+def stack_answers(
+    client_ids: Sequence[int], answers: Sequence[PredictionReply]
+) -> TeacherPredictions:
+    """Put the answers of several clients to the same inputs together.
+
+    Args:
+        client_ids: Whose they are, ascending (K of them).
+        answers: At least one.
+
+    Returns:
+        The answers of all.
+
+    Raises:
+        ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities.
+    """
     shapes = {answer.logits.shape for answer in answers}
     asked = {answer.own_probs is not None for answer in answers}
     if len(shapes) > 1 or len(asked) > 1:
@@ -258,7 +278,7 @@ def read_predictions(replies: Iterable[Message]) -> TeacherPredictions | None:
     masks = [everything if answer.mask is None else answer.mask for answer in answers]
     own = [answer.own_probs for answer in answers if answer.own_probs is not None]
     return TeacherPredictions(
-        client_ids=tuple(client_id_of(m.metadata.src_node_id) for m in good),
+        client_ids=tuple(client_ids),
         logits=torch.from_numpy(np.stack([answer.logits for answer in answers])),
         mask=torch.from_numpy(np.stack(masks)),
         own_probs=torch.from_numpy(np.stack(own)) if own else None,

@@ -68,7 +68,10 @@ class KeptPayloads(Protocol):
 class Routing(Protocol):
     """A grid that keeps payloads where they were made and delivers them, as our engine's does."""
 
-    payloads: KeptPayloads
+    @property
+    def payloads(self) -> KeptPayloads:
+        """What it keeps."""
+        ...
 
     def send_with_post(
         self, messages: Iterable[Message], post: Post, intake: Intake

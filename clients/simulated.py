@@ -153,6 +153,8 @@ class SimulatedClients:
             for client_id, start in zip(ids, starts, strict=True)
             if not isinstance(start, Exception)
         ]
+        if not ids:
+            return
         name = self.architectures[ids[0]]
         trained = self.place(device).fit(name, dataset, lessons, loss, **changes)
         for start in starts:

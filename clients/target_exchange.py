@@ -41,16 +41,26 @@ def learn_targets(
         return Lesson(start, own["proxy-ids"].copy(), targets, draws)
 
     starts = [own_network(clients, context, device) for context in contexts]
-    proxy = clients.splits.proxy
-    fitted = clients.fit(ids, starts, lesson, proxy, digest.loss, device, **digest.numbers)
-    for request, context, client_id, result in zip(requests, contexts, ids, fitted, strict=True):
-        if isinstance(result, Exception):
-            yield result
-            continue
-        context.state[MODEL] = write_arrays(result.parameters)
-        metrics: dict[str, float] = {"digested-examples": len(labels[client_id]["proxy-ids"])}
-        if result.losses:
-            metrics["digest-loss"] = result.losses[-1]
+    taught = [k for k, client_id in enumerate(ids) if len(labels[client_id]["proxy-ids"])]
+    fitted = clients.fit(
+        [ids[k] for k in taught],
+        [starts[k] for k in taught],
+        lesson,
+        clients.splits.proxy,
+        digest.loss,
+        device,
+        **digest.numbers,
+    )
+    for k, (request, context) in enumerate(zip(requests, contexts, strict=True)):
+        metrics: dict[str, float] = {"digested-examples": len(labels[ids[k]]["proxy-ids"])}
+        if k in taught:
+            result = next(fitted)
+            if isinstance(result, Exception):
+                yield result
+                continue
+            context.state[MODEL] = write_arrays(result.parameters)
+            if result.losses:
+                metrics["digest-loss"] = result.losses[-1]
         yield Message(RecordDict({METRICS: MetricRecord({**metrics})}), reply_to=request)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 
@@ -47,3 +49,25 @@ class RoundView:
     weights: Tensor
     targets: Tensor
     losses: list[float]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphView:
+    """Who heard of whom in a round of a federation without a server, for whoever watches.
+
+    Attributes:
+        server_round: 1..R.
+        senders: Of each message that arrived from another peer [E]; with several sweeps there are
+            several of a pair.
+        receivers: Of the same messages [E].
+        present: Who belonged to the federation [n].
+        awake: Who took part [n].
+        teachers: Answers of those who did on the probe examples; None where none are given.
+    """
+
+    server_round: int
+    senders: npt.NDArray[np.int64]
+    receivers: npt.NDArray[np.int64]
+    present: npt.NDArray[np.bool_]
+    awake: npt.NDArray[np.bool_]
+    teachers: TeacherPredictions | None

@@ -85,14 +85,27 @@ class EnsembleRule:
             targets, weights.sum(0) > 0, _columns(answers, columns), weights[:, columns]
         )
 
-    def weights(self, teachers: TeacherPredictions) -> Tensor:
-        """Weigh each teacher on each example: [K, N], sums over K are 1 or 0."""
+    def weights(self, teachers: TeacherPredictions, mixing: Tensor | None = None) -> Tensor:
+        """Weigh each teacher on each example.
+
+        Args:
+            teachers: Whom, and what they answered.
+            mixing: What a receiver's graph says of each [K], > 0; None = all alike.
+
+        Returns:
+            [K, N], sums over K are 1, or 0 where nobody is trusted.
+
+        Raises:
+            ValueError: The scorer gave scores that are none; says which scorer.
+        """
         scores = self.scorer(teachers)
         try:
             if self.fallback_below is not None and teachers.own_probs is not None:
                 scores = unless_unknown(
                     scores, teachers.own_probs, teachers.mask, self.fallback_below
                 )
+            if mixing is not None:
+                scores = scores * (mixing / mixing.max())[:, None]  # equal ones are exactly 1
             return normalise(scores, teachers.mask, self.weight_cap)
         except ValueError as error:
             rule = self.scorer.func if isinstance(self.scorer, partial) else self.scorer

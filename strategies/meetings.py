@@ -1,0 +1,146 @@
+"""A round of peers: who is there, what goes between them, what it weighed, and what is left."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from clients.folding import Intake
+from clients.routing import Mix, Post, Routing
+from clients.teachers import GraphView, TeacherPredictions
+from strategies.courier import Courier
+from strategies.neighbours import Delivery, Neighbours, payload_name
+
+
+class Meeting:
+    """Sends messages to peers and payloads between them, round by round."""
+
+    def __init__(self, neighbours: Neighbours, watch: Callable[[GraphView], None]) -> None:
+        """Begin before the first round.
+
+        Args:
+            neighbours: Who hears of whom.
+            watch: Receives each round's graph when it is closed.
+        """
+        self.neighbours = neighbours
+        self.server_round = 0
+        self._watch = watch
+        self._router: Routing | None = None
+        self._nodes: list[int] = []
+        self._restored: dict[tuple[str, int], RecordDict] = {}
+        self._names: set[str] = set()
+        self._begin()
+
+    def open(self, server_round: int, grid: Grid) -> list[int]:
+        """Begin a round; return who takes part."""
+        self.server_round = server_round
+        self._nodes = sorted(grid.get_node_ids())
+        if self._router is None:
+            peers = {node: peer for peer, node in enumerate(self._nodes)}
+            self._router = grid if isinstance(grid, Routing) else Courier(grid, peers)
+            for (name, sender), payload in self._restored.items():
+                self._router.payloads.keep(name, sender, payload)
+            self._restored = {}
+        self._begin()
+        return self.neighbours.awake(server_round)
+
+    def present(self) -> list[int]:
+        """Return who belongs to the federation in this round."""
+        return self.neighbours.present(self.server_round)
+
+    def messages(self, peers: Sequence[int], content: RecordDict, kind: str) -> list[Message]:
+        """Address one content to peers."""
+        return [
+            Message(content, dst_node_id=self._nodes[peer], message_type=kind) for peer in peers
+        ]
+
+    def received(self, replies: Iterable[Message], intake: Intake) -> list[Message]:
+        """Return replies as the intake says, if the grid has not seen to it."""
+        if isinstance(self._router, Courier):
+            return self._router.received(replies, intake)
+        return list(replies)
+
+    def senders(self, replies: Iterable[Message]) -> list[int]:
+        """Return whose replies are usable."""
+        nodes = [reply.metadata.src_node_id for reply in replies if reply.has_content()]
+        return sorted(int(np.searchsorted(self._nodes, node)) for node in nodes)
+
+    def deliver(self, kind: str, have: Sequence[int], with_own: bool = True) -> Delivery:
+        """Say which payloads arrive where, and note it; see `Neighbours.deliver`."""
+        delivery = self.neighbours.deliver(self.server_round, kind, have, with_own)
+        payloads = self._routed().payloads
+        for receiver, letters in delivery.letters.items():
+            for letter in letters:
+                if letter.sender != receiver:
+                    self._bytes += payloads.size(letter.name, letter.sender)
+        self._deliveries.append(delivery)
+        self._names.add(payload_name(kind, self.server_round))
+        return delivery
+
+    def send(
+        self,
+        peers: Sequence[int],
+        content: RecordDict,
+        kind: str,
+        delivery: Delivery,
+        mix: Mix,
+        intake: Intake,
+    ) -> list[Message]:
+        """Send one content to peers, to each its letters mixed; return the replies."""
+        messages = self.messages(peers, content, kind)
+        post = Post(delivery.letters, mix)
+        return list(self._routed().send_with_post(messages, post, intake))
+
+    def close(self, teachers: TeacherPredictions | None = None) -> dict[str, float]:
+        """End a round: show its graph, drop what nobody waits for.
+
+        Args:
+            teachers: Answers of all peers on the probe examples, for whoever watches.
+
+        Returns:
+            Messages between peers that arrived, were lost or came late; their bytes, in all and
+            each; the share of pairs of peers in which one could have influenced the other.
+        """
+        edges = [delivery.edges() for delivery in self._deliveries]
+        senders = np.concatenate([pair[0] for pair in edges] or [np.zeros(0, dtype=np.int64)])
+        receivers = np.concatenate([pair[1] for pair in edges] or [np.zeros(0, dtype=np.int64)])
+        there = self.neighbours.availability
+        self._watch(
+            GraphView(
+                server_round=self.server_round,
+                senders=senders,
+                receivers=receivers,
+                present=there.present(self.server_round),
+                awake=there.awake(self.server_round),
+                teachers=teachers,
+            )
+        )
+        waiting = self.neighbours.waiting()
+        self._routed().payloads.forget(self._names - waiting)
+        self._names &= waiting
+        count = len(senders)
+        return {
+            "edges": float(count),
+            "edge-bytes": float(self._bytes),
+            "bytes-per-edge": self._bytes / count if count else 0.0,
+            "lost-messages": float(sum(delivery.lost for delivery in self._deliveries)),
+            "late-messages": float(sum(delivery.late for delivery in self._deliveries)),
+            "informed-share": self.neighbours.informed_share(),
+        }
+
+    def state(self) -> RecordDict:
+        """Return what is remembered, payloads on their way included."""
+        return self.neighbours.state(self._routed().payloads)
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
+        self._restored = self.neighbours.restore(state)
+
+    def _begin(self) -> None:
+        self._deliveries: list[Delivery] = []
+        self._bytes = 0
+
+    def _routed(self) -> Routing:
+        assert self._router is not None, "open comes first"
+        return self._router

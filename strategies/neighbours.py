@@ -1,0 +1,249 @@
+"""Who gets what from whom in a round of a federation without a server."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ConfigRecord, RecordDict
+from scipy.sparse import csr_array
+
+from clients.arrays import read_arrays, write_arrays
+from clients.routing import KeptPayloads, Letter
+
+Ints = npt.NDArray[np.int64]
+Mixing = Callable[[int], csr_array]
+"""Round -> W [n receivers, n senders]: `sim.topology.Topology.mixing`, or one like it."""
+
+Missing = Literal["renormalise", "own", "drop"]
+LATE, INFORMED = "late", "informed"
+
+
+class Availability(Protocol):
+    """Who is there, and what arrives: `sim.topology.Availability`."""
+
+    def present(self, server_round: int) -> npt.NDArray[np.bool_]:
+        """Tell who belongs to the federation in a round [n]."""
+        ...
+
+    def awake(self, server_round: int) -> npt.NDArray[np.bool_]:
+        """Tell who takes part in a round [n]."""
+        ...
+
+    def delays(self, server_round: int, senders: Ints, receivers: Ints) -> Ints:
+        """Tell how many rounds later each message [E] arrives, -1 for never."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Delivery:
+    """What arrives at one time.
+
+    Attributes:
+        letters: By receiver, ordered by sender; a receiver that nothing reaches has none.
+        lost: Messages that never arrive.
+        late: Messages of an earlier round among those that arrive.
+    """
+
+    letters: dict[int, list[Letter]]
+    lost: int
+    late: int
+
+    def edges(self) -> tuple[Ints, Ints]:
+        """Return senders and receivers of what went from one peer to another [E]."""
+        pairs = [
+            (letter.sender, receiver)
+            for receiver, own in sorted(self.letters.items())
+            for letter in own
+            if letter.sender != receiver
+        ]
+        found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
+
+def payload_name(kind: str, server_round: int) -> str:
+    """Name the payloads of a kind that are made in a round."""
+    return f"{kind}@{server_round}"
+
+
+class Neighbours:
+    """Turns mixing weights and availability into letters; remembers what is still on its way.
+
+    It also remembers who could have influenced whom: a bit for each pair of peers, 12.5 MB for
+    10,000 of them.
+    """
+
+    def __init__(
+        self, mixing: Mixing, availability: Availability, num_peers: int, missing: Missing
+    ) -> None:
+        """Begin with nothing on its way.
+
+        Args:
+            mixing: Round -> W.
+            availability: Who is there, and what arrives.
+            num_peers: n.
+            missing: What becomes of the weight of a neighbour that does not answer: "renormalise"
+                shares it among those who do, "own" gives it to the receiver itself, "drop" leaves
+                it out, as is right where weights are pushed.
+
+        Raises:
+            ValueError: There is no such choice.
+        """
+        if missing not in ("renormalise", "own", "drop"):
+            raise ValueError(f"missing={missing}: expected renormalise, own or drop")
+        self.mixing = mixing
+        self.availability = availability
+        self.num_peers = num_peers
+        self._missing = missing
+        self._late: list[tuple[int, int, Letter]] = []  # due in which round, for whom
+        self._informed = np.packbits(np.eye(num_peers, dtype=np.bool_), axis=1)
+        self._known: dict[str, npt.NDArray[np.uint8]] = {}  # when a late letter was sent
+
+    # --- a round ---
+
+    def awake(self, server_round: int) -> list[int]:
+        """Return who takes part in a round, ascending."""
+        return [int(k) for k in np.flatnonzero(self.availability.awake(server_round))]
+
+    def present(self, server_round: int) -> list[int]:
+        """Return who belongs to the federation in a round, ascending."""
+        return [int(k) for k in np.flatnonzero(self.availability.present(server_round))]
+
+    def deliver(
+        self, server_round: int, kind: str, have: Collection[int], with_own: bool = True
+    ) -> Delivery:
+        """Say which payloads arrive at which peers, and with which weights.
+
+        Args:
+            server_round: 1..R.
+            kind: Of the payloads that were made now; what was made late is of the same.
+            have: Who made one.
+            with_own: Whether a receiver's own counts too.
+
+        Returns:
+            The letters of all who are awake.
+        """
+        matrix = self.mixing(server_round).tocoo()
+        everyone = zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True)
+        entries = [(i, j, w) for i, j, w in everyone if w > 0 and (with_own or i != j)]
+        awake, made = set(self.awake(server_round)), set(have)
+        sent = [(i, j, w) for i, j, w in entries if j in made]
+        delays = self.availability.delays(
+            server_round, *(np.array([e[k] for e in sent], dtype=np.int64) for k in (1, 0))
+        )
+        name = payload_name(kind, server_round)
+        found: dict[int, dict[int, Letter]] = {i: {} for i in awake}
+        lost = late = 0
+        for (i, j, weight), delay in zip(sent, delays.tolist(), strict=True):
+            letter = Letter(j, name, weight)
+            if i == j or delay == 0:
+                if i in awake:
+                    found[i][j] = letter
+            elif delay > 0:
+                self._late.append((server_round + delay, i, letter))
+                self._known[name] = self._informed
+            else:
+                lost += 1
+        waiting = []
+        for due, i, letter in self._late:
+            if due > server_round or (due == server_round and _kind_of(letter) != kind):
+                waiting.append((due, i, letter))
+            # What is newer replaces it; who sleeps does not get it.
+            elif due == server_round and i in awake and letter.sender not in found[i]:
+                found[i][letter.sender] = letter
+                late += 1
+        rows: dict[int, dict[int, float]] = {}
+        for i, j, weight in entries:
+            rows.setdefault(i, {})[j] = weight
+        letters = {i: [*self._weighed(i, own, rows.get(i, {}))] for i, own in found.items() if own}
+        self._learn(letters, name)
+        self._late = waiting
+        names = self.waiting()
+        self._known = {key: value for key, value in self._known.items() if key in names}
+        return Delivery(letters, lost, late)
+
+    def informed_share(self) -> float:
+        """Return the share of ordered pairs (i, j) in which j could have influenced i, in [1/n, 1].
+
+        Own influence counts.
+        """
+        return float(np.bitwise_count(self._informed).sum()) / self.num_peers**2
+
+    def informed(self) -> npt.NDArray[np.bool_]:
+        """Return who could have influenced whom [n receivers, n]."""
+        return np.unpackbits(self._informed, axis=1, count=self.num_peers).astype(np.bool_)
+
+    def waiting(self) -> set[str]:
+        """Return the names of payloads that are still on their way."""
+        return {letter.name for _, _, letter in self._late}
+
+    # --- checkpoints ---
+
+    def state(self, payloads: KeptPayloads) -> RecordDict:
+        """Return all that is remembered, payloads on their way included."""
+        letters = [letter for _, _, letter in self._late]
+        arrays = {
+            "due": np.array([due for due, _, _ in self._late], dtype=np.int64),
+            "receiver": np.array([i for _, i, _ in self._late], dtype=np.int64),
+            "sender": np.array([letter.sender for letter in letters], dtype=np.int64),
+            "weight": np.array([letter.weight for letter in letters]),
+            INFORMED: self._informed,
+            **{f"known/{name}": value for name, value in self._known.items()},
+        }
+        state = RecordDict({LATE: write_arrays(arrays)})
+        state["names"] = ConfigRecord({"late": [letter.name for letter in letters]})
+        for name, sender in sorted({(letter.name, letter.sender) for letter in letters}):
+            for key, record in payloads.read(name, sender).items():
+                state[f"payload/{name}/{sender}/{key}"] = record
+        return state
+
+    def restore(self, state: RecordDict) -> dict[tuple[str, int], RecordDict]:
+        """Go on from what `state` returned; return payloads on their way by name and sender."""
+        arrays = read_arrays(state.array_records[LATE])
+        names: Any = state.config_records["names"]["late"]
+        columns = [arrays[key].tolist() for key in ("due", "receiver", "sender", "weight")]
+        self._late = [
+            (due, i, Letter(j, name, weight))
+            for due, i, j, weight, name in zip(*columns, names, strict=True)
+        ]
+        self._informed = arrays[INFORMED].copy()
+        known = {key: value for key, value in arrays.items() if key.startswith("known/")}
+        self._known = {key.removeprefix("known/"): value.copy() for key, value in known.items()}
+        payloads: dict[tuple[str, int], RecordDict] = {}
+        for path, record in state.items():
+            if path.startswith("payload/"):
+                _, name, sender, key = path.split("/", 3)
+                payloads.setdefault((name, int(sender)), RecordDict())[key] = record
+        return payloads
+
+    # --- steps ---
+
+    def _weighed(
+        self, receiver: int, found: dict[int, Letter], row: dict[int, float]
+    ) -> list[Letter]:
+        """Order a receiver's letters; see to the weights of those that are missing."""
+        letters = [found[j] for j in sorted(found)]
+        if self._missing == "drop" or row.keys() == found.keys():
+            return letters
+        total, arrived = sum(row.values()), sum(letter.weight for letter in letters)
+        if self._missing == "own" and receiver in found:
+            own = found[receiver].weight + total - arrived
+            return [
+                replace(each, weight=own) if each.sender == receiver else each for each in letters
+            ]
+        return [replace(each, weight=each.weight * (total / arrived)) for each in letters]
+
+    def _learn(self, letters: dict[int, list[Letter]], name: str) -> None:
+        """Note whose influence has come to whom."""
+        before = self._informed
+        after = before.copy()
+        for receiver, own in letters.items():
+            for letter in own:
+                known = before if letter.name == name else self._known[letter.name]
+                after[receiver] |= known[letter.sender]
+        self._informed = after
+
+
+def _kind_of(letter: Letter) -> str:
+    return letter.name.rpartition("@")[0]
