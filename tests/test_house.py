@@ -37,6 +37,8 @@ DOORS = {
     "omegaconf": {"run.py", "conf/errors.py", "conf/resume.py", "conf/schema.py"},
     "tensorboard": {"sim/tracking.py"},
     "rich": {"sim/console.py"},
+    "matplotlib": {"sim/report/drawing.py"},
+    "jinja2": {"sim/report/page.py"},
     "flwr": {
         "clients/answering.py",
         "clients/app.py",

@@ -19,8 +19,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 Floats = npt.NDArray[np.float64]
 
-COLOURS = ("#2f7ed8", "#e6762c", "#2a9d5c", "#d1495b", "#8e6fc1")
-COLOURS += ("#9c6b4e", "#1ba8b8", "#d17ab5", "#a89a1a", "#7f8c8d")
+COLOURS = (
+    *("#2f7ed8", "#e6762c", "#2a9d5c", "#d1495b", "#8e6fc1"),
+    *("#9c6b4e", "#1ba8b8", "#d17ab5", "#a89a1a", "#7f8c8d"),
+)
 DASHES = ("", "6 2.5", "1.5 2", "8 2 1.5 2")
 """Stroke patterns in SVG's notation; ten colours times four of them tell forty curves apart."""
 
@@ -30,7 +32,7 @@ INK, RULE = "#010203", "#040506"
 MOST_POINTS = 500
 """A longer curve is thinned to so many points, its last one among them."""
 
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stillhouse",
     "text.parse_math": False,  # a name from a file may hold a dollar sign
@@ -171,7 +173,7 @@ def heat_map(
         axes.set_ylabel(labels[1])
         shares: Any = PercentFormatter(1.0, symbol=" %") if percent else None
         bar = figure.colorbar(image, ax=axes, label=labels[2], format=shares, pad=0.02)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     return figure
 
 

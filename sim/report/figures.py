@@ -1,6 +1,7 @@
 """Which curves a report has: of everything that has a name and a number."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,8 @@ from sim.report.methods import Method
 from sim.report.reading import Run, natural
 from sim.report.series import Series, banded, curve, method_curves, series_of
 
+MAIN = ("student/accuracy", "student/loss", "strategy/ensemble_accuracy", "strategy/ensemble_loss")
+BAND = "clients: median, quartiles, range"
 MOST_IN_A_PANEL = 20
 FIRST = "Accuracy and loss"
 """The heading of what every run has."""
@@ -56,9 +59,6 @@ def run_panels(run: Run) -> list[Panel]:
     return [*main, *_over_megabytes([(found, Style(0), "student")]), *_others(found)]
 
 
-BAND = "clients: median, quartiles, range"
-
-
 def _main(found: dict[str, Series], measure: str) -> Panel:
     names = {"student": f"student/{measure}", "teacher ensemble": f"strategy/ensemble_{measure}"}
     lines = [
@@ -75,16 +75,14 @@ def _others(found: dict[str, Series]) -> list[Panel]:
     panels = []
     names = [name for name in found if _section(name) and name not in MAIN]
     names.sort(key=natural)
-    for (section, prefix), members in groupby(names, lambda n: (_section(n), _prefix(n))):
+    shared = Counter(_two_words(name) for name in names)
+    for (section, prefix), members in groupby(names, lambda n: (_section(n), _prefix(n, shared))):
         together = list(members)
         for start in range(0, len(together), MOST_IN_A_PANEL):
             part = together[start : start + MOST_IN_A_PANEL]
-            lines = [curve(found[name], Style(n), _leaf(name)) for n, name in enumerate(part)]
+            lines = [curve(found[m], Style(n), _leaf(m, prefix)) for n, m in enumerate(part)]
             panels.append(Panel(prefix, lines, section, percent=_share(prefix)))
     return panels
-
-
-MAIN = ("strategy/ensemble_accuracy", "strategy/ensemble_loss", "student/accuracy", "student/loss")
 
 
 def _section(name: str) -> str:
@@ -94,14 +92,25 @@ def _section(name: str) -> str:
     )
 
 
-def _prefix(name: str) -> str:
-    """The panel of `probes/recall/3` is recall; `probes/output_js` has one of its own."""
+def _prefix(name: str, shared: Counter[str]) -> str:
+    """Say in which panel a number is.
+
+    `probes/recall/3` is in recall, and `strategy/peer_loss_mlp` in peer_loss if there are others;
+    `probes/output_js` has a panel of its own.
+    """
     parts = name.split("/")
-    return "/".join(parts[1:-1]) or parts[-1]
+    words = _two_words(name)
+    return "/".join(parts[1:-1]) or (words if words and shared[words] > 1 else parts[-1])
 
 
-def _leaf(name: str) -> str:
-    return name.rpartition("/")[2]
+def _two_words(name: str) -> str:
+    words = name.rpartition("/")[2].split("_")
+    return "_".join(words[:2]) if len(words) > 2 else ""
+
+
+def _leaf(name: str, prefix: str) -> str:
+    leaf = name.rpartition("/")[2]
+    return leaf.removeprefix(f"{prefix}_")
 
 
 def _share(name: str) -> bool:
@@ -138,8 +147,8 @@ def method_panels(methods: Sequence[Method]) -> list[Panel]:
     """
     runs = [(run, series_of(run)) for method in methods for run in method.runs]
     names = dict.fromkeys(name for _, found in runs for name in found)
-    first = [*MAIN[2:], *MAIN[:2]]
-    first += [n for n in sorted(names) if re.fullmatch(r"clients/\w+/(mean|min)", n)]
+    first = [*MAIN]
+    first += [n for n in sorted(names) if re.fullmatch(r"clients/(\w+/mean|\w*accuracy/min)", n)]
     rest = sorted((n for n in names if _section(n) and n not in first), key=_section_first)
     panels = []
     for name in [n for n in first if n in names] + rest:
@@ -149,7 +158,8 @@ def method_panels(methods: Sequence[Method]) -> list[Panel]:
             for line in method_curves(runs, method, name, Style(number))
         ]
         section = FIRST if name in first else _section(name)
-        shown = re.sub("^(strategy|probes)/", "", name).replace("/", " ")
+        shown = re.sub(r"^clients/(\w+)/(\w+)$", r"clients: \1, \2", name)
+        shown = re.sub("^(strategy|probes)/", "", shown).replace("/", " ")
         panels.append(Panel(shown, lines, section, percent=_share(name)))
     by_run = {run.folder: found for run, found in runs}
     traffic = [(by_run[m.shown.folder], Style(n), m.name) for n, m in enumerate(methods)]

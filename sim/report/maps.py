@@ -1,4 +1,4 @@
-"""Heat maps of a run's clients: how good each was in each round, and what each has to learn from."""
+"""Heat maps of a run's clients: how good each was in each round, what it learns from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
