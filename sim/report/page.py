@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sim.report import drawing, tables
+from sim.report import drawing, failures, tables
 from sim.report.figures import Panel, method_panels, run_panels
 from sim.report.maps import Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
@@ -57,8 +57,8 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         "legend": [] if alone else _legend_of(methods),
         "maps": _mapped(methods[:MOST_MAPPED]),
         "shown_methods": methods[:MOST_MAPPED],
-        "reasons": tables.reasons(runs),
-        "most_reasons": tables.MOST_REASONS,
+        "reasons": failures.reasons(runs),
+        "most_reasons": failures.MOST_REASONS,
         "differences": config_differences(methods) if alone is None else [],
     }
     environment = Environment(
