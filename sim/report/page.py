@@ -95,7 +95,10 @@ def _drawn(panels: Sequence[Panel]) -> list[tuple[str, list[dict[str, Any]]]]:
             described = f"{panel.title} over {panel.x_label}"
             legend = [(c.label, c.style.colour, c.style.dash) for c in panel.curves if c.label]
             svg = drawing.svg(drawn, f"p{number}", described)
-            figures.append({"svg": svg, "legend": list(dict.fromkeys(legend))})
+            needed = len(panel.curves) > 1 or any(curve.bands for curve in panel.curves)
+            figures.append(
+                {"svg": svg, "legend": list(dict.fromkeys(legend)), "told_apart": needed}
+            )
         groups.append((heading, figures))
     return groups
 
