@@ -6,6 +6,7 @@ legible on a dark page and on paper; legends are the page's, so that they cannot
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -189,7 +190,9 @@ def svg(figure: Figure, prefix: str, described: str) -> str:
         `<svg ...>...</svg>` without anything that acts outside of it.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        # A name may be in a script that matplotlib's font lacks; the browser's fonts draw it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     text = buffer.getvalue()

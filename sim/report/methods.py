@@ -9,10 +9,11 @@ from sim.report.reading import Run
 WHERE = ("sim.", "probes.")
 WHERE_EXACTLY = (
     *("seed", "resume", "resume_targets", "checkpoint_every"),
-    *("student_device", "student_workers", "data.root"),
+    *("student_device", "student_workers"),
 )
-"""Config that says which seed, where a run was computed and what was looked at, but not what was
-done. No bit of a CPU run depends on it, but for the seed and beyond a stated tolerance."""
+"""Config, with whatever is called root, that says which seed, where a run was computed and what was
+looked at, but not what was done. No bit of a CPU run depends on it, but for the seed and beyond a
+stated tolerance."""
 
 ABSENT = "(absent)"
 TARGET = "_target_"
@@ -98,7 +99,7 @@ def _what(run: Run) -> dict[str, Any]:
 
 
 def _is_where(key: str) -> bool:
-    return key in WHERE_EXACTLY or key.startswith(WHERE) or key.endswith(".root")
+    return key in WHERE_EXACTLY or f"{key}.".startswith(WHERE) or key.endswith(".root")
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -182,5 +183,4 @@ def config_differences(methods: Sequence[Method]) -> list[tuple[str, list[str]]]
 def _all_of(run: Run) -> dict[str, Any]:
     versions = (run.result or {}).get("versions")
     named = versions.items() if isinstance(versions, Mapping) else ()
-    hidden = {k: v for k, v in run.config.items() if not k.startswith("hydra.")}
-    return hidden | {f"version of {name}": value for name, value in named}
+    return {**run.config} | {f"version of {name}": value for name, value in named}

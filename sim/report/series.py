@@ -10,7 +10,7 @@ from sim.report.methods import Method
 from sim.report.reading import Run, flat
 
 Series = dict[int, float]
-"""A number by round. Null in a file, for what was not finite, is NaN."""
+"""A number by round. What is not finite is NaN; in a file it is null."""
 
 
 def series_of(run: Run) -> dict[str, Series]:
@@ -27,10 +27,10 @@ def series_of(run: Run) -> dict[str, Series]:
     for line in run.lines:
         for name, value in flat(line, "/").items():
             if value is None or (isinstance(value, int | float) and name != "round"):
-                found.setdefault(name, {})[line["round"]] = (
-                    np.nan if value is None else float(value)
-                )
-    return {name: series for name, series in found.items() if np.isfinite([*series.values()]).any()}
+                number = np.nan if value is None else float(value)
+                finite = number if np.isfinite(number) else np.nan
+                found.setdefault(name, {})[line["round"]] = finite
+    return {name: series for name, series in found.items() if last(series) is not None}
 
 
 def last(series: Series) -> float | None:

@@ -55,7 +55,8 @@ def accuracies(run: Run) -> dict[str, float]:
     for name in found:
         if re.fullmatch(r"strategy/(?!ensemble_accuracy$).*accuracy.*", name):
             values[name.removeprefix("strategy/").replace("_", " ")] = last(found[name])
-    return {name: float(v) for name, v in values.items() if isinstance(v, int | float)}
+    numbers = {name: float(v) for name, v in values.items() if isinstance(v, int | float)}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def final_table(methods: Sequence[Method]) -> Table:
