@@ -1,4 +1,4 @@
-"""Run a federation: `python run.py`, `python run.py --help`, `python run.py -m seed=0,1,2`.
+"""Run a federation: `python run.py`, `python run.py --help`, `python run.py report --help`.
 
 The only file that knows clients/, strategies/ and sim/. It turns the config into values and
 objects; nothing below it sees the config.
@@ -21,6 +21,7 @@ from conf.errors import BUILDING, Stopped, explained
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.schema import check_keys, check_targets, explain_command, register
+from sim.report.command import main as write_report
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -291,6 +292,8 @@ def build_strategy(
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["report"]:
+        sys.exit(write_report(sys.argv[2:]))
     try:
         main()
     except SystemExit as stop:

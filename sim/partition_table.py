@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clients.partition import PartitionSummary
-
-PARTITION, PARTITION_SUMMARY = "partition.parquet", "partition_summary.json"
+from sim.run_files import PARTITION as PARTITION
+from sim.run_files import PARTITION_SUMMARY as PARTITION_SUMMARY
 
 
 def write_partition(folder: Path, summary: PartitionSummary) -> None:

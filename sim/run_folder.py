@@ -19,10 +19,14 @@ from safetensors.numpy import save_file
 from clients.partition import PartitionSummary
 from sim.exchanges import Exchange
 from sim.partition_table import require_same_partition, write_partition
-
-CONFIG, CHECKPOINT, STATES = "config.yaml", "checkpoint", "states"
-METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
-RESULT, STUDENT = "result.json", "student.safetensors"
+from sim.run_files import CHECKPOINT as CHECKPOINT
+from sim.run_files import CLIENTS as CLIENTS
+from sim.run_files import CONFIG as CONFIG
+from sim.run_files import FAILURES as FAILURES
+from sim.run_files import METRICS as METRICS
+from sim.run_files import RESULT as RESULT
+from sim.run_files import STATES as STATES
+from sim.run_files import STUDENT as STUDENT
 
 IDENTITY = {
     "round": pa.int32(),

@@ -51,6 +51,8 @@ DOORS = {
         "sim/topology/sequences.py",
         "sim/topology/topology.py",
     },
+    "matplotlib": {"sim/report/drawing.py"},
+    "jinja2": {"sim/report/page.py"},
     "flwr": {
         "clients/answering.py",
         "clients/app.py",

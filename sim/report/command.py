@@ -1,0 +1,70 @@
+"""`python run.py report`: from a command line to a page and its Markdown twin.
+
+Importing it imports none of the report's dependencies: run.py does so whatever it is to do.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ABOUT = """One self-contained HTML page, and the same in Markdown, about one run or several: curves,
+maps of the clients, final numbers, failures, cost, config. Runs that differ only in their seed are
+one method; methods are compared over the seeds that they share."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Write a report.
+
+    Args:
+        words: The command line after `report`.
+
+    Returns:
+        The exit status: 0, or 1 after a line on standard error that says what is wrong.
+    """
+    parser = argparse.ArgumentParser(prog="run.py report", description=ABOUT)
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="a run folder, or a folder that holds run folders, such as a sweep",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.html",
+        help="where to write; FILE.md lies beside it (default: report.html in the run folder, "
+        "or in the current folder if there are several runs)",
+    )
+    given = parser.parse_args(words)
+    from sim.report.page import render
+    from sim.report.reading import ReportError, find_runs
+
+    try:
+        runs = find_runs(given.folders)
+        default = (runs[0].folder if len(runs) == 1 else Path()) / "report.html"
+        page = given.out or default
+        twin = page.with_suffix(".md")
+        _require_ours(page, twin)
+        for path, text in zip((page, twin), render(runs), strict=True):
+            path.write_text(text, encoding="utf-8")
+    except (ReportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)}: {page} and {twin}")
+    return 0
+
+
+def _require_ours(page: Path, twin: Path) -> None:
+    """Refuse to write over what is no report."""
+    from sim.report.page import MARK
+    from sim.report.reading import ReportError
+
+    if page.suffix != ".html":
+        raise ReportError(f"--out {page}: expected a name that ends in .html")
+    if not page.parent.is_dir():
+        raise ReportError(f"--out {page}: no such folder as {page.parent}")
+    for path in (page, twin):
+        if path.exists() and MARK.encode() not in path.read_bytes()[:500]:
+            raise ReportError(f"{path}: exists and is no report; name another file by --out")

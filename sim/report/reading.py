@@ -1,0 +1,207 @@
+"""From run folders to values: which folders hold runs, and what each of them says.
+
+Whatever a run did not get to write is absent; what is there but cannot be read is an error that
+names the file. Everything is read as data: nothing that a file names is imported.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from sim.run_files import CONFIG, FAILURES, METRICS, PARTITION_SUMMARY, RESULT
+
+
+class ReportError(ValueError):
+    """Something that a report cannot be made of; the message names the file or folder."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says, but for its tables.
+
+    Attributes:
+        folder: The run folder.
+        name: The folder as the reader of a report knows it, such as `12-00-00-sweep/3`.
+        source: The folder that was asked for: the run folder itself, or what holds it.
+        config_text: The content of `config.yaml`; "" if there is none.
+        config: The same as `path.to.key` to plain value; lists stay whole.
+        lines: The lines of `metrics.jsonl`, by round.
+        result: The content of `result.json`; None while a run is not over.
+        failures: The lines of `failures.jsonl`.
+    """
+
+    folder: Path
+    name: str
+    source: Path
+    config_text: str
+    config: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+    result: Mapping[str, Any] | None
+    failures: Sequence[Mapping[str, Any]]
+
+    @property
+    def seed(self) -> int | None:
+        """The config's seed; None if there is none to be found."""
+        seed = self.config.get("seed", (self.result or {}).get("seed"))
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def rounds(self) -> int:
+        """The last round that was written down; 0 if there is none."""
+        return int(self.lines[-1]["round"]) if self.lines else 0
+
+
+def find_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read all runs in some folders, each once, in the folders' order.
+
+    Args:
+        folders: Each a run folder, or a folder with run folders anywhere below it.
+
+    Returns:
+        At least one run; `sweep/2` comes before `sweep/10`.
+
+    Raises:
+        ReportError: A folder is missing or holds no run, or a run's file cannot be read.
+    """
+    runs: dict[Path, Run] = {}
+    for source in folders:
+        if not source.is_dir():
+            raise ReportError(f"{source}: no such folder")
+        found = sorted(_run_folders(source), key=lambda path: natural(str(path)))
+        if not found:
+            raise ReportError(
+                f"{source}: no run in it; expected a run folder (with {METRICS}) or a folder of "
+                "run folders"
+            )
+        for folder in found:
+            if folder.resolve() not in runs:
+                runs[folder.resolve()] = read_run(folder, source)
+    return list(runs.values())
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """A run that died before its first round has no metrics, but what `begin` writes."""
+    begun = (folder / CONFIG).is_file() and (folder / PARTITION_SUMMARY).is_file()
+    if begun or (folder / METRICS).is_file():
+        yield folder
+        return
+    for below in folder.iterdir():
+        if below.is_dir() and not below.name.startswith(".") and not below.is_symlink():
+            yield from _run_folders(below)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Give what to sort names by so that 2 comes before 10."""
+    return [(int(digits or 0), rest) for digits, rest in re.findall(r"(\d*)(\D*)", name)]
+
+
+def read_run(folder: Path, source: Path | None = None) -> Run:
+    """Read a run folder.
+
+    Args:
+        folder: The run folder.
+        source: The folder that was asked for; None = this one.
+
+    Returns:
+        What it says.
+
+    Raises:
+        ReportError: A file is damaged; names the file, and the line where it has lines.
+    """
+    source = folder if source is None else source
+    within = folder.resolve().relative_to(source.resolve())
+    text = _text(folder / CONFIG)
+    try:
+        config = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ReportError(f"{folder / CONFIG}: no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ReportError(f"{folder / CONFIG}: expected keys and values")
+    result = _text(folder / RESULT)
+    return Run(
+        folder=folder,
+        name=str(Path(source.resolve().name) / within),
+        source=source,
+        config_text=text,
+        config=flat(config, "."),
+        lines=_metrics(folder / METRICS, open_ended=not result),
+        result=_record(result, str(folder / RESULT)) if result else None,
+        failures=_lines(folder / FAILURES, open_ended=not result),
+    )
+
+
+def flat(node: Mapping[Any, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    """Make nested names one name each: `{"a": {"b": 1}}` is `{"a.b": 1}` with separator "."."""
+    values: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, separator, f"{prefix}{key}{separator}")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
+
+
+def read_table(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
+    """Read columns of a Parquet table.
+
+    Args:
+        path: The file; it need not exist.
+        wanted: The columns' names.
+
+    Returns:
+        Arrays by name, [rows] each, null as NaN in columns of floats; without the columns that
+        there are not, and nothing if there is no file or no row.
+
+    Raises:
+        ReportError: It is no Parquet table.
+    """
+    if not path.exists():
+        return {}
+    try:
+        there = [name for name in wanted if name in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=there)
+    except (pa.ArrowException, OSError) as error:
+        raise ReportError(f"{path}: no Parquet table: {error}") from error
+    return {name: table[name].to_numpy() for name in there} if len(table) else {}
+
+
+def _metrics(path: Path, open_ended: bool) -> list[dict[str, Any]]:
+    lines = _lines(path, open_ended)
+    for number, line in enumerate(lines, 1):
+        if type(line.get("round")) is not int:
+            raise ReportError(f"{path}, line {number}: no `round`, expected an integer")
+        if number > 1 and line["round"] <= lines[number - 2]["round"]:
+            raise ReportError(f"{path}, line {number}: round {line['round']} does not follow")
+    return lines
+
+
+def _lines(path: Path, open_ended: bool) -> list[dict[str, Any]]:
+    """A run that is not over may be writing its last line, which then has no end yet."""
+    lines = _text(path).splitlines(keepends=True)
+    if open_ended and lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    return [_record(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+
+
+def _record(text: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise ReportError(f"{where}: no JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ReportError(f"{where}: expected names and values, not {str(record)[:40]}")
+    return record
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path}: cannot be read: {error}") from error
