@@ -4,10 +4,10 @@ The only file that knows clients/, strategies/ and sim/. It turns the config int
 objects; nothing below it sees the config.
 """
 
-import inspect
 import logging
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ def load_splits(config: DictConfig) -> "Splits":
 def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     """Cut the private set among the clients and give each its architecture."""
     from clients.population import assign_architectures
-    from clients.rehearsal import rehearse, rehearse_messenger
+    from clients.rehearsal import rehearse
     from clients.seeding import Purpose, generator
     from clients.simulated import SimulatedClients
 
@@ -171,9 +171,7 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         together=config.clients.together,
         messenger=instantiate(config.clients.messenger),
     )
-    rehearse({**clients.models, "student": clients.student}, splits.private)
-    if clients.messenger is not None:
-        rehearse_messenger(clients.messenger, clients.student, clients.models, splits.private)
+    rehearse(clients)
     return clients
 
 
@@ -194,22 +192,22 @@ def run_federation(
     from sim.processes import require_device
     from sim.rounds import QuorumLost, RoundReport, run_rounds
 
-    splits = clients.splits
+    private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
     with explained(*BUILDING):
         require_device("student_device", config.student_device)
-        private, rng = splits.private, generator(config.seed, Purpose.STUDENT)
         student = build(clients.student, private.image_shape, private.num_classes, rng)
         student.to(config.student_device)
         strategy = build_strategy(config, pool, clients, student, tracker, display)
+        clients.peer_lesson = getattr(strategy, "peer_lesson", None)
         pool.load(SimulatedApp(clients))
+        has_student = getattr(strategy, "has_student", True)
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
-        return evaluate(student, splits.test)
+        return evaluate(student, clients.splits.test) if has_student else {}
 
     def report(round_report: RoundReport) -> None:
-        failures = [str(exchange) for exchange in round_report.exchanges if exchange.failure]
-        display.round(tracker.round(round_report), failures[0] if failures else "")
+        display.round(tracker.round(round_report), round_report.first_failure())
 
     with explained(*BUILDING):
         grid = build_grid(config, pool, clients, tracker, display)
@@ -231,7 +229,7 @@ def run_federation(
                 config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker
             ),
         )
-    return read_arrays(arrays)
+    return read_arrays(arrays) if has_student else {}
 
 
 def build_grid(
@@ -268,6 +266,7 @@ def build_strategy(
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
     from clients.rehearsal import require_like
     from strategies.averaging import Averaging
+    from strategies.offering import completed, require_topology
     from strategies.rehearsal import require_distil
 
     splits, strategy = clients.splits, instantiate(config.strategy)
@@ -277,18 +276,22 @@ def build_strategy(
         if averages and clients.messenger is None:
             require_like(clients.student, clients.models, splits.private, type(strategy).__name__)
         return strategy
-    offered = {
-        **{"student": student, "student_model": clients.student, "models": clients.models},
-        **{"architectures": clients.architectures, "proxy": splits.proxy, "test": splits.test},
-        **{"seed": config.seed, "report": tracker.view, "overlap": pool.concurrent},
+    require_topology(strategy, config.topology is not None)
+    peers = {"num_peers": (count := len(clients.architectures)), "seed": config.seed}
+    offered: dict[str, Callable[[], Any]] = {
+        **{"student": lambda: student, "student_model": lambda: clients.student},
+        **{"models": lambda: clients.models, "architectures": lambda: clients.architectures},
+        **{"proxy": lambda: splits.proxy, "test": lambda: splits.test, "seed": lambda: config.seed},
+        **{"report": lambda: tracker.view, "overlap": lambda: pool.concurrent},
+        **{"train_peers": lambda: pool.train_peers(display.warn), "watch": lambda: tracker.graph},
+        **{"mixing": lambda: display.topology(instantiate(config.topology)(**peers)).mixing},
+        **{"availability": lambda: instantiate(config.availability)(**peers)},
+        **{"num_clients": lambda: count},
     }
     if workers > 1:
-        offered["distil"] = pool.share_training(strategy.keywords["distil"], workers, display.warn)
-    wanted = inspect.signature(strategy).parameters
-    open_ended = any(each.kind is each.VAR_KEYWORD for each in wanted.values())
-    if open_ended or "train_peers" in wanted:  # else what spreads them is not imported
-        offered["train_peers"] = pool.train_peers(display.warn)
-    return strategy(**{k: value for k, value in offered.items() if open_ended or k in wanted})
+        distil = strategy.keywords["distil"]
+        offered["distil"] = lambda: pool.share_training(distil, workers, display.warn)
+    return completed(strategy, offered)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,25 @@ from clients.data import Dataset
 from clients.peers.messenger import Messenger, lesson_of
 from clients.peers.rehearsal import rehearse_group
 from clients.prediction import predict
+from clients.simulated import SimulatedClients
 
 
-def rehearse(models: Mapping[str, ModelFunction], private: Dataset) -> None:
+def rehearse(clients: SimulatedClients) -> None:
+    """Let every network answer two examples; try every architecture with the messenger.
+
+    Args:
+        clients: Of a federation.
+
+    Raises:
+        ValueError: A network cannot answer, or rule or head do not fit; says which.
+    """
+    private = clients.splits.private
+    rehearse_networks({**clients.models, "student": clients.student}, private)
+    if clients.messenger is not None:
+        rehearse_messenger(clients.messenger, clients.student, clients.models, private)
+
+
+def rehearse_networks(models: Mapping[str, ModelFunction], private: Dataset) -> None:
     """Let every network answer two examples.
 
     Args:

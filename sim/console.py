@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clients.partition import PartitionSummary
+
+if TYPE_CHECKING:
+    from sim.topology.topology import Topology
 
 
 class Display:
@@ -64,6 +67,20 @@ class Display:
         self._progress.update(self._rounds, completed=server_round)
         for name, (then, now) in changed.items():
             self.warn(f"begun with {name} {then}, goes on with {now}: the bits may differ")
+
+    def topology(self, topology: "Topology") -> "Topology":
+        """Say what graph peers are on; return it."""
+        about = topology.report()
+        degrees = f"{about['least_degree']} to {about['largest_degree']}"
+        diameter = "" if about["diameter"] is None else f", diameter {about['diameter']}"
+        self.console.print(
+            f"{about['graph']}: {about['edges']:.0f} edges a round, {degrees} receivers each"
+            f"{diameter}, {about['components']} component{'s' * (about['components'] > 1)}, "
+            f"spectral gap {about['spectral_gap']:.4f}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return topology
 
     def answer(self, done: int, total: int) -> None:
         """Show how many clients of a batch have answered."""

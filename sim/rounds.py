@@ -51,6 +51,10 @@ class RoundReport:
     evaluated: dict[str, float]
     exchanges: list[Exchange]
 
+    def first_failure(self) -> str:
+        """Say who failed first, and why; "" if nobody did."""
+        return next((str(exchange) for exchange in self.exchanges if exchange.failure), "")
+
 
 class QuorumLost(RuntimeError):
     """Too few usable replies to go on."""

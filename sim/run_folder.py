@@ -182,16 +182,17 @@ def conclude(
 
     Args:
         folder: The run folder, with its metrics and its per-client table.
-        student: The final student's parameters and buffers.
+        student: The final student's parameters and buffers; none where there is no student.
         about: What else the result says.
 
     Returns:
         The content of `result.json`.
     """
-    write_student(folder, student)
+    if student:
+        write_student(folder, student)
     result = {
         **about,
-        "student_sha256": sha256_of_arrays(student),
+        "student_sha256": sha256_of_arrays(student) if student else None,
         "metrics_sha256": sha256_of_file(folder / METRICS),
         "clients_sha256": sha256_of_file(folder / CLIENTS),
         "versions": versions(),

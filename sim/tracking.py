@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from clients.teachers import RoundView
+from clients.teachers import GraphView, RoundView
 from sim.rounds import RoundReport
 from sim.run_folder import (
     FAILURES,
@@ -64,6 +64,9 @@ class Tracker:
         for probe in self._probes:
             self._probed |= probe(view)
 
+    def graph(self, view: GraphView) -> None:
+        """Take in who heard of whom."""
+
     def round(self, report: RoundReport) -> dict[str, Any]:
         """Write one round down.
 
@@ -104,7 +107,7 @@ class Tracker:
         """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
         last = self.summaries[-1]
         return {
-            "student_accuracy": last["student"]["accuracy"],
+            "student_accuracy": last["student"].get("accuracy"),
             "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
             "clients_accuracy": _extremes(last["clients"].get("accuracy")),
             "clients_private_accuracy": _extremes(last["clients"].get("private_accuracy")),

@@ -9,7 +9,7 @@ from torch import nn
 
 from clients.data import blobs
 from clients.models import cnn, logistic_regression, mlp
-from clients.rehearsal import rehearse, require_like
+from clients.rehearsal import rehearse_networks, require_like
 
 PRIVATE, _ = blobs(num_examples=40, num_classes=4)
 
@@ -45,12 +45,12 @@ def test_a_network_that_cannot_answer_is_named(
     model: Callable[..., nn.Module], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        rehearse({"good": mlp, "mine": model}, PRIVATE)
+        rehearse_networks({"good": mlp, "mine": model}, PRIVATE)
 
 
 def test_networks_that_can_are_let_through_and_leave_the_generator_alone() -> None:
     before = torch.get_rng_state()
-    rehearse({"a": mlp, "b": logistic_regression, "c": cnn}, PRIVATE)
+    rehearse_networks({"a": mlp, "b": logistic_regression, "c": cnn}, PRIVATE)
     assert torch.equal(torch.get_rng_state(), before)
 
 
