@@ -286,7 +286,7 @@ def build_strategy(
         **{"train_peers": lambda: pool.train_peers(display.warn), "watch": lambda: tracker.graph},
         **{"mixing": lambda: display.topology(instantiate(config.topology)(**peers)).mixing},
         **{"availability": lambda: instantiate(config.availability)(**peers)},
-        **{"num_clients": lambda: count},
+        **{"num_clients": lambda: count, "messenger": lambda: clients.messenger},
     }
     if workers > 1:
         distil = strategy.keywords["distil"]

@@ -148,24 +148,25 @@ def evaluate_own(
     """Measure one's network on the test set, and the messenger if there is one."""
     test, networks = clients.splits.test, clients.place(device).networks
 
-    def accuracy_of(name: str, parameters: Any) -> dict[str, float]:
+    def measured(name: str, parameters: Any) -> dict[str, float]:
         logits = predict(networks.loaded(name, parameters), test, np.arange(len(test)))
         return measures(logits, test.labels)
 
     def answer(request: Message, context: Context) -> Message:
-        network = own_network(clients, context, device)
+        architecture, values = clients.architectures[client_of(context)], dict[str, float]()
+        own = START in request.content or clients.messenger is not None
+        network: Any = own_network(clients, context, device)
+        if own:
+            shared = as_tensors(_own_parameters(clients, context, request), device)
+            if clients.messenger is None:
+                network = shared
+            else:
+                found = measured(STUDENT, shared)
+                values = {f"messenger-{name}": value for name, value in found.items()}
         if isinstance(network, Exception):
             raise network
-        values = dict(accuracy_of(clients.architectures[client_of(context)], network))
-        content: dict[str, Any] = {}
-        if clients.messenger is not None or request.content.config_records[CONFIG].get("send"):
-            own = _own_parameters(clients, context, request)
-            if clients.messenger is not None:
-                shared = accuracy_of(STUDENT, as_tensors(own, device))
-                values |= {f"messenger-{name}": value for name, value in shared.items()}
-            if request.content.config_records[CONFIG].get("send"):
-                content[ARRAYS] = write_arrays(own)
-        return _reply(request, {**content, METRICS: MetricRecord({**values})})
+        metrics = MetricRecord({**measured(architecture, network), **values})
+        return _reply(request, {METRICS: metrics})
 
     yield from _each(requests, contexts, answer)
 

@@ -57,7 +57,11 @@ def rehearse_networks(models: Mapping[str, ModelFunction], private: Dataset) -> 
 
 
 def rehearse_messenger(
-    how: Messenger, messenger: ModelFunction, models: Mapping[str, ModelFunction], private: Dataset
+    how: Messenger,
+    messenger: ModelFunction,
+    models: Mapping[str, ModelFunction],
+    private: Dataset,
+    section: str = "clients.messenger",
 ) -> None:
     """See that every architecture can learn with the messenger.
 
@@ -66,6 +70,7 @@ def rehearse_messenger(
         messenger: The messenger's model function.
         models: Model functions by architecture name.
         private: Where examples are taken from.
+        section: Of the config, for errors.
 
     Raises:
         ValueError: Rule or head do not fit; names the key and the architecture.
@@ -73,7 +78,7 @@ def rehearse_messenger(
     for name, model in models.items():
         lesson = lesson_of(how, (model, messenger), private, np.arange(1))
         try:
-            rehearse_group(lesson, private, "clients.messenger")
+            rehearse_group(lesson, private, section)
         except ValueError as error:
             raise ValueError(f"{error} (architecture '{name}')") from error
 

@@ -223,7 +223,8 @@ class Gossip(Strategy):
 
     def _send(self, delivery: Delivery, mix: Mix, kind: str, intake: Intake) -> list[Message]:
         content = RecordDict({CONFIG: ConfigRecord({"server-round": self._meeting.server_round})})
-        return self._meeting.send(sorted(delivery.letters), content, kind, delivery, mix, intake)
+        messages = self._meeting.messages(sorted(delivery.letters), content, kind)
+        return self._meeting.post(messages, delivery, mix, intake)
 
 
 def _nothing(content: RecordDict) -> RecordDict:

@@ -1,16 +1,20 @@
 """A round of peers: who is there, what goes between them, what it weighed, and what is left."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from clients.folding import Intake
+from clients.neighbour_exchange import START
 from clients.routing import Mix, Post, Routing
 from clients.teachers import GraphView, TeacherPredictions
 from strategies.courier import Courier
 from strategies.neighbours import Delivery, Neighbours, payload_name
+
+BEGUN = "begun"
 
 
 class Meeting:
@@ -26,15 +30,30 @@ class Meeting:
         self.neighbours = neighbours
         self.server_round = 0
         self._watch = watch
+        self._grid: Grid | None = None
         self._router: Routing | None = None
         self._nodes: list[int] = []
         self._restored: dict[tuple[str, int], RecordDict] = {}
+        self._start: ArrayRecord | None = None
+        self._begun = np.zeros(neighbours.num_peers, dtype=np.bool_)
         self._names: set[str] = set()
         self._begin()
 
-    def open(self, server_round: int, grid: Grid) -> list[int]:
-        """Begin a round; return who takes part."""
+    def open(self, server_round: int, grid: Grid, start: ArrayRecord | None = None) -> list[int]:
+        """Begin a round; return who takes part.
+
+        Args:
+            server_round: 1..R.
+            grid: Where messages go.
+            start: Parameters that all peers begin with; the first ones given count. None = each has
+                its own.
+
+        Returns:
+            Peers, ascending.
+        """
         self.server_round = server_round
+        self._start = self._start or start
+        self._grid = grid
         self._nodes = sorted(grid.get_node_ids())
         if self._router is None:
             peers = {node: peer for peer, node in enumerate(self._nodes)}
@@ -50,10 +69,22 @@ class Meeting:
         return self.neighbours.present(self.server_round)
 
     def messages(self, peers: Sequence[int], content: RecordDict, kind: str) -> list[Message]:
-        """Address one content to peers."""
+        """Address one content to peers; those that have no parameters get what all begin with."""
+        first = content
+        if self._start is not None:
+            first = RecordDict({**content, START: self._start})
         return [
-            Message(content, dst_node_id=self._nodes[peer], message_type=kind) for peer in peers
+            Message(
+                content if self._begun[peer] else first,
+                dst_node_id=self._nodes[peer],
+                message_type=kind,
+            )
+            for peer in peers
         ]
+
+    def began(self, peers: Sequence[int]) -> None:
+        """Note who has parameters now."""
+        self._begun[peers] = True
 
     def received(self, replies: Iterable[Message], intake: Intake) -> list[Message]:
         """Return replies as the intake says, if the grid has not seen to it."""
@@ -65,6 +96,17 @@ class Meeting:
         """Return whose replies are usable."""
         nodes = [reply.metadata.src_node_id for reply in replies if reply.has_content()]
         return sorted(int(np.searchsorted(self._nodes, node)) for node in nodes)
+
+    @property
+    def grid(self) -> Grid:
+        """Where messages go."""
+        assert self._grid is not None, "open comes first"
+        return self._grid
+
+    @property
+    def start(self) -> ArrayRecord | None:
+        """What all peers begin with; None = each has its own."""
+        return self._start
 
     def deliver(self, kind: str, have: Sequence[int], with_own: bool = True) -> Delivery:
         """Say which payloads arrive where, and note it; see `Neighbours.deliver`."""
@@ -78,17 +120,10 @@ class Meeting:
         self._names.add(payload_name(kind, self.server_round))
         return delivery
 
-    def send(
-        self,
-        peers: Sequence[int],
-        content: RecordDict,
-        kind: str,
-        delivery: Delivery,
-        mix: Mix,
-        intake: Intake,
+    def post(
+        self, messages: list[Message], delivery: Delivery, mix: Mix, intake: Intake
     ) -> list[Message]:
-        """Send one content to peers, to each its letters mixed; return the replies."""
-        messages = self.messages(peers, content, kind)
+        """Send messages, to each its letters mixed; return the replies as the intake says."""
         post = Post(delivery.letters, mix)
         return list(self._routed().send_with_post(messages, post, intake))
 
@@ -131,11 +166,19 @@ class Meeting:
 
     def state(self) -> RecordDict:
         """Return what is remembered, payloads on their way included."""
-        return self.neighbours.state(self._routed().payloads)
+        state = self.neighbours.state(self._routed().payloads)
+        state[BEGUN] = ConfigRecord({"peers": np.packbits(self._begun).tobytes()})
+        if self._start is not None:
+            state[START] = self._start
+        return state
 
     def restore(self, state: RecordDict) -> None:
         """Go on from what `state` returned."""
         self._restored = self.neighbours.restore(state)
+        packed: Any = state.config_records[BEGUN]["peers"]
+        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=len(self._begun))
+        self._begun = bits.astype(np.bool_)
+        self._start = state.array_records.get(START)
 
     def _begin(self) -> None:
         self._deliveries: list[Delivery] = []

@@ -67,6 +67,11 @@ def payload_name(kind: str, server_round: int) -> str:
     return f"{kind}@{server_round}"
 
 
+def round_of(name: str) -> int:
+    """Return the round in which a payload was made, from its name."""
+    return int(name.rpartition("@")[2])
+
+
 class Neighbours:
     """Turns mixing weights and availability into letters; remembers what is still on its way.
 
@@ -153,6 +158,9 @@ class Neighbours:
             elif due == server_round and i in awake and letter.sender not in found[i]:
                 found[i][letter.sender] = letter
                 late += 1
+        if with_own:
+            for i in awake & made:  # whom nothing reaches has what it made
+                found[i] = found[i] or {i: Letter(i, name, 1.0)}
         rows: dict[int, dict[int, float]] = {}
         for i, j, weight in entries:
             rows.setdefault(i, {})[j] = weight

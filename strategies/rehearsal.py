@@ -12,6 +12,7 @@ from torch import Tensor
 from clients.messages import PredictionReply, write_reply
 from clients.teachers import TeacherPredictions
 from strategies.ensemble import EnsembleRule
+from strategies.offering import wants
 from strategies.reduction import read_part
 
 TEACHERS, INPUTS = 3, 24
@@ -55,7 +56,7 @@ def require_distil(strategy: object, student_workers: int, messenger: bool) -> N
         ValueError: Says which option, and what it needs.
     """
     ours = strategy.keywords if isinstance(strategy, partial) else None
-    if messenger and ours is not None:
+    if messenger and isinstance(strategy, partial) and not wants(strategy, "messenger"):
         raise ValueError("clients.messenger: needs a strategy that averages, strategy=averaging")
     if student_workers > 1 and "distil" not in (ours or {}):
         raise ValueError(f"student_workers={student_workers}: this strategy has no distil")

@@ -1,0 +1,125 @@
+"""What neighbours' parameters come to, where the receiver is; how far all are from their mean."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+
+from clients.architectures import Parameters
+from clients.arrays import read_arrays, write_arrays
+from clients.messages import ARRAYS, METRICS
+from clients.neighbour_exchange import MIXED, PUSH_WEIGHT
+from clients.own import PUSH
+from clients.routing import Letter
+from strategies.neighbours import round_of
+
+SPREAD = "spread"
+"""Name of the record with number and squared norms of summed parameters."""
+
+Letters = Sequence[tuple[Letter, RecordDict]]
+
+
+def mixed_parameters(receiver: int, letters: Letters, *, push: bool = False) -> RecordDict:
+    """Add up what neighbours sent: sum_j W_ij x_j, in float64, in the order of senders.
+
+    Args:
+        receiver: Whose sum it is.
+        letters: Parameters of equal architectures, by sender.
+        push: Whether they are numerators, whose weights are to be summed too.
+
+    Returns:
+        The sum, in the dtypes of what was sent; whole numbers, such as batch norms' counts, are
+        rounded.
+    """
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
+    weight = 0.0
+    for letter, payload in letters:
+        for name, array in read_arrays(cast(ArrayRecord, payload[ARRAYS])).items():
+            dtypes[name] = array.dtype
+            own = letter.weight * array.astype(np.float64)
+            sums[name] = sums[name] + own if name in sums else own
+        if push:
+            weight += letter.weight * float(cast(Any, payload[METRICS])[PUSH_WEIGHT])
+    records: dict[str, Any] = {MIXED: write_arrays(_cast(sums, dtypes))}
+    if push:
+        records[PUSH] = MetricRecord({PUSH_WEIGHT: weight})
+    return RecordDict(records)
+
+
+def without_arrays(content: RecordDict) -> RecordDict:
+    """Reduce a reply to its metrics."""
+    return RecordDict({METRICS: content[METRICS]} if METRICS in content else {})
+
+
+def only_received(receiver: int, letters: Letters) -> RecordDict:
+    """Hand on what one neighbour sent: of several, where one came late, the latest."""
+    _, payload = max(letters, key=lambda each: (round_of(each[0].name), each[0].sender))
+    return RecordDict({MIXED: payload[ARRAYS]})
+
+
+# --- consensus ---
+
+
+def fold_spread(contents: Iterable[RecordDict]) -> RecordDict:
+    """Sum parameters, and their squared norms, in float64.
+
+    Args:
+        contents: Of replies with parameters, or of parts that this made; at least one.
+
+    Returns:
+        The sums.
+    """
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    count, squares = 0.0, 0.0
+    for content in contents:
+        arrays = read_arrays(cast(ArrayRecord, content[ARRAYS]))
+        for name, array in arrays.items():
+            own = array.astype(np.float64)
+            sums[name] = sums[name] + own if name in sums else own
+        if SPREAD in content:
+            known = cast(Any, content[SPREAD])
+            count, squares = count + known["count"], squares + known["squares"]
+        else:
+            count += 1.0
+            squares += sum(
+                float((a.astype(np.float64) ** 2).sum()) for a in arrays.values() if _is_float(a)
+            )
+    spread = MetricRecord({"count": count, "squares": squares})
+    return RecordDict({ARRAYS: write_arrays(cast(Parameters, sums)), SPREAD: spread})
+
+
+def mean_and_distance(part: RecordDict, like: Parameters) -> tuple[Parameters, float]:
+    """Finish what `fold_spread` began.
+
+    Args:
+        part: Of all peers.
+        like: Parameters with the dtypes that the mean is to have.
+
+    Returns:
+        The mean, and the consensus distance, mean_i ||x_i - mean||^2 (0 = all equal; rounding may
+        leave 1e-16 of the squared norms).
+    """
+    sums = read_arrays(cast(ArrayRecord, part[ARRAYS]))
+    known = cast(Any, part[SPREAD])
+    means = {name: value / known["count"] for name, value in sums.items()}
+    floats = [means[name] for name, array in like.items() if _is_float(array)]
+    squared = sum(float((value**2).sum()) for value in floats)
+    distance = max(0.0, known["squares"] / known["count"] - squared)
+    return _cast(means, {name: array.dtype for name, array in like.items()}), distance
+
+
+def _cast(
+    arrays: dict[str, npt.NDArray[np.float64]], dtypes: dict[str, np.dtype[Any]]
+) -> Parameters:
+    whole = {name: np.issubdtype(dtype, np.integer) for name, dtype in dtypes.items()}
+    return {
+        name: (np.round(value) if whole[name] else value).astype(dtypes[name])
+        for name, value in arrays.items()
+    }
+
+
+def _is_float(array: npt.NDArray[Any]) -> bool:
+    return bool(np.issubdtype(array.dtype, np.floating))

@@ -1,0 +1,238 @@
+"""Letters, their weights, what is late or lost, and who could have influenced whom."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+from scipy.sparse import csr_array
+
+from clients.arrays import write_arrays
+from clients.routing import Letter
+from sim.topology.availability import Availability
+from sim.topology.graphs import complete, line, ring
+from sim.topology.mixing import metropolis_hastings, push_sum, uniform
+from sim.topology.topology import Topology
+from strategies.courier import HeldPayloads
+from strategies.gossip_parameters import fold_spread, mean_and_distance, mixed_parameters
+from strategies.neighbours import Neighbours
+
+THIRD = 1 / 3
+
+
+class Scripted:
+    """Everybody is there but who sleeps; messages of a round fare as it is written."""
+
+    def __init__(self, n: int, delays: Any = None, asleep: Any = None) -> None:
+        self._n, self._delays, self._asleep = n, delays or {}, asleep or {}
+
+    def present(self, server_round: int) -> Any:
+        return np.ones(self._n, dtype=np.bool_)
+
+    def awake(self, server_round: int) -> Any:
+        return np.array([k not in self._asleep.get(server_round, ()) for k in range(self._n)])
+
+    def delays(self, server_round: int, senders: Any, receivers: Any) -> Any:
+        of = self._delays.get(server_round, {})
+        return np.array([of.get(pair, 0) for pair in zip(senders, receivers, strict=True)])
+
+
+def on_a_line(missing: Any = "renormalise", n: int = 3, **script: Any) -> Neighbours:
+    matrix = Topology(line, metropolis_hastings, num_peers=n, seed=0).mixing
+    return Neighbours(matrix, Scripted(n, **script), n, missing)
+
+
+def weights(letters: list[Letter]) -> dict[int, float]:
+    return {letter.sender: letter.weight for letter in letters}
+
+
+def test_everybody_gets_the_weights_of_the_graph() -> None:
+    delivery = on_a_line().deliver(1, "x", [0, 1, 2])
+    assert weights(delivery.letters[0]) == pytest.approx({0: 2 / 3, 1: THIRD})
+    assert weights(delivery.letters[1]) == pytest.approx({0: THIRD, 1: THIRD, 2: THIRD})
+    assert [letter.sender for letter in delivery.letters[1]] == [0, 1, 2]
+    assert {letter.name for own in delivery.letters.values() for letter in own} == {"x@1"}
+    assert [ends.tolist() for ends in delivery.edges()] == [[1, 0, 2, 1], [0, 1, 1, 2]]
+    without = on_a_line().deliver(1, "x", [0, 1, 2], with_own=False)
+    assert weights(without.letters[0]) == pytest.approx({1: THIRD})
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("renormalise", {0: 1 / 2, 1: 1 / 2}),
+        ("own", {0: THIRD, 1: 2 / 3}),
+        ("drop", {0: THIRD, 1: THIRD}),
+    ],
+)
+def test_the_weight_of_a_missing_neighbour(missing: Any, expected: dict[int, float]) -> None:
+    lost = on_a_line(missing, delays={1: {(2, 1): -1}}).deliver(1, "x", [0, 1, 2])
+    assert weights(lost.letters[1]) == pytest.approx(expected)
+    assert lost.lost == 1
+    silent = on_a_line(missing).deliver(1, "x", [0, 1])  # peer 2 has nothing to send
+    assert weights(silent.letters[1]) == pytest.approx(expected)
+    assert silent.lost == 0
+
+
+def test_who_sleeps_neither_sends_nor_receives() -> None:
+    delivery = on_a_line(asleep={1: [1]}).deliver(1, "x", [0, 2])
+    assert sorted(delivery.letters) == [0, 2]
+    assert weights(delivery.letters[0]) == {0: 1.0}
+
+
+def test_a_late_letter_comes_when_it_is_due_unless_a_newer_one_does() -> None:
+    late = {1: {(0, 1): 1, (2, 1): 2}, 3: {(2, 1): -1}}
+    peers = on_a_line(delays=late)
+    first = peers.deliver(1, "x", [0, 1, 2])
+    assert [letter.sender for letter in first.letters[1]] == [1]
+    assert first.late == 0
+    second = peers.deliver(2, "x", [0, 1, 2])
+    assert {letter.name for letter in second.letters[1]} == {"x@2"}  # newer than 0's of round 1
+    assert second.late == 0
+    assert peers.waiting() == {"x@1"}
+    third = peers.deliver(3, "x", [0, 1, 2])
+    assert [(each.sender, each.name) for each in third.letters[1]] == [
+        (0, "x@3"), (1, "x@3"), (2, "x@1"),
+    ]  # fmt: skip
+    assert (third.late, third.lost) == (1, 1)
+    assert peers.waiting() == set()
+
+
+def test_what_is_late_is_not_mixed_into_another_kind() -> None:
+    peers = on_a_line(delays={1: {(0, 1): 1}, 2: {(0, 1): -1}})
+    peers.deliver(1, "sums", [0, 1, 2])
+    answers = peers.deliver(2, "answers", [0, 1, 2])
+    assert [each.sender for each in answers.letters[1]] == [1, 2]
+    sums = peers.deliver(2, "sums", [0, 1, 2])
+    assert (sums.letters[1][0].sender, sums.letters[1][0].name) == (0, "sums@1")
+
+
+def test_whom_nothing_reaches_has_what_it_made() -> None:
+    swap = csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    peers = Neighbours(lambda r: swap, Scripted(2, delays={1: {(1, 0): -1}}), 2, "renormalise")
+    delivery = peers.deliver(1, "x", [0, 1])
+    assert weights(delivery.letters[0]) == {0: 1.0}
+    assert weights(delivery.letters[1]) == {0: 1.0}
+    assert 0 not in peers.deliver(1, "x", [0, 1], with_own=False).letters
+
+
+@pytest.mark.parametrize("n", range(2, 18))
+def test_a_ring_informs_everybody_after_half_of_it(n: int) -> None:
+    matrix = Topology(ring, uniform, num_peers=n, seed=0).mixing
+    peers = Neighbours(matrix, Availability(num_peers=n, seed=0), n, "own")
+    shares = []
+    for server_round in range(1, n // 2 + 1):
+        peers.deliver(server_round, "x", range(n))
+        shares.append(peers.informed_share())
+    assert shares[-1] == 1.0
+    assert all(share < 1.0 for share in shares[:-1])
+    assert peers.informed().all()
+
+
+def test_a_late_letter_brings_the_influence_of_the_round_it_was_sent_in() -> None:
+    # On a line 0-1-2-3: what 1 sent to 2 in round 1 knows of 1 alone, not of 0.
+    peers = on_a_line(n=4, delays={1: {(1, 2): 1}, 2: {(1, 2): -1}})
+    peers.deliver(1, "x", range(4))
+    peers.deliver(2, "x", range(4))
+    assert peers.informed()[2].tolist() == [False, True, True, True]
+
+
+def test_components_never_hear_of_each_other() -> None:
+    matrix = csr_array(np.kron(np.eye(2), np.full((2, 2), 0.5)))
+    peers = Neighbours(lambda r: matrix, Availability(num_peers=4, seed=0), 4, "own")
+    for server_round in range(1, 5):
+        peers.deliver(server_round, "x", range(4))
+    assert peers.informed().astype(int).tolist() == np.kron(np.eye(2), np.ones((2, 2))).tolist()
+
+
+def test_what_is_on_its_way_is_restored_with_its_payload() -> None:
+    peers = on_a_line(delays={1: {(0, 1): 2}})
+    peers.deliver(1, "x", [0, 1, 2])
+    payloads = HeldPayloads()
+    content = RecordDict({"arrays": write_arrays({"w": np.ones(2)}), "c": ConfigRecord({"a": 1})})
+    payloads.keep("x@1", 0, content)
+    again = on_a_line(delays={3: {(0, 1): -1}})
+    held = again.restore(peers.state(payloads))
+    assert list(held) == [("x@1", 0)]
+    assert held["x@1", 0] == content
+    assert (again.informed() == peers.informed()).all()
+    third = again.deliver(3, "x", [0, 1, 2])
+    assert (third.letters[1][0].sender, third.letters[1][0].name) == (0, "x@1")
+
+
+def test_a_wrong_choice_is_refused() -> None:
+    with pytest.raises(ValueError, match="missing=guess: expected renormalise, own or drop"):
+        on_a_line("guess")
+
+
+# --- parameters ---
+
+
+def sent(values: Any, weight: float = 1.0) -> RecordDict:
+    from flwr.app import MetricRecord
+
+    arrays = {"w": np.asarray(values, dtype=np.float32), "n": np.array(3)}
+    return RecordDict(
+        {"arrays": write_arrays(arrays), "metrics": MetricRecord({"push-weight": weight})}
+    )
+
+
+def numbers(record: RecordDict) -> Any:
+    return record["mixed"]["w"].numpy()
+
+
+def test_push_sum_finds_the_mean_on_a_directed_graph_and_plain_mixing_does_not() -> None:
+    import networkx as nx
+
+    graph = nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2), (2, 3), (3, 0)])
+    matrix = push_sum(graph)
+    np.testing.assert_allclose(matrix.sum(axis=0), 1.0)
+    begun = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    peers = Neighbours(lambda r: matrix, Availability(num_peers=4, seed=0), 4, "drop")
+    x = list(begun)
+    a = [1.0] * 4
+    for server_round in range(1, 61):
+        letters = peers.deliver(server_round, "x", range(4)).letters
+        payloads = [sent(*pair) for pair in zip(x, a, strict=True)]
+        mixed = [
+            mixed_parameters(i, [(each, payloads[each.sender]) for each in letters[i]], push=True)
+            for i in range(4)
+        ]
+        x = [numbers(record) for record in mixed]
+        a = [float(record["push"]["push-weight"]) for record in mixed]
+        assert sum(a) == pytest.approx(4.0)
+    for own, weight in zip(x, a, strict=True):
+        np.testing.assert_allclose(own / weight, begun.mean(0), atol=1e-5)
+    assert max(abs(weight - 1.0) for weight in a) > 0.1  # it was needed
+
+
+@pytest.mark.parametrize("rule", [ring, complete, line])
+def test_averages_shrink_at_the_rate_of_the_spectral_gap(rule: Any) -> None:
+    n = 8
+    topology = Topology(rule, metropolis_hastings, num_peers=n, seed=0)
+    matrix = topology.mixing(1).toarray()
+    rate = 1 - topology.report()["spectral_gap"]
+    values = np.random.default_rng(1).normal(size=(n, 3))
+    first = np.linalg.norm(values - values.mean(0))
+    for step in range(1, 30):
+        values = matrix @ values
+        assert np.linalg.norm(values - values.mean(0)) <= first * rate**step * (1 + 1e-9) + 1e-12
+
+
+def test_counts_are_mixed_to_whole_numbers() -> None:
+    letters = [(Letter(0, "x", 0.5), sent([1.0, 3.0])), (Letter(1, "x", 0.5), sent([3.0, 5.0]))]
+    mixed = mixed_parameters(0, letters)
+    np.testing.assert_array_equal(numbers(mixed), [2.0, 4.0])
+    count = mixed["mixed"]["n"].numpy()
+    assert (count, count.dtype) == (3, np.int64)
+
+
+def test_consensus_distance_by_hand() -> None:
+    """The vector of the drift measures: (1,0,0), (0,2,0), (1,1,1)."""
+    contents = [sent(row) for row in ([1, 0, 0], [0, 2, 0], [1, 1, 1])]
+    parts = [fold_spread(contents[:2]), fold_spread(contents[2:])]
+    like = {"w": np.zeros(3, dtype=np.float32), "n": np.array(0)}
+    mean, distance = mean_and_distance(fold_spread(parts), like)
+    np.testing.assert_allclose(mean["w"], [2 / 3, 1, 1 / 3], rtol=1e-6)
+    assert distance == pytest.approx(1.111111, abs=1e-6)
+    assert mean_and_distance(fold_spread([sent([3, 4, 5])] * 7), like)[1] == 0.0
