@@ -192,11 +192,11 @@ def run_federation(
     from clients.seeding import Purpose, generator
     from sim.processes import require_device
     from sim.rounds import QuorumLost, RoundReport, run_rounds
+    from sim.run_folder import write_peers
 
-    splits = clients.splits
     with explained(*BUILDING):
         require_device("student_device", config.student_device)
-        private, rng = splits.private, generator(config.seed, Purpose.STUDENT)
+        private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
         student = build(clients.student, private.image_shape, private.num_classes, rng)
         student.to(config.student_device)
         strategy = build_strategy(config, pool, clients, student, tracker, display)
@@ -204,7 +204,7 @@ def run_federation(
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
-        return evaluate(student, splits.test)
+        return evaluate(student, clients.splits.test)
 
     def report(round_report: RoundReport) -> None:
         failures = [str(exchange) for exchange in round_report.exchanges if exchange.failure]
@@ -212,8 +212,9 @@ def run_federation(
 
     with explained(*BUILDING):
         grid = build_grid(config, pool, clients, tracker, display)
-        begun = write_arrays(parameters_of(student))
-        arrays, first_round = checkpoints.start(strategy, grid, begun)
+        arrays, first_round = checkpoints.start(
+            strategy, grid, write_arrays(parameters_of(student))
+        )
     with explained(QuorumLost, FloatingPointError):
         arrays = run_rounds(
             strategy,
@@ -230,6 +231,7 @@ def run_federation(
                 config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker
             ),
         )
+    write_peers(tracker.folder, strategy)
     return read_arrays(arrays)
 
 

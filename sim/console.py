@@ -12,6 +12,13 @@ from rich.table import Table
 
 from clients.partition import PartitionSummary
 
+GROUP = {
+    "ensemble_accuracy": "ensemble",
+    "fused_accuracy": "fused",
+    "peers_mean_accuracy": "mean of peers",
+}
+"""Measures of several models together, as a round's line names them."""
+
 
 class Display:
     """A progress bar over rounds and answers, a line per round, and the final table."""
@@ -79,8 +86,9 @@ class Display:
         parts = [f"round {line['round']}"]
         if "accuracy" in line["student"]:
             parts.append(f"student {line['student']['accuracy']:.4f}")
-        if "ensemble_accuracy" in line["strategy"]:
-            parts.append(f"ensemble {line['strategy']['ensemble_accuracy']:.4f}")
+        for measure, name in GROUP.items():
+            if measure in line["strategy"]:
+                parts.append(f"{name} {line['strategy'][measure]:.4f}")
         for measure, name in (("accuracy", "clients"), ("private_accuracy", "on private data")):
             if values := line["clients"].get(measure):
                 parts.append(
@@ -115,6 +123,8 @@ class Display:
         for name, value in (
             ("student", result["student_accuracy"]),
             ("teacher ensemble", result["ensemble_accuracy"]),
+            ("fused classifier", result.get("fused_accuracy")),
+            ("mean of peers", result.get("peers_mean_accuracy")),
             ("best client", clients.get("max")),
             ("mean client", clients.get("mean")),
             ("worst client", clients.get("min")),

@@ -222,9 +222,16 @@ def test_without_mutual_learning_the_student_is_the_distilled_one_bit_for_bit() 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peers": "everybody"}, "peers=everybody"),
-        ({"most_peers": 0}, "most_peers=0"),
-        ({"taps": {"resnet": "layer3"}}, r"taps of \['resnet'\]"),
+        ({"peers": "everybody"}, "^strategy.peers=everybody"),
+        ({"most_peers": 0}, "^strategy.most_peers=0"),
+        ({"update": "bogus"}, "^strategy.update=bogus: expected simultaneous or sequential"),
+        ({"taps": {"resnet": "layer3"}}, r"^strategy\.taps\.resnet: no such peer; .* linear, mlp"),
+        (
+            {"rule": rules.dml, "head": None, "taps": {"mlp": "hidden"}},
+            r"^strategy\.taps: nobody looks at features where there is no head",
+        ),
+        ({"models": {"head": mlp}}, r"^clients\.architectures\.head: among peers the head itself"),
+        ({"batch_size": 1}, r"^strategy\.batch_size=1, \d+ examples: the head cannot learn from"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"taps": {"mlp": "nose"}}, r"strategy\.taps: peer 'mlp': tap 'nose': .* has only"),
         ({"head": None}, r"strategy\.rule: ValueError: the rule 'ffl' needs a head: 'fusion'"),
