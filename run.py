@@ -5,7 +5,6 @@ objects; nothing below it sees the config.
 """
 
 import inspect
-import logging
 import sys
 import time
 from functools import partial
@@ -90,8 +89,6 @@ def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str
             done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))
             tracker, display = open_run(config, folder, clients, done)
-        # Flower logs each step of its strategies; our display already tells the round.
-        logging.getLogger("flwr").setLevel(logging.WARNING)
         try:
             student = run_federation(config, pool, clients, tracker, display, checkpoints)
         finally:
@@ -212,9 +209,8 @@ def run_federation(
 
     with explained(*BUILDING):
         grid = build_grid(config, pool, clients, tracker, display)
-        arrays, first_round = checkpoints.start(
-            strategy, grid, write_arrays(parameters_of(student))
-        )
+        begun = write_arrays(parameters_of(student))
+        arrays, first_round = checkpoints.start(strategy, grid, begun)
     with explained(QuorumLost, FloatingPointError):
         arrays = run_rounds(
             strategy,

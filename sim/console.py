@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and at its end."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ class Display:
             architectures: Name of each client's architecture.
             shape: How the private set was cut among them.
         """
+        # Flower logs each step of its strategies; this tells the round.
+        logging.getLogger("flwr").setLevel(logging.WARNING)
         self.console = Console()
         self._introduce(architectures, shape)
         self._progress = Progress(

@@ -76,9 +76,10 @@ def _require_learning_from_one(
             who = "the head"
             deepcopy(lesson.rule)(shared, targets, 0, head)
     except Exception as error:  # anyone's code
+        of_one = ", and 1 example to learn from" if len(lesson.ids) == 1 else ""
         raise ValueError(
-            f"{section}.batch_size={lesson.batch_size}, {len(lesson.ids)} examples: {who} cannot "
-            f"learn from a batch of one example: {error}; expected 2 or more of both"
+            f"{section}.batch_size={lesson.batch_size}{of_one}: {who} cannot learn from a batch of "
+            f"one example: {error}; expected 2 or more"
         ) from error
 
 
