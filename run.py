@@ -4,7 +4,6 @@ The only file that knows clients/, strategies/ and sim/. It turns the config int
 objects; nothing below it sees the config.
 """
 
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -91,8 +90,6 @@ def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str
             done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))
             tracker, display = open_run(config, folder, clients, done)
-        # Flower logs each step of its strategies; our display already tells the round.
-        logging.getLogger("flwr").setLevel(logging.WARNING)
         try:
             student = run_federation(config, pool, clients, tracker, display, checkpoints)
         finally:
@@ -191,6 +188,7 @@ def run_federation(
     from clients.seeding import Purpose, generator
     from sim.processes import require_device
     from sim.rounds import QuorumLost, RoundReport, run_rounds
+    from sim.run_folder import write_peers
 
     private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
     with explained(*BUILDING):
@@ -229,6 +227,7 @@ def run_federation(
                 config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker
             ),
         )
+    write_peers(tracker.folder, strategy)
     return read_arrays(arrays) if has_student else {}
 
 

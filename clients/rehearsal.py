@@ -76,7 +76,7 @@ def rehearse_messenger(
         ValueError: Rule or head do not fit; names the key and the architecture.
     """
     for name, model in models.items():
-        lesson = lesson_of(how, (model, messenger), private, np.arange(1))
+        lesson = lesson_of(how, (model, messenger), private, np.arange(2))
         try:
             rehearse_group(lesson, private, section)
         except ValueError as error:

@@ -30,6 +30,8 @@ CHANGEABLE = (
     "sim.address",
     "sim.state_memory_bytes",
     "sim.object_store_bytes",
+    "sim.peer_workers",
+    "sim.peer_timeout_s",
 )
 """What no bit of a round depends on."""
 

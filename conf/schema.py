@@ -122,11 +122,19 @@ def check_keys(config: DictConfig) -> None:
         config: The composed config.
 
     Raises:
-        ConfigError: Names the key and the nearest that is known.
+        ConfigError: Names the key and the nearest that is known; or the group whose option is given
+            as a value, with a dot for a slash.
     """
     for section, schema in (("", Config), ("clients", Clients), ("data", Data)):
         node = OmegaConf.select(config, section) if section else config
         _refuse_unknown(section, node, [f.name for f in fields(schema)])
+    for folder in (path for path in HERE.rglob("*") if path.is_dir()):
+        group = str(folder.relative_to(HERE))
+        value = OmegaConf.select(config, key := group.replace("/", "."))
+        if not (value is None or isinstance(value, DictConfig)):
+            raise ConfigError(
+                f"{key}={value}: expected a node; an option is chosen by {group}={value}"
+            )
     for name, kind in config.clients.architectures.items():
         key = f"clients.architectures.{name}"
         if not isinstance(kind, DictConfig) or not {"share", "model"} <= set(kind):
@@ -155,6 +163,10 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
         if name not in known:
             key = f"{section}.{name}".lstrip(".")
             raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
+
+
+OPEN = ("clients.architectures", "probes", "strategy.taps")
+"""Keys under which users put names of their own."""
 
 
 def explain_command(words: list[str]) -> str | None:
@@ -192,13 +204,27 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                 f"'{choice.key_or_group}={value}': no such option{_nearest(value, options)} "
                 f"(all: {', '.join(sorted(options))})"
             )
+    plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
+    for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
+        if (key := part.replace("/", ".")) not in _known_keys(plain) and (only := _only_with(key)):
+            return f"'{part}': nothing to choose here{only}"
     search = ",".join(f"file://{root}" for root in roots[1:])
     keys = _known_keys([f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices)])
     for override in parsed:
         key = override.key_or_group
         if override not in choices and key not in keys and not key.startswith("hydra."):
-            return f"unknown key '{key}'{_nearest(key, [*keys, *groups])}"
+            if (parent := key.rpartition(".")[0]) in OPEN and parent in keys:
+                return f"unknown key '{key}'; to add it, put a plus before: +{key}=..."
+            return f"unknown key '{key}'{_only_with(key) or _nearest(key, [*keys, *groups])}"
     return None
+
+
+def _only_with(key: str) -> str:
+    """Name the options of a key's own group that have it: `sim.workers` is known to `sim=ray`."""
+    group = key.split(".")[0]
+    options = sorted(path.stem for path in (HERE / group).glob("*.yaml"))
+    having = [option for option in options if key in _known_keys([f"{group}={option}"])]
+    return f"; only with {group}={', '.join(having)}" if having else ""
 
 
 def _known_keys(choices: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and at its end."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,12 @@ from clients.partition import PartitionSummary
 
 if TYPE_CHECKING:
     from sim.topology.topology import Topology
+GROUP = {
+    "ensemble_accuracy": "ensemble",
+    "fused_accuracy": "fused",
+    "peers_mean_accuracy": "mean of peers",
+}
+"""Measures of several models together, as a round's line names them."""
 
 
 class Display:
@@ -27,6 +34,8 @@ class Display:
             architectures: Name of each client's architecture.
             shape: How the private set was cut among them.
         """
+        # Flower logs each step of its strategies; this tells the round.
+        logging.getLogger("flwr").setLevel(logging.WARNING)
         self.console = Console()
         self._introduce(architectures, shape)
         self._progress = Progress(
@@ -96,8 +105,9 @@ class Display:
         parts = [f"round {line['round']}"]
         if "accuracy" in line["student"]:
             parts.append(f"student {line['student']['accuracy']:.4f}")
-        if "ensemble_accuracy" in line["strategy"]:
-            parts.append(f"ensemble {line['strategy']['ensemble_accuracy']:.4f}")
+        for measure, name in GROUP.items():
+            if measure in line["strategy"]:
+                parts.append(f"{name} {line['strategy'][measure]:.4f}")
         for measure, name in (("accuracy", "clients"), ("private_accuracy", "on private data")):
             if values := line["clients"].get(measure):
                 parts.append(
@@ -132,6 +142,8 @@ class Display:
         for name, value in (
             ("student", result["student_accuracy"]),
             ("teacher ensemble", result["ensemble_accuracy"]),
+            ("fused classifier", result.get("fused_accuracy")),
+            ("mean of peers", result.get("peers_mean_accuracy")),
             ("best client", clients.get("max")),
             ("mean client", clients.get("mean")),
             ("worst client", clients.get("min")),

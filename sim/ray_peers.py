@@ -33,7 +33,7 @@ class SpreadPeers:
             ValueError: The number is out of range.
         """
         if workers is not None and workers < 1:
-            raise ValueError(f"peer_workers={workers}: expected >= 1")
+            raise ValueError(f"sim.peer_workers={workers}: expected >= 1")
         self._together = together
         self._most = workers
 

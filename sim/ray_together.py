@@ -67,7 +67,7 @@ class Together:
             ValueError: The time is out of range.
         """
         if not timeout_s > 0:
-            raise ValueError(f"timeout_s={timeout_s}: expected > 0")
+            raise ValueError(f"sim.peer_timeout_s={timeout_s}: expected > 0")
         self.workers = workers
         self._timeout_s = timeout_s
         self._warn = warn
@@ -110,7 +110,10 @@ class Together:
             story = f"{what(set(lost))}: {'; '.join(sorted(set(lost.values())))}"
             if left:
                 self._warn(f"{story}; it is run again from the last commit")
-        raise WorkersLost(f"{story}, {RETRIES + 1} times in a row")
+        raise WorkersLost(
+            f"{story}, {RETRIES + 1} times in a row; a worker waits for another one for "
+            f"sim.peer_timeout_s={self._timeout_s:g} seconds"
+        )
 
     def _attempt(
         self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...]

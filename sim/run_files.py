@@ -5,5 +5,5 @@ Apart from what writes them, so that the report can read them without importing 
 
 CONFIG, CHECKPOINT, STATES = "config.yaml", "checkpoint", "states"
 METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
-RESULT, STUDENT = "result.json", "student.safetensors"
+RESULT, STUDENT, PEERS = "result.json", "student.safetensors", "peers"
 PARTITION, PARTITION_SUMMARY = "partition.parquet", "partition_summary.json"

@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ from sim.run_files import CLIENTS as CLIENTS
 from sim.run_files import CONFIG as CONFIG
 from sim.run_files import FAILURES as FAILURES
 from sim.run_files import METRICS as METRICS
+from sim.run_files import PEERS as PEERS
 from sim.run_files import RESULT as RESULT
 from sim.run_files import STATES as STATES
 from sim.run_files import STUDENT as STUDENT
@@ -40,6 +43,9 @@ IDENTITY = {
 
 MEASURES = ("num_examples", "train_loss", "accuracy", "loss")
 """Columns of the per-client table that every run has; other metrics of replies follow them."""
+
+OF_A_GROUP = ("fused_accuracy", "peers_mean_accuracy")
+"""Measures of the last round that a result has where the strategy makes them."""
 
 
 def begin(
@@ -71,6 +77,7 @@ def begin(
             truncate(folder / name, lines[name])
         for name in (RESULT, STUDENT):  # of the run's earlier end, if it had one
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / PEERS, ignore_errors=True)
     (folder / CONFIG).write_text(config_text, encoding="utf-8")
     write_partition(folder, summary)
 
@@ -172,7 +179,28 @@ def truncate(path: Path, lines: int) -> None:
 
 def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write the final student's parameters and buffers as safetensors."""
-    save_file({k: np.asarray(v, order="C") for k, v in parameters.items()}, folder / STUDENT)
+    _write_arrays(folder / STUDENT, parameters)
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A strategy that leaves other models than the student."""
+
+    def models(self) -> Mapping[str, Mapping[str, npt.NDArray[Any]]]:
+        """Return parameters and buffers of each, by name."""
+        ...
+
+
+def write_peers(folder: Path, strategy: object) -> None:
+    """Write what a strategy leaves beside the student, if it does, as `peers/NAME.safetensors`."""
+    for name, parameters in strategy.models().items() if isinstance(strategy, Leaving) else ():
+        (folder / PEERS).mkdir(exist_ok=True)
+        # A resumed run's names are anyone's: quoted, "../x" stays in the folder.
+        _write_arrays(folder / PEERS / f"{quote(name, safe='')}.safetensors", parameters)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path)
 
 
 def conclude(
@@ -190,8 +218,10 @@ def conclude(
     """
     if student:
         write_student(folder, student)
+    last = (read_lines(folder / METRICS) or [{"strategy": {}}])[-1]["strategy"]
     result = {
         **about,
+        **{name: last[name] for name in OF_A_GROUP if name in last},
         "student_sha256": sha256_of_arrays(student) if student else None,
         "metrics_sha256": sha256_of_file(folder / METRICS),
         "clients_sha256": sha256_of_file(folder / CLIENTS),

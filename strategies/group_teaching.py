@@ -1,7 +1,7 @@
 """Teaching the student as one of a group of peers, in the place of distilling into it alone."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -57,12 +57,26 @@ class GroupTeaching:
             seed: The run's.
 
         Raises:
-            ValueError: An architecture has the student's name, or a tap's is not there.
+            ValueError: An architecture has the student's or the head's name, a tap's is not there
+                or nobody looks at it, or the update is none; names the key.
         """
-        if STUDENT in models:
-            raise ValueError(f"an architecture is called '{STUDENT}': that is the student's name")
+        if taken := {STUDENT, HEAD} & set(models):
+            raise ValueError(
+                f"clients.architectures.{min(taken)}: among peers the {min(taken).split('_')[-1]} "
+                "itself has this name; give the architecture another"
+            )
         if unknown := set(taps) - {*models, STUDENT}:
-            raise ValueError(f"taps of {sorted(unknown)}: expected of {[*models, STUDENT]}")
+            raise ValueError(
+                f"strategy.taps.{min(unknown)}: no such peer; expected one of "
+                f"{', '.join([*models, STUDENT])}"
+            )
+        if taps and head is None:
+            raise ValueError(
+                "strategy.taps: nobody looks at features where there is no head; take a rule with "
+                "one (strategy=ffl, one, okddip) or set no taps"
+            )
+        if update not in get_args(Update):
+            raise ValueError(f"strategy.update={update}: expected {' or '.join(get_args(Update))}")
         self._models = {**models, STUDENT: student_model}
         self._train_peers = train_peers
         self._optimizer = optimizer
@@ -91,19 +105,23 @@ class GroupTeaching:
         self._next = (server_round, starts, architectures)
         self.group = None  # until it has learnt
 
-    def rehearse(self, architectures: Mapping[str, str], dataset: Dataset) -> None:
+    def rehearse(
+        self, architectures: Mapping[str, str], dataset: Dataset, num_examples: int
+    ) -> None:
         """See that rule, head and taps fit each other in a group of such peers and the student.
 
         Args:
             architectures: Name of each one's architecture, by its key.
             dataset: Gives image shape and classes.
+            num_examples: How many there are to learn from, >= 1.
 
         Raises:
             ValueError: They do not; names the key.
         """
         names = {**architectures, STUDENT: STUDENT}
-        nothing = torch.zeros(1, dataset.num_classes)
-        rehearse_group(self._lesson(0, names, np.arange(1), nothing), dataset, "strategy")
+        nothing = torch.zeros(num_examples, dataset.num_classes)
+        lesson = self._lesson(0, names, np.arange(num_examples), nothing)
+        rehearse_group(lesson, dataset, "strategy")
 
     def __call__(
         self,
@@ -161,6 +179,11 @@ class GroupTeaching:
         pairs = zip(lesson.peers, last.T, strict=False)  # the last column is the head's
         named = {f"peer-loss-{peer.name}": float(own.mean()) for peer, own in pairs if steps}
         return named | {"peer-bytes": self._bytes}
+
+    def models(self) -> dict[str, Parameters]:
+        """Return what the peers, and the head if there is one, have become, by name."""
+        head = {} if self._head_of is None else {HEAD: self._head_of[1]}
+        return self.learned | head
 
     def state(self) -> RecordDict:
         """Return the head, and what goes back to the clients."""

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from clients.architectures import ModelFunction
+from clients.architectures import ModelFunction, Parameters
 from clients.data import Dataset
 from clients.discriminator import DiscriminatorRecipe
 from clients.folding import Intake
@@ -204,6 +204,13 @@ class MutualStrategy(Strategy):
         """Go on from what `state` returned."""
         self._labels.restore(state)
 
+    def models(self) -> dict[str, Parameters]:
+        """Return what it leaves beside the student: each peer by its key, "head" if there is one.
+
+        With clients as peers: of those who have not been asked since they learned.
+        """
+        return self.teaching.models()
+
     # --- steps ---
 
     def _rehearse(self, names: list[str]) -> None:
@@ -213,7 +220,7 @@ class MutualStrategy(Strategy):
             group = {self._key(client_id): name for client_id, name in enumerate(few)}
         else:
             group = {name: name for name in names}
-        self.teaching.rehearse(group, self.test)
+        self.teaching.rehearse(group, self.test, len(self._labels.distilled_ids))
 
     def _key(self, client_id: int) -> str:
         """Name the peer that a client's model goes into, and comes back from."""
@@ -235,6 +242,6 @@ class MutualStrategy(Strategy):
 
 def _check(peers: str, most_peers: int) -> None:
     if peers not in ("architectures", "clients"):
-        raise ValueError(f"peers={peers}: expected architectures or clients")
+        raise ValueError(f"strategy.peers={peers}: expected architectures or clients")
     if most_peers < 1:
-        raise ValueError(f"most_peers={most_peers}: expected >= 1")
+        raise ValueError(f"strategy.most_peers={most_peers}: expected >= 1")

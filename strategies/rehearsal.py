@@ -57,9 +57,17 @@ def require_distil(strategy: object, student_workers: int, messenger: bool) -> N
     """
     ours = strategy.keywords if isinstance(strategy, partial) else None
     if messenger and isinstance(strategy, partial) and not wants(strategy, "messenger"):
-        raise ValueError("clients.messenger: needs a strategy that averages, strategy=averaging")
-    if student_workers > 1 and "distil" not in (ours or {}):
-        raise ValueError(f"student_workers={student_workers}: this strategy has no distil")
+        raise ValueError(
+            "clients.messenger: needs a strategy that averages parameters: set strategy=averaging, "
+            "or one of Flower's, such as fedavg or fedadam"
+        )
+    serverless = isinstance(strategy, partial) and wants(strategy, "mixing")
+    if student_workers > 1 and (serverless or "distil" not in (ours or {})):
+        cure = "peers are spread by sim.peer_workers" if "rule" in (ours or {}) else "leave it out"
+        raise ValueError(
+            f"student_workers={student_workers}: this strategy has no student that is distilled "
+            f"into (strategy.distil); {cure}"
+        )
     if student_workers > 1 and (ours or {}).get("proxy_chunks", 1) > 1:
         raise ValueError(
             f"student_workers={student_workers}: with strategy.proxy_chunks > 1 the workers answer "

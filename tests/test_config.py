@@ -128,6 +128,8 @@ def test_values_of_the_wrong_type_name_key_value_and_type(
         ("+clients.trainings=3", "unknown key 'clients.trainings'; did you mean 'training'?"),
         ("+clients.training.epoch=3", "'clients.training.epoch'; did you mean 'epochs'?"),
         ("+strategy.temprature=3", "'strategy.temprature'; did you mean 'temperature'?"),
+        ("clients.messenger=fml", "an option is chosen by clients/messenger=fml"),
+        ("strategy.scorer=uniform", "an option is chosen by strategy/scorer=uniform"),
     ],
 )
 def test_keys_that_nothing_reads_are_refused(override: str, message: str) -> None:
@@ -160,7 +162,10 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["clients.training.epoch=3"], "did you mean 'clients.training.epochs'?"),
         (["strategy=dlda"], "'strategy=dlda': no such option; did you mean 'dlad'?"),
         (["strategy/scorer=margn"], "did you mean 'margin'?"),
-        (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'"),
+        (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=ray"),
+        (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
+        (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
+        (["strategy=ffl", "strategy.taps.mlp=x"], "put a plus before: +strategy.taps.mlp=..."),
         (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
         (["seed=3"], None),
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
+from torch import nn
 
 from clients.app import SimulatedApp
 from clients.architectures import build, parameters_of
@@ -37,6 +38,7 @@ from strategies.averaging import Averaging
 from strategies.combiners import mean_of_logits, mean_of_probs
 from strategies.mutual import MutualStrategy
 from strategies.parameter_means import averaging_too, fault_in_parameters, forms_of, means_of
+from strategies.rehearsal import require_distil
 from strategies.scorers import max_prob, uniform
 from tests.federations import (
     SEED,
@@ -51,6 +53,11 @@ from tests.federations import (
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 FFL = partial(rules.ffl, ramp_epochs=1)
+
+
+def normed(image_shape: Any, num_classes: int) -> nn.Module:
+    size = int(np.prod(image_shape))
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(size), nn.Linear(size, num_classes))
 
 
 def mutual(
@@ -222,9 +229,20 @@ def test_without_mutual_learning_the_student_is_the_distilled_one_bit_for_bit() 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peers": "everybody"}, "peers=everybody"),
-        ({"most_peers": 0}, "most_peers=0"),
-        ({"taps": {"resnet": "layer3"}}, r"taps of \['resnet'\]"),
+        ({"peers": "everybody"}, "^strategy.peers=everybody"),
+        ({"most_peers": 0}, "^strategy.most_peers=0"),
+        ({"update": "bogus"}, "^strategy.update=bogus: expected simultaneous or sequential"),
+        ({"taps": {"resnet": "layer3"}}, r"^strategy\.taps\.resnet: no such peer; .* linear, mlp"),
+        (
+            {"rule": rules.dml, "head": None, "taps": {"mlp": "hidden"}},
+            r"^strategy\.taps: nobody looks at features where there is no head",
+        ),
+        ({"models": {"head": mlp}}, r"^clients\.architectures\.head: among peers the head itself"),
+        ({"batch_size": 1}, r"^strategy\.batch_size=1: the head cannot learn from a batch of one"),
+        (
+            {"batch_size": 1, "rule": rules.dml, "head": None, "models": {"linear": normed}},
+            r"^strategy\.batch_size=1: peer 'linear' cannot learn from a batch of one",
+        ),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"taps": {"mlp": "nose"}}, r"strategy\.taps: peer 'mlp': tap 'nose': .* has only"),
         ({"head": None}, r"strategy\.rule: ValueError: the rule 'ffl' needs a head: 'fusion'"),
@@ -239,6 +257,46 @@ def test_without_mutual_learning_the_student_is_the_distilled_one_bit_for_bit() 
 def test_what_cannot_be_is_refused_before_anybody_trains(changes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mutual(tiny_clients(), **changes)
+
+
+def test_batches_of_one_are_learnt_from_where_nobody_has_batch_norm() -> None:
+    clients = tiny_clients()
+    strategy = mutual(clients, batch_size=1, rule=rules.dml, head=None, epochs=1)
+    result = run_ours(inline(SimulatedApp(clients)), clients, strategy, 1)
+    assert result.reports[0].train["peer-loss-mlp"] > 0
+
+
+@pytest.mark.parametrize(
+    ("offered", "workers", "messenger", "message"),
+    [
+        ({"distil": train}, 1, True, "clients.messenger: needs .*set strategy=averaging, or one"),
+        ({"rule": rules.dml}, 2, False, "student_workers=2: .*spread by sim.peer_workers"),
+        ({}, 2, False, "student_workers=2: .*leave it out"),
+    ],
+)
+def test_options_that_a_strategy_would_not_look_at_come_with_a_cure(
+    offered: Any, workers: int, messenger: bool, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        require_distil(partial(MutualStrategy, **offered), workers, messenger)
+
+
+def test_it_leaves_every_peer_and_the_head_and_says_so_again_when_restored() -> None:
+    _, strategy = run("inline", 1)
+    models = strategy.models()
+    assert sorted(models) == ["head", "linear", "mlp"]
+    assert strategy.teaching.group is not None
+    _, state = strategy.teaching.group
+    for name, snapshot in zip(
+        ["linear", "mlp", "head"], [*state.peers[:-1], state.head], strict=True
+    ):
+        assert snapshot is not None
+        assert all(np.array_equal(v, snapshot.parameters[k]) for k, v in models[name].items())
+    restored = mutual(tiny_clients())
+    restored.restore(strategy.state())
+    for name, parameters in restored.models().items():
+        assert all(np.array_equal(value, models[name][k]) for k, value in parameters.items())
+    assert sorted(restored.models()) == sorted(models)
 
 
 def test_a_peer_whose_loss_is_not_finite_ends_the_run_with_its_name() -> None:
@@ -381,6 +439,10 @@ def messengers(**changes: Any) -> SimulatedClients:
     [
         ({"head": heads.Projection}, r"clients\.messenger\.head: the rule does not look at it"),
         ({"rule": rules.ffl}, r"clients\.messenger\.rule: .*'fusion'.*architecture 'mlp'"),
+        (
+            {"rule": rules.ffl, "head": heads.Fusion, "batch_size": 1},
+            r"clients\.messenger\.batch_size=1: the head cannot learn .*architecture 'mlp'",
+        ),
     ],
 )
 def test_a_messenger_that_cannot_learn_is_refused(changes: Any, message: str) -> None:

@@ -480,7 +480,9 @@ def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
     assert f"peers p{place} lost in epoch 1 of 2" in told[0]
     assert "died" in told[0]
     file.write_text("99")
-    with pytest.raises(WorkersLost, match=f"peers p{place} lost in epoch 1 of 2.*, 4 times"):
+    with pytest.raises(
+        WorkersLost, match=f"peers p{place} lost in epoch 1 of 2.*, 4 times.*_timeout_s=20 s"
+    ):
         spread.train_peers(told.append)(task, start(task), DATA)
     file.write_text("0")
     assert same(spread.train_peers(silent)(task, start(task), DATA), undisturbed)

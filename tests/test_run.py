@@ -82,6 +82,27 @@ def test_mutual_learning_has_the_same_bits_everywhere(words: list[str], tmp_path
     assert hashes(result_of(tmp_path / "half", f"resume={tmp_path / 'half'}", "rounds=2")) == (
         hashes(here)
     )
+    left = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "peers").glob("*")}
+        for name in ("here", "there", "half")
+    ]
+    assert left[0] == left[1] == left[2]
+    assert bool(left[0]) == ("+experiment=fedkd" not in words)
+
+
+def test_mutual_learning_shows_and_leaves_what_the_group_is(tmp_path: Path) -> None:
+    done = run("strategy=ffl", *MUTUAL, "sim=inline", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("round 1 ")]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"fused {result['fused_accuracy']:.4f}" in line
+    assert f"mean of peers {result['peers_mean_accuracy']:.4f}" in line
+    assert "fused classifier" in done.stdout.partition("accuracy on the test set")[2]
+    assert {path.name for path in (tmp_path / "run" / "peers").iterdir()} == {
+        f"{name}.safetensors" for name in ("head", "lenet5", "logistic_regression", "mlp")
+    }
+    documented = (ROOT / "docs/run_folder.md").read_text()
+    assert all(f"`{key}`" in documented for key in result)
 
 
 def test_another_seed_gives_other_bits(reference: tuple[dict, Path], tmp_path: Path) -> None:

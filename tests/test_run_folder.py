@@ -17,14 +17,20 @@ from sim.grid import Exchange
 from sim.partition_table import PARTITION, PARTITION_SUMMARY, write_partition
 from sim.run_folder import (
     CLIENTS,
+    FAILURES,
+    METRICS,
+    PEERS,
     RESULT,
     STUDENT,
     append_line,
+    begin,
     client_rows,
+    conclude,
     sha256_of_arrays,
     sha256_of_file,
     versions,
     write_clients,
+    write_peers,
     write_result,
     write_student,
 )
@@ -247,6 +253,45 @@ def test_a_missing_file_hashes_as_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "full").write_text("x")
     absent = sha256_of_file(tmp_path / "absent")
     assert absent == sha256_of_file(tmp_path / "empty") != sha256_of_file(tmp_path / "full")
+
+
+# --- what else a result says, and what other models are left ---
+
+
+class Leaver:
+    """Leaves two models; one has a name that would lead elsewhere."""
+
+    def models(self) -> dict[str, Any]:
+        return {"mlp": arrays(), "../out": arrays()}
+
+
+def test_other_models_stay_in_the_run_folder_and_go_when_it_is_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_peers(folder, object())
+    assert not (folder / PEERS).exists()
+    write_peers(folder, Leaver())
+    assert {path.name for path in tmp_path.rglob("*.safetensors")} == {
+        "mlp.safetensors", "..%2Fout.safetensors",
+    }  # fmt: skip
+    assert all(path.parent == folder / PEERS for path in tmp_path.rglob("*.safetensors"))
+    assert sha256_of_arrays(load_file(folder / PEERS / "mlp.safetensors")) == (
+        sha256_of_arrays(arrays())
+    )
+    shape = summary(np.array([0, 1]), [np.array([0, 1])], 2)
+    write_partition(folder, shape)
+    begin(folder, "rounds: 1", shape, {METRICS: 0, FAILURES: 0})
+    assert not (folder / PEERS).exists()
+
+
+def test_a_result_has_a_groups_accuracies_of_the_last_round(tmp_path: Path) -> None:
+    for fused in (0.25, 0.5):
+        append_line(tmp_path / METRICS, {"strategy": {"fused_accuracy": fused, "peer_bytes": 8.0}})
+    result = conclude(tmp_path, arrays(), {})
+    assert result["fused_accuracy"] == 0.5
+    assert not {"peer_bytes", "peers_mean_accuracy"} & set(result)
 
 
 # --- the student ---
