@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from clients.feature_exchange import EVALUATE_FEATURES, FEATURES, evaluate_features
 from clients.messages import EVALUATE_PREDICTIONS, PREDICTIONS, TRAIN_PREDICTIONS
 from clients.parameter_exchange import evaluate_parameters, train_parameters
 from clients.prediction_exchange import evaluate_predictions, train_predictions
@@ -37,6 +38,7 @@ class SimulatedApp(ClientApp):
         self.evaluate()(one)
         self.train(PREDICTIONS)(one)
         self.evaluate(PREDICTIONS)(one)
+        self.evaluate(FEATURES)(one)
 
     def serve(
         self, requests: Sequence[Message], contexts: Sequence[Context], device: str = "cpu"
@@ -56,5 +58,6 @@ class SimulatedApp(ClientApp):
             "evaluate": evaluate_parameters,
             TRAIN_PREDICTIONS: train_predictions,
             EVALUATE_PREDICTIONS: evaluate_predictions,
+            EVALUATE_FEATURES: evaluate_features,
         }[requests[0].metadata.message_type]
         yield from handle(self.clients, requests, contexts, device)

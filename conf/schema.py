@@ -22,32 +22,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from conf.sections import SECTIONS, Clients, Data, Tracking
+
 HERE = Path(__file__).parent
-
-
-@dataclass
-class Clients:
-    """The population. `architectures` holds {share, model} by name."""
-
-    num_clients: int = MISSING
-    group_size: int = 8
-    together: bool = True
-    architectures: dict[str, Any] = field(default_factory=dict)
-    training: Any = MISSING
-    messenger: Any = None
-
-
-@dataclass
-class Data:
-    """Where examples come from, and what part of them each set gets."""
-
-    source: Any = MISSING
-    root: str | None = None
-    proxy_share: float = 0.2
-    proxy_source: Any = None
-    limit: int | None = None
-    proxy_limit: int | None = None
-    test_limit: int | None = None
 
 
 @dataclass
@@ -70,6 +47,7 @@ class Config:
     student_workers: int = 1
     strategy: Any = MISSING
     probes: dict[str, Any] = field(default_factory=dict)
+    tracking: Tracking = field(default_factory=Tracking)
 
 
 INFINITY = float("inf")
@@ -87,6 +65,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "sim.gpus_per_worker": (1e-3, INFINITY, "> 0"),
     "sim.peer_workers": (1, INFINITY, "an integer >= 1, or null for all workers"),
     "sim.peer_timeout_s": (1e-3, INFINITY, "> 0"),
+    "tracking.figures_every": (0, INFINITY, "an integer >= 0, 0 for never"),
     "student_workers": (1, INFINITY, "an integer >= 1"),
     "clients.num_clients": (1, INFINITY, "an integer >= 1"),
     "clients.group_size": (1, INFINITY, "an integer >= 1"),
@@ -187,7 +166,7 @@ def check_keys(config: DictConfig) -> None:
     Raises:
         ConfigError: Names the key and the nearest that is known.
     """
-    for section, schema in (("", Config), ("clients", Clients), ("data", Data)):
+    for section, schema in (("", Config), *SECTIONS.items()):
         node = OmegaConf.select(config, section) if section else config
         _refuse_unknown(section, node, [f.name for f in fields(schema)])
     for name, kind in config.clients.architectures.items():

@@ -15,8 +15,10 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.messages import Reducer
 from clients.seeding import Purpose, stream
+from clients.teachers import RoundView
 from sim.exchanges import Exchange
 from sim.grid import PoolGrid
+from sim.parameter_view import parameter_view
 from sim.processes import seeded_globals
 
 Aggregated = TypeVar("Aggregated")
@@ -69,6 +71,7 @@ def run_rounds(
     quorum: float = 0.5,
     first_round: int = 1,
     commit: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
+    watch: Callable[[RoundView], None] | None = None,
 ) -> ArrayRecord:
     """Run a federation.
 
@@ -85,6 +88,8 @@ def run_rounds(
         first_round: 1, or the round after the checkpoint that `arrays` came from.
         commit: Called with the round and the global model's parameters when all of a round is
             done; a checkpoint belongs here.
+        watch: Receives a view of what clients sent back where that is parameters, one from each; a
+            strategy that distils shows its rounds itself.
 
     Returns:
         The global model's parameters after the last round.
@@ -104,6 +109,8 @@ def run_rounds(
                 reducer = _reducer(strategy, server_round, "train")
                 replies = _exchange(grid, requests, reducer, quorum)
                 asked = len(grid.exchanges)
+                if watch is not None and (view := parameter_view(server_round, arrays, replies)):
+                    watch(view)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
                     partial(strategy.aggregate_train, server_round), grid, replies, quorum
