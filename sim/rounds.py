@@ -109,8 +109,7 @@ def run_rounds(
                 reducer = _reducer(strategy, server_round, "train")
                 replies = _exchange(grid, requests, reducer, quorum)
                 asked = len(grid.exchanges)
-                if watch is not None and (view := parameter_view(server_round, arrays, replies)):
-                    watch(view)
+                _show(watch, server_round, arrays, replies)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
                     partial(strategy.aggregate_train, server_round), grid, replies, quorum
@@ -156,6 +155,16 @@ def _exchange(
     replies = list(grid.send_and_fold(requests, reducer))
     _require_quorum(grid.exchanges[before:], quorum)
     return replies
+
+
+def _show(
+    watch: Callable[[RoundView], None] | None,
+    server_round: int,
+    arrays: ArrayRecord,
+    replies: list[Message],
+) -> None:
+    if watch is not None and (view := parameter_view(server_round, arrays, replies)) is not None:
+        watch(view)
 
 
 def _agreeing(

@@ -51,12 +51,13 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "clients", "clients/messenger", "clients/training", "data", "debug", "experiment",
+        "clients", "clients/corruption", "clients/messenger", "clients/training", "data", "debug",
+        "experiment",
         "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
         "strategy/distil",
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student",
     }  # fmt: skip
-    assert len(OPTIONS) == 81
+    assert len(OPTIONS) == 83
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -68,7 +68,7 @@ class KeepsState(Protocol):
 
 def array(values: Tensor) -> Numbers:
     """Return a tensor as a float64 array."""
-    return np.array(values.detach().double())
+    return values.detach().double().numpy().copy()
 
 
 def some_of(number: int, most: int) -> list[int]:
