@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from sim.run_folder import (
     write_clients,
 )
 from sim.summary import RESERVED, extremes, flat, layout, summarise
+
+if TYPE_CHECKING:
+    from sim.figures import Painter
 
 EVENTS = "events"
 HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
@@ -77,6 +80,7 @@ class Tracker:
         self._figures_every, self._watch = figures_every, watch
         self._forget_round()
         self._shown: list[str] = []
+        self._painter: Painter | None = None
         self._round_began = time.perf_counter()
         for name, probe in _keepers(probes).items():
             own = {k: v for k, v in (kept or {}).items() if k.startswith(f"{name}/")}
@@ -262,8 +266,10 @@ class Tracker:
         return costs
 
     def _draw(self, step: int) -> None:
-        from sim.figures import picture_of  # matplotlib, 0.3 s, only if there is need
+        if self._painter is None:
+            from sim.figures import Painter  # matplotlib, 0.3 s, only if there is need
 
+            self._painter = Painter()
         sent = np.cumsum([sum(line["bytes"].values()) / 1e6 for line in self.summaries])
         accuracies = [line["student"].get("accuracy") for line in self.summaries]
         pairs = [(x, y) for x, y in zip(sent, accuracies, strict=True) if y is not None]
@@ -272,7 +278,7 @@ class Tracker:
             by_cost = Curve("megabytes sent", "accuracy", {"student": (x, y)})
             self._figures["accuracy_by_megabyte"] = by_cost
         for name, figure in self._figures.items():
-            picture = picture_of(figure, f"{name}, round {step}")
+            picture = self._painter.picture(name, figure, f"{name}, round {step}")
             self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
 
 
