@@ -116,9 +116,9 @@ def open_run(
 
     private = clients.splits.private
     shape = summary(private.labels, clients.partitions, private.num_classes)
-    text, proxy = OmegaConf.to_yaml(config, resolve=True), clients.splits.proxy
+    text = OmegaConf.to_yaml(config, resolve=True)
     probes = [instantiate(probe) for probe in config.probes.values()]
-    options = tracking_options(config, len(clients.architectures), proxy.labels, done is None)
+    options = tracking_options(config, len(clients.architectures), clients.splits, done is None)
     begin(folder, text, shape, None if done is None else done.lines)
     kept = ([], {}) if done is None else (done.rows, done.probes)
     tracker = Tracker(folder, probes, text, *kept, **options)

@@ -3,9 +3,9 @@
     python -m benchmarks.probes
     python -m benchmarks.probes --overrides data=mnist data.root=PATH clients.num_clients=100
 
-First a run of eleven rounds, inline: the share of its time that goes into the student's answers for
+First a run of 21 rounds, inline: the share of its time that goes into the student's answers for
 the view, the probes, the lines of the run folder, the events and the figures. The first round is
-not counted, and one of the ten others has figures, as one in ten has by default. Then made-up
+not counted, and one of the twenty others has figures, as one in twenty has by default. Then made-up
 rounds of 10, 100 and 1,000 clients: milliseconds, event bytes and tags.
 """
 
@@ -32,7 +32,7 @@ from sim.processes import pin_threads
 from sim.rounds import RoundReport
 from sim.tracking import Tracker
 
-ROUNDS = 11
+ROUNDS = 21
 WATCHING = (
     "strategies.watching.answers_of",
     "strategies.watching.show",
@@ -99,7 +99,7 @@ def row_of(num_clients: int) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tracker = Tracker(
-            folder, probes_of_the_config(), "", proxy_labels=labels, figures_every=10, watch=[0, 3]
+            folder, probes_of_the_config(), "", proxy_labels=labels, figures_every=20, watch=[0, 3]
         )
         seconds = []
         for server_round in range(1, ROUNDS + 1):

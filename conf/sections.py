@@ -36,7 +36,7 @@ class Data:
 class Tracking:
     """What is shown of a run beside its numbers."""
 
-    figures_every: int = 10
+    figures_every: int = 20
     watch: list[int] = field(default_factory=list)
     proxy_labels: bool | None = None
 

@@ -10,22 +10,22 @@ from conf.schema import ConfigError
 
 
 def tracking_options(
-    config: DictConfig, num_clients: int, proxy_labels: Any, begins: bool
+    config: DictConfig, num_clients: int, splits: Any, begins: bool
 ) -> dict[str, Any]:
     """Return keyword arguments of the tracker.
 
     Args:
         config: The composed config.
         num_clients: How many there are to be watched.
-        proxy_labels: Of the proxy set.
+        splits: The federation's `clients.data.Splits`.
         begins: Whether the run begins: one that is resumed has told its choices.
 
     Returns:
-        `figures_every`, `watch`, `choices`, and `proxy_labels`: these, or None where they are not
-        to be compared with.
+        `figures_every`, `watch`, `choices`, and `proxy_labels`: those of the proxy set, or None
+        where they are not to be compared with.
 
     Raises:
-        ConfigError: A client to be watched is not there.
+        ConfigError: A client to be watched is not there, or a class of the proxy set.
     """
     tracking = config.tracking
     watch = [*tracking.watch]
@@ -36,11 +36,17 @@ def tracking_options(
     labelled = tracking.proxy_labels
     if labelled is None:  # another data set's classes may mean something else
         labelled = config.data.proxy_source is None
+    proxy, num_classes = splits.proxy, splits.private.num_classes
+    if labelled and (most := proxy.labels.max(initial=-1)) >= num_classes:  # it may be empty
+        raise ConfigError(
+            f"tracking.proxy_labels=true: {proxy.name} has labels up to {most}, "
+            f"expected below {num_classes}, the clients' number of classes"
+        )
     return {
         "figures_every": tracking.figures_every,
         "watch": watch,
         "choices": _choices(config) if begins else {},
-        "proxy_labels": proxy_labels if labelled else None,
+        "proxy_labels": proxy.labels if labelled else None,
     }
 
 
