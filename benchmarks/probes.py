@@ -33,12 +33,11 @@ from sim.rounds import RoundReport
 from sim.tracking import Tracker
 
 ROUNDS = 21
-WATCHING = (
-    "strategies.watching.answers_of",
-    "strategies.watching.show",
-    "sim.tracking.Tracker.view",
-    "sim.tracking.Tracker.round",
-)
+WATCHING = {
+    "view and probes": ["strategies.watching.answers_of", "strategies.watching.show"],
+    "probes of averaging": ["sim.tracking.Tracker.view"],
+    "lines, events and figures": ["sim.tracking.Tracker.round"],
+}
 EXAMPLES, CLASSES = 256, 10
 
 
@@ -48,8 +47,9 @@ def share_of_a_run(overrides: list[str]) -> str:
     import strategies.mutual  # noqa: F401  # all that may have taken a function by name
 
     phases = Phases()
-    for name in WATCHING:
-        replace_everywhere(name, partial(phases.timed, "watching"))
+    for phase, names in WATCHING.items():
+        for name in names:
+            replace_everywhere(name, partial(phases.timed, phase))
     replace_everywhere(BEGINNING, phases.counting)
     with tempfile.TemporaryDirectory() as folder:
         words = ["sim=inline", f"rounds={ROUNDS}", f"hydra.run.dir={folder}/run", *overrides]
