@@ -20,6 +20,7 @@ from conf.errors import BUILDING, Stopped, explained
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.schema import check_keys, check_targets, explain_command, register
+from conf.tracking import tracking_options
 from sim.report.command import main as write_report
 
 if TYPE_CHECKING:
@@ -115,10 +116,14 @@ def open_run(
     private = clients.splits.private
     shape = summary(private.labels, clients.partitions, private.num_classes)
     text = OmegaConf.to_yaml(config, resolve=True)
-    begin(folder, text, shape, None if done is None else done.lines)
     probes = [instantiate(probe) for probe in config.probes.values()]
-    tracker = Tracker(folder, probes, text, [] if done is None else done.rows)
+    options = tracking_options(config, len(clients.architectures), clients.splits, done is None)
+    begin(folder, text, shape, None if done is None else done.lines)
+    kept = ([], {}) if done is None else (done.rows, done.probes)
+    tracker = Tracker(folder, probes, text, *kept, **options)
     display = Display(config.rounds, clients.architectures, shape)
+    if options["proxy_labels"] is None:
+        display.warn("the proxy set has no labels: probes that need them are left out")
     if done is not None:
         display.resume(done.server_round, changed_versions(done.versions))
     return tracker, display
@@ -167,6 +172,7 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         seed=config.seed,
         together=config.clients.together,
         messenger=instantiate(config.clients.messenger),
+        corrupt=instantiate(config.clients.corruption),
     )
     rehearse(clients)
     return clients
@@ -209,19 +215,17 @@ def run_federation(
 
     with explained(*BUILDING):
         grid = build_grid(config, pool, clients, tracker, display)
-        begun = write_arrays(parameters_of(student))
-        arrays, first_round = checkpoints.start(strategy, grid, begun)
+        arrays = write_arrays(parameters_of(student))
+        arrays, first_round = checkpoints.start(strategy, grid, arrays)
     with explained(QuorumLost, FloatingPointError):
         arrays = run_rounds(
             strategy,
             grid,
             arrays,
-            rounds=config.rounds,
-            seed=config.seed,
+            **{name: config[name] for name in ("rounds", "seed", "evaluate_every", "quorum")},
             evaluate=evaluate_student,
             report=report,
-            evaluate_every=config.evaluate_every,
-            quorum=config.quorum,
+            watch=tracker.view,
             first_round=first_round,
             commit=checkpoints.after_rounds(
                 config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from clients.feature_exchange import EVALUATE_FEATURES, FEATURES, evaluate_features
 from clients.messages import (
     EVALUATE_OWN,
     EVALUATE_PREDICTIONS,
@@ -75,6 +76,7 @@ class SimulatedApp(ClientApp):
             {"train": self.train, "query": self.query, "evaluate": self.evaluate}[category](action)(
                 one
             )
+        self.evaluate(FEATURES)(one)
 
     def serve(
         self, requests: Sequence[Message], contexts: Sequence[Context], device: str = "cpu"
@@ -95,5 +97,6 @@ class SimulatedApp(ClientApp):
             TRAIN_PREDICTIONS: train_predictions,
             EVALUATE_PREDICTIONS: evaluate_predictions,
             **NEIGHBOURLY,
+            EVALUATE_FEATURES: evaluate_features,
         }[requests[0].metadata.message_type]
         yield from handle(self.clients, requests, contexts, device)

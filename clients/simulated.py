@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from clients.architectures import ModelFunction
+from clients.corruption import Corruption
 from clients.data import Dataset, Splits
 from clients.losses import cross_entropy
 from clients.peers.from_neighbours import Digest, Transfer
@@ -39,6 +40,7 @@ class SimulatedClients:
         together: bool = True,
         messenger: Messenger | None = None,
         peer_lesson: Digest | Transfer | None = None,
+        corrupt: Corruption | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -56,7 +58,15 @@ class SimulatedClients:
                 a messenger of the student's architecture; None = they become the client's.
             peer_lesson: How clients learn from what neighbours sent; None = they take parameters
                 as they are. A strategy says so by an attribute of this name.
+            corrupt: What labels clients learn in local training, where not their own; None = these.
+
+        Raises:
+            ValueError: Messengers are asked for too: they learn from the private set as it is.
         """
+        if messenger is not None and corrupt is not None:
+            raise ValueError(
+                "clients.corruption: not with clients.messenger, which would ignore it"
+            )
         self.splits = splits
         self.partitions = partitions
         self.architectures = architectures
@@ -67,6 +77,7 @@ class SimulatedClients:
         self.together = together
         self.messenger = messenger
         self.peer_lesson = peer_lesson
+        self.corrupt = corrupt
         self._places: dict[str, Place] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,9 +129,11 @@ class SimulatedClients:
 
         def lesson(client_id: int, start: Tensors) -> Lesson:
             indices = self.partitions[client_id]
-            labels = torch.from_numpy(private.labels[indices])
+            labels = private.labels[indices]
+            if self.corrupt is not None:
+                labels = self.corrupt(labels, private.num_classes, client_id, server_round)
             draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-            return Lesson(start, indices, labels, draws)
+            return Lesson(start, indices, torch.from_numpy(labels), draws)
 
         yield from self.fit(ids, starts, lesson, private, cross_entropy, device)
 

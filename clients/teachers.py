@@ -1,10 +1,13 @@
-"""The answers of a cohort, and what a distillation round made of them."""
+"""The answers of a cohort, and what a round made of them."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from clients.architectures import Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +30,39 @@ class TeacherPredictions:
 
 
 @dataclass(frozen=True, eq=False)
+class Features:
+    """What classifiers saw of P examples, in the order of the ids.
+
+    Attributes:
+        student: The student's penultimate features, after its lesson [P, D].
+        clients: Those of the clients that answered, by client id [P, D_k].
+    """
+
+    student: Tensor
+    clients: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ClientParameters:
+    """The parameters of a cohort of one architecture, as Flower's averaging sends them.
+
+    Attributes:
+        before: What all were sent.
+        after: What each sent back, in the order of the view's client ids; names and shapes as
+            `before`.
+    """
+
+    before: Parameters
+    after: Sequence[Parameters]
+
+
+@dataclass(frozen=True, eq=False)
 class RoundView:
-    """What happened in a distillation round, for whoever watches. Read only.
+    """What happened in a round, for whoever watches. Read only.
 
     Everything but the losses is on P of the distilled proxy examples, the same in every round: a
     watcher's work and memory do not grow with the proxy set, and the answers to all of it need
-    never be in one place.
+    never be in one place. In a round that averages parameters nobody answers: P = 0.
 
     Attributes:
         server_round: 1..R.
@@ -41,6 +71,14 @@ class RoundView:
         weights: Trust [K, P]; sums to 1 over K, or to 0 where nobody covers the example.
         targets: What the student imitated [P, C]; rows that nobody covers were dropped.
         losses: The student's mean loss in each epoch, over all distilled examples.
+        student_before: The student's logits [P, C] before its lesson; None where there is none.
+        student_after: And after it [P, C].
+        labels: Classes [P], if the proxy set has some. No strategy sees them: whoever hands the
+            view on to probes puts them in.
+        features: Asks clients, by their ids, and the student what their classifiers see of the P
+            examples. Costs those clients' time and P x D float32 each on the wire, and must be
+            called before the round goes on; None where nobody can be asked.
+        parameters: What the cohort sent back, where that is parameters; else None.
     """
 
     server_round: int
@@ -49,6 +87,11 @@ class RoundView:
     weights: Tensor
     targets: Tensor
     losses: list[float]
+    student_before: Tensor | None = None
+    student_after: Tensor | None = None
+    labels: Tensor | None = None
+    features: Callable[[Sequence[int]], Features] | None = None
+    parameters: ClientParameters | None = None
 
 
 @dataclass(frozen=True, eq=False)

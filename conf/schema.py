@@ -23,33 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
+from conf.sections import SECTIONS, Clients, Data, Tracking
 
 HERE = Path(__file__).parent
-
-
-@dataclass
-class Clients:
-    """The population. `architectures` holds {share, model} by name."""
-
-    num_clients: int = MISSING
-    group_size: int = 8
-    together: bool = True
-    architectures: dict[str, Any] = field(default_factory=dict)
-    training: Any = MISSING
-    messenger: Any = None
-
-
-@dataclass
-class Data:
-    """Where examples come from, and what part of them each set gets."""
-
-    source: Any = MISSING
-    root: str | None = None
-    proxy_share: float = 0.2
-    proxy_source: Any = None
-    limit: int | None = None
-    proxy_limit: int | None = None
-    test_limit: int | None = None
 
 
 @dataclass
@@ -74,6 +50,7 @@ class Config:
     topology: Any = None
     availability: Any = None
     probes: dict[str, Any] = field(default_factory=dict)
+    tracking: Tracking = field(default_factory=Tracking)
 
 
 def register() -> None:
@@ -125,7 +102,7 @@ def check_keys(config: DictConfig) -> None:
         ConfigError: Names the key and the nearest that is known; or the group whose option is given
             as a value, with a dot for a slash.
     """
-    for section, schema in (("", Config), ("clients", Clients), ("data", Data)):
+    for section, schema in (("", Config), *SECTIONS.items()):
         node = OmegaConf.select(config, section) if section else config
         _refuse_unknown(section, node, [f.name for f in fields(schema)])
     for folder in (path for path in HERE.rglob("*") if path.is_dir()):

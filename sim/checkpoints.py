@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from clients.architectures import Parameters
+from clients.arrays import read_arrays, write_arrays
 from clients.messages import ARRAYS
 from sim.grid import PoolGrid
 from sim.manifest import (
@@ -39,7 +41,7 @@ from sim.states import freeze, thaw
 from sim.strategy_state import restore_strategy, strategy_state
 from sim.tracking import Tracker
 
-MANIFEST, STATES = "manifest.json", "states"
+MANIFEST, STATES, PROBES = "manifest.json", "states", "probes"
 OURS = re.compile(r"(states/)?[a-z0-9]+-\d{6,}\.(safetensors|parquet)")
 """Names of files in a checkpoint folder; a manifest that names others is not followed."""
 
@@ -54,6 +56,7 @@ class Checkpoint:
         states: Frozen states of the clients that have one; read from their files when asked for.
         strategy: What the strategy kept, for `restore_strategy`.
         rows: The per-client table so far, as `client_rows` made it.
+        probes: What the probes kept, for the `Tracker`.
         lines: How many lines of which file of the run folder belong to the rounds done.
         versions: Of what the result may depend on, when it was written.
     """
@@ -63,6 +66,7 @@ class Checkpoint:
     states: StateStore
     strategy: RecordDict
     rows: list[dict[str, Any]]
+    probes: Parameters
     lines: dict[str, int]
     versions: dict[str, str]
 
@@ -131,7 +135,8 @@ class Checkpoints:
         def commit(server_round: int, arrays: ArrayRecord) -> None:
             if every and (server_round % every == 0 or server_round == rounds):
                 states, rows, lines = grid.states.changed(), tracker.rows, tracker.lines()
-                why_not = self.commit(server_round, arrays, states, strategy, rows, lines)
+                about = strategy, rows, lines, tracker.state()
+                why_not = self.commit(server_round, arrays, states, *about)
                 if why_not:
                     warn(f"this checkpoint cannot be resumed: {why_not}")
 
@@ -147,6 +152,7 @@ class Checkpoints:
         strategy: Strategy,
         rows: list[dict[str, Any]],
         lines: Mapping[Path, int],
+        probes: Parameters | None = None,
     ) -> str:
         """Commit a round: afterwards, and not before, a run can go on from it.
 
@@ -159,6 +165,7 @@ class Checkpoints:
                 the same, and says so when a run shall be resumed from it.
             rows: The per-client table so far; only what is new is written.
             lines: How many lines each growing file of the run folder has.
+            probes: What the probes keep.
 
         Returns:
             "", or why no run can be resumed from this checkpoint.
@@ -175,6 +182,9 @@ class Checkpoints:
             "rows": list(before["rows"]),
             "states": dict(before["states"]),
         }
+        if probes:
+            frozen = freeze(RecordDict({PROBES: write_arrays(probes)}))
+            content[PROBES] = self._write(f"probes{tag}.safetensors", frozen)
         if len(rows) > self._num_rows:
             buffer = BytesIO()
             pq.write_table(client_table(rows[self._num_rows :]), buffer)
@@ -243,6 +253,7 @@ class Checkpoints:
             states=states,
             strategy=self._thaw(content["strategy"]),
             rows=rows,
+            probes=self._probes(content),
             lines=content["lines"],
             versions=content["versions"],
         )
@@ -266,6 +277,11 @@ class Checkpoints:
             return thaw(path.read_bytes())
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
+
+    def _probes(self, content: Mapping[str, Any]) -> Parameters:
+        if PROBES not in content:
+            return {}
+        return read_arrays(self._thaw(content[PROBES]).array_records[PROBES])
 
     def _rows(self, entry: Entry) -> list[dict[str, Any]]:
         return table_rows(pq.read_table(self.folder / entry["file"]))

@@ -24,7 +24,8 @@ class CheckpointError(ValueError):
 
 def entries_of(content: Mapping[str, Any]) -> list[Entry]:
     """List the entries of all files that a manifest names, but for itself."""
-    single = [content[name] for name in ("arrays", "strategy") if "file" in content.get(name, {})]
+    names = ("arrays", "strategy", "probes")
+    single = [content[name] for name in names if "file" in content.get(name, {})]
     return [*single, *content["rows"], *content["states"].values()]
 
 

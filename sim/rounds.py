@@ -15,8 +15,10 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.folding import Intake
 from clients.seeding import Purpose, stream
+from clients.teachers import RoundView
 from sim.exchanges import Exchange
 from sim.grid import PoolGrid
+from sim.parameter_view import parameter_view
 from sim.processes import seeded_globals
 
 Aggregated = TypeVar("Aggregated")
@@ -73,6 +75,7 @@ def run_rounds(
     quorum: float = 0.5,
     first_round: int = 1,
     commit: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
+    watch: Callable[[RoundView], None] | None = None,
 ) -> ArrayRecord:
     """Run a federation.
 
@@ -89,6 +92,8 @@ def run_rounds(
         first_round: 1, or the round after the checkpoint that `arrays` came from.
         commit: Called with the round and the global model's parameters when all of a round is
             done; a checkpoint belongs here.
+        watch: Receives a view of what clients sent back where that is parameters, one from each; a
+            strategy that distils shows its rounds itself.
 
     Returns:
         The global model's parameters after the last round.
@@ -108,6 +113,7 @@ def run_rounds(
                 intake = _intake(strategy, server_round, "train")
                 replies = _exchange(grid, requests, intake, quorum)
                 asked = len(grid.exchanges)
+                _show(watch, server_round, arrays, replies)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
                     partial(strategy.aggregate_train, server_round), grid, replies, quorum
@@ -153,6 +159,16 @@ def _exchange(
     replies = list(grid.send_and_fold(requests, intake))
     _require_quorum(grid.exchanges[before:], quorum)
     return replies
+
+
+def _show(
+    watch: Callable[[RoundView], None] | None,
+    server_round: int,
+    arrays: ArrayRecord,
+    replies: list[Message],
+) -> None:
+    if watch is not None and (view := parameter_view(server_round, arrays, replies)) is not None:
+        watch(view)
 
 
 def _agreeing(

@@ -1,18 +1,26 @@
 """What a run leaves behind for people: TensorBoard events and the lines of the run folder.
 
 The only module that knows `SummaryWriter`. The number of tags does not depend on the number of
-clients: per-client values become quantiles and one histogram.
+clients: per-client values become quantiles and one histogram, but for clients that are watched.
 """
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
+from clients.architectures import Parameters
 from clients.teachers import GraphView, RoundView
+from sim import projector
+from sim.probes.schedule import is_due
+from sim.probes.values import Curve, KeepsState, Probe, Table
 from sim.rounds import RoundReport
 from sim.run_folder import (
     FAILURES,
@@ -20,13 +28,18 @@ from sim.run_folder import (
     append_line,
     client_rows,
     read_lines,
+    versions,
     write_clients,
 )
+from sim.summary import RESERVED, extremes, flat, layout, summarise
 
-Probe = Callable[[RoundView], dict[str, float]]
+if TYPE_CHECKING:
+    from sim.figures import Painter
 
-SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
-"""Quantiles under which a per-client value is shown, beside its mean."""
+EVENTS = "events"
+BINS = 30
+"""Of a histogram over clients, from the least to the largest value."""
+HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
 
 
 class Tracker:
@@ -38,31 +51,68 @@ class Tracker:
         probes: Sequence[Probe],
         config_text: str,
         rows: Sequence[dict[str, Any]] = (),
+        kept: Parameters | None = None,
+        *,
+        proxy_labels: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+        figures_every: int = 0,
+        watch: Sequence[int] = (),
+        choices: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the run folder's files; lines that `metrics.jsonl` has already are gone on from.
 
         Args:
             folder: The run folder; must exist.
-            probes: What to compute from each distillation round's view.
+            probes: What to compute from each round's view.
             config_text: The resolved config as YAML, shown in TensorBoard's text page.
             rows: Of the per-client table, of the rounds that there are lines of.
+            kept: What `state` returned at the end of those rounds.
+            proxy_labels: Classes of the proxy set, shown to probes and to nobody else; None = it
+                has none that mean what the clients' do.
+            figures_every: Draw figures in round 1 and every so many rounds after it; 0 = never.
+            watch: Client ids that get curves of their own.
+            choices: What the run was told on the command line, by key, for the page that compares
+                the runs of a sweep.
         """
         self.folder = folder
         self.rows = list(rows)
         self.summaries = read_lines(folder / METRICS)
         self._probes = probes
-        self._probed: dict[str, float] = {}
+        self._labels = None if proxy_labels is None else torch.from_numpy(np.array(proxy_labels))
+        self._figures_every, self._watch = figures_every, watch
+        self._forget_round()
+        self._shown: list[str] = []
+        self._painter: Painter | None = None
         self._round_began = time.perf_counter()
+        for name, probe in _keepers(probes).items():
+            own = {k: v for k, v in (kept or {}).items() if k.startswith(f"{name}/")}
+            probe.restore({key.removeprefix(f"{name}/"): value for key, value in own.items()})
         # TensorBoard hides what an interrupted run had written of the rounds to come.
-        purge = len(self.summaries) + 1 if self.summaries else None
-        self._writer = SummaryWriter(str(folder / "events"), purge_step=purge)
-        indented = "\n".join("    " + line for line in config_text.splitlines())
-        self._writer.add_text("config", indented)
+        done = len(self.summaries)
+        self._writer = SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None)
+        projector.go_on_after(folder / EVENTS, done)
+        self._writer.add_text("config", _indented(config_text))
+        about = "\n".join(f"{name}: {number}" for name, number in versions().items())
+        self._writer.add_text("environment", _indented(about))
+        self._compare(choices or {})
 
     def view(self, view: RoundView) -> None:
-        """Probe a distillation round; the numbers go into the round's summary."""
+        """Probe a round; what is found goes into the round's summary, rows and figures.
+
+        Args:
+            view: As the strategy or the round loop made it, without labels.
+
+        Raises:
+            ValueError: A probe returned what is neither a number, an array, a table nor a curve,
+                or took the name of a column that there is; names it.
+        """
+        if self._labels is not None and view.proxy_ids:
+            view = replace(view, labels=self._labels[torch.tensor(view.proxy_ids)])
         for probe in self._probes:
-            self._probed |= probe(view)
+            for name, value in probe(view).items():
+                self._take(name, value, view.teachers.client_ids)
+        if view.proxy_ids and is_due(view.server_round, self._figures_every):
+            points = projector.coordinates(view)
+            projector.add(self.folder / EVENTS, view.server_round, *points)
 
     def graph(self, view: GraphView) -> None:
         """Take in who heard of whom."""
@@ -77,8 +127,12 @@ class Tracker:
             The round's line of `metrics.jsonl`.
         """
         rows = client_rows(report.exchanges)
+        for row in rows:
+            for name, values in self._by_client.items():
+                if row["client"] in values:
+                    row[name] = values[row["client"]]
         self.rows += rows
-        line = summarise(report, rows, self._probed)
+        line = summarise(report, rows, self._probed, list(self._by_client))
         self.summaries.append(line)
         append_line(self.folder / METRICS, line)
         for exchange in report.exchanges:
@@ -95,8 +149,16 @@ class Tracker:
                     },
                 )
         self._show(line, rows)
-        self._probed = {}
+        self._forget_round()
         return line
+
+    def state(self) -> Parameters:
+        """Return what the probes keep between rounds, by probe and name."""
+        return {
+            f"{name}/{key}": value
+            for name, probe in _keepers(self._probes).items()
+            for key, value in probe.state().items()
+        }
 
     def lines(self) -> dict[Path, int]:
         """Count the lines written to `metrics.jsonl` and `failures.jsonl`."""
@@ -109,8 +171,8 @@ class Tracker:
         return {
             "student_accuracy": last["student"].get("accuracy"),
             "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
-            "clients_accuracy": _extremes(last["clients"].get("accuracy")),
-            "clients_private_accuracy": _extremes(last["clients"].get("private_accuracy")),
+            "clients_accuracy": extremes(last["clients"].get("accuracy")),
+            "clients_private_accuracy": extremes(last["clients"].get("private_accuracy")),
             "request_bytes": sum(line["bytes"]["request"] for line in self.summaries),
             "reply_bytes": sum(line["bytes"]["reply"] for line in self.summaries),
             "failures": sum(line["failures"] for line in self.summaries),
@@ -120,64 +182,121 @@ class Tracker:
         """Write the per-client table and close the event file."""
         (self.folder / FAILURES).touch()
         write_clients(self.folder, self.rows)
+        if self._ends is not None and sys.exception() is None:  # else the run did not succeed
+            self._add_summaries(self._ends)
         self._writer.close()
+
+    # --- steps ---
+
+    def _forget_round(self) -> None:
+        self._probed: dict[str, float] = {}
+        self._by_client: dict[str, dict[int, float]] = {}
+        self._figures: dict[str, Table | Curve] = {}
+
+    def _take(self, name: str, value: Any, client_ids: Sequence[int]) -> None:
+        """Sort what a probe found by its kind."""
+        if isinstance(value, Table | Curve):
+            self._figures[name] = value
+            return
+        values = np.asarray(value)
+        if values.ndim > 2 or not np.issubdtype(values.dtype, np.number):
+            raise ValueError(
+                f"probe value '{name}' is {type(value).__name__} of shape {values.shape}: expected "
+                "a number, an array of one or two axes, a Table or a Curve"
+            )
+        if values.ndim == 0:
+            self._probed[name] = float(values)
+        elif values.ndim == 2:
+            self._figures[name] = Table(values.astype(np.float64), "row", "column")
+        elif len(values) != len(client_ids):
+            places = np.arange(len(values), dtype=np.float64)
+            self._figures[name] = Curve("index", name, {name: (places, values.astype(np.float64))})
+        elif name in RESERVED:
+            raise ValueError(f"probe value '{name}': that name is a column of clients.parquet")
+        else:
+            pairs = zip(client_ids, values.tolist(), strict=True)
+            self._by_client[name] = {k: float(v) for k, v in pairs if np.isfinite(v)}
+
+    def _compare(self, choices: Mapping[str, Any]) -> None:
+        """Begin the session of the page that compares runs, in this folder and in no other."""
+        self._ends = None
+        if not choices:
+            return
+        metrics = dict.fromkeys(HPARAM_METRICS, None)
+        experiment, begins, self._ends = hparams(dict(choices), metrics)  # type: ignore[no-untyped-call]
+        self._add_summaries(experiment, begins)
+
+    def _add_summaries(self, *summaries: Any, step: int | None = None) -> None:
+        writer = self._writer.file_writer
+        assert writer is not None, "it is there until the writer is closed"
+        for summary in summaries:
+            writer.add_summary(summary, step)
 
     def _show(self, line: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         step, now = line["round"], time.perf_counter()
-        for name, value in _flat(line).items():
-            if name != "round":
-                self._writer.add_scalar(name, value, step)
-        self._writer.add_scalar("seconds/round", now - self._round_began, step)
+        tags = {name: value for name, value in flat(line).items() if name != "round"}
+        tags |= {f"cost/{name}": value for name, value in self._costs().items()}
+        tags |= self._watched(rows)
+        # One event for all of them, not one each: a third of the time and of the bytes.
+        together = scalar("seconds/round", now - self._round_began)  # type: ignore[no-untyped-call]
+        for name, value in tags.items():
+            together.value.extend(scalar(name, value).value)  # type: ignore[no-untyped-call]
         for measure in line["clients"]:
-            values = np.array([row[measure] for row in rows if measure in row])
-            self._writer.add_histogram(f"clients/{measure}", values, step)
+            values = np.array([row.get(measure, np.nan) for row in rows])
+            shown = histogram(f"clients/{measure}", values[np.isfinite(values)], BINS)  # type: ignore[no-untyped-call]
+            together.value.extend(shown.value)
+        self._add_summaries(together, step=step)
+        if new := [measure for measure in line["clients"] if measure not in self._shown]:
+            self._shown += new
+            self._writer.add_custom_scalars(layout(self._shown))
+        if is_due(step, self._figures_every):
+            self._draw(step)
         self._writer.flush()
         self._round_began = now
 
+    def _watched(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        return {
+            f"watch/client_{row['client']}/{name}": float(value)
+            for row in rows
+            if row["client"] in self._watch
+            for name, value in row.items()
+            if name not in ("round", "client") and isinstance(value, int | float)
+        }
 
-def summarise(
-    report: RoundReport, rows: list[dict[str, Any]], probed: dict[str, float]
-) -> dict[str, Any]:
-    """Reduce a round to the line of `metrics.jsonl`: no times, so its bytes repeat.
+    def _costs(self) -> dict[str, float]:
+        """Return what the run has sent so far, and what it got for that."""
+        sent = [sum(line["bytes"].values()) / 1e6 for line in self.summaries]
+        costs = {"megabytes": sum(sent)}
+        accuracy = self.summaries[-1]["student"].get("accuracy")
+        if accuracy is not None and costs["megabytes"] > 0:
+            costs["accuracy_per_megabyte"] = accuracy / costs["megabytes"]
+        return costs
 
-    Args:
-        report: What the round loop reports.
-        rows: The round's rows of the per-client table.
-        probed: What the probes found.
+    def _draw(self, step: int) -> None:
+        if self._painter is None:
+            from sim.figures import Painter  # matplotlib, 0.3 s, only if there is need
 
-    Returns:
-        Nested names and numbers: round, student, strategy, clients, probes, bytes, failures.
-    """
-    clients: dict[str, dict[str, float]] = {}
-    for measure in ("accuracy", "loss", "private_accuracy", "private_loss", "train_loss"):
-        values = [row[measure] for row in rows if np.isfinite(row.get(measure, np.nan))]
-        if values:
-            clients[measure] = {"mean": float(np.mean(values))}
-            clients[measure] |= {k: float(np.quantile(values, q)) for k, q in SPREAD.items()}
-    return {
-        "round": report.server_round,
-        "student": report.student,
-        "strategy": {k.replace("-", "_"): v for k, v in (report.train | report.evaluated).items()},
-        "clients": clients,
-        "probes": probed,
-        "bytes": {
-            "request": sum(row["request_bytes"] for row in rows),
-            "reply": sum(row["reply_bytes"] for row in rows),
-        },
-        "failures": sum(bool(exchange.failure) for exchange in report.exchanges),
-    }
-
-
-def _extremes(values: dict[str, float] | None) -> dict[str, float] | None:
-    return None if values is None else {name: values[name] for name in ("min", "mean", "max")}
+            self._painter = Painter()
+        sent = np.cumsum([sum(line["bytes"].values()) / 1e6 for line in self.summaries])
+        accuracies = [line["student"].get("accuracy") for line in self.summaries]
+        pairs = [(x, y) for x, y in zip(sent, accuracies, strict=True) if y is not None]
+        if pairs:
+            x, y = np.array(pairs).T
+            by_cost = Curve("megabytes sent", "accuracy", {"student": (x, y)})
+            self._figures["accuracy_by_megabyte"] = by_cost
+        for name, figure in self._figures.items():
+            picture = self._painter.picture(name, figure, f"{name}, round {step}")
+            self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
 
 
-def _flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Turn nested names into TensorBoard tags, `clients/accuracy/mean`."""
-    flat: dict[str, float] = {}
-    for key, value in line.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}/")
-        else:
-            flat[prefix + key] = float(value)
-    return flat
+def _keepers(probes: Sequence[Probe]) -> dict[str, KeepsState]:
+    """Name the probes that keep something, by their place: a resumed run has the same ones."""
+    found: dict[str, KeepsState] = {}
+    for place, probe in enumerate(probes):
+        if isinstance(probe, KeepsState):
+            found[str(place)] = probe
+    return found
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())

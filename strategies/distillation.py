@@ -1,6 +1,5 @@
 """Distillation into one global student: DLAD and everything that differs from it in one axis."""
 
-import math
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
@@ -11,7 +10,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
-from clients.answers import ANSWERS
 from clients.architectures import load_parameters, parameters_of
 from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
@@ -20,16 +18,17 @@ from clients.folding import Reducer
 from clients.messages import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS, PredictionRequest, node_id_of
 from clients.prediction import measures
 from clients.seeding import Purpose, generator
-from clients.teachers import RoundView
 from clients.training import Trainer
 from strategies import rule_state
-from strategies.chunks import ahead, answers_to, on_probes, to_each
+from strategies.chunks import ahead, answers_to, to_each
 from strategies.cohorts import draw
 from strategies.ensemble import Combiner, Ensemble, EnsembleRule
 from strategies.lessons import epochs_of, teach
 from strategies.proxy import Ids, cut_proxy
+from strategies.ranges import check_ranges
 from strategies.reduction import Scorer, gather
 from strategies.rehearsal import is_reducible, rehearse
+from strategies.watching import Report, answers_of, show, unwatched
 
 DistillationLoss = Callable[..., Tensor]
 NO_PROBE = np.arange(0)
@@ -66,7 +65,7 @@ class DistillationStrategy(Strategy):
         proxy_chunks: int = 1,
         probe_examples: int = 256,
         overlap: bool = False,
-        report: Callable[[RoundView], None] = lambda view: None,
+        report: Report = unwatched,
     ) -> None:
         """Compose a method.
 
@@ -104,7 +103,7 @@ class DistillationStrategy(Strategy):
         Raises:
             ValueError: A number is out of range.
         """
-        _check(temperature, weight_cap, fraction, digest_epochs, fallback_below, answers)
+        check_ranges(temperature, weight_cap, fraction, digest_epochs, fallback_below, answers)
         self.student = student
         self.proxy = proxy
         self.test = test
@@ -179,9 +178,19 @@ class DistillationStrategy(Strategy):
             return None, None
         first = self.rule(answers, self.cut.probes[0])
         self.teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
+        before = answers_of(self.student, self.proxy, self.cut, self.report)
         losses, ensembles = self._teach(server_round, first)
-        ids = tuple(self.cut.probe_ids.tolist())
-        self.report(RoundView(server_round, ids, *on_probes(self.cut, ensembles), losses))
+        show(
+            self.report,
+            server_round,
+            self.cut,
+            ensembles,
+            losses,
+            before,
+            self.student,
+            self.proxy,
+            self._grid,
+        )
         covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
         dropped = len(self.distilled_ids) - covered
         metrics = MetricRecord({"num-teachers": len(self.teachers), "dropped-examples": dropped})
@@ -271,24 +280,3 @@ class DistillationStrategy(Strategy):
             recipe=self.discriminator,
             answers=self.answers,
         )
-
-
-def _check(
-    temperature: float,
-    weight_cap: float,
-    fraction: float,
-    digest_epochs: int,
-    fallback_below: float,
-    answers: str,
-) -> None:
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature={temperature}: expected > 0 and finite")
-    for name, value in (("weight_cap", weight_cap), ("fraction", fraction)):
-        if not 0 < value <= 1:
-            raise ValueError(f"{name}={value}: expected in (0, 1]")
-    if not 0 <= fallback_below <= 1:
-        raise ValueError(f"fallback_below={fallback_below}: expected in [0, 1]")
-    if digest_epochs < 0:
-        raise ValueError(f"digest_epochs={digest_epochs}: expected >= 0")
-    if answers not in ANSWERS:
-        raise ValueError(f"answers={answers!r}: expected one of {', '.join(ANSWERS)}")

@@ -28,12 +28,12 @@ from clients.peers.group import Head, Update
 from clients.peers.lockstep import TrainPeers
 from clients.peers.terms import Rule
 from clients.seeding import Purpose, generator
-from clients.teachers import RoundView
 from strategies.distillation import DistillationStrategy
 from strategies.ensemble import Combiner
 from strategies.group_teaching import GroupTeaching
 from strategies.parameter_means import averaging_too, fault_in_parameters, forms_of, means_of
 from strategies.reduction import Scorer
+from strategies.watching import Report, unwatched
 
 
 class MutualStrategy(Strategy):
@@ -61,7 +61,7 @@ class MutualStrategy(Strategy):
         refresh_epochs: int | None = None,
         peers: Literal["architectures", "clients"] = "architectures",
         most_peers: int = 4,
-        report: Callable[[RoundView], None] = lambda view: None,
+        report: Report = unwatched,
         scorer: Scorer,
         combiner: Combiner,
         discriminator: DiscriminatorRecipe | None = None,

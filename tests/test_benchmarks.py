@@ -16,7 +16,19 @@ from benchmarks.rounds import AGREE, Found, distances, summary
 from benchmarks.work import Clock, Federation, Work
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("floor", "flower", "gpu", "idle", "ours", "pfl", "plain", "profile", "results", "rounds")
+SCRIPTS = (
+    "floor",
+    "flower",
+    "gpu",
+    "idle",
+    "ours",
+    "pfl",
+    "plain",
+    "probes",
+    "profile",
+    "results",
+    "rounds",
+)
 
 
 def tiny(model: str, rounds: int = 2) -> Work:

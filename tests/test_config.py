@@ -3,7 +3,9 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -12,6 +14,7 @@ from omegaconf import DictConfig
 from conf.errors import ConfigError
 from conf.ranges import check_ranges
 from conf.schema import check_keys, check_targets, explain, register
+from conf.tracking import tracking_options
 
 CONF = Path(__file__).parent.parent / "conf"
 REQUIRED = {
@@ -20,6 +23,10 @@ REQUIRED = {
     "topology=from_file": "topology.graph.path=a.csv",
     "proxy=npz": "data.proxy_source.path=a.npz",
 }
+SPLITS = SimpleNamespace(
+    proxy=SimpleNamespace(name="odd", labels=np.array([0, 2, 1])),
+    private=SimpleNamespace(num_classes=3),
+)
 MUTUAL = {"strategy/rule", "strategy/head"}
 """Groups that only the strategies of mutual learning have."""
 OPTIONS = sorted(
@@ -55,14 +62,15 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/messenger", "clients/training", "data", "debug",
+        "availability", "clients", "clients/corruption", "clients/messenger", "clients/training",
+        "data", "debug",
         "experiment",
         "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
         "strategy/distil",
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 104
+    assert len(OPTIONS) == 106
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -77,6 +85,7 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
     ("override", "message"),
     [
         ("rounds=0", "rounds=0: expected an integer >= 1"),
+        ("tracking.figures_every=-1", "tracking.figures_every=-1: expected an integer >= 0, 0 for"),
         ("quorum=1.5", r"quorum=1.5: expected a share in \(0, 1\]"),
         ("sim.workers=0", "sim.workers=0: expected an integer >= 1, or null"),
         ("clients.training.epochs=-1", "clients.training.epochs=-1: expected an integer >= 0"),
@@ -173,6 +182,49 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
 def test_the_hint_for_what_hydra_refuses(overrides: list[str], hint: str | None) -> None:
     found = explain(overrides, [])
     assert found is None if hint is None else hint in str(found)
+
+
+def test_what_the_tracker_is_told() -> None:
+    splits, labels = SPLITS, SPLITS.proxy.labels
+    told = tracking_options(composed("tracking.watch=[0,9]"), 10, splits, begins=True)
+    assert told == {
+        "figures_every": 20, "watch": [0, 9], "choices": {"seed": 0}, "proxy_labels": labels,
+    }  # fmt: skip
+    assert tracking_options(composed(), 10, splits, begins=False)["choices"] == {}
+    for watch in ("[0,10]", "[-1]"):
+        with pytest.raises(ConfigError, match=r"there is no client (10|-1), expected 0\.\.9"):
+            tracking_options(composed(f"tracking.watch={watch}"), 10, splits, begins=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "labelled"),
+    [
+        ([], True),
+        (["tracking.proxy_labels=false"], False),
+        (["+proxy=mnist"], False),
+        (["+proxy=mnist", "tracking.proxy_labels=true"], True),
+    ],
+)
+def test_labels_of_another_data_set_are_compared_with_only_if_told(
+    words: list[str], labelled: bool
+) -> None:
+    told = tracking_options(composed(*words), 10, SPLITS, begins=True)
+    assert (told["proxy_labels"] is SPLITS.proxy.labels) == labelled
+    assert labelled or told["proxy_labels"] is None
+
+
+def test_strategies_that_need_no_proxy_set_may_have_none() -> None:
+    none = SimpleNamespace(name="none", labels=np.zeros(0, np.int64))
+    splits = SimpleNamespace(proxy=none, private=SPLITS.private)
+    assert tracking_options(composed(), 10, splits, begins=True)["proxy_labels"] is none.labels
+
+
+def test_labels_that_no_client_has_are_refused() -> None:
+    few = SimpleNamespace(proxy=SPLITS.proxy, private=SimpleNamespace(num_classes=2))
+    with pytest.raises(
+        ConfigError, match=r"tracking.proxy_labels=true: odd has labels up to 2, exp"
+    ):
+        tracking_options(composed(), 10, few, begins=True)
 
 
 def test_default_methods_differ_in_the_axes_their_names_say() -> None:

@@ -22,7 +22,7 @@ from clients.screening import fault_of
 from sim.grid import PoolGrid
 from sim.pool import InlinePool, Pool
 from sim.run_folder import client_rows
-from sim.tracking import summarise
+from sim.summary import summarise
 from strategies.scorers import own_odds
 from tests.federations import (
     Run,

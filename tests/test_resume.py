@@ -163,6 +163,7 @@ def hydra_in_conf() -> Iterator[None]:
 def saved(folder: Path, *overrides: str, **changes: Any) -> Path:
     """Write a run folder's config, with some keys changed behind Hydra's back."""
     config = compose("config", overrides=list(overrides))
+    OmegaConf.resolve(config)  # as a run does
     for key, value in changes.items():
         OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
     folder.mkdir(exist_ok=True)

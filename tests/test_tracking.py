@@ -2,23 +2,45 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
+from google.protobuf import text_format
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from clients.app import SimulatedApp
 from clients.discriminator import DiscriminatorRecipe
-from sim.probes import output_drift, trust
+from clients.teachers import RoundView, TeacherPredictions
+from sim import projector
+from sim.probes import (
+    Forgetting,
+    Probe,
+    calibration,
+    output_drift,
+    output_matrices,
+    recall_spread,
+    representation_drift,
+    teacher_audit,
+    trust,
+)
 from sim.rounds import QuorumLost, RoundReport
-from sim.run_folder import CLIENTS, FAILURES, METRICS
-from sim.tracking import Probe, Tracker
+from sim.run_folder import CLIENTS, FAILURES, METRICS, truncate
+from sim.tracking import Tracker
 from strategies.scorers import max_prob, own_odds
 from tests.federations import (
     Run,
@@ -33,16 +55,22 @@ from tests.federations import (
 from tests.test_run_folder import exchange
 
 SPREAD = ("mean", "min", "q25", "median", "q75", "max")
+OF_OUTPUTS = ("js_to_ensemble", "kl_to_ensemble", "disagreement")
 PROBES: tuple[Probe, ...] = (trust, output_drift)
 
 
 def tracked(
-    folder: Path, num_clients: int = 4, probes: Sequence[Probe] = PROBES, **changes: Any
+    folder: Path,
+    num_clients: int = 4,
+    probes: Sequence[Probe] = PROBES,
+    shown: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Run:
     """Distil for two rounds, writing a run folder."""
     folder.mkdir()
     clients = tiny_clients(num_clients)
-    tracker = Tracker(folder, probes, "seed: 7\nrounds: 2\n")
+    options = {"proxy_labels": clients.splits.proxy.labels, **(shown or {})}
+    tracker = Tracker(folder, probes, "seed: 7\nrounds: 2\n", **options)
     strategy = distillation(clients, **({"scorer": max_prob, "report": tracker.view} | changes))
     try:
         pool = inline(SimulatedApp(clients))
@@ -52,7 +80,8 @@ def tracked(
 
 
 def events_of(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder / "events"), size_guidance={"histograms": 0})
+    sizes = {"histograms": 0, "images": 0}
+    events = EventAccumulator(str(folder / "events"), size_guidance=sizes)
     events.Reload()
     return events
 
@@ -97,7 +126,8 @@ def test_the_promised_tags_are_there_once_a_round(folder: Path) -> None:
 
 def test_each_client_metric_has_one_histogram_a_round(folder: Path) -> None:
     events = events_of(folder)
-    expected = {"clients/accuracy", "clients/loss", "clients/train_loss"}
+    measures = ("accuracy", "loss", "train_loss", "weight", *OF_OUTPUTS)
+    expected = {f"clients/{measure}" for measure in measures}
     assert set(events.Tags()["histograms"]) == expected
     for tag in expected:
         histograms = events.Histograms(tag)
@@ -128,14 +158,279 @@ def test_tensorboard_shows_the_numbers_of_the_lines(folder: Path) -> None:
             assert event.value == pytest.approx(value, rel=1e-6), tag
 
 
+EVERYTHING: tuple[Probe, ...] = (
+    *(trust, output_drift, output_matrices, recall_spread, calibration, teacher_audit),
+    representation_drift,
+)
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Run folders of 4 and of 40 clients with all that can be shown, by number of clients."""
+    folder = tmp_path_factory.mktemp("sizes")
+    for number in (4, 40):
+        shown = {"figures_every": 1, "watch": [0, 3], "choices": {"seed": 7, "strategy": "dlad"}}
+        tracked(folder / str(number), number, (*EVERYTHING, Forgetting()), shown)
+    return {number: folder / str(number) for number in (4, 40)}
+
+
 def test_the_number_of_tags_does_not_depend_on_the_number_of_clients(
-    folder: Path, tmp_path: Path
+    sizes: dict[int, Path],
 ) -> None:
-    tracked(tmp_path / "twelve", num_clients=12)
-    four, twelve = events_of(folder).Tags(), events_of(tmp_path / "twelve").Tags()
-    for kind in ("scalars", "histograms", "tensors"):
-        assert sorted(four[kind]) == sorted(twelve[kind])
-    assert pq.read_table(tmp_path / "twelve" / CLIENTS).num_rows == 24
+    few, many = (events_of(folder).Tags() for folder in sizes.values())
+    for kind in ("scalars", "histograms", "tensors", "images"):
+        # Of 40 clients 8 are asked for their features, and the watched client 3 is not among them.
+        assert set(few[kind]) - set(many[kind]) <= {"watch/client_3/cka_with_student"}
+        assert set(many[kind]) <= set(few[kind])
+        assert len(few[kind]) > 2
+    assert pq.read_table(sizes[40] / CLIENTS).num_rows == 80
+
+
+def test_the_event_file_does_not_grow_with_the_clients(sizes: dict[int, Path]) -> None:
+    # Histograms have a few bins more and a heat map of 32 clients more colours than one of 4.
+    few, many = (
+        sum(path.stat().st_size for path in (folder / "events").glob("events.*"))
+        for folder in sizes.values()
+    )
+    assert few / 2 < 200_000  # bytes a round, with ten figures in each
+    assert many < 1.5 * few
+
+
+def test_watched_clients_have_curves_of_their_own(sizes: dict[int, Path]) -> None:
+    events = events_of(sizes[40])
+    watched = {tag for tag in events.Tags()["scalars"] if tag.startswith("watch/")}
+    assert {tag.split("/")[1] for tag in watched} == {"client_0", "client_3"}
+    rows = pq.read_table(sizes[40] / CLIENTS).to_pylist()
+    for measure in ("accuracy", "reply_bytes", "js_to_ensemble", "ece"):
+        mine = [row[measure] for row in rows if row["client"] == 3]
+        shown = [event.value for event in events.Scalars(f"watch/client_3/{measure}")]
+        assert shown == pytest.approx(mine, rel=1e-6)
+
+
+def test_figures_are_small_pictures_each_so_many_rounds(
+    sizes: dict[int, Path], tmp_path: Path
+) -> None:
+    events = events_of(sizes[4])
+    tags = events.Tags()["images"]
+    assert {tag.removeprefix("figures/") for tag in tags} == {
+        *("recall", "reliability", "weight_mass", "teacher_error", "cka_matrix"),
+        *("disagreement_matrix", "js_matrix", "accuracy_by_megabyte"),
+    }
+    for tag in tags:
+        pictures = events.Images(tag)
+        assert [picture.step for picture in pictures] == [1, 2]
+        for picture in pictures:
+            assert (picture.width, picture.height) == (315, 224)
+            colours = np.asarray(Image.open(BytesIO(picture.encoded_image_string)))
+            assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 10, tag  # not blank
+            assert len(picture.encoded_image_string) < 30_000
+    for every, steps in ((2, [1]), (0, [])):
+        folder = tmp_path / str(every)
+        tracked(folder, probes=(recall_spread,), shown={"figures_every": every})
+        tags = events_of(folder).Tags()["images"]
+        shown = [e.step for tag in tags[:1] for e in events_of(folder).Images(tag)]
+        assert shown == steps
+
+
+def test_the_layout_has_a_band_for_each_measure_of_clients(sizes: dict[int, Path]) -> None:
+    events = events_of(sizes[4])
+    proto = layout_pb2.Layout()
+    # The last one is what TensorBoard shows; the second round had measures that the first had not.
+    proto.ParseFromString(events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
+    charts = {category.title: {c.title: c for c in category.chart} for category in proto.category}
+    scalars = events.Tags()["scalars"]
+    histograms = [tag.removeprefix("clients/") for tag in events.Tags()["histograms"]]
+    assert set(charts["half of the clients"]) == set(charts["all clients"]) == set(histograms)
+    assert "forgetting" in histograms
+    for category in ("half of the clients", "all clients"):
+        for chart in charts[category].values():
+            (band,) = chart.margin.series
+            assert {band.value, band.lower, band.upper} <= set(scalars)
+    for chart in charts["overview"].values():
+        for tag in chart.multiline.tag:
+            assert any(re.match(tag, scalar) for scalar in scalars), tag
+
+
+def test_a_sweep_is_compared_within_its_run_folders(sizes: dict[int, Path]) -> None:
+    folder = sizes[4] / "events"
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    found: dict[str, Any] = {}
+    for event in EventFileLoader(str(next(folder.glob("events.*")))).Load():
+        for value in event.summary.value:
+            if value.metadata.plugin_data.plugin_name == "hparams":
+                content = value.metadata.plugin_data.content
+                found[value.tag] = HParamsPluginData.FromString(content)
+    begun = found["_hparams_/session_start_info"].session_start_info.hparams
+    assert (begun["seed"].number_value, begun["strategy"].string_value) == (7, "dlad")
+    assert "_hparams_/session_end_info" in found
+    metrics = {info.name.tag for info in found["_hparams_/experiment"].experiment.metric_infos}
+    assert metrics <= set(events_of(sizes[4]).Tags()["scalars"])
+
+
+def test_a_run_that_fails_is_not_said_to_have_succeeded(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, (), "", choices={"seed": 1})
+
+    def fail() -> None:
+        try:
+            raise KeyError("of a round")
+        finally:
+            tracker.close()
+
+    with pytest.raises(KeyError):
+        fail()
+    tags = [
+        value.tag
+        for event in EventFileLoader(str(next((tmp_path / "events").glob("events.*")))).Load()
+        for value in event.summary.value
+    ]
+    assert "_hparams_/session_start_info" in tags
+    assert "_hparams_/session_end_info" not in tags
+
+
+def test_the_environment_is_shown_as_text(folder: Path) -> None:
+    (event,) = events_of(folder).Tensors("environment/text_summary")
+    shown = event.tensor_proto.string_val[0].decode()
+    assert f"    torch: {torch.__version__}" in shown.splitlines()
+
+
+def test_costs_add_up(folder: Path) -> None:
+    events, lines = events_of(folder), lines_of(folder / METRICS)
+    sent = np.cumsum([sum(line["bytes"].values()) / 1e6 for line in lines])
+    shown = [event.value for event in events.Scalars("cost/megabytes")]
+    assert shown == pytest.approx(sent.tolist(), rel=1e-6)
+    paid = [event.value for event in events.Scalars("cost/accuracy_per_megabyte")]
+    accuracies = [line["student"]["accuracy"] for line in lines]
+    assert paid == pytest.approx([a / m for a, m in zip(accuracies, sent, strict=True)], rel=1e-6)
+
+
+# --- the projector ---
+
+
+def test_clients_are_points_for_the_projector(sizes: dict[int, Path]) -> None:
+    folder = sizes[40] / "events"
+    names = (folder / "clients_names.tsv").read_text().splitlines()
+    assert names[0] == "client\tround"
+    assert names[1:] == [f"{k}\t{r}" for r in (1, 2) for k in range(40)]
+    points = np.loadtxt(folder / "clients_points.tsv")
+    assert points.shape == (80, 32)
+    config = ProjectorConfig()
+    text_format.Parse((folder / "projector_config.pbtxt").read_text(), config)
+    (embedding,) = config.embeddings
+    assert (folder / embedding.tensor_path).exists()
+    assert (folder / embedding.metadata_path).exists()
+
+
+def test_equal_answers_are_one_point_and_distances_are_kept(tmp_path: Path) -> None:
+    logits = 3 * torch.randn(3, 50, 10, generator=torch.Generator().manual_seed(1))
+    logits[1] = logits[0]
+    teachers = TeacherPredictions(
+        (4, 5, 9), logits, torch.ones(3, 50, dtype=torch.bool), None, torch.ones(3)
+    )
+    nothing = torch.zeros(3, 50), torch.zeros(50, 10)
+    ids, points = projector.coordinates(RoundView(1, tuple(range(50)), teachers, *nothing, []))
+    assert ids == [4, 5, 9]
+    assert (points[0] == points[1]).all()
+    apart = float((logits.softmax(-1)[0] - logits.softmax(-1)[2]).norm())
+    assert np.linalg.norm(points[0] - points[2]) == pytest.approx(apart, rel=3 / 64**0.5)
+
+
+def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
+    """Killed in round 3 after a checkpoint of round 2: round 3 is shown as it was last."""
+
+    def record(tracker: Tracker, server_round: int, value: float) -> None:
+        logits = torch.full((2, 4, 3), value)
+        logits[0, :, 0] += 1
+        teachers = TeacherPredictions(
+            (0, 1), logits, torch.ones(2, 4, dtype=torch.bool), None, torch.ones(2)
+        )
+        weights = torch.full((2, 4), 0.5)
+        tracker.view(RoundView(server_round, (0, 1, 2, 3), teachers, weights, logits[0], []))
+        found = RoundReport(server_round, ArrayRecord(), {"accuracy": value}, {}, {},
+                            [exchange(k, metrics={"accuracy": value}) for k in (0, 1)])  # fmt: skip
+        tracker.round(found)
+
+    options: dict[str, Any] = {"figures_every": 1, "watch": [1], "choices": {"seed": 7}}
+    first = Tracker(tmp_path, PROBES, "", **options)
+    for server_round in (1, 2, 3):
+        record(first, server_round, 0.1)
+    first._writer.flush()  # and no more: it was killed
+    truncate(tmp_path / METRICS, 2)
+    again = Tracker(tmp_path, PROBES, "", first.rows[:4], first.state(), **options)
+    for server_round in (3, 4):
+        record(again, server_round, 0.2)
+    again.close()
+    events = events_of(tmp_path)
+    for tag in events.Tags()["scalars"]:
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4], tag
+    for tag in events.Tags()["images"]:
+        assert [event.step for event in events.Images(tag)] == [1, 2, 3, 4], tag
+    shown = [event.value for event in events.Scalars("watch/client_1/accuracy")]
+    assert shown == pytest.approx([0.1, 0.1, 0.2, 0.2])
+    names = (tmp_path / "events" / "clients_names.tsv").read_text().splitlines()
+    assert names[1:] == [f"{k}\t{r}" for r in (1, 2, 3, 4) for k in (0, 1)]
+    assert len(np.loadtxt(tmp_path / "events" / "clients_points.tsv")) == 8
+
+
+# --- what a probe may return ---
+
+
+def seen(num_clients: int = 2) -> RoundView:
+    teachers = TeacherPredictions(
+        tuple(range(num_clients)), torch.zeros(num_clients, 0, 0),
+        torch.zeros(num_clients, 0, dtype=torch.bool), None, torch.ones(num_clients),
+    )  # fmt: skip
+    return RoundView(1, (), teachers, torch.zeros(num_clients, 0), torch.zeros(0, 0), [])
+
+
+def test_a_probe_returns_numbers_values_of_clients_and_figures(tmp_path: Path) -> None:
+    def mine(view: RoundView) -> dict[str, Any]:
+        return {
+            "number": np.float32(0.5),
+            "of_clients": np.array([1.0, math.nan]),
+            "line": np.arange(5),
+            "matrix": np.ones((3, 2)),
+        }
+
+    tracker = Tracker(tmp_path, [mine], "", figures_every=1)
+    tracker.view(seen())
+    line = tracker.round(report(1, [exchange(0), exchange(1)]))
+    tracker.close()
+    assert line["probes"] == {"number": 0.5}
+    assert line["clients"]["of_clients"]["mean"] == 1.0  # what is not a number is left out
+    assert pq.read_table(tmp_path / CLIENTS)["of_clients"].to_pylist() == [1.0, None]
+    assert {"figures/line", "figures/matrix"} <= set(events_of(tmp_path).Tags()["images"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"x": np.zeros((2, 2, 2))}, r"probe value 'x' is ndarray of shape \(2, 2, 2\)"),
+        ({"x": "high"}, "probe value 'x' is str"),
+        ({"accuracy": np.zeros(2)}, "probe value 'accuracy': that name is a column"),
+        ({"failure": np.zeros(2)}, "probe value 'failure': that name is a column"),
+    ],
+)
+def test_what_a_probe_may_not_return_is_refused_by_its_name(
+    tmp_path: Path, value: dict[str, Any], message: str
+) -> None:
+    tracker = Tracker(tmp_path, [lambda view: value], "")
+    with pytest.raises(ValueError, match=message):
+        tracker.view(seen())
+    tracker.close()
+
+
+def test_labels_are_put_in_by_the_tracker_in_the_order_of_the_ids(tmp_path: Path) -> None:
+    shown: list[RoundView] = []
+
+    def look(view: RoundView) -> dict[str, float]:
+        shown.append(view)
+        return {}
+
+    folder = tmp_path / "run"
+    tracked(folder, probes=(look,))
+    labels = tiny_clients(4).splits.proxy.labels
+    assert shown[0].labels is not None
+    assert shown[0].labels.tolist() == labels[list(shown[0].proxy_ids)].tolist()
 
 
 # --- lines and rows ---
@@ -183,7 +478,7 @@ def test_probes_do_not_change_the_student(tmp_path: Path) -> None:
 
 def test_a_rounds_probes_do_not_leak_into_the_next(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, [lambda view: {"x": 1.0}], "")
-    tracker.view(None)  # type: ignore[arg-type]
+    tracker.view(seen())
     lines = [tracker.round(report(r, [])) for r in (1, 2)]
     tracker.close()
     assert [line["probes"] for line in lines] == [{"x": 1.0}, {}]

@@ -16,7 +16,8 @@ class Splits:
 
     Attributes:
         private: what is partitioned among the clients.
-        proxy: shared inputs for knowledge transfer; their labels are not to be used.
+        proxy: shared inputs for knowledge transfer; nobody learns from their labels, but probes may
+            compare answers with them.
         test: held out, seen by no client.
     """
 

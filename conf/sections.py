@@ -1,0 +1,44 @@
+"""Sections of the configuration: their names, types and defaults."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Clients:
+    """The population. `architectures` holds {share, model} by name."""
+
+    num_clients: int = MISSING
+    group_size: int = 8
+    together: bool = True
+    architectures: dict[str, Any] = field(default_factory=dict)
+    training: Any = MISSING
+    messenger: Any = None
+    corruption: Any = None
+
+
+@dataclass
+class Data:
+    """Where examples come from, and what part of them each set gets."""
+
+    source: Any = MISSING
+    root: str | None = None
+    proxy_share: float = 0.2
+    proxy_source: Any = None
+    limit: int | None = None
+    proxy_limit: int | None = None
+    test_limit: int | None = None
+
+
+@dataclass
+class Tracking:
+    """What is shown of a run beside its numbers."""
+
+    figures_every: int = 20
+    watch: list[int] = field(default_factory=list)
+    proxy_labels: bool | None = None
+
+
+SECTIONS = {"clients": Clients, "data": Data, "tracking": Tracking}

@@ -1,0 +1,67 @@
+"""What the config says of tracking, as plain values."""
+
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from conf.errors import ConfigError
+
+
+def tracking_options(
+    config: DictConfig, num_clients: int, splits: Any, begins: bool
+) -> dict[str, Any]:
+    """Return keyword arguments of the tracker.
+
+    Args:
+        config: The composed config.
+        num_clients: How many there are to be watched.
+        splits: The federation's `clients.data.Splits`.
+        begins: Whether the run begins: one that is resumed has told its choices.
+
+    Returns:
+        `figures_every`, `watch`, `choices`, and `proxy_labels`: those of the proxy set, or None
+        where they are not to be compared with.
+
+    Raises:
+        ConfigError: A client to be watched is not there, or a class of the proxy set.
+    """
+    tracking = config.tracking
+    watch = [*tracking.watch]
+    if absent := [k for k in watch if not 0 <= k < num_clients]:
+        raise ConfigError(
+            f"tracking.watch={watch}: there is no client {absent[0]}, expected 0..{num_clients - 1}"
+        )
+    labelled = tracking.proxy_labels
+    if labelled is None:  # another data set's classes may mean something else
+        labelled = config.data.proxy_source is None
+    proxy, num_classes = splits.proxy, splits.private.num_classes
+    if labelled and (most := proxy.labels.max(initial=-1)) >= num_classes:  # it may be empty
+        raise ConfigError(
+            f"tracking.proxy_labels=true: {proxy.name} has labels up to {most}, "
+            f"expected below {num_classes}, the clients' number of classes"
+        )
+    return {
+        "figures_every": tracking.figures_every,
+        "watch": watch,
+        "choices": _choices(config) if begins else {},
+        "proxy_labels": proxy.labels if labelled else None,
+    }
+
+
+def _choices(config: DictConfig) -> dict[str, Any]:
+    """Return the seed, and what the command line says."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    pairs = (word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    given = {key: _plain(value) for key, value in pairs if key != "data.root"}
+    return {"seed": config.seed, **given}
+
+
+def _plain(value: str) -> bool | int | float | str:
+    """Read a number or a truth value; the rest is text."""
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return read if isinstance(read, bool | int | float) else value

@@ -1,0 +1,62 @@
+"""The probe of confidence against correctness."""
+
+from torch import Tensor
+
+from clients.teachers import RoundView
+from sim.drift import Reliability, expected_calibration_error, reliability
+from sim.probes.values import Curve, Numbers, Value, array
+
+
+def calibration(view: RoundView) -> dict[str, Value]:
+    """Tell whether teachers, ensemble and student are right as often as they are sure.
+
+    Args:
+        view: Of one round.
+
+    Returns:
+        Over the view's examples that every teacher answered and somebody covers: `student_ece` and
+        `ensemble_ece` in [0, 1], expected calibration errors in 15 bins; `confidence_right` and
+        `confidence_wrong`, the mean confidence of the teachers' right and wrong answers, where
+        there are such; by client `ece` in [0, 1] and `overconfidence` in [-1, 1], mean confidence
+        less accuracy; and the figure `reliability`. Nothing without labels.
+    """
+    known = view.teachers.mask.all(0) & (view.weights.sum(0) > 0)
+    if view.labels is None or view.student_after is None or not known.any():
+        return {}
+    labels = view.labels[known]
+    probs = view.teachers.logits[:, known].softmax(-1)
+    confidence, votes = probs.max(-1)
+    correct = votes == labels
+    clients = reliability(confidence, correct)
+    student = _of_one(view.student_after[known].softmax(-1), labels)
+    ensemble = _of_one(view.targets[known], labels)
+    found: dict[str, Value] = {
+        "student_ece": float(expected_calibration_error(student)),
+        "ensemble_ece": float(expected_calibration_error(ensemble)),
+        "ece": array(expected_calibration_error(clients)),
+        "overconfidence": array(confidence.double().mean(1) - correct.double().mean(1)),
+        "reliability": Curve(
+            "confidence",
+            "accuracy",
+            {
+                "student": _line(student),
+                "ensemble": _line(ensemble),
+                "clients": _line(reliability(confidence.reshape(1, -1), correct.reshape(1, -1))),
+            },
+            diagonal=True,
+        ),
+    }
+    for name, these in (("confidence_right", correct), ("confidence_wrong", ~correct)):
+        if these.any():
+            found[name] = float(confidence[these].double().mean())
+    return found
+
+
+def _of_one(probs: Tensor, labels: Tensor) -> Reliability:
+    confidence, votes = probs.max(-1)
+    return reliability(confidence[None], (votes == labels)[None])
+
+
+def _line(curve: Reliability) -> tuple[Numbers, Numbers]:
+    some = curve.counts[0] > 0
+    return array(curve.confidence[0][some]), array(curve.accuracy[0][some])

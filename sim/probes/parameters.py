@@ -1,0 +1,78 @@
+"""The probe of drift in parameter space."""
+
+import re
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clients.teachers import ClientParameters, RoundView
+from sim.drift import (
+    Moments,
+    consensus_distance,
+    cosine_matrix,
+    cosine_to_mean,
+    gradient_diversity,
+    moments,
+    total,
+)
+from sim.probes.values import Table, Value, array, some_of
+
+BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
+"""What batch normalisation keeps beside its parameters, by torch's names: no step moves it."""
+
+
+def parameter_drift(view: RoundView, *, most_clients: int = 32) -> dict[str, Value]:
+    """Tell how far local training took clients of one architecture from each other.
+
+    Args:
+        view: Of one round.
+        most_clients: How many clients the figures show, spread evenly over the cohort, >= 1.
+
+    Returns:
+        Of the updates Delta_k = w_k - w: `gradient_diversity` from 1 / K, all alike;
+        `consensus_distance` >= 0; by client `update_norm`, `relative_update_norm` (by ||w||,
+        infinite if w is 0) and `cosine_to_mean` in [-1, 1]; figures `cosine_to_mean_by_layer`,
+        layer x client, and `update_cosines`, client x client. Values are NaN where nothing moved.
+        Nothing in a round that sends no parameters to the driver.
+    """
+    sent = view.parameters
+    if sent is None or not sent.after:
+        return {}
+    names = [
+        name
+        for name, value in sent.before.items()
+        if np.issubdtype(value.dtype, np.floating) and not BUFFERS.search(name)
+    ]
+    rows = some_of(len(sent.after), most_clients)
+    ids = [view.teachers.client_ids[k] for k in rows]
+    layers: dict[str, Moments] = {}
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for name in names:
+        updates = _updates(sent, name)
+        layers[name] = moments(updates)
+        gram += updates[rows] @ updates[rows].T
+    if not layers:
+        return {}
+    whole = total(list(layers.values()))
+    sizes = [np.square(sent.before[name], dtype=np.float64).sum() for name in names]
+    size = torch.tensor(sum(sizes), dtype=torch.float64).sqrt()
+    by_layer = torch.stack([cosine_to_mean(layer)[rows] for layer in layers.values()])
+    return {
+        "gradient_diversity": gradient_diversity(whole),
+        "consensus_distance": consensus_distance(whole),
+        "update_norm": array(whole.squared.sqrt()),
+        "relative_update_norm": array(whole.squared.sqrt() / size),
+        "cosine_to_mean": array(cosine_to_mean(whole)),
+        "cosine_to_mean_by_layer": Table(array(by_layer), "layer", "client", names, ids),
+        "update_cosines": Table(array(cosine_matrix(gram)), "client", "client", ids, ids),
+    }
+
+
+def _updates(sent: ClientParameters, name: str) -> Tensor:
+    """Return what each client added to one layer [K, D] float64."""
+    before = sent.before[name].reshape(-1)
+    after = np.empty((len(sent.after), before.size))
+    for row, client in zip(after, sent.after, strict=True):
+        np.subtract(client[name].reshape(-1), before, out=row)
+    return torch.from_numpy(after)

@@ -1,0 +1,77 @@
+"""What a probe returns."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from clients.teachers import RoundView
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Values [R, S], to be drawn as a heat map.
+
+    Attributes:
+        values: [R, S]; NaN where there is none.
+        rows: What a row stands for, such as "client".
+        columns: What a column stands for, such as "class".
+        row_names: One for each row; none = 0..R-1.
+        column_names: One for each column; none = 0..S-1.
+    """
+
+    values: Numbers
+    rows: str
+    columns: str
+    row_names: Sequence[object] = ()
+    column_names: Sequence[object] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Lines over one axis, to be drawn.
+
+    Attributes:
+        x: Name of the axis below.
+        y: Name of the axis at the side.
+        lines: By name, (x, y) of equal lengths.
+        diagonal: Whether x = y is drawn too.
+    """
+
+    x: str
+    y: str
+    lines: Mapping[str, tuple[Numbers, Numbers]]
+    diagonal: bool = False
+
+
+Value = float | npt.NDArray[Any] | Table | Curve
+Probe = Callable[[RoundView], Mapping[str, Any]]
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A probe that goes on, in a resumed run, from what it had seen."""
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all that its later values depend on."""
+        ...
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned."""
+        ...
+
+
+def array(values: Tensor) -> Numbers:
+    """Return a tensor as a float64 array."""
+    return values.detach().double().numpy().copy()
+
+
+def some_of(number: int, most: int) -> list[int]:
+    """Choose at most so many of 0..number-1, evenly spread, ascending."""
+    places = np.linspace(0, number - 1, min(number, most)).round().astype(int)
+    return [int(place) for place in np.unique(places)]

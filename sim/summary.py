@@ -1,0 +1,102 @@
+"""A round in numbers: the line of `metrics.jsonl`, and the tags under which it is shown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sim.rounds import RoundReport
+from sim.run_folder import IDENTITY, MEASURES
+
+SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+"""Quantiles under which a per-client value is shown, beside its mean."""
+
+OF_CLIENTS = ("accuracy", "loss", "private_accuracy", "private_loss", "train_loss")
+"""Per-client measures that replies bring; probes bring others."""
+
+RESERVED = {*IDENTITY, *MEASURES, *OF_CLIENTS}
+"""Names that no probe may give to a value of clients: they are columns already."""
+
+Layout = dict[str, dict[str, list[Any]]]
+
+
+def summarise(
+    report: RoundReport,
+    rows: list[dict[str, Any]],
+    probed: dict[str, float],
+    by_client: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Reduce a round to the line of `metrics.jsonl`: no times, so its bytes repeat.
+
+    Args:
+        report: What the round loop reports.
+        rows: The round's rows of the per-client table.
+        probed: What the probes found of the whole round.
+        by_client: Columns that the probes added to the rows.
+
+    Returns:
+        Nested names and numbers: round, student, strategy, clients, probes, bytes, failures.
+    """
+    clients: dict[str, dict[str, float]] = {}
+    for measure in (*OF_CLIENTS, *by_client):
+        values = [row[measure] for row in rows if np.isfinite(row.get(measure, np.nan))]
+        if values:
+            quantiles = np.quantile(values, list(SPREAD.values()))
+            clients[measure] = {"mean": float(np.mean(values))}
+            clients[measure] |= {k: float(q) for k, q in zip(SPREAD, quantiles, strict=True)}
+    return {
+        "round": report.server_round,
+        "student": report.student,
+        "strategy": {k.replace("-", "_"): v for k, v in (report.train | report.evaluated).items()},
+        "clients": clients,
+        "probes": probed,
+        "bytes": {
+            "request": sum(row["request_bytes"] for row in rows),
+            "reply": sum(row["reply_bytes"] for row in rows),
+        },
+        "failures": sum(bool(exchange.failure) for exchange in report.exchanges),
+    }
+
+
+def extremes(values: dict[str, float] | None) -> dict[str, float] | None:
+    """Keep the least, the mean and the largest of a per-client value."""
+    return None if values is None else {name: values[name] for name in ("min", "mean", "max")}
+
+
+def flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Turn nested names into TensorBoard tags, `clients/accuracy/mean`."""
+    tags: dict[str, float] = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            tags |= flat(value, f"{prefix}{key}/")
+        else:
+            tags[prefix + key] = float(value)
+    return tags
+
+
+def layout(measures: Sequence[str]) -> Layout:
+    """Say how TensorBoard's custom scalars show a run.
+
+    Args:
+        measures: Per-client measures, each a chart with the band from a quarter of the clients to
+            three quarters, and one with the band that holds all.
+
+    Returns:
+        Charts by category and title, as `SummaryWriter.add_custom_scalars` takes them.
+    """
+
+    def band(measure: str, low: str, high: str) -> list[Any]:
+        return ["Margin", [f"clients/{measure}/{name}" for name in ("median", low, high)]]
+
+    accuracies = ["student/accuracy", "strategy/ensemble_accuracy", "clients/accuracy/(max|min)"]
+    charts: Layout = {
+        "overview": {
+            "accuracy": ["Multiline", accuracies],
+            "output drift": ["Multiline", ["probes/output_(js|disagreement)$"]],
+            "who was right": ["Multiline", ["probes/(ensemble|student|oracle)_right"]],
+            "accuracy per megabyte": ["Multiline", ["cost/accuracy_per_megabyte"]],
+        },
+        "half of the clients": {name: band(name, "q25", "q75") for name in measures},
+        "all clients": {name: band(name, "min", "max") for name in measures},
+    }
+    return charts

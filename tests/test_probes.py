@@ -1,0 +1,540 @@
+"""Probes: what they make of a view, who drifts in a federation, that they change nothing."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from flwr.serverapp.strategy import FedAvg
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from clients.app import SimulatedApp
+from clients.corruption import permuted_labels
+from clients.data import blobs, split
+from clients.feature_exchange import EVALUATE_FEATURES
+from clients.models import logistic_regression, mlp
+from clients.seeding import Purpose, generator
+from clients.simulated import SimulatedClients
+from clients.teachers import ClientParameters, RoundView, TeacherPredictions
+from clients.training import train
+from sim.drift import disagreement, jensen_shannon, linear_cka
+from sim.probes import (
+    Curve,
+    Forgetting,
+    Probe,
+    Table,
+    calibration,
+    every,
+    output_drift,
+    output_matrices,
+    parameter_drift,
+    recall_spread,
+    representation_drift,
+    teacher_audit,
+    trust,
+)
+from sim.run_folder import CLIENTS, METRICS
+from sim.tracking import Tracker
+from strategies.averaging import Averaging
+from strategies.scorers import max_prob
+from tests.federations import (
+    SEED,
+    Run,
+    distillation,
+    inline,
+    open_pool,
+    run_ours,
+    student_of,
+    tiny_clients,
+)
+from tests.test_drift import random_probs
+
+ALL: tuple[Any, ...] = (
+    trust, output_drift, output_matrices, recall_spread, calibration, teacher_audit,
+    parameter_drift, representation_drift, Forgetting(),
+)  # fmt: skip
+
+
+def view(weights: Tensor, logits: Tensor | None = None, **others: Any) -> RoundView:
+    num_clients, num_inputs = weights.shape
+    teachers = TeacherPredictions(
+        client_ids=tuple(range(10, 10 + num_clients)),
+        logits=torch.zeros(num_clients, num_inputs, 3) if logits is None else logits,
+        mask=torch.ones(num_clients, num_inputs, dtype=torch.bool),
+        own_probs=None,
+        num_examples=torch.ones(num_clients),
+    )
+    ids, targets = tuple(range(num_inputs)), torch.zeros(num_inputs, 3)
+    fields = {"server_round": 1, "proxy_ids": ids, "teachers": teachers, "weights": weights}
+    return RoundView(**(fields | {"targets": targets, "losses": []} | others))
+
+
+def sure_of(votes: list[int], confidence: float = 0.9) -> Tensor:
+    """Logits [N, 3] whose most likely class has this probability."""
+    hot = torch.nn.functional.one_hot(torch.tensor(votes), 3).double()
+    return (hot * confidence + (1 - hot) * (1 - confidence) / 2).log()
+
+
+# --- trust ---
+
+
+@pytest.mark.parametrize("num_clients", [1, 2, 5])
+def test_trust_of_uniform_weights_is_log_k(num_clients: int) -> None:
+    values = trust(view(torch.full((num_clients, 7), 1 / num_clients)))
+    assert values["weight_entropy"] == pytest.approx(math.log(num_clients), abs=1e-6)
+    assert values["effective_teachers"] == pytest.approx(num_clients)
+    assert values["largest_weight"] == pytest.approx(1 / num_clients, abs=1e-6)
+    assert values["weight"].tolist() == pytest.approx([1 / num_clients] * num_clients)
+
+
+def test_trust_of_one_deciding_teacher_is_zero() -> None:
+    values = trust(view(torch.eye(3)[:, [0, 1, 2, 2]]))
+    assert values.pop("weight").tolist() == [0.25, 0.25, 0.5]
+    assert values == {"weight_entropy": 0.0, "effective_teachers": 1.0, "largest_weight": 1.0}
+
+
+def test_trust_counts_covered_examples_only() -> None:
+    # Entropies ln 2 and 0, and an example that nobody covers
+    weights = torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.0, 0.0]])
+    values = trust(view(weights))
+    assert values["weight_entropy"] == pytest.approx(math.log(2) / 2, abs=1e-6)
+    assert values["effective_teachers"] == pytest.approx(1.5, abs=1e-6)
+    assert values["largest_weight"] == pytest.approx(0.75, abs=1e-6)
+
+
+# --- output space ---
+
+
+def test_output_drift_is_the_mean_over_examples() -> None:
+    # First example: the known pair, votes differ; second: both say the same.
+    pair = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
+    probs = torch.stack([pair, torch.tensor([[0.5, 0.3, 0.2]] * 2)], dim=1)
+    values = output_drift(view(torch.full((2, 2), 0.5), probs.log()))
+    assert values["output_disagreement"] == 0.5
+    assert values["output_js"] == pytest.approx(0.222923 / 2, abs=1e-6)
+    assert values["js_to_ensemble"].mean() == pytest.approx(0.222923 / 2, abs=1e-6)
+    mean = np.array([0.4, 0.5, 0.1])
+    kl = [
+        float((mean * np.log(mean / own)).sum()) / 2 for own in ([0.7, 0.2, 0.1], [0.1, 0.8, 0.1])
+    ]
+    assert values["kl_to_ensemble"].tolist() == pytest.approx(kl, abs=1e-6)
+    assert values["output_kl"] == pytest.approx(sum(kl) / 2, abs=1e-6)
+
+
+def test_output_drift_takes_its_examples_a_few_at_a_time() -> None:
+    # 40 examples are three pieces; by hand they are one.
+    probs = random_probs(4, 40)
+    values = output_drift(view(torch.full((4, 40), 0.25), probs.log()))
+    assert values["output_disagreement"] == pytest.approx(float(disagreement(probs).mean()))
+    assert values["output_js"] == pytest.approx(float(jensen_shannon(probs).mean()))
+
+
+def test_matrices_are_of_clients_spread_over_the_cohort() -> None:
+    found = output_matrices(view(torch.full((9, 4), 1 / 9), random_probs(9, 4)), most_clients=3)
+    for table in found.values():
+        assert isinstance(table, Table)
+        assert table.values.shape == (3, 3)
+        assert list(table.row_names) == list(table.column_names) == [10, 14, 18]
+
+
+# --- with labels ---
+
+LABELS = torch.tensor([0, 1, 2, 2])
+
+
+def labelled(**others: Any) -> RoundView:
+    """Two clients: the first is right but for the last example, the second on the last only."""
+    logits = torch.stack([sure_of([0, 1, 2, 0]), sure_of([1, 2, 0, 2], 0.6)])
+    weights = torch.tensor([[0.8, 0.8, 0.8, 0.8], [0.2, 0.2, 0.2, 0.2]])
+    told = {
+        "labels": LABELS,
+        "targets": sure_of([0, 1, 2, 0], 0.8).softmax(-1),
+        "student_before": sure_of([0, 0, 2, 2]),
+        "student_after": sure_of([0, 1, 0, 0]),
+    }
+    return view(weights, logits, **(told | others))
+
+
+def test_the_audit_by_hand() -> None:
+    found = teacher_audit(labelled(), confident=0.85)
+    assert found["ensemble_right"] == 0.75
+    assert found["student_right"] == 0.5
+    assert found["oracle_right"] == 1.0
+    assert found["right_weight"] == pytest.approx((3 * 0.8 + 0.2) / 4)
+    # One of four answers of the first client is wrong, and sure; the second is never sure.
+    assert found["wrong_but_confident"] == pytest.approx(1 / 8)
+    assert found["wrong_but_confident_rate"].tolist() == [0.25, 0.0]
+    # Trusted and right 3 of 4, else right 1 of 4: the 2 x 2 table's correlation is 0.5.
+    assert found["weight_correctness_spearman"] == pytest.approx(0.5)
+    assert found["weight_mass"].values == pytest.approx(np.array([[0.8] * 3, [0.2] * 3]))
+    assert found["teacher_error"].values.tolist() == [[0, 0, 0.5], [1, 1, 0.5]]
+
+
+def test_what_is_masked_is_no_answer_to_the_audit() -> None:
+    seen = labelled()
+    mask = torch.tensor([[True] * 4, [False] * 4])
+    found = teacher_audit(replace(seen, teachers=replace(seen.teachers, mask=mask)))
+    assert found["oracle_right"] == 0.75
+    assert np.isnan(found["teacher_error"].values[1]).all()
+    assert np.isnan(found["wrong_but_confident_rate"][1])
+
+
+def test_recall_spread_by_hand() -> None:
+    found = recall_spread(labelled())
+    # Recalls (1, 1, .5) and (0, 0, .5), the student's (1, 1, 0).
+    assert found["recall_spread"] == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert found["recall_gap"].tolist() == pytest.approx([0.5 / 3, -1.5 / 3])
+    assert found["worst_recall_gap"] == pytest.approx(-0.5)
+    assert found["recall"].values.tolist() == [[1, 1, 0.5], [0, 0, 0.5], [1, 1, 0]]
+    assert list(found["recall"].row_names) == [10, 11, "student"]
+
+
+def test_calibration_by_hand() -> None:
+    found = calibration(labelled())
+    # Sure .9 and right 3 of 4; sure .6 and right 1 of 4; the student sure .9 and right 2 of 4.
+    assert found["ece"].tolist() == pytest.approx([0.15, 0.35])
+    assert found["overconfidence"].tolist() == pytest.approx([0.15, 0.35])
+    assert found["student_ece"] == pytest.approx(0.4)
+    assert found["ensemble_ece"] == pytest.approx(0.05)
+    assert found["confidence_right"] == pytest.approx((3 * 0.9 + 0.6) / 4)
+    assert found["confidence_wrong"] == pytest.approx((0.9 + 3 * 0.6) / 4)
+    lines = found["reliability"].lines
+    assert [pytest.approx([0.6, 0.9]), pytest.approx([0.25, 0.75])] == [
+        axis.tolist() for axis in lines["clients"]
+    ]
+
+
+def test_forgetting_by_hand_and_after_a_resume() -> None:
+    probe = Forgetting()
+    first = probe(labelled())
+    assert first["student_lost_recall"] == pytest.approx(1 / 3)  # recalls (1, 0, 1) to (1, 1, 0)
+    assert np.isnan(first["lost_recall"]).all()
+    assert np.isnan(first["forgetting"]).all()
+    # The first client from (1, 1, .5) to (0, 1, 1), and then to (1, 0, 1).
+    second, third = (
+        labelled(**{"teachers": replace(
+            labelled().teachers,
+            logits=torch.stack([sure_of(votes), sure_of([1, 2, 0, 2])]),
+        )})
+        for votes in ([1, 1, 2, 2], [0, 0, 2, 2])
+    )  # fmt: skip
+    after = probe(second)
+    assert after["lost_recall"].tolist() == pytest.approx([1 / 3, 0])
+    assert after["forgetting"].tolist() == pytest.approx([(1 + 0 - 0.5) / 3, 0])
+    resumed = Forgetting()
+    resumed.restore(probe.state())
+    for last in (probe(third), resumed(third)):
+        assert last["lost_recall"].tolist() == pytest.approx([1 / 3, 0])
+        assert last["forgetting"].tolist() == pytest.approx([(0 + 1 + 0) / 3, 0])
+    assert Forgetting().state() == {}
+
+
+@pytest.mark.parametrize("probe", [recall_spread, calibration, teacher_audit, Forgetting()])
+def test_without_labels_measures_that_need_them_are_left_out(probe: Probe) -> None:
+    assert probe(labelled(labels=None)) == {}
+
+
+@pytest.mark.parametrize("probe", ALL, ids=lambda probe: getattr(probe, "__name__", "Forgetting"))
+def test_a_round_that_nobody_covers_or_that_averages_parameters_has_no_numbers(
+    probe: Probe,
+) -> None:
+    seen = labelled()
+    nobody = torch.zeros(2, 4, dtype=torch.bool)
+    masked = replace(seen.teachers, mask=nobody)
+    assert probe(replace(seen, teachers=masked, weights=torch.zeros(2, 4))) == {}
+    empty = view(torch.zeros(3, 0), torch.zeros(3, 0, 0), targets=torch.zeros(0, 0))
+    assert probe(empty) == {}
+
+
+@pytest.mark.parametrize("probe", ALL, ids=lambda probe: getattr(probe, "__name__", "Forgetting"))
+def test_probes_change_nothing_that_they_are_shown(probe: Probe) -> None:
+    seen = labelled()
+    tensors = [seen.weights, seen.targets, seen.labels, seen.student_after, seen.teachers.logits]
+    before = [tensor.clone() for tensor in tensors if tensor is not None]
+    probe(seen)
+    for tensor, was in zip(tensors, before, strict=True):
+        assert tensor is not None
+        assert torch.equal(tensor, was)
+
+
+# --- parameters ---
+
+
+def test_parameter_drift_of_the_known_updates() -> None:
+    before = {"a": np.ones((1, 1)), "b": np.ones(2, np.float32), "n": np.ones(2, np.int64),
+              "bn.running_var": np.ones(3)}  # fmt: skip
+    deltas = np.array([[1.0, 0, 0], [0, 2, 0], [1, 1, 1]])
+    after = [
+        {"a": before["a"] + d[:1], "b": before["b"] + d[1:], "n": before["n"] * 9,
+         "bn.running_var": before["bn.running_var"] * 9}
+        for d in deltas
+    ]  # fmt: skip
+    seen = view(torch.zeros(3, 0), parameters=ClientParameters(before, after))
+    found = parameter_drift(seen)
+    assert found["gradient_diversity"] == pytest.approx(0.571429, abs=5e-7)
+    assert found["consensus_distance"] == pytest.approx(1.111111, abs=5e-7)
+    assert found["cosine_to_mean"].tolist() == pytest.approx([0.53452, 0.80178, 0.92582], abs=5e-6)
+    assert found["update_norm"].tolist() == pytest.approx([1, 2, 3**0.5])
+    assert found["relative_update_norm"].tolist() == pytest.approx([1 / 3**0.5, 2 / 3**0.5, 1])
+    layers = found["cosine_to_mean_by_layer"]
+    assert list(layers.row_names) == ["a", "b"]
+    assert layers.values[0].tolist() == pytest.approx([1, math.nan, 1], nan_ok=True)
+    assert found["update_cosines"].values[0, 2] == pytest.approx(1 / 3**0.5)
+
+
+# --- when, and plugged by YAML ---
+
+
+def test_every_asks_in_round_one_and_then_each_so_many() -> None:
+    asked = [
+        r
+        for r in range(1, 10)
+        if every(view(torch.ones(1, 1), server_round=r), rounds=4, probe=lambda v: {"x": 1.0})
+    ]
+    assert asked == [1, 5, 9]
+    assert every(view(torch.ones(1, 1)), rounds=0, probe=lambda v: {"x": 1.0}) == {}
+
+
+def test_every_shipped_probe_is_plugged_by_yaml() -> None:
+    config = OmegaConf.load(Path(__file__).parent.parent / "conf/config.yaml")
+    nodes = config.probes
+    OmegaConf.resolve(nodes)
+    found = {name: instantiate(node) for name, node in nodes.items()}
+    assert len(found) == 8
+    values = {k for probe in found.values() for k in probe(labelled())}
+    assert {"output_js", "js_matrix", "ece", "weight_mass", "recall", "lost_recall"} <= values
+
+
+# --- federations ---
+
+
+def drifting(num_clients: int, **changes: Any) -> SimulatedClients:
+    """Clients of two architectures with the same kind of data, who learn it well."""
+    splits = split(
+        *blobs(num_examples=600, seed=1), proxy_share=0.2, proxy_source=None, limit=None,
+        proxy_limit=None, rng=generator(SEED, Purpose.SPLIT),
+    )  # fmt: skip
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    return SimulatedClients(
+        splits=splits,
+        partitions=np.array_split(np.arange(len(splits.private)), num_clients),
+        architectures=[("linear", "mlp")[k % 2] for k in range(num_clients)],
+        models={"linear": logistic_regression, "mlp": partial(mlp, hidden=(8,))},
+        student=logistic_regression,
+        train=partial(train, epochs=5, batch_size=16, optimizer=sgd),
+        seed=SEED,
+        **changes,
+    )
+
+
+def watched(
+    folder: Path, clients: SimulatedClients, rounds: int, probes: Any = ALL, **changes: Any
+) -> Run:
+    folder.mkdir()
+    labels = clients.splits.proxy.labels
+    tracker = Tracker(folder, probes, "", proxy_labels=labels, figures_every=0)
+    parts = {"scorer": max_prob, "report": tracker.view} | changes
+    strategy = parts.pop("strategy", None) or distillation(clients, **parts)
+    try:
+        pool = inline(SimulatedApp(clients))
+        told = {"report": tracker.round, "watch": tracker.view}
+        return run_ours(pool, clients, strategy, rounds=rounds, **told)
+    finally:
+        tracker.close()
+
+
+OUTPUT_MEASURES = (
+    "js_to_ensemble", "kl_to_ensemble", "disagreement", "ece", "overconfidence", "recall_gap",
+    "wrong_but_confident_rate", "lost_recall", "forgetting",
+)  # fmt: skip
+LESS_IS_WORSE = {"recall_gap"}
+
+
+def test_a_client_that_begins_to_drift_is_ranked_first_by_every_output_measure(
+    tmp_path: Path,
+) -> None:
+    """Client 2 of 6 takes every class for the next one from round 5 on."""
+    clients = drifting(6, corrupt=partial(permuted_labels, clients=[2], from_round=5))
+    probes = (output_drift, calibration, recall_spread, partial(teacher_audit, confident=0.6),
+              Forgetting())  # fmt: skip
+    watched(tmp_path / "run", clients, 6, probes)
+    rows = pq.read_table(tmp_path / "run" / CLIENTS).to_pylist()
+    first_by: dict[int, set[str]] = {}
+    for server_round in range(1, 7):
+        now = [row for row in rows if row["round"] == server_round]
+        for measure in OUTPUT_MEASURES:
+            sign = -1 if measure in LESS_IS_WORSE else 1
+            values = [sign * row[measure] for row in now if row[measure] is not None]
+            if values and values[2] > max(values[:2] + values[3:]):
+                first_by.setdefault(server_round, set()).add(measure)
+    assert first_by[5] | first_by[6] == set(OUTPUT_MEASURES)
+    assert len(first_by.get(4, ())) < len(OUTPUT_MEASURES) / 2  # before, it is one of six
+    lines = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
+    curve = [line["probes"]["output_js"] for line in lines]
+    assert min(curve[4:]) > 1.5 * max(curve[:4])
+
+
+def test_corruption_is_of_some_clients_from_some_round_on() -> None:
+    labels = np.array([0, 1, 2, 2])
+    told = partial(permuted_labels, labels, 3, clients=[1], from_round=5)
+    assert told(0, 9).tolist() == told(1, 4).tolist() == labels.tolist()
+    assert told(1, 5).tolist() == [1, 2, 0, 0]
+    assert told(1, 5, shift=2).tolist() == [2, 0, 1, 1]
+    with pytest.raises(ValueError, match=r"clients\.corruption: not with clients\.messenger"):
+        tiny_clients(2, corrupt=told, messenger=object())
+
+
+@pytest.mark.parametrize("reducible", [True, False])
+def test_a_run_has_the_same_bits_with_and_without_probes(tmp_path: Path, reducible: bool) -> None:
+    """But for what probes found, and for the features that one of them asked for."""
+    changes = {} if reducible else {"weight_cap": 0.9}
+    quiet = (trust, output_drift, output_matrices, recall_spread, calibration, teacher_audit,
+             Forgetting())  # fmt: skip
+    runs = {
+        name: watched(tmp_path / name, tiny_clients(4), 2, probes, **changes)
+        for name, probes in (
+            ("none", ()),
+            ("quiet", quiet),
+            ("all", (*quiet, representation_drift)),
+        )
+    }
+    assert len({run.sha256 for run in runs.values()}) == 1
+    tables, lines = {}, {}
+    for name in runs:
+        table = pq.read_table(tmp_path / name / CLIENTS)
+        plain = pq.read_table(tmp_path / "none" / CLIENTS).column_names
+        tables[name] = table.select(plain)
+        text = (tmp_path / name / METRICS).read_text()
+        lines[name] = [without_probes(json.loads(line)) for line in text.splitlines()]
+    assert tables["quiet"].equals(tables["none"])
+    assert lines["quiet"] == lines["none"]
+    sizes = ["request_bytes", "reply_bytes"]
+    assert tables["all"].drop_columns(sizes).equals(tables["none"].drop_columns(sizes))
+    for one, other in zip(lines["all"], lines["none"], strict=True):
+        assert one.pop("bytes")["reply"] > other.pop("bytes")["reply"]
+        assert one == other
+
+
+def without_probes(line: dict[str, Any]) -> dict[str, Any]:
+    replies = ("accuracy", "loss", "train_loss")
+    return line | {"probes": {}, "clients": {k: line["clients"][k] for k in replies}}
+
+
+def test_nobody_watching_costs_no_answers_of_the_student(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("asked for nobody")
+
+    clients = tiny_clients(3)
+    monkeypatch.setattr("strategies.watching.predict", refuse)
+    run_ours(inline(SimulatedApp(clients)), clients, distillation(clients))
+    strategy = distillation(clients, report=lambda view: None)
+    with pytest.raises(AssertionError, match="asked for nobody"):
+        run_ours(inline(SimulatedApp(clients)), clients, strategy)
+
+
+def test_the_students_answers_are_those_before_and_after_its_lesson() -> None:
+    from clients.prediction import predict
+
+    clients, views = tiny_clients(3), list[RoundView]()
+    first = student_of(clients)
+    strategy = distillation(clients, report=views.append)
+    run_ours(inline(SimulatedApp(clients)), clients, strategy, rounds=2)
+    ids = np.array(views[0].proxy_ids)
+    assert views[0].student_before is not None
+    assert torch.equal(views[0].student_before, predict(first, clients.splits.proxy, ids))
+    assert not torch.equal(views[0].student_before, views[0].student_after)
+    assert torch.equal(views[1].student_before, views[0].student_after)
+    now = predict(strategy.student, clients.splits.proxy, ids)
+    assert torch.equal(views[1].student_after, now)
+    assert all(view.labels is None for view in views)  # a strategy knows none
+
+
+# --- features ---
+
+
+def cka_by_hand(view: RoundView) -> dict[str, Any]:
+    """A user's probe, which asks two of the clients."""
+    assert view.features is not None
+    features = view.features([0, 2])
+    return {f"cka_{k}": linear_cka(features.student, x) for k, x in features.clients.items()}
+
+
+@pytest.mark.parametrize("kind", ["inline", "ray"])
+def test_features_come_from_those_who_are_asked(kind: str) -> None:
+    clients, found = tiny_clients(4), list[Mapping[str, Any]]()
+
+    def report(view: RoundView) -> None:
+        found.append(cka_by_hand(view) | dict(representation_drift(view, most_clients=2)))
+
+    with open_pool(kind, SimulatedApp(clients)) as pool:
+        run = run_ours(pool, clients, distillation(clients, report=report))
+    asked = [e.client_id for e in run.grid.exchanges if e.phase == EVALUATE_FEATURES]
+    assert asked == [0, 2, 0, 3]
+    (values,) = found
+    # A linear classifier's feature is its input, for the student's and for any client.
+    assert values["cka_0"] == values["cka_2"] == pytest.approx(1)
+    both = values["cka_with_student"]
+    assert both[0] == pytest.approx(1)
+    assert np.isnan(both[1:3]).all()
+    assert -1 < both[3] < 0.999
+    assert values["cka_with_student_mean"] == pytest.approx((1 + both[3]) / 2)
+    assert list(values["cka_matrix"].row_names) == [0, 3, "student"]
+
+
+# --- averaging ---
+
+
+def one_architecture() -> SimulatedClients:
+    return tiny_clients(4, architectures=["linear"] * 4)
+
+
+def test_flowers_averaging_shows_what_clients_sent_back() -> None:
+    clients, views = one_architecture(), list[RoundView]()
+    strategy = FedAvg(min_available_nodes=1)
+    run = run_ours(inline(SimulatedApp(clients)), clients, strategy, watch=views.append)
+    (seen,) = views
+    assert seen.parameters is not None
+    assert seen.teachers.client_ids == (0, 1, 2, 3)
+    assert seen.teachers.num_examples.tolist() == [30.0] * 4
+    for name, mean in run.parameters.items():  # of equal parts
+        after = np.mean([each[name] for each in seen.parameters.after], axis=0)
+        np.testing.assert_allclose(after, mean, rtol=1e-5, atol=1e-7)
+    found = parameter_drift(seen)
+    assert 1 / 4 < found["gradient_diversity"] < 10
+    assert found["consensus_distance"] > 0
+
+
+def test_averaging_in_parts_has_nothing_to_show_and_changes_nothing() -> None:
+    clients, views = one_architecture(), list[RoundView]()
+    pool = inline(SimulatedApp(clients))
+    plain = run_ours(pool, clients, Averaging(seed=SEED))
+    seen = run_ours(pool, clients, Averaging(seed=SEED), watch=views.append)
+    assert views == []
+    assert seen.sha256 == plain.sha256
+
+
+def test_averaging_has_the_same_bits_with_and_without_probes(tmp_path: Path) -> None:
+    runs = [
+        watched(tmp_path / str(len(probes)), one_architecture(), 2, probes,
+                strategy=FedAvg(min_available_nodes=1))
+        for probes in (ALL, ())
+    ]  # fmt: skip
+    assert runs[0].sha256 == runs[1].sha256
+    line = json.loads((tmp_path / str(len(ALL)) / METRICS).read_text().splitlines()[0])
+    assert set(line["probes"]) == {"gradient_diversity", "consensus_distance"}
+    assert {"update_norm", "relative_update_norm", "cosine_to_mean"} <= set(line["clients"])
+
+
+def test_a_figure_of_a_probe_is_a_curve_or_a_table() -> None:
+    found = {k: v for probe in ALL for k, v in probe(labelled()).items()}
+    kinds = {type(value) for value in found.values()}
+    assert kinds == {float, np.ndarray, Table, Curve}
