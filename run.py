@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from clients.simulated import SimulatedClients
     from sim.checkpoints import Checkpoint, Checkpoints
     from sim.console import Display
-    from sim.grid import PoolGrid
     from sim.pool import Pool
     from sim.tracking import Tracker
 
@@ -48,9 +47,8 @@ def main(config: DictConfig) -> None:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(0, source.path)
     folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
-    resume = config.resume is not None
     try:
-        if resume:
+        if resume := config.resume is not None:
             with explained(*BUILDING):
                 config = resumed_config(config, HydraConfig.get().overrides.task)
         federate(config, folder, resume)
@@ -62,15 +60,15 @@ def main(config: DictConfig) -> None:
 
 
 def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str, Any]:
-    """Build everything, run the rounds, write the run folder; return what `result.json` says.
+    """Build everything, run the rounds, write the run folder.
 
     Args:
         config: The composed config.
-        folder: The run folder; it must not hold a run yet, unless that is to be gone on with.
+        folder: The run folder; without a run yet, unless that is to be gone on with.
         resume: Whether to go on after the folder's last checkpoint.
 
     Returns:
-        Seed, rounds, totals of failures and bytes, the student's last measures, seconds.
+        What `result.json` says.
 
     Raises:
         Stopped: The config cannot be run, or the run could not go on.
@@ -188,19 +186,16 @@ def run_federation(
 ) -> dict[str, Any]:
     """Run the rounds; return the final student's parameters."""
     from clients.app import SimulatedApp
-    from clients.architectures import build, load_parameters, parameters_of
+    from clients.architectures import load_parameters, parameters_of
     from clients.arrays import read_arrays, write_arrays
     from clients.prediction import evaluate
-    from clients.seeding import Purpose, generator
-    from sim.processes import require_device
+    from clients.screening import fault_of
+    from sim.grid import PoolGrid
     from sim.rounds import QuorumLost, RoundReport, run_rounds
-    from sim.run_folder import write_peers
+    from sim.run_folder import STATES, write_peers
 
-    private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
     with explained(*BUILDING):
-        require_device("student_device", config.student_device)
-        student = build(clients.student, private.image_shape, private.num_classes, rng)
-        student.to(config.student_device)
+        student = begin_student(config, clients)
         strategy = build_strategy(config, pool, clients, student, tracker, display)
         clients.peer_lesson = getattr(strategy, "peer_lesson", None)
         pool.load(SimulatedApp(clients))
@@ -214,7 +209,15 @@ def run_federation(
         display.round(tracker.round(round_report), round_report.first_failure())
 
     with explained(*BUILDING):
-        grid = build_grid(config, pool, clients, tracker, display)
+        grid = PoolGrid(
+            pool,
+            clients.architectures,
+            fault_of,
+            display.answer,
+            group_size=config.clients.group_size,
+            cost=clients.costs(),
+            states=pool.states(tracker.folder / STATES),
+        )
         arrays = write_arrays(parameters_of(student))
         arrays, first_round = checkpoints.start(strategy, grid, arrays)
     with explained(QuorumLost, FloatingPointError):
@@ -235,27 +238,16 @@ def run_federation(
     return read_arrays(arrays) if has_student else {}
 
 
-def build_grid(
-    config: DictConfig,
-    pool: "Pool",
-    clients: "SimulatedClients",
-    tracker: "Tracker",
-    display: "Display",
-) -> "PoolGrid":
-    """Connect the pool to what sends and receives messages."""
-    from clients.screening import fault_of
-    from sim.grid import PoolGrid
-    from sim.run_folder import STATES
+def begin_student(config: DictConfig, clients: "SimulatedClients") -> "Module":
+    """Build the global student as it is before the first round."""
+    from clients.architectures import build
+    from clients.seeding import Purpose, generator
+    from sim.processes import require_device
 
-    return PoolGrid(
-        pool,
-        clients.architectures,
-        fault_of,
-        display.answer,
-        group_size=config.clients.group_size,
-        cost=clients.costs(),
-        states=pool.states(tracker.folder / STATES),
-    )
+    require_device("student_device", config.student_device)
+    private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
+    student = build(clients.student, private.image_shape, private.num_classes, rng)
+    return student.to(config.student_device)
 
 
 def build_strategy(
@@ -274,12 +266,12 @@ def build_strategy(
 
     splits, strategy = clients.splits, instantiate(config.strategy)
     require_distil(strategy, workers := config.student_workers, clients.messenger is not None)
+    require_topology(strategy, config.topology is not None)
     if not isinstance(strategy, partial):
         averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
         if averages and clients.messenger is None:
             require_like(clients.student, clients.models, splits.private, type(strategy).__name__)
         return strategy
-    require_topology(strategy, config.topology is not None)
     peers = {"num_peers": (count := len(clients.architectures)), "seed": config.seed}
     offered: dict[str, Callable[[], Any]] = {
         **{"student": lambda: student, "student_model": lambda: clients.student},
@@ -292,8 +284,8 @@ def build_strategy(
         **{"num_clients": lambda: count, "messenger": lambda: clients.messenger},
     }
     if workers > 1:
-        distil = strategy.keywords["distil"]
-        offered["distil"] = lambda: pool.share_training(distil, workers, display.warn)
+        distil, warn = strategy.keywords["distil"], display.warn
+        offered["distil"] = partial(pool.share_training, distil, workers, warn)
     return completed(strategy, offered)
 
 

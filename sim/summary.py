@@ -100,3 +100,38 @@ def layout(measures: Sequence[str]) -> Layout:
         "all clients": {name: band(name, "min", "max") for name in measures},
     }
     return charts
+
+
+def watched(rows: list[dict[str, Any]], client_ids: Sequence[int]) -> dict[str, float]:
+    """Return curves of their own for some clients.
+
+    Args:
+        rows: Of a round.
+        client_ids: Whose.
+
+    Returns:
+        Numbers by tag, `watch/client_3/accuracy`.
+    """
+    return {
+        f"watch/client_{row['client']}/{name}": float(value)
+        for row in rows
+        if row["client"] in client_ids
+        for name, value in row.items()
+        if name not in ("round", "client") and isinstance(value, int | float)
+    }
+
+
+def costs(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return what a run has sent so far, and what it got for that.
+
+    Args:
+        lines: Of `metrics.jsonl`, at least one.
+
+    Returns:
+        `megabytes` and, where there is a student, `accuracy_per_megabyte`.
+    """
+    found = {"megabytes": sum(sum(line["bytes"].values()) / 1e6 for line in lines)}
+    accuracy = lines[-1]["student"].get("accuracy")
+    if accuracy is not None and found["megabytes"] > 0:
+        found["accuracy_per_megabyte"] = accuracy / found["megabytes"]
+    return found

@@ -19,6 +19,7 @@ from torch.utils.tensorboard.summary import histogram, hparams, scalar
 from clients.architectures import Parameters
 from clients.teachers import GraphView, RoundView
 from sim import projector
+from sim.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
 from sim.probes.schedule import is_due
 from sim.probes.values import Curve, KeepsState, Probe, Table
 from sim.rounds import RoundReport
@@ -31,7 +32,7 @@ from sim.run_folder import (
     versions,
     write_clients,
 )
-from sim.summary import RESERVED, extremes, flat, layout, summarise
+from sim.summary import RESERVED, costs, extremes, flat, layout, summarise, watched
 
 if TYPE_CHECKING:
     from sim.figures import Painter
@@ -79,6 +80,7 @@ class Tracker:
         self._probes = probes
         self._labels = None if proxy_labels is None else torch.from_numpy(np.array(proxy_labels))
         self._figures_every, self._watch = figures_every, watch
+        self._graph: GraphView | None = None
         self._forget_round()
         self._shown: list[str] = []
         self._painter: Painter | None = None
@@ -115,7 +117,9 @@ class Tracker:
             projector.add(self.folder / EVENTS, view.server_round, *points)
 
     def graph(self, view: GraphView) -> None:
-        """Take in who heard of whom."""
+        """Take in who heard of whom in a round of a federation without a server."""
+        self._probed |= neighbour_drift(view)
+        self._graph = view
 
     def round(self, report: RoundReport) -> dict[str, Any]:
         """Write one round down.
@@ -192,6 +196,7 @@ class Tracker:
         self._probed: dict[str, float] = {}
         self._by_client: dict[str, dict[int, float]] = {}
         self._figures: dict[str, Table | Curve] = {}
+        self._graph = None
 
     def _take(self, name: str, value: Any, client_ids: Sequence[int]) -> None:
         """Sort what a probe found by its kind."""
@@ -235,8 +240,8 @@ class Tracker:
     def _show(self, line: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         step, now = line["round"], time.perf_counter()
         tags = {name: value for name, value in flat(line).items() if name != "round"}
-        tags |= {f"cost/{name}": value for name, value in self._costs().items()}
-        tags |= self._watched(rows)
+        tags |= {f"cost/{name}": value for name, value in costs(self.summaries).items()}
+        tags |= watched(rows, self._watch)
         # One event for all of them, not one each: a third of the time and of the bytes.
         together = scalar("seconds/round", now - self._round_began)  # type: ignore[no-untyped-call]
         for name, value in tags.items():
@@ -250,29 +255,11 @@ class Tracker:
             self._shown += new
             self._writer.add_custom_scalars(layout(self._shown))
         if is_due(step, self._figures_every):
-            self._draw(step)
+            self._draw(step, rows)
         self._writer.flush()
         self._round_began = now
 
-    def _watched(self, rows: list[dict[str, Any]]) -> dict[str, float]:
-        return {
-            f"watch/client_{row['client']}/{name}": float(value)
-            for row in rows
-            if row["client"] in self._watch
-            for name, value in row.items()
-            if name not in ("round", "client") and isinstance(value, int | float)
-        }
-
-    def _costs(self) -> dict[str, float]:
-        """Return what the run has sent so far, and what it got for that."""
-        sent = [sum(line["bytes"].values()) / 1e6 for line in self.summaries]
-        costs = {"megabytes": sum(sent)}
-        accuracy = self.summaries[-1]["student"].get("accuracy")
-        if accuracy is not None and costs["megabytes"] > 0:
-            costs["accuracy_per_megabyte"] = accuracy / costs["megabytes"]
-        return costs
-
-    def _draw(self, step: int) -> None:
+    def _draw(self, step: int, rows: list[dict[str, Any]]) -> None:
         if self._painter is None:
             from sim.figures import Painter  # matplotlib, 0.3 s, only if there is need
 
@@ -287,6 +274,12 @@ class Tracker:
         for name, figure in self._figures.items():
             picture = self._painter.picture(name, figure, f"{name}, round {step}")
             self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
+        if self._graph is not None and len(self._graph.present) <= MOST_PEERS:
+            from sim.graph_picture import graph_picture
+
+            values = accuracy_by_peer(rows, len(self._graph.present))
+            picture = graph_picture(self._graph, values, f"accuracy over the graph, round {step}")
+            self._writer.add_image("figures/graph", picture, step, dataformats="HWC")
 
 
 def _keepers(probes: Sequence[Probe]) -> dict[str, KeepsState]:

@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 
-def wants(strategy: partial[Any], name: str) -> bool:
-    """Tell whether a strategy that is not complete takes an argument of this name."""
+def wants(strategy: Any, name: str) -> bool:
+    """Tell whether a strategy is not complete and takes an argument of this name."""
+    if not isinstance(strategy, partial):
+        return False
     parameters = inspect.signature(strategy).parameters
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     return open_ended or name in parameters
@@ -28,11 +30,11 @@ def completed(strategy: partial[Any], offered: Mapping[str, Callable[[], Any]]) 
     return strategy(**given)
 
 
-def require_topology(strategy: partial[Any], there: bool) -> None:
+def require_topology(strategy: Any, there: bool) -> None:
     """Refuse a graph that nobody looks at, and none where one is needed.
 
     Args:
-        strategy: One with some of its arguments bound.
+        strategy: Complete, or with some of its arguments bound.
         there: Whether the config has a topology.
 
     Raises:

@@ -61,7 +61,7 @@ def require_distil(strategy: object, student_workers: int, messenger: bool) -> N
             "clients.messenger: needs a strategy that averages parameters: set strategy=averaging, "
             "or one of Flower's, such as fedavg or fedadam"
         )
-    serverless = isinstance(strategy, partial) and wants(strategy, "mixing")
+    serverless = wants(strategy, "mixing")
     if student_workers > 1 and (serverless or "distil" not in (ours or {})):
         cure = "peers are spread by sim.peer_workers" if "rule" in (ours or {}) else "leave it out"
         raise ValueError(

@@ -427,13 +427,12 @@ def test_every_method_gives_the_same_bits_on_both_pools_with_drops_and_churn() -
                     for report in run.reports
                 ]
                 found.setdefault(name, {})[kind] = (states(run), rows)
-    late = 0.0
+    lost = late = 0.0
     for name, both in found.items():
         assert both["inline"] == both["ray"], name
-        trained = [round_[0] for round_ in both["inline"][1]]
-        assert sum(metrics["lost-messages"] for metrics in trained), name  # or there were no faults
-        late += sum(metrics["late-messages"] for metrics in trained)
-    assert late
+        lost += sum(round_[0]["lost-messages"] for round_ in both["inline"][1])
+        late += sum(round_[0]["late-messages"] for round_ in both["inline"][1])
+    assert lost > 10 and late > 3  # or the faults were none
 
 
 class Plain(Grid):
