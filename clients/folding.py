@@ -71,3 +71,12 @@ class Folding(Protocol):
     def send_and_fold(self, messages: Iterable[Message], intake: Intake) -> Iterable[Message]:
         """Send messages; return one reply for all usable ones, and the others as they are."""
         ...
+
+
+@runtime_checkable
+class Receiving(Protocol):
+    """A strategy that says what becomes of replies on their way to it."""
+
+    def intake(self, server_round: int, phase: str) -> Intake:
+        """Say what becomes of replies of a phase, "train" or "evaluate"; None = they come."""
+        ...

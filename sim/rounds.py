@@ -7,13 +7,13 @@ calls the same five methods of a strategy, and nothing else of it.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
-from clients.folding import Intake
+from clients.folding import Intake, Receiving
 from clients.seeding import Purpose, stream
 from clients.teachers import RoundView
 from sim.exchanges import Exchange
@@ -22,15 +22,6 @@ from sim.parameter_view import parameter_view
 from sim.processes import seeded_globals
 
 Aggregated = TypeVar("Aggregated")
-
-
-@runtime_checkable
-class Receiving(Protocol):
-    """A strategy that says what becomes of replies on their way to it."""
-
-    def intake(self, server_round: int, phase: str) -> Intake:
-        """Say what becomes of replies of a phase, "train" or "evaluate"; None = they come."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,7 @@ class DistillationStrategy(Strategy):
         negative_share: float = 0.2,
         weight_cap: float = 1.0,
         fraction: float = 1.0,
+        local_training: bool = True,
         feed_back: bool = False,
         digest_epochs: int = 1,
         fallback_below: float = 1e-3,
@@ -86,6 +87,8 @@ class DistillationStrategy(Strategy):
                 back all the same, so that methods with and without distil the same examples.
             weight_cap: Largest weight of one client on one example, in (0, 1].
             fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
+            local_training: Whether the cohort trains before it answers; without, nobody fits a
+                discriminator either.
             feed_back: Send the student's parameters along, from round 2 on: a client of the
                 student's architecture goes on from them, any other imitates the student first.
             digest_epochs: Epochs of that imitation, by KL with T**2, >= 0.
@@ -113,11 +116,17 @@ class DistillationStrategy(Strategy):
         self.discriminator = discriminator
         self.fraction = fraction
         self.feed_back = feed_back
+        self._asks = TRAIN_PREDICTIONS if local_training else EVALUATE_PREDICTIONS
         self.digest_epochs = digest_epochs
         self.answers = answers
         self.overlap = overlap
         self.report = report
         told = discriminator is not None
+        if not local_training and (told or feed_back):
+            raise ValueError(
+                "strategy.local_training=false: expected strategy/discriminator=none and "
+                "strategy.feed_back=false, for which clients train"
+            )
         self.cut = cut_proxy(len(proxy), negative_share, told, proxy_chunks, probe_examples, seed)
         self.negative_ids, self.distilled_ids = self.cut.negative_ids, self.cut.distilled_ids
         self.rule = EnsembleRule(
@@ -166,7 +175,7 @@ class DistillationStrategy(Strategy):
         )
         rng = generator(self.seed, Purpose.COHORT, server_round)
         cohort = draw(grid.get_node_ids(), self.fraction, rng)
-        return to_each(cohort, request, TRAIN_PREDICTIONS)
+        return to_each(cohort, request, self._asks)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -9,9 +9,9 @@ from flwr.serverapp import Grid
 
 from clients.folding import Intake
 from clients.neighbour_exchange import START
-from clients.routing import Mix, Post, Routing
+from clients.routing import KeptPayloads, Mix, Post, Routing
 from clients.teachers import GraphView, TeacherPredictions
-from strategies.courier import Courier
+from strategies.courier import Courier, HeldPayloads
 from strategies.neighbours import Delivery, Neighbours, payload_name
 
 BEGUN = "begun"
@@ -166,7 +166,12 @@ class Meeting:
 
     def state(self) -> RecordDict:
         """Return what is remembered, payloads on their way included."""
-        state = self.neighbours.state(self._routed().payloads)
+        payloads: KeptPayloads = HeldPayloads()
+        if self._router is not None:
+            payloads = self._router.payloads
+        for (name, sender), payload in self._restored.items():  # no round since then
+            payloads.keep(name, sender, payload)
+        state = self.neighbours.state(payloads)
         state[BEGUN] = ConfigRecord({"peers": np.packbits(self._begun).tobytes()})
         if self._start is not None:
             state[START] = self._start

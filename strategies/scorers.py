@@ -116,6 +116,31 @@ def own_odds(teachers: TeacherPredictions) -> Tensor:
     return probs / (1 - probs)
 
 
+def own_selection(teachers: TeacherPredictions, *, threshold: float = 0.5) -> Tensor:
+    """Trust a teacher on the examples that its discriminator takes for its own kind, and no other.
+
+    Own-distribution selection as in IDKD, whose detector of foreign examples is another one; what
+    nobody selects is dropped. Only balanced discriminators have 0.5 in the middle.
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+        threshold: Least probability, in (0, 1).
+
+    Returns:
+        Scores 0 or 1, [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator, or the threshold is out of range.
+
+    Reference:
+        Ravikumar, Saha, Aketi, Roy, "Homogenizing Non-IID Datasets via In-Distribution Knowledge
+        Distillation for Decentralized Learning", arXiv:2304.04326.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold={threshold}: expected in (0, 1)")
+    return (_own_probs(teachers) >= threshold).float()
+
+
 def num_examples_own_odds(teachers: TeacherPredictions) -> Tensor:
     """Trust a teacher by n_k times its discriminator's odds.
 

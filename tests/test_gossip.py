@@ -32,9 +32,12 @@ from sim.topology.availability import Availability
 from sim.topology.mixing import metropolis_hastings, push_sum, replace, uniform
 from sim.topology.topology import Topology
 from strategies.combiners import mean_of_probs
+from strategies.distillation import DistillationStrategy
 from strategies.gossip import Gossip
 from strategies.parameter_gossip import ParameterGossip
 from strategies.scorers import max_prob, own_odds
+from strategies.scorers import uniform as uniform_trust
+from strategies.stages import Stages
 from strategies.transfer import MutualTransfer
 from tests.federations import (
     SEED,
@@ -376,6 +379,72 @@ def test_a_receiver_goes_on_with_the_network_that_was_asked_for(keep: Any) -> No
         np.testing.assert_array_equal(value, expected[name])
     for name, value in arrays_in(run, sender).items():
         np.testing.assert_array_equal(value, tuned.parameters[name])
+
+
+# --- cluster, then distil ---
+
+
+def clustered(clients: SimulatedClients, first_rounds: int = 2) -> Stages:
+    graph = topology(partial(graphs.clusters, bridges=False), uniform, 4, require_connected=False)
+    offered: dict[str, Any] = {
+        "num_clients": 4,
+        "mixing": graph.mixing,
+        "availability": there(4),
+        "student_model": clients.student,
+        "models": clients.models,
+        "messenger": None,
+        "proxy": clients.splits.proxy,
+        "test": clients.splits.test,
+        "seed": SEED,
+        "student": student_of(clients),
+        "something_else": 3,
+    }
+    second = partial(
+        DistillationStrategy, distil=trainer(), scorer=uniform_trust, combiner=mean_of_probs,
+        loss=kl, local_training=False,
+    )  # fmt: skip
+    return Stages(
+        first=partial(ParameterGossip), second=second, first_rounds=first_rounds, **offered
+    )
+
+
+def test_clusters_average_among_themselves_and_then_teach_a_student() -> None:
+    clients = alike(4)
+    run = played(inline(None), clients, clustered(clients), 3)
+    models = [arrays_in(run, peer) for peer in range(4)]
+    for one, other, equal in ((0, 1, True), (2, 3, True), (0, 2, False)):
+        same = all(np.array_equal(models[one][name], models[other][name]) for name in models[0])
+        assert same == equal, (one, other)
+    before = played(inline(None), clients, clustered(clients), 2)
+    assert states(before, 4) == states(run, 4)  # who is asked does not train any more
+    phases = {e.phase for e in run.reports[2].exchanges}
+    assert phases == {"evaluate.predictions"}
+    assert "ensemble-accuracy" in run.reports[2].evaluated
+    assert "consensus-distance" in run.reports[1].train
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_stages_go_on_from_their_state(done: int) -> None:
+    clients = alike(4)
+    pool = inline(None)
+    whole = played(pool, clients, clustered(clients), 4)
+    begun = clustered(clients)
+    half = played(pool, clients, begun, done)
+    resumed = clustered(clients)
+    resumed.restore(begun.state())
+    resumed.restore(resumed.state())  # as if nothing was run in between
+    grid = PoolGrid(pool, clients.architectures, fault_of)
+    grid.states.load(dict(half.grid.states.changed()))
+    rest = played(pool, clients, resumed, 4, arrays=half.arrays, grid=grid, first_round=done + 1)
+    assert rest.sha256 == whole.sha256
+    assert states(rest, 4) == states(whole, 4)
+
+
+def test_stages_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"strategy\.first_rounds=0: expected >= 1"):
+        clustered(alike(4), 0)
+    with pytest.raises(ValueError, match=r"strategy\.local_training=false: expected"):
+        distillation(alike(), local_training=False, feed_back=True)
 
 
 # --- equal bits, faults, resume ---

@@ -108,6 +108,7 @@ DOORS = {
         "strategies/parameter_means.py",
         "strategies/reduction.py",
         "strategies/rule_state.py",
+        "strategies/stages.py",
         "strategies/watching.py",
     },
 }

@@ -241,3 +241,17 @@ def test_bounds_of_the_scores_of_a_flat_answer() -> None:
     flat = teachers(torch.full((1, 1, 4), 0.25))
     values = [scorer(flat).item() for scorer in (scorers.max_prob, scorers.entropy, scorers.margin)]
     assert values == pytest.approx([0.25, math.exp(-math.log(4)), 0.0], abs=1e-6)
+
+
+def test_selection_trusts_who_takes_an_example_for_its_own_and_nobody_else() -> None:
+    answers = torch.full((2, 3, 2), 0.5)
+    cohort = teachers(answers, torch.tensor([[0.5, 0.2, 0.49], [0.9, 0.6, 0.1]]))
+    assert scorers.own_selection(cohort).tolist() == [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    bold = scorers.own_selection(cohort, threshold=0.55)
+    assert bold.tolist() == [[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    weights = weights_of(scorers.own_selection, cohort)
+    assert weights.tolist() == [[0.5, 0.0, 0.0], [0.5, 1.0, 0.0]]  # the third is dropped
+    with pytest.raises(ValueError, match=r"threshold=1: expected in \(0, 1\)"):
+        scorers.own_selection(cohort, threshold=1)
+    with pytest.raises(ValueError, match="strategy/discriminator=features"):
+        scorers.own_selection(teachers(answers))

@@ -112,7 +112,7 @@ def num_offsets(num_peers: int) -> int:
     return (num_peers - 1).bit_length()
 
 
-def clusters(num_peers: int, *, num_clusters: int = 2) -> nx.Graph:
+def clusters(num_peers: int, *, num_clusters: int = 2, bridges: bool = True) -> nx.Graph:
     """Join all peers of a cluster, and each cluster by one edge with the next: a ring of cliques.
 
     Args:
@@ -120,6 +120,7 @@ def clusters(num_peers: int, *, num_clusters: int = 2) -> nx.Graph:
             one, the larger ones first.
         num_clusters: In 1..n. Two clusters have one bridge. A bridge leads from the last peer of a
             cluster to the first of the next.
+        bridges: Whether clusters are joined at all.
 
     Returns:
         The graph.
@@ -133,6 +134,8 @@ def clusters(num_peers: int, *, num_clusters: int = 2) -> nx.Graph:
     graph = nx.empty_graph(num_peers)
     for run in runs:
         graph.add_edges_from(nx.complete_graph(run).edges)
+    if not bridges:
+        return graph
     following = [*runs[1:], *(runs[:1] if num_clusters > 2 else [])]
     graph.add_edges_from((a[-1], b[0]) for a, b in zip(runs, following, strict=False))
     return graph
