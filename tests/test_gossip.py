@@ -1,7 +1,10 @@
 """Federations without a server: the star's targets, equal bits on any pool, faults, resume."""
 
+import os
+import signal
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -485,24 +488,61 @@ def methods(faults: dict[str, Any]) -> dict[str, Any]:
     return kinds
 
 
+def found_on(pool: Any, fatal: Path | None = None) -> dict[str, Any]:
+    """States and rows of every method after four rounds, with faults."""
+    found = {}
+    for name, (clients, make) in methods(FLAKY).items():
+        strategy = make(clients)
+        clients.peer_lesson = getattr(strategy, "peer_lesson", None)
+        pool.load(SimulatedApp(clients) if fatal is None else Deadly(clients, fatal))
+        run = run_ours(pool, clients, strategy, 4)
+        rows = [
+            (report.train, [(e.client_id, e.metrics) for e in report.exchanges])
+            for report in run.reports
+        ]
+        found[name] = (states(run), rows)
+    return found
+
+
+class Deadly(SimulatedApp):
+    """Peer 3 kills its worker, once for each time that the file says."""
+
+    def __init__(self, clients: SimulatedClients, file: Path) -> None:
+        super().__init__(clients)
+        self._file = file
+
+    def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
+        for request, answer in zip(
+            requests, super().serve(requests, contexts, device), strict=True
+        ):
+            left = int(self._file.read_text())
+            if left and client_id_of(request.metadata.dst_node_id) == 3:
+                self._file.write_text(str(left - 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield answer
+
+
 def test_every_method_gives_the_same_bits_on_both_pools_with_drops_and_churn() -> None:
-    found: dict[str, dict[str, Any]] = {}
-    for kind in ("inline", "ray"):
-        with open_pool(kind, SimulatedApp(tiny_clients())) as pool:
-            for name, (clients, make) in methods(FLAKY).items():
-                run = played(pool, clients, make(clients), 4)
-                rows = [
-                    (report.train, [(e.client_id, e.metrics) for e in report.exchanges])
-                    for report in run.reports
-                ]
-                found.setdefault(name, {})[kind] = (states(run), rows)
-    lost = late = 0.0
-    for name, both in found.items():
-        assert both["inline"] == both["ray"], name
-        lost += sum(round_[0]["lost-messages"] for round_ in both["inline"][1])
-        late += sum(round_[0]["late-messages"] for round_ in both["inline"][1])
-    assert lost > 10  # or the faults were none
-    assert late > 3
+    here = found_on(inline(None))
+    with open_pool("ray", SimulatedApp(tiny_clients())) as pool:
+        there = found_on(pool)
+    for name in here:
+        assert here[name] == there[name], name
+    trained = [round_[0] for _, rows in here.values() for round_ in rows]
+    assert sum(metrics["lost-messages"] for metrics in trained) > 10  # or the faults were none
+    assert sum(metrics["late-messages"] for metrics in trained) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+def test_neither_the_number_of_workers_nor_their_death_changes_a_bit(
+    workers: int, tmp_path: Path
+) -> None:
+    here, file = found_on(inline(None)), tmp_path / "lives"
+    with open_pool("ray", SimulatedApp(tiny_clients()), workers) as pool:
+        file.write_text("3")
+        assert found_on(pool, file) == here
+        assert file.read_text() == "0"
 
 
 class Plain(Grid):
