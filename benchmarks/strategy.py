@@ -60,4 +60,4 @@ class FixedCohort(FedAvg):
 class FoldedCohort(FixedCohort):
     """The same for our engine, which hands it partial means instead of every client's answer."""
 
-    reducer = Averaging.reducer
+    intake = Averaging.intake

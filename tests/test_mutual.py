@@ -36,6 +36,7 @@ from clients.training import train
 from sim.grid import PoolGrid
 from strategies.averaging import Averaging
 from strategies.combiners import mean_of_logits, mean_of_probs
+from strategies.distillation import DistillationStrategy
 from strategies.mutual import MutualStrategy
 from strategies.parameter_means import averaging_too, fault_in_parameters, forms_of, means_of
 from strategies.rehearsal import require_distil
@@ -277,8 +278,9 @@ def test_batches_of_one_are_learnt_from_where_nobody_has_batch_norm() -> None:
 def test_options_that_a_strategy_would_not_look_at_come_with_a_cure(
     offered: Any, workers: int, messenger: bool, message: str
 ) -> None:
+    strategy: Any = DistillationStrategy if "distil" in offered else MutualStrategy
     with pytest.raises(ValueError, match=message):
-        require_distil(partial(MutualStrategy, **offered), workers, messenger)
+        require_distil(partial(strategy, **offered), workers, messenger)
 
 
 def test_it_leaves_every_peer_and_the_head_and_says_so_again_when_restored() -> None:
