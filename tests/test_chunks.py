@@ -137,7 +137,6 @@ def test_negatives_and_probes_do_not_depend_on_the_number_of_chunks() -> None:
         ({"answers": "int4"}, "answers='int4': expected one of float32, float16, uint8"),
         ({"proxy_chunks": 2, "distil": lambda *a: []}, "expected distil to be a trainer with"),
     ],
-    ids=str,
 )
 def test_a_value_out_of_range_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
