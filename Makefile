@@ -26,7 +26,7 @@ run: venv  ## run the default federation; make run ARGS="seed=1 strategy/scorer=
 	$(BIN)/python run.py $(ARGS)
 
 test: venv check  ## checks and the test suite, about thirteen minutes on two cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: venv  ## the tests that take longer than a minute each
 	$(BIN)/python -m pytest -m slow
