@@ -143,8 +143,7 @@ def load_splits(config: DictConfig) -> "Splits":
         test,
         proxy_share=data.proxy_share,
         proxy_source=proxy,
-        limit=data.limit,
-        proxy_limit=data.proxy_limit,
+        **{"limit": data.limit, "proxy_limit": data.proxy_limit},
         rng=generator(config.seed, Purpose.SPLIT),
     )
 
@@ -266,27 +265,28 @@ def build_strategy(
 
     splits, strategy = clients.splits, instantiate(config.strategy)
     require_distil(strategy, workers := config.student_workers, clients.messenger is not None)
-    require_topology(strategy, config.topology is not None)
+    require_topology(strategy, config.topology is not None, config.availability)
     if not isinstance(strategy, partial):
         averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
         if averages and clients.messenger is None:
             require_like(clients.student, clients.models, splits.private, type(strategy).__name__)
         return strategy
-    peers = {"num_peers": (count := len(clients.architectures)), "seed": config.seed}
-    offered: dict[str, Callable[[], Any]] = {
-        **{"student": lambda: student, "student_model": lambda: clients.student},
-        **{"models": lambda: clients.models, "architectures": lambda: clients.architectures},
-        **{"proxy": lambda: splits.proxy, "test": lambda: splits.test, "seed": lambda: config.seed},
-        **{"report": lambda: tracker.view, "overlap": lambda: pool.concurrent},
-        **{"train_peers": lambda: pool.train_peers(display.warn), "watch": lambda: tracker.graph},
-        **{"mixing": lambda: display.topology(instantiate(config.topology)(**peers)).mixing},
-        **{"availability": lambda: instantiate(config.availability)(**peers)},
-        **{"num_clients": lambda: count, "messenger": lambda: clients.messenger},
+    peers, warn = {"num_peers": len(clients.architectures), "seed": config.seed}, display.warn
+    known = {
+        **{"student": student, "student_model": clients.student, "models": clients.models},
+        **{"architectures": clients.architectures, "proxy": splits.proxy, "test": splits.test},
+        **{"seed": config.seed, "rounds": config.rounds, "messenger": clients.messenger},
+        **{"num_clients": peers["num_peers"], "overlap": pool.concurrent},
+        **{"report": tracker.view, "watch": tracker.graph},
+    }
+    made: dict[str, Callable[[], Any]] = {
+        "train_peers": lambda: pool.train_peers(warn),
+        "mixing": lambda: display.topology(instantiate(config.topology)(**peers)).mixing,
+        "availability": lambda: instantiate(config.availability)(**peers),
     }
     if workers > 1:
-        distil, warn = strategy.keywords["distil"], display.warn
-        offered["distil"] = partial(pool.share_training, distil, workers, warn)
-    return completed(strategy, offered)
+        made["distil"] = partial(pool.share_training, strategy.keywords["distil"], workers, warn)
+    return completed(strategy, known, made)
 
 
 if __name__ == "__main__":

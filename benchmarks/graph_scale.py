@@ -70,7 +70,7 @@ def main() -> None:
                     text = (Path(folder) / "run" / "metrics.jsonl").read_text()
                 last = json.loads(text.splitlines()[-1])["strategy"]
                 print(
-                    f"| {name} | {pool} | {peers} | {last['edges']:.0f} | "
+                    f"| {name} | {pool} | {peers} | {last['messages']:.0f} | "
                     f"{seconds / args.rounds:.2f} | {memory.peak_bytes / 1e6:.0f} | "
                     f"{last['edge_bytes'] / 1e6:.1f} |",
                     flush=True,

@@ -63,7 +63,9 @@ def train_own(
         content = {ARRAYS: write_arrays(parameters), METRICS: MetricRecord({**metrics})}
         if request.content.config_records[CONFIG].get("push"):
             weight = _push_weight(context)
-            content[ARRAYS] = write_arrays(_moved(_scaled(start, weight), start, parameters))
+            base, rest = _scaled(start, weight), _scaled(parameters, weight)
+            numerators = _moved(base, start, parameters, rest, _learned(clients, context, device))
+            content[ARRAYS] = write_arrays(numerators)
             content[METRICS] = MetricRecord({**metrics, PUSH_WEIGHT: weight})
         yield _reply(request, content)
 
@@ -103,7 +105,8 @@ def train_mixed(
             continue
         mixed = read_arrays(request.content.array_records[MIXED])
         parameters, metrics = result
-        _keep(clients, context, _moved(mixed, start, parameters))
+        learned = _learned(clients, context, device)
+        _keep(clients, context, _moved(mixed, start, parameters, parameters, learned))
         yield _reply(request, {METRICS: MetricRecord({**metrics})})
 
 
@@ -254,14 +257,27 @@ def _scaled(parameters: Parameters, factor: float) -> Parameters:
     }
 
 
-def _moved(base: Parameters, start: Parameters, end: Parameters) -> Parameters:
-    """Add `end - start` to `base`; counts are those of `end`."""
+def _moved(
+    base: Parameters, start: Parameters, end: Parameters, rest: Parameters, learned: set[str]
+) -> Parameters:
+    """Add `end - start` to `base` where parameters are learned; buffers are those of `rest`.
+
+    Differences of running variances could bring them below zero.
+    """
     return {
         name: (value + (end[name] - start[name])).astype(value.dtype)
-        if _is_float(value)
-        else end[name]
+        if name in learned
+        else rest[name]
         for name, value in base.items()
     }
+
+
+def _learned(clients: SimulatedClients, context: Context, device: str) -> set[str]:
+    """Name the parameters, not the buffers, of a client's own network or messenger."""
+    name = STUDENT
+    if clients.messenger is None:
+        name = clients.architectures[client_of(context)]
+    return {key for key, _ in clients.place(device).networks.of(name).named_parameters()}
 
 
 def _mean(one: Parameters, other: Parameters) -> Parameters:

@@ -85,7 +85,7 @@ class Display:
         self.console.print(
             f"{about['graph']}: {about['edges']:.0f} edges a round, {degrees} receivers each"
             f"{diameter}, {about['components']} component{'s' * (about['components'] > 1)}, "
-            f"spectral gap {about['spectral_gap']:.4f}",
+            f"{'mixing rate' if about['changes'] else 'spectral gap'} {about['spectral_gap']:.4f}",
             highlight=False,
             soft_wrap=True,
         )
@@ -104,7 +104,9 @@ class Display:
         """
         parts = [f"round {line['round']}"]
         if "accuracy" in line["student"]:
-            parts.append(f"student {line['student']['accuracy']:.4f}")
+            mean = "consensus_distance" in line["strategy"]
+            name = "mean of parameters" if mean else "student"
+            parts.append(f"{name} {line['student']['accuracy']:.4f}")
         for measure, name in GROUP.items():
             if measure in line["strategy"]:
                 parts.append(f"{name} {line['strategy'][measure]:.4f}")
@@ -159,6 +161,13 @@ class Display:
             f"seconds {result['wall_time_s']:.1f}  failures {result['failures']}",
             highlight=False,
         )
+        if "edge_bytes" in result:
+            self.console.print(
+                f"between peers: bytes {result['edge_bytes']:,.0f}  messages "
+                f"{result['messages']:.0f}  lost {result['lost_messages']:.0f}  late "
+                f"{result['late_messages']:.0f}",
+                highlight=False,
+            )
         self.console.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
         program = Path(sys.executable).with_name("tensorboard")
         self.console.print(f"{program} --logdir {folder}", highlight=False, soft_wrap=True)

@@ -178,6 +178,15 @@ def _agreeing(
 
 
 def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:
+    """See that of each kind of message enough got a usable reply."""
+    phases: dict[str, list[Exchange]] = {}
+    for exchange in exchanges:
+        phases.setdefault(exchange.phase, []).append(exchange)
+    for asked in phases.values():
+        _require_share(asked, quorum)
+
+
+def _require_share(exchanges: list[Exchange], quorum: float) -> None:
     failed = [exchange for exchange in exchanges if exchange.failure]
     usable = len(exchanges) - len(failed)
     if usable >= quorum * len(exchanges):

@@ -202,7 +202,10 @@ def _judged(task: Task, request: Message, item: Any, group: Group) -> Answer:
     failure = group.screen(request, item) or ""
     fault = None if group.intake is None else group.intake.fault
     if fault is not None and not failure:
-        failure = fault(request, item) or ""
+        try:
+            failure = fault(request, item) or ""
+        except Exception as error:  # a reply can hold anything, and must not end the run
+            failure = f"cannot be read: {type(error).__name__}: {error}"
     return Answer(
         client_id=task.client_id,
         reply=None if failure else item,

@@ -135,3 +135,17 @@ def costs(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     if accuracy is not None and found["megabytes"] > 0:
         found["accuracy_per_megabyte"] = accuracy / found["megabytes"]
     return found
+
+
+def between_peers(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Sum up what peers sent each other without a server.
+
+    Args:
+        lines: Of `metrics.jsonl`.
+
+    Returns:
+        `messages`, `edge_bytes`, `lost_messages` and `late_messages`; nothing with a server.
+    """
+    names = ("messages", "edge_bytes", "lost_messages", "late_messages")
+    there = [line["strategy"] for line in lines if "edge_bytes" in line["strategy"]]
+    return {name: sum(line[name] for line in there) for name in names if there}

@@ -32,7 +32,7 @@ from sim.run_folder import (
     versions,
     write_clients,
 )
-from sim.summary import RESERVED, costs, extremes, flat, layout, summarise, watched
+from sim.summary import RESERVED, between_peers, costs, extremes, flat, layout, summarise, watched
 
 if TYPE_CHECKING:
     from sim.figures import Painter
@@ -180,6 +180,7 @@ class Tracker:
             "request_bytes": sum(line["bytes"]["request"] for line in self.summaries),
             "reply_bytes": sum(line["bytes"]["reply"] for line in self.summaries),
             "failures": sum(line["failures"] for line in self.summaries),
+            **between_peers(self.summaries),
         }
 
     def close(self) -> None:

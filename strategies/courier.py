@@ -63,10 +63,15 @@ class Courier:
 
     def received(self, replies: Iterable[Message], intake: Intake) -> list[Message]:
         """Keep what is to be kept; show the rest."""
-        replies = list(replies)
+        replies = [reply for reply in replies if not _faulty(reply, intake)]
         for reply in replies:
             if isinstance(intake, Keep) and reply.has_content():
                 content = reply.content
                 self.payloads.keep(intake.name, self._peers[reply.metadata.src_node_id], content)
                 reply.content = intake.show(content)
         return replies
+
+
+def _faulty(reply: Message, intake: Intake) -> bool:
+    fault = intake.fault if isinstance(intake, Keep) else None
+    return fault is not None and reply.has_content() and fault(reply, reply) is not None

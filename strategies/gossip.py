@@ -109,9 +109,11 @@ class Gossip(Strategy):
             ValueError: A number is out of range, or a rule does not allow several sweeps.
         """
         if sweeps < 1:
-            raise ValueError(f"sweeps={sweeps}: expected >= 1")
+            raise ValueError(f"strategy.sweeps={sweeps}: expected >= 1")
         if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: expected > 0")
+            raise ValueError(f"strategy.temperature={temperature}: expected > 0")
+        if missing == "sender":
+            raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
         numbers = _numbers(distil)
         told = discriminator is not None
         self.rule = EnsembleRule(
@@ -120,8 +122,8 @@ class Gossip(Strategy):
         rehearse(self.rule, loss, test.num_classes, told)
         if sweeps > 1 and not is_reducible(self.rule, test.num_classes, told):
             raise ValueError(
-                f"sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: only "
-                "weighted means, by scores of one answer each, can be mixed again"
+                f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
+                "only weighted means, by scores of one answer each, can be mixed again"
             )
         self.cut = cut_proxy(len(proxy), negative_share, told, 1, probe_examples, seed)
         self.seed = seed

@@ -1,11 +1,11 @@
 """What neighbours' parameters come to, where the receiver is; how far all are from their mean."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from clients.architectures import Parameters
 from clients.arrays import read_arrays, write_arrays
@@ -14,6 +14,7 @@ from clients.neighbour_exchange import MIXED, PUSH_WEIGHT
 from clients.own import PUSH
 from clients.routing import Letter
 from strategies.neighbours import round_of
+from strategies.parameter_means import odd_form
 
 SPREAD = "spread"
 """Name of the record with number and squared norms of summed parameters."""
@@ -52,6 +53,31 @@ def mixed_parameters(receiver: int, letters: Letters, *, push: bool = False) -> 
 def without_arrays(content: RecordDict) -> RecordDict:
     """Reduce a reply to its metrics."""
     return RecordDict({METRICS: content[METRICS]} if METRICS in content else {})
+
+
+def fault_in_own(
+    request: Message, reply: Message, *, forms: Mapping[str, str], push: bool = False
+) -> str | None:
+    """Say why parameters that a peer sends its neighbours are of no use to them.
+
+    Args:
+        request: Not looked at.
+        reply: What it sends.
+        forms: What parameters look like, by name: "float32[10, 64]".
+        push: Whether a weight must come along.
+
+    Returns:
+        Which name or array is odd; None if they can be mixed.
+    """
+    record = reply.content.get(ARRAYS)
+    if not isinstance(record, ArrayRecord):
+        return "it sends no parameters"
+    if odd := odd_form(record, forms):
+        return odd
+    metrics: Any = reply.content.get(METRICS) or {}
+    if push and not 0 < metrics.get(PUSH_WEIGHT, 0) < np.inf:
+        return f"'{PUSH_WEIGHT}' is {metrics.get(PUSH_WEIGHT)}, expected > 0 and finite"
+    return None
 
 
 def only_received(receiver: int, letters: Letters) -> RecordDict:

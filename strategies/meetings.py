@@ -156,13 +156,19 @@ class Meeting:
         self._names &= waiting
         count = len(senders)
         return {
-            "edges": float(count),
+            "messages": float(count),
             "edge-bytes": float(self._bytes),
             "bytes-per-edge": self._bytes / count if count else 0.0,
             "lost-messages": float(sum(delivery.lost for delivery in self._deliveries)),
             "late-messages": float(sum(delivery.late for delivery in self._deliveries)),
             "informed-share": self.neighbours.informed_share(),
         }
+
+    def end(self) -> None:
+        """Drop all payloads: no round of these peers will follow."""
+        if self._router is not None:
+            self._router.payloads.forget(self._names | self.neighbours.end())
+        self._names, self._restored = set(), {}
 
     def state(self) -> RecordDict:
         """Return what is remembered, payloads on their way included."""
@@ -180,6 +186,7 @@ class Meeting:
     def restore(self, state: RecordDict) -> None:
         """Go on from what `state` returned."""
         self._restored = self.neighbours.restore(state)
+        self._names = self.neighbours.waiting()
         packed: Any = state.config_records[BEGUN]["peers"]
         bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=len(self._begun))
         self._begun = bits.astype(np.bool_)

@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 Mixing = Callable[[int], csr_array]
 """Round -> W [n receivers, n senders]: `sim.topology.Topology.mixing`, or one like it."""
 
-Missing = Literal["renormalise", "own", "drop"]
+Missing = Literal["renormalise", "own", "drop", "sender"]
 LATE, INFORMED = "late", "informed"
 
 
@@ -42,7 +42,7 @@ class Delivery:
 
     Attributes:
         letters: By receiver, ordered by sender; a receiver that nothing reaches has none.
-        lost: Messages that never arrive.
+        lost: Messages that never arrive, whose receiver is asleep, or that a newer one replaced.
         late: Messages of an earlier round among those that arrive.
     """
 
@@ -90,13 +90,16 @@ class Neighbours:
             num_peers: n.
             missing: What becomes of the weight of a neighbour that does not answer: "renormalise"
                 shares it among those who do, "own" gives it to the receiver itself, "drop" leaves
-                it out, as is right where weights are pushed.
+                it out. "sender", where weights are pushed: what does not arrive stays with the
+                sender, what is late counts when it comes, so that no weight is ever lost.
 
         Raises:
             ValueError: There is no such choice.
         """
-        if missing not in ("renormalise", "own", "drop"):
-            raise ValueError(f"missing={missing}: expected renormalise, own or drop")
+        if missing not in ("renormalise", "own", "drop", "sender"):
+            raise ValueError(
+                f"strategy.missing={missing}: expected renormalise, own, drop or sender"
+            )
         self.mixing = mixing
         self.availability = availability
         self.num_peers = num_peers
@@ -133,43 +136,42 @@ class Neighbours:
         everyone = zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True)
         entries = [(i, j, w) for i, j, w in everyone if w > 0 and (with_own or i != j)]
         awake, made = set(self.awake(server_round)), set(have)
+        if self._missing == "sender":  # whoever has sent nothing keeps its weight, and takes none
+            awake &= made
         sent = [(i, j, w) for i, j, w in entries if j in made]
         delays = self.availability.delays(
             server_round, *(np.array([e[k] for e in sent], dtype=np.int64) for k in (1, 0))
         )
         name = payload_name(kind, server_round)
-        found: dict[int, dict[int, Letter]] = {i: {} for i in awake}
-        lost = late = 0
+        found: dict[int, list[Letter]] = {i: [] for i in awake}
+        kept: dict[int, float] = {}  # by the sender, of what does not arrive
+        lost = 0
         for (i, j, weight), delay in zip(sent, delays.tolist(), strict=True):
             letter = Letter(j, name, weight)
-            if i == j or delay == 0:
-                if i in awake:
-                    found[i][j] = letter
+            if i == j or (delay == 0 and i in awake):
+                found[i].append(letter)
             elif delay > 0:
                 self._late.append((server_round + delay, i, letter))
                 self._known[name] = self._informed
             else:
                 lost += 1
-        waiting = []
-        for due, i, letter in self._late:
-            if due > server_round or (due == server_round and _kind_of(letter) != kind):
-                waiting.append((due, i, letter))
-            # What is newer replaces it; who sleeps does not get it.
-            elif due == server_round and i in awake and letter.sender not in found[i]:
-                found[i][letter.sender] = letter
-                late += 1
+                kept[j] = kept.get(j, 0.0) + weight
+        late, missed = self._arrive(server_round, kind, found)
         if with_own:
             for i in awake & made:  # whom nothing reaches has what it made
-                found[i] = found[i] or {i: Letter(i, name, 1.0)}
+                found[i] = found[i] or [Letter(i, name, 1.0)]
         rows: dict[int, dict[int, float]] = {}
         for i, j, weight in entries:
             rows.setdefault(i, {})[j] = weight
-        letters = {i: [*self._weighed(i, own, rows.get(i, {}))] for i, own in found.items() if own}
+        letters = {
+            i: self._weighed(i, own, rows.get(i, {}), kept.get(i, 0.0))
+            for i, own in found.items()
+            if own
+        }
         self._learn(letters, name)
-        self._late = waiting
         names = self.waiting()
         self._known = {key: value for key, value in self._known.items() if key in names}
-        return Delivery(letters, lost, late)
+        return Delivery(letters, lost + missed, late)
 
     def informed_share(self) -> float:
         """Return the share of ordered pairs (i, j) in which j could have influenced i, in [1/n, 1].
@@ -185,6 +187,11 @@ class Neighbours:
     def waiting(self) -> set[str]:
         """Return the names of payloads that are still on their way."""
         return {letter.name for _, _, letter in self._late}
+
+    def end(self) -> set[str]:
+        """Give up what is on its way; return the names of those payloads."""
+        names, self._late, self._known = self.waiting(), [], {}
+        return names
 
     # --- checkpoints ---
 
@@ -227,18 +234,46 @@ class Neighbours:
 
     # --- steps ---
 
+    def _arrive(
+        self, server_round: int, kind: str, found: dict[int, list[Letter]]
+    ) -> tuple[int, int]:
+        """Add what is late and due; return how many came, and how many are of no use any more.
+
+        Of two of one sender the newer counts, and who sleeps does not get it; but where weights are
+        pushed nothing may be lost: both count, and who sleeps gets it in the next round.
+        """
+        waiting, came, missed = [], 0, 0
+        for due, i, letter in self._late:
+            if due > server_round or _kind_of(letter) != kind:
+                waiting.append((due, i, letter))
+            elif self._missing == "sender" and i not in found:
+                waiting.append((server_round + 1, i, letter))
+            elif i in found and (
+                self._missing == "sender" or letter.sender not in {own.sender for own in found[i]}
+            ):
+                found[i].append(letter)
+                came += 1
+            else:
+                missed += 1
+        self._late = waiting
+        return came, missed
+
     def _weighed(
-        self, receiver: int, found: dict[int, Letter], row: dict[int, float]
+        self, receiver: int, found: list[Letter], row: dict[int, float], kept: float
     ) -> list[Letter]:
         """Order a receiver's letters; see to the weights of those that are missing."""
-        letters = [found[j] for j in sorted(found)]
-        if self._missing == "drop" or row.keys() == found.keys():
-            return letters
+        letters = sorted(found, key=lambda each: (each.sender, round_of(each.name)))
+        senders = {letter.sender for letter in letters}
         total, arrived = sum(row.values()), sum(letter.weight for letter in letters)
-        if self._missing == "own" and receiver in found:
-            own = found[receiver].weight + total - arrived
+        own = kept if self._missing == "sender" else total - arrived
+        if self._missing == "drop" or (self._missing != "sender" and row.keys() == senders):
+            return letters
+        if self._missing == "sender" or (
+            self._missing == "own" and receiver in senders and own > 0
+        ):
             return [
-                replace(each, weight=own) if each.sender == receiver else each for each in letters
+                replace(each, weight=each.weight + own) if each.sender == receiver else each
+                for each in letters
             ]
         return [replace(each, weight=each.weight * (total / arrived)) for each in letters]
 

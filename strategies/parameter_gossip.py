@@ -25,6 +25,7 @@ from clients.peers.messenger import Messenger
 from clients.rehearsal import require_like
 from clients.teachers import GraphView
 from strategies.gossip_parameters import (
+    fault_in_own,
     fold_spread,
     mean_and_distance,
     mixed_parameters,
@@ -32,6 +33,7 @@ from strategies.gossip_parameters import (
 )
 from strategies.meetings import Meeting
 from strategies.neighbours import Availability, Missing, Mixing, Neighbours, payload_name
+from strategies.parameter_means import forms_of
 
 OWN = "own"
 
@@ -81,14 +83,17 @@ class ParameterGossip(Strategy):
             raise ValueError(
                 f"strategy.order={order}: expected adapt_then_combine or combine_then_adapt"
             )
-        if push and (order != "adapt_then_combine" or missing != "drop"):
-            raise ValueError(
-                "strategy.push: expected strategy.order=adapt_then_combine, strategy.missing=drop"
-            )
+        if push and order != "adapt_then_combine":
+            raise ValueError("strategy.push: expected strategy.order=adapt_then_combine")
+        if (missing == "sender") != push or missing == "drop":
+            which = "sender" if push else "renormalise or own"
+            raise ValueError(f"strategy.missing={missing}: expected {which}, with push={push}")
         if messenger is None:
             require_like(student_model, models, test, "averaging over a graph")
-        _require_sums(mixing, push)
-        self._push = push
+        _require_sums(mixing, push, 1)
+        self._mixing, self._push = mixing, push
+        like = student_model if messenger is not None else next(iter(models.values()))
+        self._forms = forms_of({OWN: like}, test)[OWN]
         self._first, self._second = (
             (TRAIN_OWN, TAKE_MIXED) if order == "adapt_then_combine" else (SEND_OWN, TRAIN_MIXED)
         )
@@ -104,6 +109,7 @@ class ParameterGossip(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask everyone who is awake for its parameters, trained or not."""
+        _require_sums(self._mixing, self._push, server_round)
         return self._messages(self._meeting.open(server_round, grid, arrays), self._first)
 
     def aggregate_train(
@@ -138,6 +144,10 @@ class ParameterGossip(Strategy):
     def summary(self) -> None:
         """Nothing to log: the resolved config says it all."""
 
+    def end(self) -> None:
+        """Drop what is on its way: another strategy follows."""
+        self._meeting.end()
+
     def state(self) -> RecordDict:
         """Return what its meeting keeps between rounds."""
         return self._meeting.state()
@@ -149,7 +159,8 @@ class ParameterGossip(Strategy):
     # --- steps ---
 
     def _keep(self, server_round: int) -> Keep:
-        return Keep(payload_name(OWN, server_round), without_arrays)
+        fault = partial(fault_in_own, forms=self._forms, push=self._push)
+        return Keep(payload_name(OWN, server_round), without_arrays, fault)
 
     def _messages(self, peers: Sequence[int], kind: str) -> list[Message]:
         about = ConfigRecord({"server-round": self._meeting.server_round, "push": self._push})
@@ -171,14 +182,13 @@ class ParameterGossip(Strategy):
         return write_arrays(mean), distance
 
 
-def _require_sums(mixing: Mixing, push: bool) -> None:
+def _require_sums(mixing: Mixing, push: bool, server_round: int) -> None:
     """Refuse weights by which parameters would grow or shrink."""
-    matrix = mixing(1)
-    sums = np.asarray(matrix.sum(axis=0 if push else 1)).ravel()
+    sums = np.asarray(mixing(server_round).sum(axis=0 if push else 1)).ravel()
     if not np.allclose(sums, 1.0):
         which = "column" if push else "row"
         cure = "false" if push else "true (strategy=push_sum)"
         raise ValueError(
-            f"topology.mixing: a {which} of W sums to {sums.max():.3f} in round 1, expected 1; "
-            f"strategy.push={cure} is for such weights"
+            f"topology.mixing: a {which} of W sums to {sums.max():.3f} in round {server_round}, "
+            f"expected 1; strategy.push={cure} is for such weights"
         )

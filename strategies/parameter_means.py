@@ -136,7 +136,11 @@ def fault_in_parameters(
     expected = architectures[client_id] if 0 <= client_id < len(architectures) else "nobody"
     if architecture != expected:
         return f"parameters of architecture '{architecture}', expected of '{expected}'"
-    wanted, arrays = forms[architecture], cast(ArrayRecord, record)
+    return odd_form(cast(ArrayRecord, record), forms[architecture])
+
+
+def odd_form(arrays: ArrayRecord, wanted: Mapping[str, str]) -> str | None:
+    """Say which array has not the form that is wanted, or is missing; None if all have."""
     found = {name: _form(array.dtype, array.shape) for name, array in arrays.items()}
     odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     if odd:

@@ -21,27 +21,37 @@ class Stages(Strategy):
     """
 
     def __init__(
-        self, *, first: partial[Any], second: partial[Any], first_rounds: int, **offered: Any
+        self,
+        *,
+        first: partial[Any],
+        second: partial[Any],
+        first_rounds: int,
+        rounds: int,
+        **offered: Any,
     ) -> None:
         """Complete both.
 
         Args:
             first: Of the rounds 1..first_rounds; only its parameters of the global model are lost.
             second: Of the rounds after that; begins with the global model of round 0.
-            first_rounds: >= 1.
+            first_rounds: >= 1, below `rounds`.
+            rounds: R.
             **offered: What there is for a strategy to want.
 
         Raises:
             ValueError: The number is out of range, or both say how peers learn from each other.
         """
-        if first_rounds < 1:
-            raise ValueError(f"strategy.first_rounds={first_rounds}: expected >= 1")
-        make = {name: partial(_given, value) for name, value in offered.items()}
-        self._stages: tuple[Any, Any] = (completed(first, make), completed(second, make))
+        if not 1 <= first_rounds < rounds:
+            raise ValueError(
+                f"strategy.first_rounds={first_rounds}: expected from 1 to {rounds - 1}, below "
+                f"rounds={rounds}"
+            )
+        self._stages: tuple[Any, Any] = (completed(first, offered), completed(second, offered))
         lessons = [getattr(stage, "peer_lesson", None) for stage in self._stages]
         if all(lessons):
             raise ValueError("strategy.second: expected one in which peers do not learn from peers")
         self.peer_lesson = lessons[0] or lessons[1]
+        self.has_student = getattr(self._stages[1], "has_student", True)
         self._first_rounds = first_rounds
         self._begun: ArrayRecord | None = None
 
@@ -56,8 +66,10 @@ class Stages(Strategy):
         """Ask as the stage asks; the second one's first round begins as round 1 did."""
         if server_round == 1:
             self._begun = arrays
-        if server_round == self._first_rounds + 1 and self._begun is not None:
-            arrays = self._begun
+        if server_round == self._first_rounds + 1:
+            arrays = self._begun or arrays
+            if hasattr(self._stages[0], "end"):
+                self._stages[0].end()
         stage = self._stage(server_round)
         return stage.configure_train(server_round, arrays, config, grid)
 
@@ -102,7 +114,3 @@ class Stages(Strategy):
     def _stage(self, server_round: int) -> Strategy:
         stage: Strategy = self._stages[server_round > self._first_rounds]
         return stage
-
-
-def _given(value: Any) -> Any:
-    return value

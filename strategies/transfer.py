@@ -19,11 +19,14 @@ from clients.peers.messenger import Messenger
 from clients.rehearsal import rehearse_messenger, require_like
 from clients.seeding import Purpose, generator
 from clients.teachers import GraphView
-from strategies.gossip_parameters import only_received, without_arrays
+from strategies.gossip_parameters import fault_in_own, only_received, without_arrays
 from strategies.meetings import Meeting
 from strategies.neighbours import Availability, Mixing, Neighbours, payload_name
+from strategies.parameter_means import forms_of
 
 TUNED = "tuned"
+LOOK_AHEAD = 32
+"""Rounds whose pairs are looked at before the first."""
 
 
 class MutualTransfer(Strategy):
@@ -72,7 +75,9 @@ class MutualTransfer(Strategy):
             raise ValueError(f"strategy.keep={keep}: expected received, own or mean")
         require_like(student_model, models, test, "mutual transfer")
         rehearse_messenger(how, student_model, models, test, "strategy.how")
-        one_way(mixing, seed, 1)
+        for server_round in range(1, LOOK_AHEAD + 1):
+            one_way(mixing, seed, server_round)
+        self._forms = forms_of({TUNED: student_model}, test)[TUNED]
         self.peer_lesson = Transfer(how, keep)
         pairs = partial(one_way, mixing, seed)
         self._meeting = Meeting(Neighbours(pairs, availability, num_clients, "drop"), watch)
@@ -130,7 +135,8 @@ class MutualTransfer(Strategy):
     # --- steps ---
 
     def _keep(self, server_round: int) -> Keep:
-        return Keep(payload_name(TUNED, server_round), without_arrays)
+        fault = partial(fault_in_own, forms=self._forms)
+        return Keep(payload_name(TUNED, server_round), without_arrays, fault)
 
     def _messages(self, peers: list[int], kind: str) -> list[Message]:
         about = ConfigRecord({"server-round": self._meeting.server_round})

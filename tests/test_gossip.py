@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -20,16 +21,18 @@ from clients.arrays import read_arrays, write_arrays
 from clients.discriminator import DiscriminatorRecipe
 from clients.losses import kl
 from clients.messages import TRAIN_TARGETS, client_id_of
-from clients.models import logistic_regression, mlp
+from clients.models import logistic_regression, mlp, resnet8
 from clients.own import MESSENGER, MODEL
 from clients.peers import rules
 from clients.peers.messenger import Messenger, Pair, learn_together
 from clients.screening import fault_of
 from clients.seeding import Purpose, generator
 from clients.simulated import SimulatedClients
-from clients.teachers import GraphView, RoundView
+from clients.teachers import GraphView, RoundView, TeacherPredictions
 from clients.training import train
 from sim.grid import PoolGrid
+from sim.probes.neighbours import neighbour_drift
+from sim.rounds import QuorumLost
 from sim.topology import graphs, sequences
 from sim.topology.availability import Availability
 from sim.topology.mixing import metropolis_hastings, push_sum, replace, uniform
@@ -292,7 +295,72 @@ def test_two_rounds_of_averaging_on_a_ring_by_hand(order: Any) -> None:
     assert metrics["consensus-distance"] == pytest.approx(apart, rel=1e-3)
     for name, value in run.parameters.items():  # what is called the student
         np.testing.assert_allclose(value, mean[name], rtol=1e-4, atol=1e-6)
-    assert metrics["edges"] == 8.0
+    assert metrics["messages"] == 8.0
+
+
+def test_two_rounds_of_push_sum_on_a_directed_graph_by_hand() -> None:
+    clients = alike(3, train=partial(train, epochs=1, batch_size=1000, optimizer=SGD))
+    graph = nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 2)])
+    matrix = push_sum(graph).toarray()
+    strategy = averaging(
+        clients,
+        topology(graphs.ring, n=3),
+        mixing=lambda r: push_sum(graph),
+        push=True,
+        missing="sender",
+    )
+    run = played(inline(None), clients, strategy, 2)
+    z = [parameters_of(student_of(clients))] * 3
+    a = [1.0] * 3
+    for _ in range(2):
+        after = [hand_trained(own, clients, k, 0.1) for k, own in enumerate(z)]
+        x = [
+            {n: a[k] * z[k][n] + after[k][n] - z[k][n] for n in z[k]} for k in range(3)
+        ]  # the numerators, Assran et al., algorithm 1
+        a = [sum(matrix[i, j] * a[j] for j in range(3)) for i in range(3)]
+        mixed = [{n: sum(matrix[i, j] * x[j][n] for j in range(3)) for n in x[0]} for i in range(3)]
+        z = [{n: mixed[i][n] / a[i] for n in mixed[i]} for i in range(3)]
+    assert max(abs(weight - 1) for weight in a) > 0.1
+    for peer in range(3):
+        pushed = run.grid.states.of(peer).metric_records["push"]["push-weight"]
+        assert pushed == pytest.approx(a[peer])
+        for name, value in arrays_in(run, peer).items():
+            np.testing.assert_allclose(value, z[peer][name], rtol=1e-4, atol=1e-6)
+
+
+def test_where_weights_are_pushed_none_is_ever_lost() -> None:
+    clients = alike(8, train=partial(train, epochs=0, batch_size=8, optimizer=SGD))
+    graph = topology(partial(sequences.epidemic, receivers=2), push_sum, 8, redraw=True)
+    strategy = averaging(
+        clients, graph, push=True, missing="sender", availability=there(8, **FLAKY)
+    )
+    run = played(inline(None), clients, strategy, 12)
+    weights = [
+        run.grid.states.of(k).metric_records.get("push", {}).get("push-weight", 1.0)
+        for k in range(8)
+    ]
+    flying = sum(
+        letter.weight
+        * float(run.grid.payloads.read(letter.name, letter.sender)["metrics"]["push-weight"])
+        for _, _, letter in strategy._meeting.neighbours._late
+    )
+    assert sum(weights) + flying == pytest.approx(8.0)
+    assert min(weights) > 0.05
+    assert run.reports[-1].train["lost-messages"] + run.reports[-2].train["lost-messages"]
+
+
+def test_running_statistics_are_not_added_up() -> None:
+    """The differences of D-PSGD could bring a variance below zero."""
+    small = partial(resnet8, norm="batch")
+    clients = alike(
+        4, models={"linear": small}, student=small,
+        train=partial(train, epochs=2, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.3)),
+    )  # fmt: skip
+    ring = topology(graphs.ring, n=4)
+    run = played(inline(None), clients, averaging(clients, ring, order="combine_then_adapt"), 4)
+    for peer in range(4):
+        for name, value in arrays_in(run, peer).items():
+            assert not name.endswith("running_var") or (value > 0).all(), name
 
 
 def test_on_a_complete_graph_averaging_leaves_all_peers_equal() -> None:
@@ -407,7 +475,11 @@ def clustered(clients: SimulatedClients, first_rounds: int = 2) -> Stages:
         loss=kl, local_training=False,
     )  # fmt: skip
     return Stages(
-        first=partial(ParameterGossip), second=second, first_rounds=first_rounds, **offered
+        first=partial(ParameterGossip),
+        second=second,
+        first_rounds=first_rounds,
+        rounds=5,
+        **offered,
     )
 
 
@@ -444,8 +516,9 @@ def test_stages_go_on_from_their_state(done: int) -> None:
 
 
 def test_stages_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"strategy\.first_rounds=0: expected >= 1"):
-        clustered(alike(4), 0)
+    for number in (0, 5):
+        with pytest.raises(ValueError, match=rf"strategy\.first_rounds={number}: .*from 1 to 4"):
+            clustered(alike(4), number)
     with pytest.raises(ValueError, match=r"strategy\.local_training=false: expected"):
         distillation(alike(), local_training=False, feed_back=True)
 
@@ -476,7 +549,7 @@ def methods(faults: dict[str, Any]) -> dict[str, Any]:
         "push_sum": (
             alike(),
             lambda c: averaging(
-                c, epidemic, push=True, missing="drop", availability=there(**faults)
+                c, epidemic, push=True, missing="sender", availability=there(**faults)
             ),
         ),
         "proxyfl": (
@@ -599,6 +672,68 @@ def test_a_run_goes_on_from_its_state_with_what_is_on_its_way(name: str) -> None
     assert rest.reports[-1].train == whole.reports[-1].train
 
 
+class Lying(SimulatedApp):
+    """Peer 1 sends neighbours what cannot be mixed."""
+
+    def __init__(self, clients: SimulatedClients, spoil: Any) -> None:
+        super().__init__(clients)
+        self._spoil = spoil
+
+    def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
+        for request, answer in zip(
+            requests, super().serve(requests, contexts, device), strict=True
+        ):
+            mine = client_id_of(request.metadata.dst_node_id) == 1
+            if mine and request.metadata.message_type == "train.own":
+                self._spoil(answer.content)
+            yield answer
+
+
+def other_shape(content: Any) -> None:
+    arrays = read_arrays(content["arrays"])
+    content["arrays"] = write_arrays({name: value[:1] for name, value in arrays.items()})
+
+
+def other_names(content: Any) -> None:
+    content["arrays"] = write_arrays({"w": np.zeros(3, dtype=np.float32)})
+
+
+def no_weight(content: Any) -> None:
+    content["metrics"]["push-weight"] = -3.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(other_shape, "float32["), (other_names, "is None, expected"), (no_weight, "push-weight")],
+)
+def test_what_a_peer_sends_is_screened_before_it_is_mixed(spoil: Any, reason: str) -> None:
+    clients = alike()
+    graph = topology(graphs.ring, push_sum)
+    strategy = averaging(clients, graph, push=True, missing="sender")
+    run = run_ours(inline(Lying(clients, spoil)), clients, strategy)
+    (failure,) = [e for e in run.reports[0].exchanges if e.failure]
+    assert failure.client_id == 1
+    assert reason in failure.failure
+
+
+class Deaf(SimulatedApp):
+    """Nobody can take in what neighbours sent."""
+
+    def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
+        for request, answer in zip(
+            requests, super().serve(requests, contexts, device), strict=True
+        ):
+            taking = request.metadata.message_type == "train.take"
+            yield OSError("no disk left") if taking else answer
+
+
+def test_the_quorum_is_of_each_kind_of_message() -> None:
+    clients = alike()
+    strategy = averaging(clients, topology(graphs.ring))
+    with pytest.raises(QuorumLost, match="only 0 of 5 replies are usable"):
+        run_ours(inline(Deaf(clients)), clients, strategy)
+
+
 class Raising(SimulatedApp):
     """Peer 1 cannot train."""
 
@@ -619,7 +754,7 @@ def test_a_peer_that_fails_is_a_missing_neighbour(make: Any) -> None:
     run = run_ours(inline(Raising(clients)), clients, strategy)
     failed = {e.client_id: e.failure for e in run.reports[0].exchanges if e.failure}
     assert failed == {1: "OSError: no disk left"}
-    assert run.reports[0].train["edges"] == 10.0 - 2.0  # nobody hears peer 1, and it hears two
+    assert run.reports[0].train["messages"] == 10.0 - 2.0  # nobody hears peer 1, and it hears two
 
 
 def test_a_rule_that_fails_where_peers_are_ends_the_run_with_its_traceback() -> None:
@@ -653,12 +788,38 @@ def test_every_topology_runs_to_its_end(n: int) -> None:
         name = getattr(rule, "__name__", "directed")
         redraw = name in ("random_matchings", "epidemic")
         graph = topology(rule, push_sum, n, redraw=redraw)
-        strategy = averaging(clients, graph, push=True, missing="drop")
+        strategy = averaging(clients, graph, push=True, missing="sender")
         run = played(pool, clients, strategy, 2)
         assert run.reports[-1].train["consensus-distance"] < 1e-6, name  # all began alike
 
 
 # --- what is reported, and what is refused ---
+
+
+def test_a_round_in_which_nothing_arrives_has_no_neighbours_to_compare() -> None:
+    views: list[GraphView] = []
+    clients = tiny_clients()
+    strategy = gossip(
+        clients, topology(graphs.ring), availability=there(drop_probability=1.0), watch=views.append
+    )
+    run = played(inline(None), clients, strategy, 1)
+    assert run.reports[0].train["messages"] == 0.0
+    assert run.reports[0].train["lost-messages"] == 10.0
+    assert neighbour_drift(views[0]) == {}
+
+
+def test_neighbours_are_compared_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[100.0, 0.0]]])
+    teachers = TeacherPredictions(
+        (0, 1, 3), logits, torch.ones(3, 1, dtype=torch.bool), None, torch.ones(3)
+    )
+    everyone = np.ones(4, dtype=np.bool_)
+    ends = np.array([0, 1, 3, 2]), np.array([1, 0, 1, 0])  # peer 2 has not answered
+    found = neighbour_drift(GraphView(1, *ends, everyone, everyone, teachers))
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    apart = entropy - np.log(2) / 2  # of (1/2, 1/2) and (1, 0)
+    assert found["neighbour_js"] == pytest.approx(apart / 2)
+    assert found["neighbour_disagreement"] == 0.0
 
 
 def test_a_round_reports_bytes_edges_and_influence() -> None:
@@ -667,7 +828,7 @@ def test_a_round_reports_bytes_edges_and_influence() -> None:
     strategy = gossip(clients, topology(graphs.ring), watch=views.append)
     run = played(inline(None), clients, strategy, 2)
     train_metrics = run.reports[0].train
-    assert train_metrics["edges"] == 10.0
+    assert train_metrics["messages"] == 10.0
     # Logits of all distilled examples, four classes, float32, beside records and array headers.
     least = len(strategy.cut.distilled_ids) * 4 * 4
     assert least < train_metrics["bytes-per-edge"] < least + 1000
@@ -684,16 +845,27 @@ def test_a_round_reports_bytes_edges_and_influence() -> None:
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
-        (gossip, {"sweeps": 0}, "sweeps=0"),
+        (gossip, {"sweeps": 0}, r"strategy\.sweeps=0"),
         (gossip, {"sweeps": 2, "combiner": unfolded}, "sweeps=2: expected 1"),
         (gossip, {"sweeps": 2, "weight_cap": 0.5}, "sweeps=2: expected 1"),
         (gossip, {"temperature": 0.0}, "temperature=0.0"),
-        (gossip, {"missing": "guess"}, "missing=guess"),
+        (gossip, {"missing": "guess"}, r"strategy\.missing=guess"),
+        (gossip, {"missing": "sender"}, r"strategy\.missing=sender"),
         (gossip, {"distil": lambda *a, **k: []}, r"strategy\.distil: expected clients\.training"),
         (averaging, {"order": "later"}, r"strategy\.order=later"),
-        (averaging, {"push": True}, r"strategy\.push: expected"),
+        (averaging, {"push": True}, r"strategy\.missing=own: expected sender"),
+        (averaging, {"missing": "drop"}, r"strategy\.missing=drop: expected renormalise or own"),
+        (
+            averaging,
+            {"push": True, "missing": "sender", "order": "combine_then_adapt"},
+            r"strategy\.push: expected strategy\.order",
+        ),
         (averaging, {"models": {"mlp": mlp}}, "averages parameters"),
-        (averaging, {"push": True, "missing": "drop", "mixing": lambda r: _ROWS}, "a column of W"),
+        (
+            averaging,
+            {"push": True, "missing": "sender", "mixing": lambda r: _ROWS},
+            "a column of W",
+        ),
         (averaging, {"mixing": lambda r: _ROWS.T.tocsr()}, r"a row of W.*strategy\.push=true"),
     ],
 )

@@ -56,7 +56,6 @@ DOORS = {
         "sim/topology/edge_file.py",
         "sim/topology/graphs.py",
         "sim/topology/mixing.py",
-        "sim/topology/provenance.py",
         "sim/topology/sequences.py",
         "sim/topology/topology.py",
     },

@@ -12,6 +12,7 @@ from clients.routing import Letter
 from sim.topology.availability import Availability
 from sim.topology.graphs import complete, line, ring
 from sim.topology.mixing import metropolis_hastings, push_sum, uniform
+from sim.topology.sequences import random_matchings
 from sim.topology.topology import Topology
 from strategies.courier import HeldPayloads
 from strategies.gossip_parameters import fold_spread, mean_and_distance, mixed_parameters
@@ -72,6 +73,32 @@ def test_the_weight_of_a_missing_neighbour(missing: Any, expected: dict[int, flo
     silent = on_a_line(missing).deliver(1, "x", [0, 1])  # peer 2 has nothing to send
     assert weights(silent.letters[1]) == pytest.approx(expected)
     assert silent.lost == 0
+
+
+def test_no_weight_is_negative_where_the_graph_changes_and_letters_are_late() -> None:
+    graph = Topology(random_matchings, metropolis_hastings, num_peers=20, seed=0, redraw=True)
+    there = Availability(num_peers=20, seed=0, late_probability=0.5, drop_probability=0.2)
+    for missing in ("own", "renormalise"):
+        peers = Neighbours(graph.mixing, there, 20, missing)
+        for server_round in range(1, 40):
+            for own in peers.deliver(server_round, "x", range(20)).letters.values():
+                assert min(letter.weight for letter in own) > 0
+                assert sum(letter.weight for letter in own) == pytest.approx(1.0)
+
+
+def test_what_is_pushed_and_does_not_arrive_stays_with_its_sender() -> None:
+    script = {"delays": {1: {(0, 1): -1, (2, 1): 1}}, "asleep": {2: [1]}}
+    peers = on_a_line("sender", **script)
+    first = peers.deliver(1, "x", [0, 1, 2])
+    assert weights(first.letters[0]) == pytest.approx({0: 1.0, 1: THIRD})
+    assert weights(first.letters[1]) == pytest.approx({1: THIRD})
+    assert weights(first.letters[2]) == pytest.approx({1: THIRD, 2: 2 / 3})
+    second = peers.deliver(2, "x", [0, 2])  # 1 is asleep: its letter waits for it
+    assert weights(second.letters[2]) == pytest.approx({2: 1.0})
+    third = peers.deliver(3, "x", [0, 1, 2])
+    assert [(each.sender, each.name) for each in third.letters[1]] == [
+        (0, "x@3"), (1, "x@3"), (2, "x@1"), (2, "x@3"),
+    ]  # fmt: skip
 
 
 def test_who_sleeps_neither_sends_nor_receives() -> None:
@@ -161,7 +188,7 @@ def test_what_is_on_its_way_is_restored_with_its_payload() -> None:
 
 
 def test_a_wrong_choice_is_refused() -> None:
-    with pytest.raises(ValueError, match="missing=guess: expected renormalise, own or drop"):
+    with pytest.raises(ValueError, match="missing=guess: expected renormalise, own"):
         on_a_line("guess")
 
 
@@ -188,7 +215,7 @@ def test_push_sum_finds_the_mean_on_a_directed_graph_and_plain_mixing_does_not()
     matrix = push_sum(graph)
     np.testing.assert_allclose(matrix.sum(axis=0), 1.0)
     begun = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
-    peers = Neighbours(lambda r: matrix, Availability(num_peers=4, seed=0), 4, "drop")
+    peers = Neighbours(lambda r: matrix, Availability(num_peers=4, seed=0), 4, "sender")
     x = list(begun)
     a = [1.0] * 4
     for server_round in range(1, 61):

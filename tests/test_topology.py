@@ -1,4 +1,4 @@
-"""Graphs, mixing matrices and provenance: worked vectors, and what holds for every topology."""
+"""Graphs and mixing matrices: worked vectors, and what holds for every topology."""
 
 import math
 import subprocess
@@ -24,7 +24,6 @@ from conf.schema import ConfigError, check_targets, register
 from sim.topology import graphs, mixing, sequences
 from sim.topology.edge_file import from_file
 from sim.topology.mixing import is_doubly_stochastic, metropolis_hastings, spectral_gap
-from sim.topology.provenance import Provenance, informed
 from sim.topology.spectrum import mixing_rate
 from sim.topology.topology import WINDOW, Topology
 
@@ -485,7 +484,6 @@ def test_the_rate_of_many_peers_needs_no_dense_matrix(num_peers: int) -> None:
         ),
         (lambda: mixing.replace(graphs.ring(4)), "peer 0 hears of 2 and sends to 2"),
         (lambda: mixing.replace(nx.DiGraph([(0, 1)])), "peer 0 hears of 0 and sends to 1"),
-        (lambda: informed([]), "expected at least one round"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(call: Callable[[], Any], message: str) -> None:
@@ -511,11 +509,13 @@ HALVES = nx.disjoint_union(nx.complete_graph(2), nx.path_graph(3))
             lambda server_round: HALVES,
             "not connected, not even over the first 32 rounds together: 2 components",
         ),
-        (lambda: nx.path_graph(4), r"expected the nodes 0\.\.4 in order, found 4: \[0, 1, 2, 3\]"),
+        (lambda: nx.path_graph(4), r"expected the nodes 0\.\.4, found 4: \[0, 1, 2, 3\]"),
+        (lambda: nx.path_graph(range(1, 6)), r"the nodes 0\.\.4, found 5: \[1, 2, 3, 4, 5\]"),
         (
-            lambda: nx.Graph([(1, 0), (1, 2), (2, 3), (3, 4)]),
-            r"in order, found 5: \[1, 0, 2, 3, 4\]",
+            lambda n: nx.path_graph(n),
+            r"topology\.graph '<lambda>', round 1: TypeError: .*num_peers",
         ),
+        (lambda num_peers: 1 // 0, r"round 1: ZeroDivisionError: "),
         (lambda: nx.MultiGraph(nx.path_graph(5)), "expected a networkx Graph or DiGraph, found"),
         (lambda: [(0, 1)], "expected a networkx Graph or DiGraph, found <class 'list'>"),
         (lambda: nx.Graph([(0, 0), *nx.path_graph(5).edges]), r"no self loops, found \[\(0, 0\)\]"),
@@ -569,7 +569,8 @@ def test_a_graph_in_parts_is_reported_where_that_is_allowed() -> None:
         "spectral_gap": pytest.approx(0, abs=1e-12),
         "diameter": None,
     }
-    apart = informed(topology.mixing(r) for r in range(1, 9))
+    power = np.linalg.matrix_power(topology.mixing(1).toarray(), 8)
+    apart = power > 0
     expected = np.zeros((5, 5), dtype=bool)
     expected[:2, :2] = expected[2:, 2:] = True
     assert np.array_equal(apart, expected)
@@ -617,65 +618,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         from_file(4, path=str(tmp_path / "none.csv"))
 
 
-# --- provenance ---
-
-
-@pytest.mark.parametrize("num_peers", range(2, 18))
-def test_a_ring_informs_everybody_after_half_a_turn(num_peers: int) -> None:
-    provenance, matrix = Provenance(num_peers), metropolis_hastings(graphs.ring(num_peers))
-    assert provenance.share_informed == pytest.approx(1 / num_peers)
-    for r in range(1, num_peers // 2 + 1):
-        assert provenance.rounds_to_all is None
-        provenance.step(matrix)
-        assert provenance.share_informed == pytest.approx(min(1, (2 * r + 1) / num_peers))
-    assert provenance.rounds_to_all == num_peers // 2
-    assert provenance.matrix().all()
-    provenance.step(matrix)
-    assert provenance.rounds_to_all == num_peers // 2
-
-
-def test_who_informs_whom_follows_the_arrows() -> None:
-    first, second = nx.DiGraph([(0, 1)]), nx.DiGraph([(1, 2)])
-    for graph in (first, second):
-        graph.add_nodes_from(range(3))
-    ordered = [nx.DiGraph(nx.to_numpy_array(g, nodelist=range(3))) for g in (first, second)]
-    assert np.array_equal(informed(ordered), [[1, 0, 0], [1, 1, 0], [1, 1, 1]])
-    assert np.array_equal(informed(ordered[::-1]), [[1, 0, 0], [1, 1, 0], [0, 1, 1]])
-
-
-@settings(max_examples=40, deadline=None)
-@given(num_peers=st.integers(1, 30), seed=st.integers(0, 2**32), rounds=st.integers(1, 4))
-def test_provenance_is_the_boolean_product(num_peers: int, seed: int, rounds: int) -> None:
-    rng = np.random.default_rng(seed)
-    links = [rng.random((num_peers, num_peers)) < 0.1 for _ in range(rounds)]
-    expected = np.eye(num_peers, dtype=bool)
-    for link in links:
-        expected |= link.astype(int) @ expected.astype(int) > 0
-    got = informed(sparse.csr_array(link.astype(float)) for link in links)
-    assert np.array_equal(got, expected)
-
-
-def test_a_round_is_cut_into_blocks_without_changing_the_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    matrix = mixing.push_sum(drawn(graphs.erdos_renyi, 50, edge_probability=0.2))
-    whole = informed([matrix])
-    monkeypatch.setattr("sim.topology.provenance.GATHERED_BYTES", 30)
-    assert np.array_equal(informed([matrix]), whole)
-
-
-def test_provenance_goes_on_where_it_was_saved() -> None:
-    matrix = metropolis_hastings(graphs.ring(11))
-    through, before = Provenance(11), Provenance(11)
-    for provenance, rounds in ((through, 6), (before, 3)):
-        for _ in range(rounds):
-            provenance.step(matrix)
-    after = Provenance.restored(11, before.state())
-    for _ in range(3):
-        after.step(matrix)
-    assert (after.rounds, after.rounds_to_all) == (through.rounds, through.rounds_to_all) == (6, 5)
-    assert Provenance.restored(11, after.state()).rounds_to_all == 5
-    assert before.rounds_to_all is None
-    assert before.share_informed == pytest.approx(7 / 11)
-    with pytest.raises(ValueError, match=r"informed \(11, 2\): expected \(20, 3\)"):
-        Provenance.restored(20, before.state())
+def test_peers_are_put_into_their_order() -> None:
+    shuffled = nx.Graph([(3, 1), (1, 0), (0, 2), (2, 3)])
+    topology = Topology(lambda: shuffled, metropolis_hastings, num_peers=4, seed=0)
+    assert list(topology.graph(1)) == [0, 1, 2, 3]
+    assert topology.mixing(1).toarray()[3].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])

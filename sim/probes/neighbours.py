@@ -29,7 +29,8 @@ def neighbour_drift(view: GraphView) -> dict[str, float]:
     rows = {peer: row for row, peer in enumerate(view.teachers.client_ids)}
     found = zip(view.senders.tolist(), view.receivers.tolist(), strict=True)
     both = {(min(pair), max(pair)) for pair in found if rows.keys() >= {*pair}}
-    pairs = torch.tensor(sorted((rows[i], rows[j]) for i, j in both)).reshape(-1, 2)
+    places = sorted((rows[i], rows[j]) for i, j in both)
+    pairs = torch.tensor(places, dtype=torch.int64).reshape(-1, 2)
     divergence = apart = count = 0.0
     for few in torch.split(pairs, EDGES_AT_ONCE):
         one, other = (view.teachers.logits[few[:, end]].double().softmax(-1) for end in (0, 1))
