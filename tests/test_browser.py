@@ -138,7 +138,12 @@ PAGES = {
     "images": ["figures/js_matrix", "figures/teacher_error", "figures/reliability"],
     "histograms": ["clients/js_to_ensemble", "clients/accuracy"],
     "hparams": ["clients.corruption.clients", "student/accuracy", "cost/megabytes"],
-    "projector": ["clients", "Points: 12", "Dimension: 32"],  # 6 clients in rounds 1 and 5
+    "projector": [
+        "clients",
+        "Points: 12",
+        "Dimension: 32",
+        "Component #1",
+    ],  # 6 clients in rounds 1 and 5
     "text": ["config/text_summary", "seed: 0"],
 }
 

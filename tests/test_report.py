@@ -372,6 +372,13 @@ def test_methods_are_named_by_what_differs(tmp_path: Path) -> None:
     assert "rounds" not in differences
 
 
+def test_a_method_without_what_others_have_is_named_by_its_absence(tmp_path: Path) -> None:
+    sweep(tmp_path / "a", {0: 0.5}, data={"proxy_source": {"_target_": "x.mnist", "root": "/a"}})
+    sweep(tmp_path / "b", {0: 0.5}, data={"proxy_source": None})
+    methods = methods_of(find_runs([tmp_path / name for name in "ab"]))
+    assert [m.name for m in methods] == ["mnist", "proxy_source=null"]
+
+
 def test_a_seed_that_was_run_twice_counts_once(tmp_path: Path) -> None:
     write_run(tmp_path / "s" / "0", 0, 0.5)
     write_run(tmp_path / "s" / "1", 0, 0.5)
