@@ -49,7 +49,7 @@ TEXTS = """
 PICTURES = """
     const found = [];
     const walk = (node) => {
-      if (node.tagName === 'IMG' && node.complete && node.naturalWidth) found.push([node.naturalWidth, node.width]);
+      if (node.tagName === 'IMG' && node.naturalWidth) found.push([node.naturalWidth, node.width]);
       if (node.shadowRoot) walk(node.shadowRoot);
       node.childNodes.forEach(walk);
     };
