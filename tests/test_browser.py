@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
@@ -112,18 +112,21 @@ def tensorboard(run_folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def wait_for(browser: WebDriver, there: Callable[[str], Any]) -> str:
-    """Return the page's text as soon as it has what is asked for."""
+def wait_for(browser: WebDriver, words: list[str]) -> str:
+    """Return the page's text as soon as all words are in it."""
+    text = ""
 
-    def text_with_it(driver: WebDriver) -> str | None:
-        text = driver.execute_script(TEXTS)
-        return text if there(text) else None
+    def all_there(driver: WebDriver) -> bool:
+        nonlocal text
+        text = " ".join(driver.execute_script(TEXTS).split())
+        return all(each in text for each in words)
 
     try:
-        found = WebDriverWait(browser, PATIENCE_S).until(text_with_it)
-    except Exception as error:
-        raise AssertionError(browser.execute_script(TEXTS)) from error
-    return str(found)
+        WebDriverWait(browser, PATIENCE_S).until(all_there)
+    except TimeoutException as error:
+        missing = [each for each in words if each not in text]
+        raise AssertionError(f"{missing} not in the page: {text}") from error
+    return text
 
 
 def keep_picture(browser: WebDriver, name: str) -> None:
@@ -142,7 +145,7 @@ PAGES = {
         "clients",
         "Points: 12",
         "Dimension: 32",
-        "Component #1",
+        "variance described: 9",
     ],  # 6 clients in rounds 1 and 5
     "text": ["config/text_summary", "seed: 0"],
 }
@@ -154,7 +157,7 @@ def test_each_page_of_tensorboard_loads_with_our_tags(
 ) -> None:
     browser.get("about:blank")  # another fragment alone would load nothing
     browser.get(f"{tensorboard}#{page}")
-    wait_for(browser, lambda text: all(words in text for words in PAGES[page]))
+    wait_for(browser, PAGES[page])
     if page == "images":
         widths = WebDriverWait(browser, PATIENCE_S).until(lambda d: d.execute_script(PICTURES))
         assert all(own == shown for own, shown in widths), "pictures are stretched"
@@ -166,7 +169,7 @@ def test_the_report_shows_who_drifts_and_asks_for_nothing(
 ) -> None:
     assert main([str(run_folder)]) == 0
     browser.get((run_folder / "report.html").as_uri())
-    text = wait_for(browser, lambda text: "Who drifts most" in text)
+    text = wait_for(browser, ["Who drifts most"])
     assert "Client 2 (linear) is furthest out by " in text
     heights = browser.execute_script(
         "return [...document.querySelectorAll('figure > svg')].map(e => e.clientHeight)"
