@@ -568,7 +568,7 @@ def test_a_thousand_clients_stay_below_two_megabytes(tmp_path: Path) -> None:
     lines = [line(n, 0.5) for n in range(1, 201)]
     page, text, _ = report(tmp_path, write_run(tmp_path / "run", lines=lines, clients=1000))
     assert len(text.encode()) < 1_000_000
-    assert len(page.marks("heat-map")) == 3  # accuracy, drift, private examples
+    assert len(page.marks("heat-map")) == 2
     assert "clients are shown" not in text
     page, text, _ = report(tmp_path, write_run(tmp_path / "more", clients=2500))
     assert "1,000 of 2,500 clients are shown" in text
