@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: help venv lock run test test-slow check bench bench-full clean
+.PHONY: help venv lock run test test-slow test-browser check bench bench-full clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: venv check  ## checks and the test suite, about thirteen minutes on two co
 test-slow: venv  ## the tests that take longer than a minute each
 	$(BIN)/python -m pytest -m slow
 
+test-browser: venv  ## of these TensorBoard and the report in a headless browser (Debian: chromium, chromium-driver)
+	$(BIN)/python -m pytest -m slow -rs tests/test_browser.py
+
 check: venv  ## ruff, mypy and docstrings against signatures
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,6 +59,7 @@ bench-full: venv .venv-pfl  ## every table of docs/benchmarks.md, about an hour 
 	$(BIN)/python -m benchmarks.idle --populations 1000,10000 --payload 114314
 	$(BIN)/python -m benchmarks.profile fedavg --clients 1000 --cohort 100
 	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.probes
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .venv-pfl .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -70,7 +70,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 114
+    assert len(OPTIONS) == 117
 
 
 @pytest.mark.parametrize("option", OPTIONS)

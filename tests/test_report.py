@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,21 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from clients.corruption import permuted_labels
 from run import federate
 from sim import run_folder
+from sim.probes import Forgetting, calibration, output_drift, recall_spread, teacher_audit
 from sim.report.command import main
+from sim.report.drifting import furthest, sentence
 from sim.report.methods import config_differences, methods_of
 from sim.report.page import MARK
 from sim.report.reading import find_runs, natural, read_run
 from sim.report.series import series_of
 from sim.report.statistics import expanded_level, paired_difference, spread
 from sim.report.tables import NO_DIFFERENCE, comparisons, final_table, runs_table
+from tests.test_probes import drifting, watched
 
 ROOT = Path(__file__).parent.parent
 
@@ -366,6 +372,13 @@ def test_methods_are_named_by_what_differs(tmp_path: Path) -> None:
     assert "rounds" not in differences
 
 
+def test_a_method_without_what_others_have_is_named_by_its_absence(tmp_path: Path) -> None:
+    sweep(tmp_path / "a", {0: 0.5}, data={"proxy_source": {"_target_": "x.mnist", "root": "/a"}})
+    sweep(tmp_path / "b", {0: 0.5}, data={"proxy_source": None})
+    methods = methods_of(find_runs([tmp_path / name for name in "ab"]))
+    assert [m.name for m in methods] == ["mnist", "proxy_source=null"]
+
+
 def test_a_seed_that_was_run_twice_counts_once(tmp_path: Path) -> None:
     write_run(tmp_path / "s" / "0", 0, 0.5)
     write_run(tmp_path / "s" / "1", 0, 0.5)
@@ -562,6 +575,75 @@ def test_a_thousand_clients_stay_below_two_megabytes(tmp_path: Path) -> None:
     assert len(text.encode()) < 1_000_000
 
 
+# --- who drifts most ---
+
+
+def with_clients(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write a run whose table of clients has these rows."""
+    pq.write_table(pa.Table.from_pylist(rows), write_run(folder) / "clients.parquet")
+    return folder
+
+
+def rows_of(measure: str, by_round: dict[int, dict[int, float | None]]) -> list[dict[str, Any]]:
+    return [
+        {"round": n, "client": client, "architecture": f"net{client % 2}", measure: value}
+        for n, values in by_round.items()
+        for client, value in values.items()
+    ]
+
+
+def test_who_is_furthest_out_by_hand(tmp_path: Path) -> None:
+    # Client 7 leads in rounds 2, 4 and 5 and sits round 3 out; client 1 spoke last in round 4.
+    rounds = {
+        1: {1: 0.3, 4: 0.2, 7: 0.1},
+        2: {1: 0.3, 4: 0.2, 7: 0.8},
+        3: {1: 0.9, 4: 0.2},
+        4: {1: 0.5, 4: 0.4, 7: 0.6},
+        5: {4: 0.3, 7: 0.7, 9: None},
+    }
+    run = read_run(with_clients(tmp_path / "run", rows_of("disagreement", rounds)))
+    (found,) = furthest(run)
+    assert (found.measure, found.client, found.architecture) == ("disagreement", 7, "net1")
+    assert (found.value, found.following, found.median) == (0.7, 0.5, 0.5)
+    assert found.since == 2
+    assert sentence([found]) == "Client 7 (net1) is furthest out by 1 of 1 measures."
+
+
+def test_of_some_measures_the_least_is_furthest_out(tmp_path: Path) -> None:
+    rounds = {1: {0: 0.1, 1: -0.6, 2: 0.2, 3: -0.4}}
+    run = read_run(with_clients(tmp_path / "run", rows_of("cosine_to_mean", rounds)))
+    (found,) = furthest(run)
+    assert (found.client, found.value, found.following) == (1, -0.6, -0.4)
+    assert found.median == pytest.approx(-0.15)
+
+
+@pytest.mark.parametrize(
+    "values", [{0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.2, 2: 0.1}, {0: None, 1: 0.1, 2: 0.2}, {}]
+)
+def test_of_two_clients_or_of_equals_nobody_is_furthest_out(
+    tmp_path: Path, values: dict[int, float | None]
+) -> None:
+    run = read_run(with_clients(tmp_path / "run", rows_of("ece", {1: values})))
+    assert furthest(run) == []
+
+
+def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
+    """Client 2 of 6 takes every class for the next one from round 5 on."""
+    clients = drifting(6, corrupt=partial(permuted_labels, clients=[2], from_round=5))
+    probes = (output_drift, calibration, recall_spread, teacher_audit, Forgetting())
+    watched(tmp_path / "run", clients, 6, probes)
+    _, text, markdown = report(tmp_path, tmp_path / "run")
+    rows = table_of(markdown, "measure | meaning")
+    assert len(rows) == 8
+    assert {(row[2], row[-1]) for row in rows} == {("2 linear", "5")}
+    assert "Client 2 (linear) is furthest out by 8 of 8 measures." in text
+    assert "drift over rounds" in text
+    events = EventAccumulator(str(tmp_path / "run" / "events"))
+    events.Reload()
+    most = [event.value for event in events.Scalars("clients/js_to_ensemble/max")]
+    assert min(most[4:]) > 3 * max(most[:4])
+
+
 # --- as a user runs it ---
 
 
@@ -595,7 +677,7 @@ def test_a_real_run_that_was_resumed(tmp_path: Path) -> None:
     found = series_of(read_run(folder))
     assert list(found["student/accuracy"]) == [1, 2, 3]
     page = Page((folder / "report.html").read_text())
-    assert len(page.marks("heat-map")) == 2
+    assert len(page.marks("heat-map")) == 3  # accuracy, drift, private examples
     assert "p0-curve-2" in page.ids
 
 

@@ -220,7 +220,7 @@ def test_figures_are_small_pictures_each_so_many_rounds(
         pictures = events.Images(tag)
         assert [picture.step for picture in pictures] == [1, 2]
         for picture in pictures:
-            assert (picture.width, picture.height) == (315, 224)
+            assert (picture.width, picture.height) == (350, 252)
             colours = np.asarray(Image.open(BytesIO(picture.encoded_image_string)))
             assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 10, tag  # not blank
             assert len(picture.encoded_image_string) < 30_000

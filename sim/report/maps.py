@@ -1,6 +1,6 @@
 """Heat maps of a run's clients: how good each was in each round, what it learns from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,16 @@ MOST_COLUMNS = 1000
 FEW_CLIENTS = 30
 """So many can be named beside a map one by one."""
 
-MEASURES = {
+QUALITY = {
     "accuracy": "accuracy of clients' own networks on the test set",
     "private_accuracy": "accuracy of the global model on clients' private data",
     "train_loss": "training loss in nats",
 }
-"""What a map of rounds may show: the first of these that the run has."""
+DRIFT = {
+    "js_to_ensemble": "Jensen-Shannon divergence of answers to the clients' mean answer, nats",
+    "cosine_to_mean": "cosine of a client's update to the mean update",
+}
+"""What maps of rounds may show: of each the first that the run has."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,14 @@ def maps_of(run: Run) -> list[Map]:
     Raises:
         ReportError: A table cannot be read.
     """
-    wanted = ("round", "client", "architecture", *MEASURES)
+    wanted = ("round", "client", "architecture", *QUALITY, *DRIFT)
     table = read_table(run.folder / CLIENTS, wanted)
-    return [*_by_round(table), *_by_class(run, _architectures(table))]
+    by_round = [*_by_round(table, "clients", QUALITY), *_by_round(table, "drift", DRIFT)]
+    return [*by_round, *_by_class(run, _architectures(table))]
 
 
-def _by_round(table: dict[str, Any]) -> Iterator[Map]:
-    there = (name for name in MEASURES if name in table and np.isfinite(table[name]).any())
+def _by_round(table: dict[str, Any], title: str, measures: Mapping[str, str]) -> Iterator[Map]:
+    there = (name for name in measures if name in table and np.isfinite(table[name]).any())
     measure = next(there, None)
     if measure is None or not {"round", "client"} <= table.keys():
         return
@@ -80,13 +85,13 @@ def _by_round(table: dict[str, Any]) -> Iterator[Map]:
     row = _position(clients, table["client"][counted])
     values[row, np.searchsorted(rounds, table["round"][counted])] = table[measure][counted]
     yield Map(
-        title="clients over rounds",
+        title=f"{title} over rounds",
         values=values,
         columns=[str(number) for number in rounds],
         marks=_marks(clients, architectures),
         labels=("round", "client", measure.replace("_", " ")),
-        percent=measure != "train_loss",
-        note=f"{MEASURES[measure]}; empty where a client was not asked or has no value{note}",
+        percent=measure.endswith("accuracy"),
+        note=f"{measures[measure]}; empty where a client was not asked or has no value{note}",
     )
 
 

@@ -119,6 +119,7 @@ def _names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name different configs by what differs; a function's arguments only where it is the same."""
     if len(configs) == 1:
         return [""]
+    configs = _nulls_as_targets(configs)
     differing = differing_keys(configs)
     heads = [key.removesuffix(TARGET) for key in differing if key.endswith(TARGET)]
     kept = [
@@ -135,17 +136,25 @@ def _names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return names
 
 
+def _nulls_as_targets(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Where one config has a function and another has null, say that its function is null."""
+    ends = f".{TARGET}"
+    targets = {key.removesuffix(ends): key for c in configs for key in c if key.endswith(ends)}
+    return [{targets.get(key, key): value for key, value in one.items()} for one in configs]
+
+
 def _said(
     key: str, kept: Sequence[str], configs: Sequence[Mapping[str, Any]], one: Mapping[str, Any]
 ) -> str:
     value = one.get(key, ABSENT)
-    if key.endswith(TARGET):
+    if key.endswith(TARGET) and value is not None:
         values = {str(config.get(key, ABSENT)) for config in configs}
         short = {text.rpartition(".")[2] for text in values}
         return str(value).rpartition(".")[2] if len(short) == len(values) else str(value)
-    parts = key.split(".")
+    paths = [k.removesuffix(f".{TARGET}") for k in kept]
+    parts = key.removesuffix(f".{TARGET}").split(".")
     ends = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-    unique = [end for end in ends if sum(("." + k).endswith("." + end) for k in kept) == 1]
+    unique = [end for end in ends if sum(f".{path}".endswith(f".{end}") for path in paths) == 1]
     return f"{unique[0] if unique else key}={shown(value)}"
 
 

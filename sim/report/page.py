@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sim.report import drawing, failures, tables
+from sim.report.drifting import Furthest, furthest, sentence
 from sim.report.figures import Panel, method_panels, run_panels
 from sim.report.maps import Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
@@ -55,7 +56,7 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         "groups": _drawn(panels[:MOST_PANELS]),
         "left_out": max(0, len(panels) - MOST_PANELS),
         "legend": [] if alone else _legend_of(methods),
-        "maps": _mapped(methods[:MOST_MAPPED]),
+        "shown": _shown(methods[:MOST_MAPPED]),
         "shown_methods": methods[:MOST_MAPPED],
         "reasons": failures.reasons(runs),
         "most_reasons": failures.MOST_REASONS,
@@ -108,15 +109,31 @@ def _legend_of(methods: Sequence[Method]) -> list[tuple[str, str, str]]:
     return [(m.name, s.colour, s.dash) for m, s in zip(methods, styles, strict=True)]
 
 
-def _mapped(methods: Sequence[Method]) -> list[tuple[Method, list[dict[str, str]]]]:
-    mapped = []
+def _shown(methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """Show the clients of each method that has any: maps, and who drifts most."""
+    shown = []
     for number, method in enumerate(methods):
         figures = [
             {"svg": _map_svg(one, f"m{number}-{nth}"), "note": one.note}
             for nth, one in enumerate(maps_of(method.shown))
         ]
-        mapped.append((method, figures))
-    return [pair for pair in mapped if pair[1]]
+        rows = furthest(method.shown)
+        if figures or rows:
+            said = sentence(rows) if rows else ""
+            drift = {"said": said, "table": _drift_table(rows)} if rows else None
+            shown.append({"method": method, "figures": figures, "drift": drift})
+    return shown
+
+
+def _drift_table(rows: Sequence[Furthest]) -> tables.Table:
+    head = ["measure", "meaning", "client", "its value", "the next", "median", "since round"]
+    numbers = [[f"{n:.3g}" for n in (row.value, row.following, row.median)] for row in rows]
+    names = [f"{row.client} {row.architecture}".strip() for row in rows]
+    cells = [
+        [row.measure, row.meaning, name, *three, str(row.since)]
+        for row, name, three in zip(rows, names, numbers, strict=True)
+    ]
+    return tables.Table(head, cells)
 
 
 def _map_svg(one: Map, prefix: str) -> str:
