@@ -105,19 +105,19 @@ def draw(found: Found, seeds: list[int], title: str, path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.6), dpi=80)
     rounds, cost = figure.subplots(1, 2, sharey=True)
-    for graph in ("alone", "server", *GRAPHS):
-        trust = "none" if graph == "alone" else "odds"
+    for number, graph in enumerate(("alone", "server", *GRAPHS)):
+        trust, look = "none" if graph == "alone" else "odds", {"color": f"C{number}"}
         curve = np.mean([found[graph, trust, seed]["curve"] for seed in seeds], axis=0)
-        rounds.plot(range(1, len(curve) + 1), curve, label=graph, linewidth=1.4)
+        rounds.plot(range(1, len(curve) + 1), curve, label=graph, **look)
         if graph != "alone":
-            cost.plot(found[graph, trust, seeds[0]]["megabytes"], curve, linewidth=1.4, label=graph)
+            cost.plot(found[graph, trust, seeds[0]]["megabytes"], curve, **look)
     cost.set_xscale("log")
     rounds.set_xlabel("round")
     cost.set_xlabel("megabytes sent")
     rounds.set_ylabel("mean accuracy of peers")
-    rounds.legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 0.84, 1))
+    figure.legend(loc="center right", fontsize=8)
     figure.savefig(path)
 
 
