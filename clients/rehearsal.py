@@ -1,11 +1,13 @@
 """Checks of networks before anybody trains: a network that cannot work should say so at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from clients.architectures import ModelFunction, build, parameters_of, unlike
+from clients.corruption import permuted_labels
 from clients.data import Dataset
 from clients.peers.messenger import Messenger, lesson_of
 from clients.peers.rehearsal import rehearse_group
@@ -20,9 +22,10 @@ def rehearse(clients: SimulatedClients) -> None:
         clients: Of a federation.
 
     Raises:
-        ValueError: A network cannot answer, or rule or head do not fit; says which.
+        ValueError: A network cannot answer, rule or head do not fit, or a fault is none; says so.
     """
     private = clients.splits.private
+    _require_victims(clients)
     rehearse_networks({**clients.models, "student": clients.student}, private)
     if clients.messenger is not None:
         rehearse_messenger(clients.messenger, clients.student, clients.models, private)
@@ -54,6 +57,27 @@ def rehearse_networks(models: Mapping[str, ModelFunction], private: Dataset) -> 
                 f"architecture '{name}' answers two examples by an array of shape "
                 f"{tuple(logits.shape)}: expected {expected}, finite"
             )
+
+
+def _require_victims(clients: SimulatedClients) -> None:
+    """Refuse a fault that would befall nobody."""
+    corrupt = clients.corrupt
+    if not (isinstance(corrupt, partial) and corrupt.func is permuted_labels):
+        return  # somebody else's
+    chosen, number = corrupt.keywords.get("clients"), len(clients.architectures)
+    if not isinstance(chosen, Sequence) or isinstance(chosen, str) or not chosen:
+        raise ValueError(f"clients.corruption.clients={chosen}: expected a list of ids, as in [3]")
+    if odd := [each for each in chosen if each not in range(number)]:
+        raise ValueError(
+            f"clients.corruption.clients={list(chosen)}: there is no client {odd[0]}, expected "
+            f"0..{number - 1}"
+        )
+    shift, classes = corrupt.keywords.get("shift", 1), clients.splits.private.num_classes
+    if not shift % classes:
+        raise ValueError(
+            f"clients.corruption.shift={shift}: leaves {classes} classes as they are, expected "
+            f"1..{classes - 1}"
+        )
 
 
 def rehearse_messenger(

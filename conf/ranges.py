@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "strategy.rule.soft_loss_weight": (0, INFINITY, ">= 0"),
     "strategy.head.channels": (1, INFINITY, "an integer >= 1, or null for the peers' mean"),
     "strategy.head.width": (1, INFINITY, "an integer >= 1"),
+    "clients.corruption.from_round": (1, INFINITY, "an integer >= 1"),
     "clients.messenger.epochs": (0, INFINITY, "an integer >= 0"),
     "clients.messenger.batch_size": (1, INFINITY, "an integer >= 1"),
     "clients.messenger.optimizer.lr": (1e-12, INFINITY, "> 0"),

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from clients.corruption import permuted_labels
 from clients.data import blobs
 from clients.models import cnn, logistic_regression, mlp
-from clients.rehearsal import rehearse_networks, require_like
+from clients.rehearsal import rehearse, rehearse_networks, require_like
+from tests.federations import tiny_clients
 
 PRIVATE, _ = blobs(num_examples=40, num_classes=4)
 
@@ -59,3 +62,20 @@ def test_averaging_needs_the_students_architecture() -> None:
     require_like(student, {"same": partial(mlp, hidden=(8,))}, PRIVATE, "FedAvg")
     with pytest.raises(ValueError, match=r"FedAvg averages .* clients=same\. Architecture 'wide'"):
         require_like(student, {"wide": partial(mlp, hidden=(9,))}, PRIVATE, "FedAvg")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"clients": 3}, r"clients\.corruption\.clients=3: expected a list of ids, as in \[3\]"),
+        ({"clients": []}, r"clients\.corruption\.clients=\[\]"),
+        ({"clients": [0, 99]}, r"there is no client 99, expected 0\.\.4"),
+        ({"clients": ["a"]}, "there is no client a"),
+        ({"clients": [0], "shift": 4}, r"clients\.corruption\.shift=4: leaves 4 classes"),
+    ],
+)
+def test_a_fault_that_would_befall_nobody_is_refused(fault: Any, message: str) -> None:
+    clients = tiny_clients(corrupt=partial(permuted_labels, **fault))
+    with pytest.raises(ValueError, match=message):
+        rehearse(clients)
+    rehearse(tiny_clients(corrupt=partial(permuted_labels, clients=[4], shift=-1)))

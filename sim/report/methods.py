@@ -6,7 +6,7 @@ from typing import Any
 
 from sim.report.reading import Run
 
-WHERE = ("sim.", "probes.")
+WHERE = ("sim.", "probes.", "tracking.")
 WHERE_EXACTLY = (
     *("seed", "resume", "resume_targets", "checkpoint_every"),
     *("student_device", "student_workers"),
