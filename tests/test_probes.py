@@ -188,6 +188,21 @@ def test_what_is_masked_is_no_answer_to_the_audit() -> None:
     assert np.isnan(found["wrong_but_confident_rate"][1])
 
 
+def test_without_a_student_only_what_is_the_students_is_left_out() -> None:
+    """As in a federation without a server, where a peer that lies must be seen all the same."""
+    alone: dict[str, Any] = {"student_before": None, "student_after": None}
+    for probe in (teacher_audit, recall_spread, calibration, Forgetting()):
+        whole, rest = probe(labelled()), probe(labelled(**alone))
+        gone = set(whole) - set(rest)
+        assert all("student" in name or "recall_gap" in name for name in gone), probe
+        assert set(rest) < set(whole)
+        for name, value in rest.items():
+            if isinstance(value, float):
+                assert value == whole[name], name
+    assert list(recall_spread(labelled(**alone))["recall"].row_names) == [10, 11]
+    assert list(calibration(labelled(**alone))["reliability"].lines) == ["ensemble", "clients"]
+
+
 def test_recall_spread_by_hand() -> None:
     found = recall_spread(labelled())
     # Recalls (1, 1, .5) and (0, 0, .5), the student's (1, 1, 0).

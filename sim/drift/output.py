@@ -27,7 +27,8 @@ def jensen_shannon(probs: Tensor) -> Tensor:
     Reference:
         Lin, "Divergence Measures Based on the Shannon Entropy", 1991, eq. 5.1.
     """
-    return entropy(probs.mean(0), -1) - entropy(probs, -1).mean(0)
+    # Rounding may leave -1e-16 where all agree.
+    return (entropy(probs.mean(0), -1) - entropy(probs, -1).mean(0)).clamp_min(0.0)
 
 
 def kl_from_ensemble(log_probs: Tensor) -> Tensor:

@@ -18,29 +18,30 @@ def calibration(view: RoundView) -> dict[str, Value]:
         `ensemble_ece` in [0, 1], expected calibration errors in 15 bins; `confidence_right` and
         `confidence_wrong`, the mean confidence of the teachers' right and wrong answers, where
         there are such; by client `ece` in [0, 1] and `overconfidence` in [-1, 1], mean confidence
-        less accuracy; and the figure `reliability`. Nothing without labels.
+        less accuracy; and the figure `reliability`. Without a student none of its own, without
+        labels nothing. The ensemble's confidence is that of its soft labels, at the strategy's
+        temperature.
     """
     known = view.teachers.mask.all(0) & (view.weights.sum(0) > 0)
-    if view.labels is None or view.student_after is None or not known.any():
+    if view.labels is None or not known.any():
         return {}
     labels = view.labels[known]
     probs = view.teachers.logits[:, known].softmax(-1)
     confidence, votes = probs.max(-1)
     correct = votes == labels
     clients = reliability(confidence, correct)
-    student = _of_one(view.student_after[known].softmax(-1), labels)
-    ensemble = _of_one(view.targets[known], labels)
+    ones = {"ensemble": _of_one(view.targets[known], labels)}
+    if view.student_after is not None:
+        ones = {"student": _of_one(view.student_after[known].softmax(-1), labels), **ones}
     found: dict[str, Value] = {
-        "student_ece": float(expected_calibration_error(student)),
-        "ensemble_ece": float(expected_calibration_error(ensemble)),
+        **{f"{name}_ece": float(expected_calibration_error(one)) for name, one in ones.items()},
         "ece": array(expected_calibration_error(clients)),
         "overconfidence": array(confidence.double().mean(1) - correct.double().mean(1)),
         "reliability": Curve(
             "confidence",
             "accuracy",
             {
-                "student": _line(student),
-                "ensemble": _line(ensemble),
+                **{name: _line(one) for name, one in ones.items()},
                 "clients": _line(reliability(confidence.reshape(1, -1), correct.reshape(1, -1))),
             },
             diagonal=True,

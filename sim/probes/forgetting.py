@@ -28,20 +28,21 @@ class Forgetting:
             view: Of one round.
 
         Returns:
-            `student_lost_recall` in [0, 1], what the lesson cost the student. By client, NaN in
+            `student_lost_recall` in [0, 1], what the lesson cost the student, if there is one. By
+            client, NaN in
             the first round that it answers: `lost_recall` in [0, 1], what training cost it since
             it last answered, and `forgetting` in [-1, 1], against the best of the rounds before.
             Nothing without labels.
         """
-        if view.labels is None or view.student_before is None or view.student_after is None:
-            return {}
         answered = view.teachers.mask.all(0)
-        if not answered.any():
+        if view.labels is None or not answered.any():
             return {}
-        num_classes = view.student_before.shape[1]
-        both = torch.stack([view.student_before, view.student_after])[:, answered].argmax(-1)
-        labels = view.labels[answered]
-        before, after = recall(both, labels, num_classes)
+        labels, num_classes = view.labels[answered], view.teachers.logits.shape[-1]
+        found: dict[str, Value] = {}
+        if view.student_before is not None and view.student_after is not None:
+            both = torch.stack([view.student_before, view.student_after])[:, answered].argmax(-1)
+            before, after = recall(both, labels, num_classes)
+            found["student_lost_recall"] = float(lost_recall(before, after))
         known = recall(view.teachers.logits[:, answered].argmax(-1), labels, num_classes)
         nothing = torch.full((num_classes,), torch.nan, dtype=torch.float64)
         ids = view.teachers.client_ids
@@ -50,7 +51,7 @@ class Forgetting:
         self._best |= dict(zip(ids, torch.fmax(best, known), strict=True))
         self._last |= dict(zip(ids, known, strict=True))
         return {
-            "student_lost_recall": float(lost_recall(before, after)),
+            **found,
             "lost_recall": array(lost_recall(last, known)),
             "forgetting": array(forgetting(best, known)),
         }

@@ -19,14 +19,15 @@ def teacher_audit(
 
     Returns:
         Shares of the view's covered examples: `ensemble_right`; `student_right` after the lesson;
-        `oracle_right`, where some teacher is right, which is what weights that know could reach;
+        `oracle_right`, where some teacher is right, what choosing one teacher for each example
+        could reach; an ensemble may be right where none is;
         `right_weight`, the mean trust in teachers that are right. Of the answers to them:
         `wrong_but_confident`, the share that is wrong and sure, in all and by client, and
         `weight_correctness_spearman` in [-1, 1] where it is defined. Figures `weight_mass` and
         `teacher_error`, client x class. Nothing without labels, or if nothing is covered.
     """
     covered = view.weights.sum(0) > 0
-    if view.labels is None or view.student_after is None or not covered.any():
+    if view.labels is None or not covered.any():
         return {}
     labels, weights = view.labels[covered], view.weights[:, covered]
     mask, num_classes = view.teachers.mask[:, covered], view.targets.shape[1]
@@ -39,7 +40,6 @@ def teacher_audit(
     error[~mask[rows].all(1)] = torch.nan  # its masked answers are none
     found: dict[str, Value] = {
         "ensemble_right": _share(view.targets[covered].argmax(-1) == labels),
-        "student_right": _share(view.student_after[covered].argmax(-1) == labels),
         "oracle_right": _share(oracle_correct(correct)),
         "right_weight": float((weights * correct).sum(0).double().mean()),
         "wrong_but_confident": float(fooled.sum() / mask.sum()),
@@ -49,6 +49,8 @@ def teacher_audit(
         ),
         "teacher_error": Table(array(error), "client", "class", ids),
     }
+    if view.student_after is not None:
+        found["student_right"] = _share(view.student_after[covered].argmax(-1) == labels)
     if (correlation := rank_correlation(weights[mask], correct[mask])) is not None:
         found["weight_correctness_spearman"] = correlation
     return found
