@@ -41,9 +41,7 @@ def main() -> None:
     parser.add_argument("--peers", default="250,500,1000")
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
-    print(
-        "| method | pool | peers | edges a round | s a round | peak MB | MB between peers a round |"
-    )
+    print("| method | pool | peers | messages | s a round | peak MB | MB between peers a round |")
     print("|---|---|---|---|---|---|---|")
     for name, words in METHODS.items():
         for pool, where in POOLS.items():
