@@ -1,6 +1,5 @@
 """From a model function and a seed to a network, and between networks and plain arrays."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from clients.arguments import takes
 from clients.seeding import seeded_torch
 
 ModelFunction = Callable[..., nn.Module]
@@ -40,11 +40,9 @@ def build(
         The network, in train mode, float32, on the CPU.
     """
     offered: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
-    accepted = inspect.signature(model).parameters
     bound = model.keywords if isinstance(model, partial) else {}
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
     with seeded_torch(rng):
-        given = {k: v for k, v in offered.items() if takes_any or k in accepted}
+        given = {k: v for k, v in offered.items() if takes(model, k)}
         network = model(**{k: v for k, v in given.items() if k not in bound})
     for parameter in network.parameters():
         # A step of every convolutional network of ours is 5 to 40 % faster so, on 8x8 images too.

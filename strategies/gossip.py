@@ -17,7 +17,6 @@ from clients.data import Dataset
 from clients.discriminator import DiscriminatorRecipe
 from clients.folding import Intake, Keep
 from clients.messages import (
-    CONFIG,
     EVALUATE_OWN,
     METRICS,
     RELAY,
@@ -36,6 +35,7 @@ from strategies import gossip_targets as mixes
 from strategies import rule_state
 from strategies.distillation import DistillationLoss
 from strategies.ensemble import Combiner, EnsembleRule
+from strategies.gossip_parameters import without_arrays
 from strategies.meetings import Meeting
 from strategies.neighbours import Availability, Delivery, Missing, Mixing, Neighbours, payload_name
 from strategies.proxy import cut_proxy
@@ -177,7 +177,7 @@ class Gossip(Strategy):
         for sweep in range(1, self.sweeps):
             delivery = self._meeting.deliver(kind, have, self.with_own or sweep > 1)
             kind = f"sums-{sweep}"
-            keep = Keep(payload_name(kind, server_round), _nothing)
+            keep = Keep(payload_name(kind, server_round), without_arrays)
             have = self._meeting.senders(self._send(delivery, mix, RELAY, keep))
             mix = mixes.sums_of_sums
         delivery = self._meeting.deliver(kind, have, self.with_own or self.sweeps > 1)
@@ -200,8 +200,7 @@ class Gossip(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask everyone who is present, asleep or not, to measure its network."""
-        content = RecordDict({CONFIG: ConfigRecord({"server-round": server_round})})
-        return self._meeting.messages(self._meeting.present(), content, EVALUATE_OWN)
+        return self._meeting.ask(self._meeting.present(), EVALUATE_OWN)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -224,13 +223,8 @@ class Gossip(Strategy):
     # --- steps ---
 
     def _send(self, delivery: Delivery, mix: Mix, kind: str, intake: Intake) -> list[Message]:
-        content = RecordDict({CONFIG: ConfigRecord({"server-round": self._meeting.server_round})})
-        messages = self._meeting.messages(sorted(delivery.letters), content, kind)
+        messages = self._meeting.ask(sorted(delivery.letters), kind)
         return self._meeting.post(messages, delivery, mix, intake)
-
-
-def _nothing(content: RecordDict) -> RecordDict:
-    return RecordDict()
 
 
 def _numbers(distil: Trainer) -> dict[str, Any]:

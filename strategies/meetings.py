@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from clients.folding import Intake
+from clients.messages import CONFIG
 from clients.neighbour_exchange import START
 from clients.routing import KeptPayloads, Mix, Post, Routing
 from clients.teachers import GraphView, TeacherPredictions
@@ -81,6 +82,11 @@ class Meeting:
             )
             for peer in peers
         ]
+
+    def ask(self, peers: Sequence[int], kind: str, **about: bool) -> list[Message]:
+        """Address peers; all that they are told is the round, and what is said about it."""
+        config = ConfigRecord({"server-round": self.server_round, **about})
+        return self.messages(peers, RecordDict({CONFIG: config}), kind)
 
     def began(self, peers: Sequence[int]) -> None:
         """Note who has parameters now."""

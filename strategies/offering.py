@@ -1,18 +1,15 @@
 """Giving a strategy what it wants of what there is, by the names of its arguments."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from clients.arguments import takes
+
 
 def wants(strategy: Any, name: str) -> bool:
     """Tell whether a strategy is not complete and takes an argument of this name."""
-    if not isinstance(strategy, partial):
-        return False
-    parameters = inspect.signature(strategy).parameters
-    open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    return open_ended or name in parameters
+    return isinstance(strategy, partial) and takes(strategy, name)
 
 
 def completed(

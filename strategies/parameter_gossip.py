@@ -14,7 +14,6 @@ from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.folding import Folding, Intake, Keep, Reducer
 from clients.messages import (
-    CONFIG,
     EVALUATE_OWN,
     SEND_OWN,
     TAKE_MIXED,
@@ -163,8 +162,7 @@ class ParameterGossip(Strategy):
         return Keep(payload_name(OWN, server_round), without_arrays, fault)
 
     def _messages(self, peers: Sequence[int], kind: str) -> list[Message]:
-        about = ConfigRecord({"server-round": self._meeting.server_round, "push": self._push})
-        return self._meeting.messages(peers, RecordDict({CONFIG: about}), kind)
+        return self._meeting.ask(peers, kind, push=self._push)
 
     def _consensus(self) -> tuple[ArrayRecord | None, float]:
         """Return the mean of all who are present and how far they are from it."""

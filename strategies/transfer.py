@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from clients.architectures import ModelFunction
 from clients.data import Dataset
 from clients.folding import Intake, Keep
-from clients.messages import CONFIG, EVALUATE_OWN, TRAIN_OWN, TRAIN_RECEIVED
+from clients.messages import EVALUATE_OWN, TRAIN_OWN, TRAIN_RECEIVED
 from clients.peers.from_neighbours import Transfer
 from clients.peers.messenger import Messenger
 from clients.rehearsal import rehearse_messenger, require_like
@@ -94,7 +94,7 @@ class MutualTransfer(Strategy):
         """Ask the sender of each pair to train."""
         awake = self._meeting.open(server_round, grid, arrays)
         sending = set(self._meeting.neighbours.mixing(server_round).tocoo().col.tolist())
-        return self._messages([peer for peer in awake if peer in sending], TRAIN_OWN)
+        return self._meeting.ask([peer for peer in awake if peer in sending], TRAIN_OWN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -104,7 +104,7 @@ class MutualTransfer(Strategy):
         have = self._meeting.senders(shown)
         self._meeting.began(have)
         delivery = self._meeting.deliver(TUNED, have, with_own=False)
-        messages = self._messages(sorted(delivery.letters), TRAIN_RECEIVED)
+        messages = self._meeting.ask(sorted(delivery.letters), TRAIN_RECEIVED)
         taken = self._meeting.post(messages, delivery, only_received, None)
         self._meeting.began(self._meeting.senders(taken))
         return None, MetricRecord({**self._meeting.close()})
@@ -113,7 +113,7 @@ class MutualTransfer(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask everyone who is present, asleep or not, to measure its network."""
-        return self._messages(self._meeting.present(), EVALUATE_OWN)
+        return self._meeting.ask(self._meeting.present(), EVALUATE_OWN)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -137,10 +137,6 @@ class MutualTransfer(Strategy):
     def _keep(self, server_round: int) -> Keep:
         fault = partial(fault_in_own, forms=self._forms)
         return Keep(payload_name(TUNED, server_round), without_arrays, fault)
-
-    def _messages(self, peers: list[int], kind: str) -> list[Message]:
-        about = ConfigRecord({"server-round": self._meeting.server_round})
-        return self._meeting.messages(peers, RecordDict({CONFIG: about}), kind)
 
 
 def one_way(mixing: Mixing, seed: int, server_round: int) -> csr_array:

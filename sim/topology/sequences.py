@@ -4,13 +4,13 @@ Those that take `server_round` always change. Those that only draw (matchings, e
 `redraw: true`, as their YAML files have it.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
+from clients.arguments import takes
 from sim.topology.graphs import num_offsets
 
 Rule = Callable[..., nx.Graph]
@@ -112,10 +112,3 @@ def sequence(
 def apply_rule(rule: Rule, **offered: Any) -> nx.Graph:
     """Call a rule with what it takes of `num_peers`, `server_round` and `rng`."""
     return rule(**{name: value for name, value in offered.items() if takes(rule, name)})
-
-
-def takes(rule: Rule, name: str) -> bool:
-    """Tell whether a rule has an argument of this name."""
-    parameters = inspect.signature(rule).parameters
-    open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    return open_ended or name in parameters
