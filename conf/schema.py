@@ -147,10 +147,13 @@ OPEN = ("clients.architectures", "probes", "strategy.taps")
 
 
 def explain_command(words: list[str]) -> str | None:
-    """Do what `explain` does for the words of a command line."""
+    """Do what `explain` does for the words of a command line; `report` may be meant among them."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config-dir", "-cd", action="append", default=[])
     given, rest = flags.parse_known_args(words)
+    plain = [word for word in rest if "=" not in word]
+    if near := [word for word in plain if difflib.get_close_matches(word, ["report"], cutoff=0.7)]:
+        return f"'{near[0]}': a report is made by python run.py report FOLDER"
     return explain([word for word in rest if "=" in word], given.config_dir)
 
 

@@ -20,17 +20,27 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clients.corruption import permuted_labels
+from conf.schema import explain_command
 from run import federate
 from sim import run_folder
 from sim.probes import Forgetting, calibration, output_drift, recall_spread, teacher_audit
+from sim.report.client_tables import client_tables
 from sim.report.command import main
-from sim.report.drifting import furthest, sentence
+from sim.report.costs import Spenders, cost_curves
+from sim.report.drawing import Curve, Style, curves, svg
+from sim.report.drifting import MEASURES, Furthest, Often, furthest, sentence
 from sim.report.methods import config_differences, methods_of
 from sim.report.page import MARK
 from sim.report.reading import find_runs, natural, read_run
 from sim.report.series import series_of
 from sim.report.statistics import expanded_level, paired_difference, spread
-from sim.report.tables import NO_DIFFERENCE, comparisons, final_table, runs_table
+from sim.report.tables import (
+    NO_DIFFERENCE,
+    accuracies,
+    comparisons,
+    final_table,
+    runs_table,
+)
 from tests.test_probes import drifting, watched
 
 ROOT = Path(__file__).parent.parent
@@ -212,6 +222,25 @@ def test_an_interval_holds_both_and_turns_with_the_sign(apart: list[float], scal
     assert larger.student_t == pytest.approx([scale * end for end in found.student_t], abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "mean", "found"),
+    [
+        ([50.0] * 5, [50.0] * 5, 0.0, False),
+        ([0.0] * 5, [0.0] * 5, 0.0, False),
+        ([52.0, 62.0, 72.0], [50.0, 60.0, 70.0], 2.0, True),
+        ([100 * 0.58, 100 * 0.29, 100 * 0.57], [58.0, 29.0, 57.0], 0.0, False),  # but for rounding
+        ([100 * 0.3, 100 * 0.6, 100 * 0.9], [10.0, 40.0, 70.0], 20.0, True),
+    ],
+)
+def test_differences_that_are_alike_have_no_spread(
+    first: list[float], second: list[float], mean: float, found: bool
+) -> None:
+    difference = paired_difference(dict(enumerate(first)), dict(enumerate(second)))
+    assert difference.mean == pytest.approx(mean, abs=1e-12)
+    assert difference.interval == (difference.mean, difference.mean)
+    assert (difference.alike, difference.found) == (True, found)
+
+
 @pytest.mark.parametrize("shared", [0, 1, 2])
 def test_too_few_seeds_have_no_interval(shared: int) -> None:
     found = paired_difference(dict.fromkeys(range(shared), 1.0), dict.fromkeys(range(5), 0.0))
@@ -284,6 +313,7 @@ def test_a_run_that_died_before_its_first_round_is_a_run(tmp_path: Path) -> None
         ("config.yaml", "- a", "config.yaml: expected keys and values"),
         ("config.yaml", "a: !!python/object:os.system {}", "config.yaml: no YAML"),
         ("clients.parquet", "PAR1", "clients.parquet: no Parquet table"),
+        ("clients.parquet", "", "clients.parquet: no Parquet table"),
         ("partition.parquet", "", "partition.parquet: no Parquet table"),
     ],
 )
@@ -305,13 +335,72 @@ def test_a_line_that_is_being_written_is_not_damage(tmp_path: Path) -> None:
     assert read_run(folder).rounds == 3
 
 
-def test_folders_without_runs_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["clients.parquet", "partition.parquet"])
+def test_a_table_that_is_being_written_is_left_out_with_a_note(name: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", over=False)
+    whole = (folder / name).read_bytes()
+    for content in (whole[: len(whole) // 2], b""):
+        (folder / name).write_bytes(content)
+        page, text, twin = report(tmp_path, folder)
+        note = f"{name} cannot be read just now: it is left out."
+        assert note in text
+        assert note in twin
+        assert "p0-curve-0" in page.ids
+        assert len(page.marks("heat-map")) == 1  # of the other table
+    (folder / "clients.parquet").unlink(missing_ok=True)
+    (folder / "partition.parquet").unlink(missing_ok=True)
+    page, text, _ = report(tmp_path, folder)
+    assert "clients.parquet has no round yet: maps over rounds are left out." in text
+    assert page.marks("heat-map") == []
+
+
+def test_an_older_table_of_a_live_run_is_said_to_be_older(tmp_path: Path) -> None:
+    lines = [line(n, 0.1 * n) for n in (1, 2, 3)]
+    folder = write_run(tmp_path / "run", lines=lines, over=False)
+    assert "last written" not in report(tmp_path, folder)[1]
+    more = [*lines, line(4, 0.5), line(5, 0.6)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in more))
+    _, text, _ = report(tmp_path, folder)
+    assert "clients.parquet was last written after round 3 of 5: what is shown" in text
+    (folder / "result.json").write_text(json.dumps({"rounds": 5}))
+    assert "last written" not in report(tmp_path, folder)[1]
+
+
+def test_what_is_no_run_is_refused_with_what_to_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main([str(tmp_path / "none")]) == 1
-    assert "none: no such folder" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == 1
-    assert "no run in it; expected a run folder" in capsys.readouterr().err
+    folder = write_run(tmp_path / "runs" / "mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "README.md").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for word, said in {
+        "none": "none: no such folder\n",
+        "empty": "empty: no run in it; expected a run folder, as a run leaves it (config.yaml, ",
+        "README.md": "README.md: a file, no folder; expected a run folder",
+        "runs/mine/metrics.jsonl": f"did you mean its folder, {folder}?",
+        "out=x.html": "out=x.html: no such folder; the file to write is named by --out x.html",
+        "seed=0": "seed=0: no such folder; a report takes folders and --out, no KEY=VALUE",
+    }.items():
+        assert main([word]) == 1
+        assert said in capsys.readouterr().err
+    (tmp_path / "a=b").mkdir()
+    folder.rename(tmp_path / "a=b" / "mine")
+    assert main(["a=b"]) == 0  # a folder may be called so
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["reprot", "runs"], "reprot"),
+        (["raport"], "raport"),
+        (["seed=1", "report", "runs"], "report"),
+        (["-m", "seed=1,2"], None),
+        (["resume"], None),
+    ],
+)
+def test_a_misspelt_report_has_a_hint(words: list[str], meant: str | None) -> None:
+    hint = explain_command(words)
+    assert hint == (meant and f"'{meant}': a report is made by python run.py report FOLDER")
 
 
 def test_only_a_report_is_written_over(
@@ -332,8 +421,11 @@ def test_only_a_report_is_written_over(
     assert "no such folder" in capsys.readouterr().err
     write_run(tmp_path / "sweep" / "1", seed=1)
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     assert main(["sweep"]) == 0
     assert (tmp_path / "report.html").exists()
+    written = f"2 runs: {tmp_path / 'report.html'} and {tmp_path / 'report.md'}\n"
+    assert capsys.readouterr().out == written
 
 
 # --- methods ---
@@ -377,6 +469,25 @@ def test_a_method_without_what_others_have_is_named_by_its_absence(tmp_path: Pat
     sweep(tmp_path / "b", {0: 0.5}, data={"proxy_source": None})
     methods = methods_of(find_runs([tmp_path / name for name in "ab"]))
     assert [m.name for m in methods] == ["mnist", "proxy_source=null"]
+
+
+def test_what_is_only_looked_at_makes_no_other_method(tmp_path: Path) -> None:
+    for seed, examples in enumerate((64, 256)):
+        looked = {"probe_examples": examples, "temperature": 1.0}
+        write_run(tmp_path / "s" / str(seed), seed, config={"strategy": looked})
+    write_run(tmp_path / "s" / "2", 2, config={"strategy": looked | {"temperature": 3.0}})
+    methods = methods_of(find_runs([tmp_path / "s"]))
+    assert [m.name for m in methods] == ["temperature=1.0", "temperature=3.0"]
+    assert [[run.seed for run in m.runs] for m in methods] == [[0, 1], [2]]
+
+
+def test_configs_that_differ_in_very_much_are_named_by_their_folders(tmp_path: Path) -> None:
+    for name, value in {"a": 0, "b": 1}.items():
+        sweep(tmp_path / name, {0: 0.5}, **{f"a_long_name_of_key_{n}": value for n in range(5)})
+    both = [tmp_path / "a", tmp_path / "b"]
+    assert [m.name for m in methods_of(find_runs(both))] == ["a", "b"]
+    keys = ", ".join(f"a_long_name_of_key_{n}=0" for n in range(5))
+    assert methods_of(find_runs([tmp_path]))[0].name == keys  # one folder of both
 
 
 def test_a_seed_that_was_run_twice_counts_once(tmp_path: Path) -> None:
@@ -428,6 +539,27 @@ def test_a_planted_difference_of_two_points_is_found(tmp_path: Path) -> None:
     assert text.count('class="words found"') == 1  # the clients are the same
 
 
+def test_a_constant_difference_is_said_without_an_interval(tmp_path: Path) -> None:
+    """Student 2 points better with every seed, all else equal; only the noisy third has a line."""
+    first = dict(enumerate((0.5, 0.6, 0.75)))
+    a = sweep(tmp_path / "a", first, rule="plain")
+    b = sweep(tmp_path / "b", {seed: value + 0.02 for seed, value in first.items()}, rule="new")
+    _, text, twin = report(tmp_path, a, b)
+    rows = {row[0]: row[4:] for row in table_of(twin, "measure")}
+    assert rows["student"] == ["+2.00", "no spread", "no spread", "+2.00 points with every seed"]
+    assert rows["mean client"] == ["+0.00", "no spread", "no spread", NO_DIFFERENCE]
+    assert text.count('class="words found"') == 1
+    assert "would be expected to look different by chance" not in text  # none has an interval
+    bars = re.findall(r'<svg class="bar".*?</svg>', text)
+    assert len(bars) == 1
+    assert bars[0].count("<line") == 1  # that of zero
+    assert 'x="97.00"' in bars[0]  # the mean's mark: 50 + 48 - 1
+    c = sweep(tmp_path / "c", {0: 0.5, 1: 0.58, 2: 0.79}, rule="third")
+    _, text, _ = report(tmp_path, a, b, c)
+    assert "Of 2 comparisons with an interval, were all of methods" in text  # c with a and b
+    assert "0.1 would be expected" in text
+
+
 def test_too_few_seeds_are_said_to_be_too_few(tmp_path: Path) -> None:
     a = sweep(tmp_path / "a", {0: 0.5, 1: 0.5, 2: 0.5}, rule="x")
     b = sweep(tmp_path / "b", {1: 0.9, 2: 0.9, 3: 0.9}, rule="y")
@@ -472,7 +604,7 @@ def test_the_page_of_one_run(tmp_path: Path) -> None:
     assert table_of(twin, "method") == [["run", "1", "62.50", "50.00", "30.00", "10.00"]]
     row = table_of(twin, "run")[0]
     assert row == [
-        *("run", "run", "0", "round 3 of 3", "62.50", "-"),
+        *("run", "run", "0", "round 3 of 3", "62.50"),
         *("0", "3.0 kB", "9.0 MB", "1 min 15 s"),
     ]
     assert "threads: 1" in twin
@@ -484,7 +616,101 @@ def test_simulated_time_is_shown_where_a_run_has_it(tmp_path: Path) -> None:
     (folder / "result.json").write_text(json.dumps(result))
     _, text, twin = report(tmp_path, folder)
     assert table_of(twin, "run")[0][-1] == "2 h 5 min"
-    assert "simulated time" in text
+    assert '<th scope="col">simulated time</th>' in text
+    lines = [line(n, 0.5, simulated_time_s=20.0 * n) for n in (1, 2)]
+    live = write_run(tmp_path / "live", lines=lines, over=False)
+    _, text, twin = report(tmp_path, live)
+    row = ["50.00", "51.00", "0", "2.0 kB", "6.0 kB", "1 min 0 s"]  # no run has a wall time
+    assert table_of(twin, "run")[0][4:] == row
+    assert "student accuracy over simulated time over simulated seconds" in text
+    assert "simulated time</th>" not in report(tmp_path, write_run(tmp_path / "none"))[1]
+
+
+def spenders(*runs: Path) -> list[dict[str, dict[int, float]]]:
+    return [series_of(read_run(run)) for run in runs]
+
+
+def test_accuracy_over_cost_by_hand(tmp_path: Path) -> None:
+    """4,000 bytes a round, and 8,000 with the other seed: the mean is at 6,000 a round."""
+    lines = [line(n, 0.1 * n, simulated_time_s=5.0) for n in (1, 2, 3)]
+    del lines[1]["student"]["accuracy"]  # not evaluated; its bytes count
+    double = [one | {"student": {"accuracy": 0.3 * one["round"]}} for one in lines]
+    double = [one | {"bytes": {"request": 2000, "reply": 6000}} for one in double]
+    going = [line(1, 0.7)]
+    a, b = write_run(tmp_path / "a", lines=lines), write_run(tmp_path / "b", lines=double)
+    c = write_run(tmp_path / "c", lines=going, over=False)
+    (traffic, time) = cost_curves([Spenders("m", Style(1), spenders(a, b), spenders(c))])
+    assert traffic[:2] == ("student accuracy over traffic", "megabytes sent")
+    mean, live = traffic[2]
+    assert mean.x == pytest.approx([0.006, 0.018])
+    assert mean.y == pytest.approx([0.2, 0.6])
+    low, high = mean.bands[0]
+    assert (high - low) / 2 == pytest.approx([0.1 * 2**0.5, 0.3 * 2**0.5])  # of 0.1, 0.3; 0.3, 0.9
+    assert (live.faint, live.x.tolist(), live.y.tolist()) == (True, [0.004], [0.7])
+    assert time[:2] == ("student accuracy over simulated time", "simulated seconds")
+    assert [curve.x.tolist() for curve in time[2]] == [[5.0, 15.0]]
+
+
+def test_whose_accuracy_is_shown_over_what_was_sent(tmp_path: Path) -> None:
+    """Of the student, else the ensemble, else the clients; without a server of the clients."""
+    bare = line(1, 0.5) | {"student": {}}
+    none = write_run(tmp_path / "a", lines=[bare])
+    clients = write_run(tmp_path / "b", lines=[bare | {"strategy": {}}])
+    peers = write_run(tmp_path / "c", lines=[line(1, 0.5, strategy={"edge_bytes": 7e6})])
+    each = spenders(none, clients, peers)
+    found = [cost_curves([Spenders("", Style(), [run])])[0] for run in each]
+    assert [title for title, *_ in found] == [
+        "ensemble accuracy over traffic",
+        "mean client accuracy over traffic",
+        "mean client accuracy over traffic",
+    ]
+    assert [lines[0].y.tolist() for *_, lines in found] == [[0.51], [0.3], [0.3]]
+    assert [lines[0].x.tolist() for *_, lines in found] == [[0.004], [0.004], [7.0]]
+    both = [Spenders("", Style(), [run]) for run in spenders(none, peers)]
+    ((title, _, lines),) = cost_curves(both)
+    assert (title, len(lines)) == ("accuracy over traffic", 2)
+    assert cost_curves([Spenders("", Style(), [{}])]) == []
+
+
+def test_a_run_without_a_server_has_peers_in_place_of_a_student(tmp_path: Path) -> None:
+    lines = [line(n, 0.5, strategy={"edge_bytes": 5e5}) for n in (1, 2)]
+    folder = write_run(tmp_path / "run", lines=lines, over=False)
+    _, text, twin = report(tmp_path, folder)
+    head = next(one for one in twin.splitlines() if one.startswith("| run | method"))
+    assert "mean client | failures | down | up | between peers |" in head
+    assert table_of(twin, "run")[0][4:] == ["30.00", "0", "2.0 kB", "6.0 kB", "1.0 MB"]
+    assert "<b>50.0 %</b><span>mean of peers&#39; parameters</span>" in text
+    assert "<span>student</span>" not in text
+
+
+def test_what_flower_averages_of_the_clients_is_no_accuracy_of_its_own(tmp_path: Path) -> None:
+    quantiles = line(1, 0.5)["clients"]["accuracy"]
+    clients = {"private_accuracy": quantiles}
+    strategy = {"private_accuracy": 0.31, "peer_accuracy_mlp": 0.4}
+    folder = write_run(
+        tmp_path / "run", lines=[line(1, 0.5, clients=clients, strategy=strategy)], over=False
+    )
+    assert accuracies(read_run(folder)) == {
+        "student": 0.5,
+        "mean on private data": 0.3,
+        "worst on private data": 0.1,
+        "peer accuracy mlp": 0.4,
+    }
+
+
+def test_one_round_and_counts_have_whole_numbers_at_their_axes(tmp_path: Path) -> None:
+    x = np.array([2.0])
+    drawn = curves("num_teachers", [Curve(x, np.array([10.0]))], "round", percent=False)
+    inside = [
+        [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+        for axis, (low, high) in (
+            (drawn.axes[0].xaxis, drawn.axes[0].get_xlim()),
+            (drawn.axes[0].yaxis, drawn.axes[0].get_ylim()),
+        )
+    ]
+    assert inside == [[2.0], [10.0]]
+    large = curves("bytes", [Curve(x, np.array([1.5e6]))], "round", percent=False)
+    assert "1.5M" in svg(large, "p0", "")
 
 
 def test_several_methods_have_a_curve_each_and_a_band_of_their_seeds(tmp_path: Path) -> None:
@@ -561,7 +787,7 @@ def test_failures_are_grouped_by_reason(tmp_path: Path) -> None:
     ]
     assert "run, round 1, client 4, architecture mlp, phase train" in text
     assert "no reply after 10 s" in text
-    assert table_of(twin, "run")[0][6] == "3"
+    assert table_of(twin, "run")[0][5] == "3"
 
 
 def test_a_thousand_clients_stay_below_two_megabytes(tmp_path: Path) -> None:
@@ -592,39 +818,104 @@ def rows_of(measure: str, by_round: dict[int, dict[int, float | None]]) -> list[
     ]
 
 
+def drift_of(folder: Path, rows: list[dict[str, Any]]) -> list[Furthest]:
+    run = read_run(with_clients(folder, rows))
+    return furthest(client_tables(run, ["round", "client", "architecture", *MEASURES], []).clients)
+
+
 def test_who_is_furthest_out_by_hand(tmp_path: Path) -> None:
-    # Client 7 leads in rounds 2, 4 and 5 and sits round 3 out; client 1 spoke last in round 4.
+    # Client 7 leads in rounds 2 and 4 and sits round 3 out; in rounds 3 and 5 are two clients only.
     rounds = {
         1: {1: 0.3, 4: 0.2, 7: 0.1},
         2: {1: 0.3, 4: 0.2, 7: 0.8},
         3: {1: 0.9, 4: 0.2},
         4: {1: 0.5, 4: 0.4, 7: 0.6},
-        5: {4: 0.3, 7: 0.7, 9: None},
+        5: {4: 0.7, 7: 0.3, 9: None},
     }
-    run = read_run(with_clients(tmp_path / "run", rows_of("disagreement", rounds)))
-    (found,) = furthest(run)
+    (found,) = drift_of(tmp_path / "run", rows_of("disagreement", rounds))
     assert (found.measure, found.client, found.architecture) == ("disagreement", 7, "net1")
-    assert (found.value, found.following, found.median) == (0.7, 0.5, 0.5)
-    assert found.since == 2
-    assert sentence([found]) == "Client 7 (net1) is furthest out by 1 of 1 measures."
+    assert (found.value, found.following, found.median) == (0.6, 0.5, 0.5)
+    assert (found.round, found.ranked, found.known, found.since) == (4, 3, 3, 2)
+    assert found.often == Often(client=7, architecture="net1", led=2, ranked=3)
+    assert sentence([found]) == "Client 7 (net1) is furthest out by 1 of 1 measure in round 4."
+
+
+def test_values_of_different_rounds_are_not_compared(tmp_path: Path) -> None:
+    """Client 0 was last asked in round 2, before anybody had learned: 0.9 is no drift by now."""
+    rounds = {
+        1: {0: 0.9, 1: 0.8, 2: 0.95},
+        2: {0: 0.9, 3: 0.85, 4: 0.8},
+        3: {1: 0.2, 2: 0.3, 4: 0.1},
+        4: {1: 0.1, 2: 0.05, 3: 0.15},
+    }
+    (found,) = drift_of(tmp_path / "run", rows_of("disagreement", rounds))
+    assert (found.client, found.value, found.following, found.median) == (3, 0.15, 0.1, 0.1)
+    # Client 3 was beaten in round 2, the only other that it was in.
+    assert (found.round, found.ranked, found.known, found.since) == (4, 3, 5, 4)
+    assert found.often == Often(client=2, architecture="net0", led=2, ranked=3)
+    _, text, twin = report(tmp_path, tmp_path / "run")
+    assert table_of(twin, "measure | meaning")[0][2:] == [
+        *("3 net1", "0.15", "0.1", "0.1", "4", "2 net0, 2 of 3")
+    ]
+    assert "is furthest out by 1 of 1 measure in round 4." in text
+    assert "see who was furthest out most often" in text
+
+
+def test_nobody_led_most_often_if_two_did_equally(tmp_path: Path) -> None:
+    rounds = {1: {0: 0.9, 1: 0.8, 2: 0.7}, 2: {0: 0.8, 1: 0.9, 2: 0.7}}
+    (found,) = drift_of(tmp_path / "a", rows_of("ece", rounds))
+    assert (found.client, found.since, found.often) == (1, 2, None)
+    more = rounds | {3: {0: 0.1, 2: 0.2, 3: 0.2}}  # tied; client 1 was in fewer rounds than 0
+    (found,) = drift_of(tmp_path / "b", rows_of("ece", more))
+    assert (found.client, found.since) == (None, None)
+    assert found.often == Often(client=1, architecture="net1", led=1, ranked=2)
 
 
 def test_of_some_measures_the_least_is_furthest_out(tmp_path: Path) -> None:
     rounds = {1: {0: 0.1, 1: -0.6, 2: 0.2, 3: -0.4}}
-    run = read_run(with_clients(tmp_path / "run", rows_of("cosine_to_mean", rounds)))
-    (found,) = furthest(run)
+    (found,) = drift_of(tmp_path / "run", rows_of("cosine_to_mean", rounds))
     assert (found.client, found.value, found.following) == (1, -0.6, -0.4)
     assert found.median == pytest.approx(-0.15)
 
 
-@pytest.mark.parametrize(
-    "values", [{0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.2, 2: 0.1}, {0: None, 1: 0.1, 2: 0.2}, {}]
-)
-def test_of_two_clients_or_of_equals_nobody_is_furthest_out(
+@pytest.mark.parametrize("values", [{0: 0.1, 1: 0.2}, {0: None, 1: 0.1, 2: 0.2}, {}])
+def test_of_two_clients_nobody_is_furthest_out(
     tmp_path: Path, values: dict[int, float | None]
 ) -> None:
-    run = read_run(with_clients(tmp_path / "run", rows_of("ece", {1: values})))
-    assert furthest(run) == []
+    assert drift_of(tmp_path / "run", rows_of("ece", {1: values})) == []
+    _, text, twin = report(tmp_path, tmp_path / "run")
+    for said in (text, twin):
+        assert "Nobody can be named: in no round have three clients a measure of drift." in said
+
+
+def test_ties_are_said(tmp_path: Path) -> None:
+    values = {
+        "ece": (0.2, 0.2, 0.1),
+        "forgetting": (0.0, 0.0, 0.0),
+        "disagreement": (0.1, 0.2, 0.3),
+    }
+    rows = [
+        {"round": 1, "client": k, **{name: each[k] for name, each in values.items()}}
+        for k in range(3)
+    ]
+    found = {one.measure: one for one in drift_of(tmp_path / "a", rows)}
+    assert [found[name].client for name in values] == [None, None, 2]
+    assert (found["ece"].value, found["ece"].following, found["ece"].since) == (0.2, 0.2, None)
+    said = "Client 2 is furthest out by 1 of 3 measures in round 1; by 2 the first are alike."
+    assert sentence([*found.values()]) == said
+    assert (
+        sentence([found["ece"], found["forgetting"]])
+        == "Nobody is furthest out in round 1: the first are alike by all 2 measures."
+    )
+    _, _, twin = report(tmp_path, tmp_path / "a")
+    cells = {row[0]: (row[2], row[-1]) for row in table_of(twin, "measure | meaning")}
+    assert cells["ece"] == ("alike", "-")
+    other = [row | {"overconfidence": -0.1 * row["client"]} for row in rows]
+    equal = drift_of(tmp_path / "b", other)
+    assert sentence(equal) == (
+        "Client 2 and client 0 are furthest out by 1 of 4 measures each in round 1; by 2 the first "
+        "are alike."
+    )
 
 
 def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
@@ -636,7 +927,7 @@ def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
     rows = table_of(markdown, "measure | meaning")
     assert len(rows) == 8
     assert {(row[2], row[-1]) for row in rows} == {("2 linear", "5")}
-    assert "Client 2 (linear) is furthest out by 8 of 8 measures." in text
+    assert "Client 2 (linear) is furthest out by 8 of 8 measures in round 6." in text
     assert "drift over rounds" in text
     events = EventAccumulator(str(tmp_path / "run" / "events"))
     events.Reload()
@@ -666,7 +957,7 @@ def test_a_real_run_that_was_resumed(tmp_path: Path) -> None:
         federate(compose("config", [*words, "rounds=3"]), folder, resume=True)
     done = report_as_user("run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "1 run: run/report.html and run/report.md\n"
+    assert done.stdout == f"1 run: {folder / 'report.html'} and {folder / 'report.md'}\n"
     twin = (folder / "report.md").read_text()
     result = json.loads((folder / "result.json").read_text())
     assert table_of(twin, "method")[0][2:4] == [

@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> int:
     except (ReportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(runs)} run{'s' * (len(runs) > 1)}: {page} and {twin}")
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)}: {page.resolve()} and {twin.resolve()}")
     return 0
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,6 +32,9 @@ INK, RULE = "#010203", "#040506"
 
 MOST_POINTS = 500
 """A longer curve is thinned to so many points, its last one among them."""
+
+LARGE = 1e5
+"""From here on numbers beside an axis are written in thousands, millions and so on."""
 
 SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -105,14 +108,29 @@ def curves(title: str, lines: Sequence[Curve], x_label: str, percent: bool) -> F
         axes.set_title(_short(title, 52), fontsize=10, loc="left")
         axes.set_xlabel(x_label)
         axes.grid(axis="y")
-        if x_label == "round":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-        if percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-        else:
-            axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 5))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        # One tick will do where there is one round: more of them would be fractions of a round.
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=x_label == "round", min_n_ticks=1))
+        counts = not percent and all(_whole(line) for line in lines)
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=counts, min_n_ticks=1))
+        _write_numbers(axes, percent)
     return figure
+
+
+def _whole(line: Curve) -> bool:
+    drawn = np.concatenate([line.y, *(end for band in line.bands for end in band)])
+    drawn = drawn[np.isfinite(drawn)]
+    return bool((drawn == np.round(drawn)).all())
+
+
+def _write_numbers(axes: Axes, percent: bool) -> None:
+    """Write large numbers as 1.2M: matplotlib's power of ten would stand in the title."""
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if max(-low, high) >= LARGE:
+            axis.set_major_formatter(EngFormatter(sep=""))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    elif max(map(abs, axes.get_ylim())) < LARGE:
+        axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 5))
 
 
 def _curve(axes: Axes, number: int, line: Curve) -> None:

@@ -1,16 +1,20 @@
-"""Which clients drift most: by each measure the one whose last value is furthest out."""
+"""Which clients drift most: by each measure the one that is furthest out of its round.
+
+Clients are compared within a round only. Everybody learns, so values of different rounds tell how
+old they are: a client that was last asked in round 2 would drift most for ever. So it is the last
+round in which enough clients have a measure that says who, and rounds with fewer say nothing.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.report.client_tables import architectures_of
 from sim.report.drawing import Floats
-from sim.report.reading import Run, read_table
-from sim.run_files import CLIENTS
 
 FEWEST_CLIENTS = 3
 """Of two neither is further out than the other."""
@@ -30,50 +34,75 @@ MEASURES = {
 }
 """Columns of `clients.parquet`: what each is, and whether drift makes it more or less."""
 
+MOST_NAMED = 3
+"""So many clients are named where several are furthest out by equally many measures."""
+
+
+@dataclass(frozen=True)
+class Often:
+    """The client that was furthest out most often: what a sampled cohort cannot tell alone.
+
+    Attributes:
+        client: Its id.
+        architecture: Its network's name; "" if that is not known.
+        led: In how many rounds it was furthest out.
+        ranked: Of how many that it was in and that had enough clients.
+    """
+
+    client: int
+    architecture: str
+    led: int
+    ranked: int
+
 
 @dataclass(frozen=True)
 class Furthest:
-    """The client that is furthest out by one measure.
+    """Who is furthest out by one measure, in the last round that at least three clients have it in.
 
     Attributes:
         measure: A column of `clients.parquet`.
         meaning: What that is.
-        client: Its id.
+        round: Which round that is.
+        ranked: How many clients have the measure in that round.
+        known: How many have it in any round that has three clients.
+        client: The id of the one that is furthest out; None where the first two are alike.
         architecture: Its network's name; "" if that is not known.
-        value: Its last one.
-        following: The last value of the client that comes next.
-        median: Of all clients' last values.
-        since: From which round on it was furthest out of the cohort in every round that it was in.
+        value: Its value in that round.
+        following: The value of the client that comes next.
+        median: Of the clients of that round.
+        since: From which round on it was furthest out in every round that it was in and that had
+            three clients; None where there is no such client.
+        often: Who was furthest out most often; None if nobody is alone in that.
     """
 
     measure: str
     meaning: str
-    client: int
+    round: int
+    ranked: int
+    known: int
+    client: int | None
     architecture: str
     value: float
     following: float
     median: float
-    since: int
+    since: int | None
+    often: Often | None
 
 
-def furthest(run: Run) -> list[Furthest]:
+def furthest(table: Mapping[str, Any]) -> list[Furthest]:
     """Find who is furthest out by each measure of drift.
 
     Args:
-        run: Any run.
+        table: Columns of `clients.parquet`, [rows] each; may lack any.
 
     Returns:
-        One for each measure that at least three clients have a value of; none where the first two
-        are alike.
-
-    Raises:
-        ReportError: The table of clients cannot be read.
+        One for each measure that at least three clients have in some round.
     """
-    table = read_table(run.folder / CLIENTS, ("round", "client", "architecture", *MEASURES))
     if not {"round", "client"} <= table.keys():
         return []
-    found = (_furthest(table, name) for name in MEASURES if name in table)
-    return [one for one in found if one is not None]
+    kinds = architectures_of(table)
+    ranked = ((name, _rankings(table, name)) for name in MEASURES if name in table)
+    return [_furthest(name, rankings, kinds) for name, rankings in ranked if rankings]
 
 
 def sentence(rows: Sequence[Furthest]) -> str:
@@ -83,50 +112,92 @@ def sentence(rows: Sequence[Furthest]) -> str:
         rows: As `furthest` finds them, at least one.
 
     Returns:
-        Such as "Client 3 (mlp) is furthest out by 8 of 9 measures."
+        Such as "Client 3 (mlp) is furthest out by 8 of 9 measures in round 5."
     """
-    ((client, architecture), count), *_ = Counter(
-        (row.client, row.architecture) for row in rows
-    ).most_common()
-    name = f"Client {client}" + (f" ({architecture})" if architecture else "")
-    return f"{name} is furthest out by {count} of {len(rows)} measures."
+    counts = Counter((row.client, row.architecture) for row in rows if row.client is not None)
+    ties = sum(row.client is None for row in rows)
+    rounds = {row.round for row in rows}
+    when = f"in round {max(rounds)}" if len(rounds) == 1 else "in the last round of each"
+    if not counts:
+        return f"Nobody is furthest out {when}: the first are alike by all {len(rows)} measures."
+    most = max(counts.values())
+    first = [_named(*who) for who, count in counts.items() if count == most]
+    several = len(first) > 1
+    names = " and ".join(first) if len(first) <= MOST_NAMED else f"{len(first)} clients"
+    by = f"by {most} of {len(rows)} measure{'s' * (len(rows) > 1)}{' each' * several}"
+    alike = f"; by {ties} the first are alike" if ties else ""
+    said = f"{names} {'are' if several else 'is'} furthest out {by} {when}{alike}."
+    return said[0].upper() + said[1:]
 
 
-def _furthest(table: dict[str, Any], name: str) -> Furthest | None:
-    said, sign = MEASURES[name]
+def _named(client: int, architecture: str) -> str:
+    return f"client {client}" + (f" ({architecture})" if architecture else "")
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """A round's clients, [K], and how far out each is, [K]; K >= FEWEST_CLIENTS."""
+
+    number: int
+    clients: npt.NDArray[np.integer[Any]]
+    out: Floats
+
+    @property
+    def leader(self) -> int | None:
+        second, first = np.argsort(self.out, kind="stable")[-2:]
+        return int(self.clients[first]) if self.out[first] > self.out[second] else None
+
+
+def _rankings(table: Mapping[str, Any], name: str) -> list[_Ranking]:
     known = np.isfinite(table[name])
     order = np.argsort(table["round"][known], kind="stable")
-    clients, rounds, values = (table[key][known][order] for key in ("client", "round", name))
-    ids, at = np.unique(clients[::-1], return_index=True)
-    if len(ids) < FEWEST_CLIENTS:
-        return None
-    out = sign * values[::-1][at]
-    second, first = np.argsort(out, kind="stable")[-2:]
-    if out[first] == out[second]:
-        return None
-    kinds = table.get("architecture", np.full(len(known), ""))
+    rounds, clients, values = (table[key][known][order] for key in ("round", "client", name))
+    numbers, starts = np.unique(rounds, return_index=True)
+    parts = (np.split(part, starts[1:]) for part in (clients, MEASURES[name][1] * values))
+    return [
+        _Ranking(int(number), asked, out)
+        for number, asked, out in zip(numbers, *parts, strict=True)
+        if len(asked) >= FEWEST_CLIENTS
+    ]
+
+
+def _furthest(name: str, rankings: Sequence[_Ranking], kinds: Mapping[int, str]) -> Furthest:
+    meaning, sign = MEASURES[name]
+    last = rankings[-1]
+    client, ordered = last.leader, np.sort(last.out)
     return Furthest(
         measure=name,
-        meaning=said,
-        client=int(ids[first]),
-        architecture=str(kinds[known][order][clients == ids[first]][0]),
-        value=float(sign * out[first]),
-        following=float(sign * out[second]),
-        median=float(np.median(sign * out)),
-        since=_since(rounds, sign * values, clients == ids[first]),
+        meaning=meaning,
+        round=last.number,
+        ranked=len(last.clients),
+        known=len(np.unique(np.concatenate([each.clients for each in rankings]))),
+        client=client,
+        architecture="" if client is None else kinds.get(client, ""),
+        value=float(sign * ordered[-1]),
+        following=float(sign * ordered[-2]),
+        median=float(sign * np.median(ordered)),
+        since=None if client is None else _since(client, rankings),
+        often=_often(rankings, kinds),
     )
 
 
-def _since(rounds: npt.NDArray[Any], out: Floats, own: npt.NDArray[np.bool_]) -> int:
-    """Go back from the last round as far as nobody was further out, nor as far."""
-    numbers, place = np.unique(rounds, return_inverse=True)
-    others = np.full(len(numbers), -np.inf)
-    np.maximum.at(others, place[~own], out[~own])
-    began = int(rounds[own][-1])
-    for number, value, other in zip(
-        rounds[own][::-1], out[own][::-1], others[place[own]][::-1], strict=True
-    ):
-        if value <= other:
-            break
-        began = int(number)
+def _since(client: int, rankings: Sequence[_Ranking]) -> int:
+    """Go back from the last round, which it leads, as far as it leads all that it was in."""
+    began = rankings[-1].number
+    for ranking in reversed(rankings):
+        if client in ranking.clients:
+            if ranking.leader != client:
+                break
+            began = ranking.number
     return began
+
+
+def _often(rankings: Sequence[_Ranking], kinds: Mapping[int, str]) -> Often | None:
+    """Of those that led equally often the one that was there less often comes first."""
+    led = Counter(leader for each in rankings if (leader := each.leader) is not None)
+    asked = Counter(client for each in rankings for client in each.clients.tolist())
+    standing = sorted(((count, -asked[who], who) for who, count in led.items()), reverse=True)
+    if not standing or (len(standing) > 1 and standing[0][:2] == standing[1][:2]):
+        return None
+    count, _, client = standing[0]
+    return Often(client, kinds.get(client, ""), count, asked[client])

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-
+from sim.report.costs import EDGES, PEERS_MEAN, Spenders, cost_curves
 from sim.report.drawing import Curve, Style
 from sim.report.methods import Method
 from sim.report.reading import Run, natural
@@ -17,7 +16,8 @@ MAIN = ("student/accuracy", "student/loss", "strategy/ensemble_accuracy", "strat
 BAND = "clients: median, quartiles, range"
 MOST_IN_A_PANEL = 20
 FIRST = "Accuracy and loss"
-"""The heading of what every run has."""
+OF_CLIENTS = "What clients differ in"
+"""The headings of what every run has, and of the other values of clients."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,25 @@ def run_panels(run: Run) -> list[Panel]:
     """
     found = series_of(run)
     main = [panel for panel in (_main(found, "accuracy"), _main(found, "loss")) if panel.curves]
+    rest: list[Panel] = []
     for name in found:
         measure = name.removeprefix("clients/").removesuffix("/median")
         if name == f"clients/{measure}/median" and measure not in ("accuracy", "loss"):
             lines = [banded(found, f"clients/{measure}", Style(2), BAND)]
-            main.append(Panel(f"clients: {measure}", lines, FIRST, percent=_share(measure)))
-    return [*main, *_over_megabytes([(found, Style(0), "student")]), *_others(found)]
+            group = _group_of(measure)
+            panel = Panel(f"clients: {measure}", lines, group, percent=_share(measure))
+            (main if group == FIRST else rest).append(panel)
+    return [*main, *_over_costs([Spenders("", Style(0), [found])]), *rest, *_others(found)]
+
+
+def _group_of(measure: str) -> str:
+    """Say under which heading a measure of clients comes: `train_loss` is a loss, `ece` is not."""
+    return FIRST if re.search("(^|_)(accuracy|loss)$", measure) else OF_CLIENTS
 
 
 def _main(found: dict[str, Series], measure: str) -> Panel:
-    names = {"student": f"student/{measure}", "teacher ensemble": f"strategy/ensemble_{measure}"}
+    student = PEERS_MEAN if EDGES in found else "student"
+    names = {student: f"student/{measure}", "teacher ensemble": f"strategy/ensemble_{measure}"}
     lines = [
         curve(found[name], Style(n), label)
         for n, (label, name) in enumerate(names.items())
@@ -68,7 +77,8 @@ def _main(found: dict[str, Series], measure: str) -> Panel:
     ]
     if f"clients/{measure}/median" in found:
         lines.append(banded(found, f"clients/{measure}", Style(2), BAND))
-    return Panel(measure, lines, FIRST, percent=_share(measure))
+    whose = f"{lines[0].label}: " if len(lines) == 1 and not lines[0].bands else ""
+    return Panel(f"{whose}{measure}", lines, FIRST, percent=_share(measure))
 
 
 def _others(found: dict[str, Series]) -> list[Panel]:
@@ -118,21 +128,11 @@ def _share(name: str) -> bool:
     return not {"accuracy", "disagreement", "share", "recall"}.isdisjoint(words)
 
 
-def _over_megabytes(runs: Sequence[tuple[dict[str, Series], Style, str]]) -> list[Panel]:
-    """Accuracy over what was sent until then, both ways, payloads."""
-    lines = []
-    for found, style, label in runs:
-        accuracy = found.get("student/accuracy", {})
-        request, reply = found.get("bytes/request", {}), found.get("bytes/reply", {})
-        rounds = sorted(request.keys() & reply.keys())
-        sent = dict(zip(rounds, np.cumsum([request[r] + reply[r] for r in rounds]), strict=True))
-        there = [number for number in accuracy if number in sent]
-        if there:
-            x = np.array([sent[number] / 1e6 for number in there], float)
-            y = np.array([accuracy[number] for number in there], float)
-            lines.append(Curve(x, y, style=style, label=label))
-    along, title = "megabytes down and up", "student accuracy over traffic"
-    return [Panel(title, lines, FIRST, along, percent=True)] if lines else []
+def _over_costs(spenders: Sequence[Spenders]) -> list[Panel]:
+    return [
+        Panel(title, lines, FIRST, along, percent=True)
+        for title, along, lines in cost_curves(spenders)
+    ]
 
 
 def method_panels(methods: Sequence[Method]) -> list[Panel]:
@@ -148,7 +148,9 @@ def method_panels(methods: Sequence[Method]) -> list[Panel]:
     runs = [(run, series_of(run)) for method in methods for run in method.runs]
     names = dict.fromkeys(name for _, found in runs for name in found)
     first = [*MAIN]
-    first += [n for n in sorted(names) if re.fullmatch(r"clients/(\w+/mean|\w*accuracy/min)", n)]
+    clients = [n for n in sorted(names) if re.fullmatch(r"clients/(\w+/mean|\w*accuracy/min)", n)]
+    groups = {name: _group_of(name.split("/")[1]) for name in clients}
+    first += sorted(clients, key=lambda name: groups[name] != FIRST)
     rest = sorted((n for n in names if _section(n) and n not in first), key=_section_first)
     panels = []
     for name in [n for n in first if n in names] + rest:
@@ -157,14 +159,21 @@ def method_panels(methods: Sequence[Method]) -> list[Panel]:
             for number, method in enumerate(methods)
             for line in method_curves(runs, method, name, Style(number))
         ]
-        section = FIRST if name in first else _section(name)
+        section = groups.get(name, FIRST if name in MAIN else _section(name))
         shown = re.sub(r"^clients/(\w+)/(\w+)$", r"clients: \1, \2", name)
         shown = re.sub("^(strategy|probes)/", "", shown).replace("/", " ")
         panels.append(Panel(shown, lines, section, percent=_share(name)))
-    by_run = {run.folder: found for run, found in runs}
-    traffic = [(by_run[m.shown.folder], Style(n), m.name) for n, m in enumerate(methods)]
+    spenders = [
+        Spenders(
+            method.name,
+            Style(number),
+            [found for run, found in runs if run in method.runs and run.result is not None],
+            [found for run, found in runs if run in method.runs and run.result is None],
+        )
+        for number, method in enumerate(methods)
+    ]
     at = sum(panel.group == FIRST for panel in panels)
-    return [*panels[:at], *_over_megabytes(traffic), *panels[at:]]
+    return [*panels[:at], *_over_costs(spenders), *panels[at:]]
 
 
 def _section_first(name: str) -> tuple[int, list[tuple[int, str]]]:

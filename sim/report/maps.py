@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.report.client_tables import ClientTables, architectures_of
 from sim.report.drawing import Floats
-from sim.report.reading import Run, read_table
-from sim.run_files import CLIENTS, PARTITION
 
 MOST_ROWS = 1000
 """How many clients a map shows; of more, so many at equal distances."""
@@ -27,6 +26,9 @@ DRIFT = {
     "cosine_to_mean": "cosine of a client's update to the mean update",
 }
 """What maps of rounds may show: of each the first that the run has."""
+MEASURED = ("round", "client", "architecture", *QUALITY, *DRIFT)
+HELD = ("client", "label", "num_examples")
+"""Columns of `clients.parquet` and of `partition.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -52,31 +54,27 @@ class Map:
     note: str
 
 
-def maps_of(run: Run) -> list[Map]:
+def maps_of(tables: ClientTables) -> list[Map]:
     """Make a run's maps.
 
     Args:
-        run: Any run.
+        tables: With the columns that MEASURED and HELD name.
 
     Returns:
         Client by round, and client by class, as far as there are tables for them.
-
-    Raises:
-        ReportError: A table cannot be read.
     """
-    wanted = ("round", "client", "architecture", *QUALITY, *DRIFT)
-    table = read_table(run.folder / CLIENTS, wanted)
+    table = tables.clients
     by_round = [*_by_round(table, "clients", QUALITY), *_by_round(table, "drift", DRIFT)]
-    return [*by_round, *_by_class(run, _architectures(table))]
+    return [*by_round, *_by_class(tables.partition, architectures_of(table))]
 
 
-def _by_round(table: dict[str, Any], title: str, measures: Mapping[str, str]) -> Iterator[Map]:
+def _by_round(table: Mapping[str, Any], title: str, measures: Mapping[str, str]) -> Iterator[Map]:
     there = (name for name in measures if name in table and np.isfinite(table[name]).any())
     measure = next(there, None)
     if measure is None or not {"round", "client"} <= table.keys():
         return
     counted = np.isfinite(table[measure])
-    architectures = _architectures(table)
+    architectures = architectures_of(table)
     clients, note = _chosen(np.unique(table["client"]), architectures)
     rounds = np.unique(table["round"][counted])
     rounds = rounds[np.unique(np.linspace(0, len(rounds) - 1, MOST_COLUMNS).astype(int))]
@@ -95,9 +93,8 @@ def _by_round(table: dict[str, Any], title: str, measures: Mapping[str, str]) ->
     )
 
 
-def _by_class(run: Run, architectures: dict[int, str]) -> Iterator[Map]:
-    table = read_table(run.folder / PARTITION, ("client", "label", "num_examples"))
-    if len(table) < 3:
+def _by_class(table: Mapping[str, Any], architectures: dict[int, str]) -> Iterator[Map]:
+    if not set(HELD) <= table.keys():
         return
     clients, note = _chosen(np.unique(table["client"]), architectures)
     labels = np.unique(table["label"])[:MOST_COLUMNS]
@@ -115,13 +112,6 @@ def _by_class(run: Run, architectures: dict[int, str]) -> Iterator[Map]:
         percent=False,
         note=f"empty where a client has none{note}",
     )
-
-
-def _architectures(table: dict[str, Any]) -> dict[int, str]:
-    if not {"client", "architecture"} <= table.keys():
-        return {}
-    clients, at = np.unique(table["client"], return_index=True)
-    return dict(zip(clients.tolist(), table["architecture"][at].tolist(), strict=True))
 
 
 def _chosen(

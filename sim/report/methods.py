@@ -9,12 +9,14 @@ from sim.report.reading import Run
 WHERE = ("sim.", "probes.", "tracking.")
 WHERE_EXACTLY = (
     *("seed", "resume", "resume_targets", "checkpoint_every"),
-    *("student_device", "student_workers"),
+    *("student_device", "student_workers", "strategy.probe_examples"),
 )
 """Config, with whatever is called root, that says which seed, where a run was computed and what was
 looked at, but not what was done. No bit of a CPU run depends on it, but for the seed and beyond a
 stated tolerance."""
 
+LONGEST_NAME = 80
+"""Methods with a longer name are named by the folders that were asked for, if each has its own."""
 ABSENT = "(absent)"
 TARGET = "_target_"
 
@@ -72,7 +74,7 @@ def methods_of(runs: Sequence[Run]) -> list[Method]:
             kept = [run for run in part if firsts[run.seed] is run]
             repeats = [run for run in part if firsts[run.seed] is not run]
             methods.append(Method(label or folder, kept, repeats))
-    return _told_apart(methods)
+    return _told_apart(_named_shortly(methods))
 
 
 def _by_source(group: Sequence[Run]) -> list[list[Run]]:
@@ -81,6 +83,16 @@ def _by_source(group: Sequence[Run]) -> list[list[Run]]:
         return [list(group)]
     sources = dict.fromkeys(run.source for run in group)
     return [[run for run in group if run.source == source] for source in sources]
+
+
+def _named_shortly(methods: list[Method]) -> list[Method]:
+    """Name methods by their folders where their configs differ in too much for a legend."""
+    folders = [{run.source.resolve().name for run in (*m.runs, *m.repeats)} for m in methods]
+    each_its_own = len(set().union(*folders)) == sum(map(len, folders)) == len(methods)
+    if not each_its_own or max(len(method.name) for method in methods) <= LONGEST_NAME:
+        return methods
+    named = zip(methods, folders, strict=True)
+    return [Method(folder.pop(), method.runs, method.repeats) for method, folder in named]
 
 
 def _told_apart(methods: list[Method]) -> list[Method]:

@@ -12,17 +12,36 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sim.report import drawing, failures, tables
-from sim.report.drifting import Furthest, furthest, sentence
+from sim.report.client_tables import client_tables
+from sim.report.costs import EDGES
+from sim.report.drifting import MEASURES, Furthest, Often, furthest, sentence
 from sim.report.figures import Panel, method_panels, run_panels
-from sim.report.maps import Map, maps_of
+from sim.report.maps import HELD, MEASURED, Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
 from sim.report.reading import Run
+from sim.report.series import series_of
+from sim.report.statistics import Difference
 
 MARK = "stillhouse-report"
 """What a file begins with that a later report may be written over."""
 MOST_PANELS = 60
 MOST_MAPPED = 6
 """Of how many methods the clients are mapped, and of how many configs are shown in full."""
+
+DRIFT_ABOUT = (
+    "Clients are compared within a round, the last in which three of them have the measure: who is "
+    "furthest out, who comes next, the median, and since when that has been so in all such rounds "
+    "that the client was in. Somebody always is: it means something where the value is far from "
+    "the next and from the median."
+)
+OFTEN_ABOUT = (
+    "Where not all clients were in that round, see who was furthest out most often, and of how "
+    "many rounds that it was in."
+)
+NO_DRIFT = (
+    "Nobody can be named: in no round have three clients a measure of drift. Probes find them, as "
+    "far as the strategy has clients answer or send parameters of their own."
+)
 
 
 def render(runs: Sequence[Run]) -> tuple[str, str]:
@@ -50,6 +69,7 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         "final": tables.final_table(methods),
         "cards": _cards(alone) if alone else [],
         "compared": compared,
+        "judged": tables.judged(compared),
         "most_paired": tables.MOST_PAIRED,
         "bars": _bars(compared),
         "listed": tables.runs_table(methods),
@@ -57,6 +77,10 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         "left_out": max(0, len(panels) - MOST_PANELS),
         "legend": [] if alone else _legend_of(methods),
         "shown": _shown(methods[:MOST_MAPPED]),
+        "serverless": any(EDGES in series_of(run) for run in runs),
+        "drift_about": DRIFT_ABOUT,
+        "often_about": OFTEN_ABOUT,
+        "no_drift": NO_DRIFT,
         "shown_methods": methods[:MOST_MAPPED],
         "reasons": failures.reasons(runs),
         "most_reasons": failures.MOST_REASONS,
@@ -113,27 +137,46 @@ def _shown(methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Show the clients of each method that has any: maps, and who drifts most."""
     shown = []
     for number, method in enumerate(methods):
+        tables_of = client_tables(method.shown, [*MEASURED, *MEASURES], HELD)
         figures = [
             {"svg": _map_svg(one, f"m{number}-{nth}"), "note": one.note}
-            for nth, one in enumerate(maps_of(method.shown))
+            for nth, one in enumerate(maps_of(tables_of))
         ]
-        rows = furthest(method.shown)
-        if figures or rows:
-            said = sentence(rows) if rows else ""
-            drift = {"said": said, "table": _drift_table(rows)} if rows else None
-            shown.append({"method": method, "figures": figures, "drift": drift})
+        rows = furthest(tables_of.clients)
+        drift = {"said": sentence(rows), "table": _drift_table(rows)} if rows else None
+        if figures or rows or tables_of.notes:
+            notes = tables_of.notes
+            shown.append({"method": method, "figures": figures, "drift": drift, "notes": notes})
     return shown
 
 
 def _drift_table(rows: Sequence[Furthest]) -> tables.Table:
-    head = ["measure", "meaning", "client", "its value", "the next", "median", "since round"]
-    numbers = [[f"{n:.3g}" for n in (row.value, row.following, row.median)] for row in rows]
-    names = [f"{row.client} {row.architecture}".strip() for row in rows]
-    cells = [
-        [row.measure, row.meaning, name, *three, str(row.since)]
-        for row, name, three in zip(rows, names, numbers, strict=True)
-    ]
-    return tables.Table(head, cells)
+    """With the round where it is not one for all, and who led most often where cohorts differ."""
+    columns = {
+        "measure": [row.measure for row in rows],
+        "meaning": [row.meaning for row in rows],
+        "client": [
+            f"{row.client} {row.architecture}".strip() if row.client is not None else "alike"
+            for row in rows
+        ],
+        "its value": [f"{row.value:.4g}" for row in rows],
+        "the next": [f"{row.following:.4g}" for row in rows],
+        "median": [f"{row.median:.4g}" for row in rows],
+        "in round": [str(row.round) for row in rows],
+        "since round": [tables.NOTHING if row.since is None else str(row.since) for row in rows],
+        "most often": [_most_often(row.often) for row in rows],
+    }
+    if len(set(columns["in round"])) == 1:
+        del columns["in round"]
+    if all(row.ranked == row.known for row in rows):
+        del columns["most often"]
+    return tables.Table([*columns], [*zip(*columns.values(), strict=True)])
+
+
+def _most_often(often: Often | None) -> str:
+    if often is None:
+        return tables.NOTHING
+    return f"{often.client} {often.architecture}".strip() + f", {often.led} of {often.ranked}"
 
 
 def _map_svg(one: Map, prefix: str) -> str:
@@ -145,18 +188,19 @@ def _map_svg(one: Map, prefix: str) -> str:
 
 def _bars(compared: Sequence[tables.Comparison]) -> list[dict[str, float] | None]:
     """Place each interval on a line from 0 to 100 that all of them and zero fit on."""
-    intervals = [one.difference.interval for one in compared]
-    ends = [abs(end) for interval in intervals if interval for end in interval]
+    differences = [one.difference for one in compared]
+    ends = [abs(end) for one in differences for end in one.interval or ()]
     scale = 48 / max([*ends, 1e-9])
-    return [
-        interval
-        and {
-            "low": 50 + scale * interval[0],
-            "high": 50 + scale * interval[1],
-            "mean": 50 + scale * one.difference.mean,
-        }
-        for one, interval in zip(compared, intervals, strict=True)
-    ]
+    return [_bar(one, scale) for one in differences]
+
+
+def _bar(difference: Difference, scale: float) -> dict[str, float] | None:
+    """Place an interval; one without width is a mark at its mean, and nothing at zero."""
+    if difference.interval is None or (difference.alike and not difference.found):
+        return None
+    places = zip(("low", "high"), difference.interval, strict=True)
+    line = {} if difference.alike else {name: 50 + scale * end for name, end in places}
+    return {"mean": 50 + scale * difference.mean, **line}
 
 
 def _cell(text: Any) -> str:

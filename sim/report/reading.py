@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from sim.run_files import CONFIG, FAILURES, METRICS, PARTITION_SUMMARY, RESULT
+
+EXPECTED = (
+    f"a run folder, as a run leaves it ({CONFIG}, {METRICS} and more; runs/DATE/TIME if not said "
+    "otherwise), or a folder of them, such as a sweep's"
+)
 
 
 class ReportError(ValueError):
@@ -73,17 +76,28 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     runs: dict[Path, Run] = {}
     for source in folders:
         if not source.is_dir():
-            raise ReportError(f"{source}: no such folder")
+            raise ReportError(_no_folder(source))
         found = sorted(_run_folders(source), key=lambda path: natural(str(path)))
         if not found:
-            raise ReportError(
-                f"{source}: no run in it; expected a run folder (with {METRICS}) or a folder of "
-                "run folders"
-            )
+            raise ReportError(f"{source}: no run in it; expected {EXPECTED}")
         for folder in found:
             if folder.resolve() not in runs:
                 runs[folder.resolve()] = read_run(folder, source)
     return list(runs.values())
+
+
+def _no_folder(source: Path) -> str:
+    """Say what is wrong with a word of the command line that names no folder."""
+    if source.is_file():
+        above = source.absolute().parent
+        held = f"; did you mean its folder, {above}?" if (above / METRICS).is_file() else ""
+        return f"{source}: a file, no folder; expected {EXPECTED}{held}"
+    key, equals, value = str(source).partition("=")
+    if equals and key.strip("-") == "out":
+        return f"{source}: no such folder; the file to write is named by --out {value or 'FILE'}"
+    if equals:
+        return f"{source}: no such folder; a report takes folders and --out, no KEY=VALUE"
+    return f"{source}: no such folder"
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
@@ -146,30 +160,6 @@ def flat(node: Mapping[Any, Any], separator: str, prefix: str = "") -> dict[str,
         else:
             values[f"{prefix}{key}"] = value
     return values
-
-
-def read_table(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    """Read columns of a Parquet table.
-
-    Args:
-        path: The file; it need not exist.
-        wanted: The columns' names.
-
-    Returns:
-        Arrays by name, [rows] each, null as NaN in columns of floats; without the columns that
-        there are not, and nothing if there is no file or no row.
-
-    Raises:
-        ReportError: It is no Parquet table.
-    """
-    if not path.exists():
-        return {}
-    try:
-        there = [name for name in wanted if name in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=there)
-    except (pa.ArrowException, OSError) as error:
-        raise ReportError(f"{path}: no Parquet table: {error}") from error
-    return {name: table[name].to_numpy() for name in there} if len(table) else {}
 
 
 def _metrics(path: Path, open_ended: bool) -> list[dict[str, Any]]:

@@ -87,12 +87,22 @@ def method_curves(
     if over:
         x = np.array(sorted({number for series in over for number in series}), float)
         values = np.array([_at(series, x) for series in over])
-        drawn.insert(0, _mean_curve(x, values, style, method.name))
+        drawn.insert(0, mean_curve(x, values, style, method.name))
     return drawn
 
 
-def _mean_curve(x: Floats, values: Floats, style: Style, label: str) -> Curve:
-    """Of values [runs, P]; NaN stands for what a run does not have."""
+def mean_curve(x: Floats, values: Floats, style: Style, label: str) -> Curve:
+    """Draw several runs as one curve.
+
+    Args:
+        x: [P] ascending.
+        values: [runs, P]; NaN stands for what a run does not have.
+        style: Colour and dashes.
+        label: For the legend.
+
+    Returns:
+        Their mean, with a band of one standard deviation if there are several runs.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a round without any or with one value
         mean, apart = np.nanmean(values, 0), np.nanstd(values, 0, ddof=1)

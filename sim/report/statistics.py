@@ -26,6 +26,9 @@ SEED = 0
 FEWEST_SEEDS = 3
 """Below that no interval is given: that of two differences by Student's t is 12.7 times as wide as
 they are apart, and the bootstrap has three different means."""
+ROUNDING = 1e-12
+"""Differences that are no further apart than this share of the values are alike: the subtraction of
+two doubles errs by 2e-16 of them."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Difference:
         mean: Of the paired differences, first minus second; NaN without a shared seed.
         seeds: How many they share.
         bootstrap: Its expanded percentile bootstrap interval; None below FEWEST_SEEDS.
-        student_t: Its Student's t interval; None below FEWEST_SEEDS.
+        student_t: Its Student's t interval; None below FEWEST_SEEDS. Both have no width where all
+            differences are alike.
     """
 
     mean: float
@@ -77,6 +81,11 @@ class Difference:
             return None
         lows, highs = zip(self.bootstrap, self.student_t, strict=True)
         return min(lows), max(highs)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all differences are the same, so that there is no spread to go by."""
+        return self.interval is not None and self.interval[0] == self.interval[1]
 
     @property
     def found(self) -> bool:
@@ -100,6 +109,10 @@ def paired_difference(first: Mapping[Any, float], second: Mapping[Any, float]) -
     mean = float(apart.mean()) if count else float("nan")
     if count < FEWEST_SEEDS:
         return Difference(mean, count, None, None)
+    largest = max(abs(one[seed]) for one in (first, second) for seed in shared)
+    if np.ptp(apart) <= ROUNDING * largest:
+        mean = mean if abs(mean) > ROUNDING * largest else 0.0
+        return Difference(mean, count, (mean, mean), (mean, mean))
     half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * float(apart.std(ddof=1)) / sqrt(count)
     bootstrap = stats.bootstrap(
         (apart,),

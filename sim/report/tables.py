@@ -1,12 +1,12 @@
 """The tables of a report: final numbers, differences, what it cost."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from sim.report.costs import EDGES, PEERS_MEAN, in_bytes, in_time, number, simulated_time, traffic
 from sim.report.methods import Method
 from sim.report.reading import Run
 from sim.report.series import last, series_of
@@ -16,6 +16,7 @@ NOTHING = "-"
 MOST_PAIRED = 6
 """So many methods are compared each with each; of more, each with the first."""
 NO_DIFFERENCE = "no difference"
+NO_SPREAD = "no spread"
 
 MEASURES = {
     "student": ("student_accuracy", "", "student/accuracy"),
@@ -44,7 +45,8 @@ def accuracies(run: Run) -> dict[str, float]:
         run: Any run.
 
     Returns:
-        What there is of MEASURES and of whatever else the strategy calls an accuracy.
+        What there is of MEASURES and of whatever else the strategy calls an accuracy. Without a
+        server the student is called what it is, PEERS_MEAN.
     """
     found = series_of(run)
     values: dict[str, Any] = {}
@@ -52,9 +54,14 @@ def accuracies(run: Run) -> dict[str, float]:
         value = (run.result or {}).get(key)
         value = value.get(part) if isinstance(value, Mapping) else value
         values[name] = last(found.get(series, {})) if run.result is None else value
-    for name in found:
-        if re.fullmatch(r"strategy/(?!ensemble_accuracy$).*accuracy.*", name):
-            values[name.removeprefix("strategy/").replace("_", " ")] = last(found[name])
+    for series in found:
+        name = series.removeprefix("strategy/")
+        # What clients have too is Flower's mean of it, by examples: it would be there twice.
+        own = name not in ("ensemble_accuracy", series) and f"clients/{name}/mean" not in found
+        if own and "accuracy" in name:
+            values[name.replace("_", " ")] = last(found[series])
+    if EDGES in found:
+        values[PEERS_MEAN] = values.pop("student")
     numbers = {name: float(v) for name, v in values.items() if isinstance(v, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
@@ -115,12 +122,23 @@ class Comparison:
             return few if found.seeds else "no seed shared"
         if not found.found:
             return NO_DIFFERENCE
-        return f"{found.mean:+.2f} points {between(found.interval)}"
+        said = "with every seed" if found.alike else between(found.interval)
+        return f"{found.mean:+.2f} points {said}"
 
 
 def between(interval: tuple[float, float] | None) -> str:
     """Write an interval in points."""
-    return NOTHING if interval is None else f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
+    if interval is None:
+        return NOTHING
+    if interval[0] == interval[1]:
+        return NO_SPREAD
+    return f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
+
+
+def judged(compared: Sequence[Comparison]) -> int:
+    """Count the comparisons that chance can decide: those with an interval that has a width."""
+    found = (one.difference for one in compared)
+    return sum(one.interval is not None and not one.alike for one in found)
 
 
 def comparisons(methods: Sequence[Method]) -> list[Comparison]:
@@ -156,75 +174,42 @@ def runs_table(methods: Sequence[Method]) -> Table:
         methods: At least one.
 
     Returns:
-        A row for each run, repeated ones included.
+        A row for each run, repeated ones included. Accuracies and costs that no run has are left
+        out; the mean client's accuracy is there if a run has neither student nor ensemble.
     """
-    rows = []
-    timed = any(
-        _number(run.result, "simulated_time_s") is not None for m in methods for run in m.runs
-    )
-    for method in methods:
-        for run in [*method.runs, *method.repeats]:
-            found = accuracies(run)
-            scores = [found.get("student"), found.get("teacher ensemble")]
-            spent = [_bytes(value) for value in traffic(run)]
-            times = [_seconds(_number(run.result, "wall_time_s"))]
-            times += [_seconds(_number(run.result, "simulated_time_s"))] if timed else []
-            state = _state(run) + (", repeats a seed, not counted" if run in method.repeats else "")
-            cells = [method.name, str(run.seed), state]
-            cells += [NOTHING if s is None else f"{100 * s:.2f}" for s in scores]
-            rows.append([run.name, *cells, str(failure_count(run)), *spent, *times])
-    head = [
-        "run",
-        "method",
-        "seed",
-        "state",
-        "student",
-        "teacher ensemble",
-        "failures",
-        "down",
-        "up",
+    columns = ["student", "teacher ensemble", "mean client", "failures", "down", "up"]
+    columns += ["between peers", "wall time", "simulated time"]
+    rows = [
+        ([run.name, method.name, str(run.seed), _state(run, method)], _cells(run))
+        for method in methods
+        for run in [*method.runs, *method.repeats]
     ]
-    return Table([*head, "wall time", *(["simulated time"] if timed else [])], rows)
+    kept = [name for name in columns if any(cells.get(name) for _, cells in rows)]
+    table = [[*about, *(cells.get(name) or NOTHING for name in kept)] for about, cells in rows]
+    return Table(["run", "method", "seed", "state", *kept], table)
 
 
-def _state(run: Run) -> str:
+def _cells(run: Run) -> dict[str, str | None]:
+    found = accuracies(run)
+    shown = ["student", "teacher ensemble"]
+    shown += [] if found.keys() & set(shown) else ["mean client"]
+    down, up, edges = map(in_bytes, traffic(run))
+    return {
+        **{name: f"{100 * found[name]:.2f}" for name in shown if name in found},
+        **{"failures": str(failure_count(run)), "down": down, "up": up, "between peers": edges},
+        "wall time": in_time(number(run.result, "wall_time_s")),
+        "simulated time": in_time(simulated_time(run)),
+    }
+
+
+def _state(run: Run, method: Method) -> str:
     asked = run.config.get("rounds")
     of = f" of {asked}" if isinstance(asked, int) else ""
-    return f"round {run.rounds}{of}" + (", not over" if run.result is None else "")
+    over = "" if run.result is not None else ", not over"
+    repeated = ", repeats a seed, not counted" if run in method.repeats else ""
+    return f"round {run.rounds}{of}{over}{repeated}"
 
 
 def failure_count(run: Run) -> int:
     """Count the unusable replies of the rounds that were written down."""
     return sum(n for line in run.lines if isinstance(n := line.get("failures"), int))
-
-
-def traffic(run: Run) -> tuple[float | None, float | None]:
-    """Tell the bytes down and up, of the rounds so far if the run is not over."""
-    if run.result is not None:
-        return _number(run.result, "request_bytes"), _number(run.result, "reply_bytes")
-    found = series_of(run)
-    both = (found.get(f"bytes/{way}") for way in ("request", "reply"))
-    down, up = (None if series is None else sum(series.values()) for series in both)
-    return down, up
-
-
-def _number(record: Mapping[str, Any] | None, key: str) -> float | None:
-    value = (record or {}).get(key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _bytes(count: float | None) -> str:
-    if count is None:
-        return NOTHING
-    step = min(4, int(math.log10(count) // 3)) if count >= 1 else 0
-    unit = ("B", "kB", "MB", "GB", "TB")[step]
-    return f"{count / 1000**step:.{1 if step else 0}f} {unit}"
-
-
-def _seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
