@@ -339,31 +339,42 @@ def test_a_line_that_is_being_written_is_not_damage(tmp_path: Path) -> None:
 def test_a_table_that_is_being_written_is_left_out_with_a_note(name: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", over=False)
     whole = (folder / name).read_bytes()
-    for content in (whole[: len(whole) // 2], b""):
-        (folder / name).write_bytes(content)
-        page, text, twin = report(tmp_path, folder)
-        note = f"{name} cannot be read just now: it is left out."
-        assert note in text
-        assert note in twin
-        assert "p0-curve-0" in page.ids
-        assert len(page.marks("heat-map")) == 1  # of the other table
-    (folder / "clients.parquet").unlink(missing_ok=True)
-    (folder / "partition.parquet").unlink(missing_ok=True)
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    page, text, twin = report(tmp_path, folder)
+    note = f"{name} cannot be read just now: it is left out."
+    assert note in text
+    assert note in twin
+    assert "p0-curve-0" in page.ids
+    assert len(page.marks("heat-map")) == 1  # of the other table
+    (folder / name).write_bytes(b"")
+    assert client_tables(read_run(folder), ["round"], ["client"]).notes == [note]
+
+
+def test_a_live_run_without_tables_has_curves(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", over=False)
+    for name in ("clients.parquet", "partition.parquet"):
+        (folder / name).unlink()
     page, text, _ = report(tmp_path, folder)
-    assert "clients.parquet has no round yet: maps over rounds are left out." in text
+    assert "clients.parquet has no round yet" in text
+    assert "p0-curve-0" in page.ids
     assert page.marks("heat-map") == []
 
 
 def test_an_older_table_of_a_live_run_is_said_to_be_older(tmp_path: Path) -> None:
+    def notes() -> list[str]:
+        return [*client_tables(read_run(folder), ["round"], []).notes]
+
     lines = [line(n, 0.1 * n) for n in (1, 2, 3)]
     folder = write_run(tmp_path / "run", lines=lines, over=False)
-    assert "last written" not in report(tmp_path, folder)[1]
-    more = [*lines, line(4, 0.5), line(5, 0.6)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in more))
-    _, text, _ = report(tmp_path, folder)
-    assert "clients.parquet was last written after round 3 of 5: what is shown" in text
+    assert notes() == []
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(line(n, 0.5)) + "\n" for n in (4, 5))
+    (note,) = notes()
+    assert note.startswith("clients.parquet was last written after round 3 of 5: what is shown")
+    (folder / "clients.parquet").unlink()
+    assert notes() == ["clients.parquet has no round yet: maps over rounds are left out."]
     (folder / "result.json").write_text(json.dumps({"rounds": 5}))
-    assert "last written" not in report(tmp_path, folder)[1]
+    assert notes() == []
 
 
 def test_what_is_no_run_is_refused_with_what_to_say(
