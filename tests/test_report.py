@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -637,7 +638,7 @@ def test_simulated_time_is_shown_where_a_run_has_it(tmp_path: Path) -> None:
     assert "simulated time</th>" not in report(tmp_path, write_run(tmp_path / "none"))[1]
 
 
-def spenders(*runs: Path) -> list[dict[str, dict[int, float]]]:
+def spenders(*runs: Path) -> list[Mapping[str, dict[int, float]]]:
     return [series_of(read_run(run)) for run in runs]
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -67,7 +67,7 @@ def _group_of(measure: str) -> str:
     return FIRST if re.search("(^|_)(accuracy|loss)$", measure) else OF_CLIENTS
 
 
-def _main(found: dict[str, Series], measure: str) -> Panel:
+def _main(found: Mapping[str, Series], measure: str) -> Panel:
     student = PEERS_MEAN if EDGES in found else "student"
     names = {student: f"student/{measure}", "teacher ensemble": f"strategy/ensemble_{measure}"}
     lines = [
@@ -81,7 +81,7 @@ def _main(found: dict[str, Series], measure: str) -> Panel:
     return Panel(f"{whose}{measure}", lines, FIRST, percent=_share(measure))
 
 
-def _others(found: dict[str, Series]) -> list[Panel]:
+def _others(found: Mapping[str, Series]) -> list[Panel]:
     panels = []
     names = [name for name in found if _section(name) and name not in MAIN]
     names.sort(key=natural)

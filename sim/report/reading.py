@@ -25,9 +25,9 @@ class ReportError(ValueError):
     """Something that a report cannot be made of; the message names the file or folder."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """What a run folder says, but for its tables.
+    """What a run folder says, but for its tables; no run equals another.
 
     Attributes:
         folder: The run folder.

@@ -1,7 +1,8 @@
 """Numbers over rounds: from the lines of a run to curves of a run or of a method."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -13,7 +14,8 @@ Series = dict[int, float]
 """A number by round. What is not finite is NaN; in a file it is null."""
 
 
-def series_of(run: Run) -> dict[str, Series]:
+@cache  # 40 runs of 300 rounds: 6 s in place of 10 for the whole report
+def series_of(run: Run) -> Mapping[str, Series]:
     """Collect all numbers of a run's lines.
 
     Args:
@@ -45,7 +47,7 @@ def curve(series: Series, style: Style, label: str, faint: bool = False) -> Curv
     return Curve(x, y, style=style, label=label, faint=faint)
 
 
-def banded(all_series: dict[str, Series], name: str, style: Style, label: str) -> Curve:
+def banded(all_series: Mapping[str, Series], name: str, style: Style, label: str) -> Curve:
     """Make quantiles over clients one curve: the median in the quartiles in the extremes.
 
     Args:
@@ -67,7 +69,7 @@ def banded(all_series: dict[str, Series], name: str, style: Style, label: str) -
 
 
 def method_curves(
-    runs: Sequence[tuple[Run, dict[str, Series]]], method: Method, name: str, style: Style
+    runs: Sequence[tuple[Run, Mapping[str, Series]]], method: Method, name: str, style: Style
 ) -> list[Curve]:
     """Draw a method's runs together.
 
