@@ -15,8 +15,8 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
@@ -428,11 +428,16 @@ def test_every_asks_in_round_one_and_then_each_so_many() -> None:
 
 
 def test_every_shipped_probe_is_plugged_by_yaml() -> None:
-    config = OmegaConf.load(Path(__file__).parent.parent / "conf/config.yaml")
-    nodes = config.probes
-    OmegaConf.resolve(nodes)
-    found = {name: instantiate(node) for name, node in nodes.items()}
-    assert len(found) == 8
+    with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
+        config = compose("config", overrides=["probes=with_features"])
+    found = {str(name): instantiate(node) for name, node in config.probes.items()}
+    named = {
+        *(trust, output_drift, parameter_drift, recall_spread, calibration, teacher_audit),
+        representation_drift,
+    }
+    plugged = {getattr(probe, "func", type(probe)) for probe in found.values()}
+    assert plugged == {*named, Forgetting, Every}  # all that sim.probes has
+    assert len(found) == 9
     values = {k for probe in found.values() for k in probe(labelled())}
     assert {"output_js", "js_matrix", "ece", "weight_mass", "recall", "lost_recall"} <= values
 
