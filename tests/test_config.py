@@ -63,11 +63,9 @@ def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "availability", "clients", "clients/corruption", "clients/messenger", "clients/training",
-        "data", "debug",
-        "experiment",
-        "partition", "probes", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
-        "strategy/distil",
-        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
+        "data", "debug", "experiment", "partition", "probes", "proxy", "sim", "strategy",
+        "strategy/combiner", "strategy/discriminator", "strategy/distil", "strategy/head",
+        "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
     assert len(OPTIONS) == 120
