@@ -147,11 +147,13 @@ def costs(line: dict[str, Any], before: Sequence[dict[str, float]]) -> dict[str,
         before: What this returned for the lines before it.
 
     Returns:
-        `megabytes` sent both ways and, where there is a clock, `simulated_time_s`; where there is
-        an accuracy, `accuracy_per_megabyte` and `accuracy_per_simulated_second`.
+        `megabytes` sent both ways, without a server between peers, and, where there is a clock,
+        `simulated_time_s`; where there is an accuracy, `accuracy_per_megabyte` and
+        `accuracy_per_simulated_second`.
     """
     spent = before[-1] if before else {}
-    found = {"megabytes": spent.get("megabytes", 0.0) + sum(line["bytes"].values()) / 1e6}
+    sent = line["strategy"].get("edge_bytes", sum(line["bytes"].values()))
+    found = {"megabytes": spent.get("megabytes", 0.0) + sent / 1e6}
     if "simulated_time_s" in line:
         found["simulated_time_s"] = spent.get("simulated_time_s", 0.0) + line["simulated_time_s"]
     if (accuracy := accuracy_of(line)) is not None:

@@ -341,18 +341,21 @@ def test_what_was_shown_before_a_resume_stays_in_the_layout(tmp_path: Path) -> N
 def test_what_was_reached_is_drawn_over_bytes_and_over_simulated_seconds() -> None:
     """Without a student it is the clients' mean accuracy."""
     line: dict[str, Any] = {
-        "student": {"accuracy": 0.5}, "clients": {}, "bytes": {"request": 10**6, "reply": 10**6},
+        "student": {"accuracy": 0.5}, "clients": {}, "strategy": {},
+        "bytes": {"request": 10**6, "reply": 10**6},
     }  # fmt: skip
     first = costs(line, [])
     assert first == {"megabytes": 2.0, "accuracy_per_megabyte": 0.25}
-    peers = {"student": {}, "clients": {"accuracy": {"mean": 0.6}}, "bytes": line["bytes"]}
+    peers = line | {"student": {}, "clients": {"accuracy": {"mean": 0.6}}}
     timed = costs(peers | {"simulated_time_s": 3.0}, [first | {"simulated_time_s": 1.0}])
     assert timed == pytest.approx({
         "megabytes": 4.0, "accuracy_per_megabyte": 0.15,
         "simulated_time_s": 4.0, "accuracy_per_simulated_second": 0.15,
     })  # fmt: skip
-    silent = {"student": {}, "clients": {}, "bytes": {"request": 0, "reply": 0}}
+    silent = line | {"student": {}, "bytes": {"request": 0, "reply": 0}}
     assert costs(silent, []) == {"megabytes": 0.0}
+    # Without a server what the simulation itself sends and shows is nobody's cost.
+    assert costs(silent | {"strategy": {"edge_bytes": 5e5}}, []) == {"megabytes": 0.5}
 
 
 # --- the projector ---
