@@ -35,6 +35,7 @@ class RoundReport:
         train: Metrics that the strategy aggregated in training.
         evaluated: Metrics that the strategy aggregated in evaluation; empty if it was skipped.
         exchanges: Every request of the round and what came of it.
+        simulated_time_s: How long the round took; None = there is no virtual clock.
     """
 
     server_round: int
@@ -43,6 +44,7 @@ class RoundReport:
     train: dict[str, float]
     evaluated: dict[str, float]
     exchanges: list[Exchange]
+    simulated_time_s: float | None = None
 
     def first_failure(self) -> str:
         """Say who failed first, and why; "" if nobody did."""
@@ -123,14 +125,20 @@ def run_rounds(
                         partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
                     )
             except QuorumLost:
-                report(RoundReport(server_round, arrays, {}, {}, {}, grid.exchanges))
+                so_far = grid.exchanges, grid.simulated_time_s
+                report(RoundReport(server_round, arrays, {}, {}, {}, *so_far))
                 raise
         student = evaluate(arrays) if evaluate_now else {}
         # 5. Report.
-        trained_metrics, evaluated_metrics = _scalars(trained), _scalars(evaluated)
         report(
             RoundReport(
-                server_round, arrays, student, trained_metrics, evaluated_metrics, grid.exchanges
+                server_round,
+                arrays,
+                student,
+                _scalars(trained),
+                _scalars(evaluated),
+                grid.exchanges,
+                grid.simulated_time_s,
             )
         )
         # 6. Commit.

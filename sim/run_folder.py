@@ -31,6 +31,9 @@ from sim.run_files import RESULT as RESULT
 from sim.run_files import STATES as STATES
 from sim.run_files import STUDENT as STUDENT
 
+CLOCK = "simulated_time_s"
+"""Column that there is only where there is a virtual clock."""
+
 IDENTITY = {
     "round": pa.int32(),
     "client": pa.int32(),
@@ -38,6 +41,7 @@ IDENTITY = {
     "request_bytes": pa.int64(),
     "reply_bytes": pa.int64(),
     "failure": pa.string(),
+    CLOCK: pa.float64(),
 }
 """Columns that are ours: a client's metric of such a name goes to `client_<name>`."""
 
@@ -104,8 +108,8 @@ def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
         exchanges: Of one round.
 
     Returns:
-        Rows with round, client, architecture, bytes summed, the last value of each metric, and
-        the first failure or "".
+        Rows with round, client, architecture, bytes summed, the last value of each metric, the
+        first failure or "", and, where there is a clock, simulated seconds summed.
     """
     rows: dict[int, dict[str, Any]] = {}
     for exchange in sorted(exchanges, key=lambda e: e.client_id):
@@ -123,6 +127,8 @@ def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
         row["request_bytes"] += exchange.request_bytes
         row["reply_bytes"] += exchange.reply_bytes
         row["failure"] = row["failure"] or exchange.failure
+        if exchange.simulated_time_s is not None:
+            row[CLOCK] = row.get(CLOCK, 0.0) + exchange.simulated_time_s
         for key, value in exchange.metrics.items():
             name = key.replace("-", "_")
             row[f"client_{name}" if name in IDENTITY else name] = value
@@ -140,6 +146,8 @@ def client_table(rows: list[dict[str, Any]]) -> pa.Table:
     """
     others = sorted({key for row in rows for key in row} - set(IDENTITY) - set(MEASURES))
     types = IDENTITY | {name: pa.float64() for name in (*MEASURES, *others)}
+    if not any(CLOCK in row for row in rows):
+        del types[CLOCK]
     return pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
 
 

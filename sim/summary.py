@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sim.rounds import RoundReport
-from sim.run_folder import IDENTITY, MEASURES
+from sim.run_folder import CLOCK, IDENTITY, MEASURES
 
 SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 """Quantiles under which a per-client value is shown, beside its mean."""
@@ -35,7 +35,8 @@ def summarise(
         by_client: Columns that the probes added to the rows.
 
     Returns:
-        Nested names and numbers: round, student, strategy, clients, probes, bytes, failures.
+        Nested names and numbers: round, student, strategy, clients, probes, bytes, failures;
+        and simulated_time_s, if there is a virtual clock.
     """
     clients: dict[str, dict[str, float]] = {}
     for measure in (*OF_CLIENTS, *by_client):
@@ -44,7 +45,9 @@ def summarise(
             quantiles = np.quantile(values, list(SPREAD.values()))
             clients[measure] = {"mean": float(np.mean(values))}
             clients[measure] |= {k: float(q) for k, q in zip(SPREAD, quantiles, strict=True)}
+    clock = {} if report.simulated_time_s is None else {CLOCK: report.simulated_time_s}
     return {
+        **clock,
         "round": report.server_round,
         "student": report.student,
         "strategy": {k.replace("-", "_"): v for k, v in (report.train | report.evaluated).items()},

@@ -24,6 +24,7 @@ from sim.probes.schedule import is_due
 from sim.probes.values import Curve, KeepsState, Probe, Table
 from sim.rounds import RoundReport
 from sim.run_folder import (
+    CLOCK,
     FAILURES,
     METRICS,
     append_line,
@@ -172,7 +173,9 @@ class Tracker:
     def totals(self) -> dict[str, Any]:
         """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
         last = self.summaries[-1]
+        clock = [line[CLOCK] for line in self.summaries if CLOCK in line]
         return {
+            **({CLOCK: sum(clock)} if clock else {}),
             "student_accuracy": last["student"].get("accuracy"),
             "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
             "clients_accuracy": extremes(last["clients"].get("accuracy")),

@@ -62,7 +62,8 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/corruption", "clients/messenger", "clients/training",
+        "availability", "clients", "clients/corruption", "clients/messenger", "clients/profile",
+        "clients/training",
         "data", "debug",
         "experiment",
         "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
@@ -70,7 +71,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 117
+    assert len(OPTIONS) == 121
 
 
 @pytest.mark.parametrize("option", OPTIONS)
