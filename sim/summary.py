@@ -47,7 +47,6 @@ def summarise(
             clients[measure] |= {k: float(q) for k, q in zip(SPREAD, quantiles, strict=True)}
     clock = {} if report.simulated_time_s is None else {CLOCK: report.simulated_time_s}
     return {
-        **clock,
         "round": report.server_round,
         "student": report.student,
         "strategy": {k.replace("-", "_"): v for k, v in (report.train | report.evaluated).items()},
@@ -58,6 +57,7 @@ def summarise(
             "reply": sum(row["reply_bytes"] for row in rows),
         },
         "failures": sum(bool(exchange.failure) for exchange in report.exchanges),
+        **clock,
     }
 
 
