@@ -125,25 +125,25 @@ def run_rounds(
                         partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
                     )
             except QuorumLost:
-                so_far = grid.exchanges, grid.simulated_time_s
-                report(RoundReport(server_round, arrays, {}, {}, {}, *so_far))
+                report(_report(grid, arrays, {}, {}, {}))
                 raise
         student = evaluate(arrays) if evaluate_now else {}
         # 5. Report.
-        report(
-            RoundReport(
-                server_round,
-                arrays,
-                student,
-                _scalars(trained),
-                _scalars(evaluated),
-                grid.exchanges,
-                grid.simulated_time_s,
-            )
-        )
+        report(_report(grid, arrays, student, _scalars(trained), _scalars(evaluated)))
         # 6. Commit.
         commit(server_round, arrays)
     return arrays
+
+
+def _report(
+    grid: PoolGrid,
+    arrays: ArrayRecord,
+    student: dict[str, float],
+    train: dict[str, float],
+    evaluated: dict[str, float],
+) -> RoundReport:
+    noted = grid.exchanges, grid.simulated_time_s
+    return RoundReport(grid.server_round, arrays, student, train, evaluated, *noted)
 
 
 def _intake(strategy: Strategy, server_round: int, phase: str) -> Intake:

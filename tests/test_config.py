@@ -97,6 +97,22 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
         ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
         ("strategy=ffl strategy.optimizer.lr=-1", "strategy.optimizer.lr=-1: expected > 0"),
         ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
+        *(
+            (
+                f"clients/profile={kind} clients.profile.{key}={value}",
+                f"clients.profile.{key}={is_}",
+            )
+            for kind, key, value, is_ in (
+                ("alike", "multiplications_per_s", "0", "0: expected > 0"),
+                ("alike", "download_bytes_per_s", "-1", "-1: expected > 0"),
+                ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected > 0"),
+                ("alike", "latency_s", "-0.1", "-0.1: expected >= 0"),
+                ("alike", "latency_s", ".inf", "inf: expected >= 0 and finite"),
+                ("two_speeds", "slow_share", "1.1", r"1.1: expected a share in \[0, 1\]"),
+                ("two_speeds", "slowdown", "0.5", "0.5: expected >= 1"),
+                ("lognormal", "spread", "-1", "-1: expected from 0 to 10"),
+            )
+        ),
         ("seed=-1", "seed=-1: expected an integer >= 0"),
     ],
 )
