@@ -107,7 +107,7 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
                 ("alike", "download_bytes_per_s", "-1", "-1: expected > 0"),
                 ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected > 0"),
                 ("alike", "latency_s", "-0.1", "-0.1: expected >= 0"),
-                ("alike", "latency_s", ".inf", "inf: expected >= 0 and finite"),
+                ("alike", "latency_s", "inf", "inf: expected >= 0 and finite"),
                 ("two_speeds", "slow_share", "1.1", r"1.1: expected a share in \[0, 1\]"),
                 ("two_speeds", "slowdown", "0.5", "0.5: expected >= 1"),
                 ("lognormal", "spread", "-1", "-1: expected from 0 to 10"),
