@@ -117,7 +117,7 @@ def open_run(
     probes = [instantiate(probe) for probe in config.probes.values()]
     options = tracking_options(config, len(clients.architectures), clients.splits, done is None)
     begin(folder, text, shape, None if done is None else done.lines)
-    kept = ([], {}) if done is None else (done.rows, done.probes)
+    kept = (None, {}) if done is None else (done.clients, done.probes)
     tracker = Tracker(folder, probes, text, *kept, **options)
     display = Display(config.rounds, clients.architectures, shape)
     if options["proxy_labels"] is None:

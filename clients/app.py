@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.feature_exchange import EVALUATE_FEATURES, FEATURES, evaluate_features
+from clients.feature_exchange import evaluate_features
 from clients.messages import (
+    EVALUATE_FEATURES,
     EVALUATE_OWN,
     EVALUATE_PREDICTIONS,
+    FEATURES,
     PREDICTIONS,
     RELAY,
     SEND_OWN,

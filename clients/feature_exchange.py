@@ -14,11 +14,10 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.arrays import read_arrays, write_arrays
-from clients.messages import INPUTS, METRICS, client_id_of
+from clients.messages import FEATURES, INPUTS, METRICS, client_id_of
 from clients.own import client_of, own_network
 from clients.simulated import SimulatedClients
 
-FEATURES, EVALUATE_FEATURES = "features", "evaluate.features"
 PROXY_IDS = "proxy-ids"
 
 
@@ -55,25 +54,41 @@ def read_features(replies: Iterable[Message], num_inputs: int) -> dict[int, Tens
     """Collect features by client.
 
     Args:
-        replies: To `feature_request`; those with an error are skipped.
+        replies: To `feature_request`; those with an error, or with anything else, are skipped: who
+            watches ends no run.
         num_inputs: P.
 
     Returns:
         Features [P, D_k] by client id, ascending.
-
-    Raises:
-        ValueError: A client sent something else; names it.
     """
     found = {}
     for message in replies:
-        if not message.has_content():
-            continue
-        client_id = client_id_of(message.metadata.src_node_id)
-        record = message.content.get(FEATURES)
-        arrays = read_arrays(record) if isinstance(record, ArrayRecord) else {}
-        features = arrays.get(FEATURES)
-        if features is None or features.ndim != 2 or len(features) != num_inputs:
-            shape = None if features is None else features.shape
-            raise ValueError(f"client {client_id}: features {shape}, expected [{num_inputs}, D]")
-        found[client_id] = torch.tensor(features)
+        if message.has_content() and fault_in_features(message.content, num_inputs) is None:
+            arrays = read_arrays(cast(ArrayRecord, message.content[FEATURES]))
+            client_id = client_id_of(message.metadata.src_node_id)
+            found[client_id] = torch.tensor(arrays[FEATURES])
     return dict(sorted(found.items()))
+
+
+def requested_inputs(request: RecordDict) -> int:
+    """Return how many proxy examples a `feature_request` asks about, P."""
+    return len(read_arrays(cast(ArrayRecord, request[INPUTS]))[PROXY_IDS])
+
+
+def fault_in_features(content: RecordDict, num_inputs: int) -> str | None:
+    """Look for what keeps a reply from being features of so many inputs.
+
+    Args:
+        content: Of the reply.
+        num_inputs: P.
+
+    Returns:
+        The reason to reject it, or None.
+    """
+    record = content.get(FEATURES)
+    features = read_arrays(record).get(FEATURES) if isinstance(record, ArrayRecord) else None
+    if features is None:
+        return f"a reply with features lacks '{FEATURES}'"
+    if features.ndim != 2 or len(features) != num_inputs or features.dtype != np.float32:
+        return f"features are {features.dtype} {features.shape}, expected float32 ({num_inputs}, D)"
+    return None if np.isfinite(features).all() else "features are not finite"

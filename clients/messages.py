@@ -23,6 +23,7 @@ from clients.teachers import TeacherPredictions
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 INPUTS, STUDENT, PREDICTIONS = "inputs", "student", "predictions"
+FEATURES, EVALUATE_FEATURES = "features", "evaluate.features"
 TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS = "train.predictions", "evaluate.predictions"
 TRAIN_TARGETS, RELAY = "train.targets", "query.relay"
 TRAIN_OWN, SEND_OWN, EVALUATE_OWN = "train.own", "query.own", "evaluate.own"

@@ -8,9 +8,11 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from clients.answers import expected_arrays, largest_logit
 from clients.architectures import Parameters
 from clients.arrays import read_arrays
+from clients.feature_exchange import fault_in_features, requested_inputs
 from clients.messages import (
     ARRAYS,
     CONFIG,
+    EVALUATE_FEATURES,
     METRICS,
     PREDICTIONS,
     PredictionRequest,
@@ -32,7 +34,7 @@ def fault_of(request: Message, reply: Message) -> str | None:
     The sender must be who was asked, every array and metric finite, and `num-examples`, by which
     Flower's strategies and some of ours weigh, positive. Where the request carried a record with
     the same name and the same array names (parameters out, parameters back), the shapes must be
-    the request's. Where it asked for predictions, the answers must be those.
+    the request's. Where it asked for predictions or features, they must be those.
 
     Args:
         request: What the client received.
@@ -65,6 +67,8 @@ def _fault(request: Message, reply: Message) -> str | None:
     if request.metadata.message_type.endswith(f".{PREDICTIONS}"):
         client_id = client_id_of(request.metadata.dst_node_id)
         return _fault_in_predictions(read_request(asked), client_id, content)
+    if request.metadata.message_type == EVALUATE_FEATURES:
+        return fault_in_features(content, requested_inputs(asked))
     return None
 
 

@@ -15,11 +15,11 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from clients.architectures import unlike
 from clients.arrays import read_arrays
-from clients.feature_exchange import EVALUATE_FEATURES, PROXY_IDS
+from clients.feature_exchange import requested_inputs
 from clients.messages import (
+    EVALUATE_FEATURES,
     EVALUATE_OWN,
     EVALUATE_PREDICTIONS,
-    INPUTS,
     TRAIN_MIXED,
     TRAIN_OWN,
     TRAIN_PREDICTIONS,
@@ -105,8 +105,7 @@ def _learning_with_received(
 
 
 def _features(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
-    ids = read_arrays(cast(ArrayRecord, content[INPUTS]))[PROXY_IDS]
-    return len(ids) * _forward(clients, client_id)
+    return requested_inputs(content) * _forward(clients, client_id)
 
 
 def _measuring_received(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:

@@ -117,6 +117,12 @@ def check_keys(config: DictConfig) -> None:
         if not isinstance(kind, DictConfig) or not {"share", "model"} <= set(kind):
             raise ConfigError(f"{key}={kind}: expected share and model")
         _refuse_unknown(key, kind, ["share", "model"])
+    for name, probe in config.probes.items():
+        if not isinstance(probe, DictConfig) or "_target_" not in probe:
+            raise ConfigError(
+                f"probes.{name}={probe}: expected a probe, {{_target_: module.function, "
+                f"_partial_: true}}; ~probes.{name} leaves one out"
+            )
 
 
 PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
@@ -151,7 +157,7 @@ def explain_command(words: list[str]) -> str | None:
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config-dir", "-cd", action="append", default=[])
     given, rest = flags.parse_known_args(words)
-    return explain([word for word in rest if "=" in word], given.config_dir)
+    return explain([w for w in rest if "=" in w or w.startswith("~")], given.config_dir)
 
 
 def explain(overrides: list[str], folders: list[str]) -> str | None:
@@ -190,7 +196,8 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
     for override in parsed:
         key = override.key_or_group
         if override not in choices and key not in keys and not key.startswith("hydra."):
-            if (parent := key.rpartition(".")[0]) in OPEN and parent in keys:
+            parent = key.rpartition(".")[0]
+            if parent in OPEN and parent in keys and not override.is_delete():
                 return f"unknown key '{key}'; to add it, put a plus before: +{key}=..."
             return f"unknown key '{key}'{_only_with(key) or _nearest(key, [*keys, *groups])}"
     return None

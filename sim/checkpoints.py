@@ -8,12 +8,13 @@ Nothing that is read is a pickle, and nothing is read whose hash is not the mani
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -21,6 +22,7 @@ from flwr.serverapp.strategy import Strategy
 from clients.architectures import Parameters
 from clients.arrays import read_arrays, write_arrays
 from clients.messages import ARRAYS
+from sim.clients_table import ClientsTable
 from sim.grid import PoolGrid
 from sim.manifest import (
     UNFINISHED,
@@ -35,7 +37,7 @@ from sim.manifest import (
     write_manifest,
     write_unfinished,
 )
-from sim.run_folder import client_table, table_rows, versions
+from sim.run_folder import versions
 from sim.state_store import StateStore
 from sim.states import freeze, thaw
 from sim.strategy_state import restore_strategy, strategy_state
@@ -55,7 +57,7 @@ class Checkpoint:
         arrays: The global model's parameters after it.
         states: Frozen states of the clients that have one; read from their files when asked for.
         strategy: What the strategy kept, for `restore_strategy`.
-        rows: The per-client table so far, as `client_rows` made it.
+        clients: The per-client table so far.
         probes: What the probes kept, for the `Tracker`.
         lines: How many lines of which file of the run folder belong to the rounds done.
         versions: Of what the result may depend on, when it was written.
@@ -65,7 +67,7 @@ class Checkpoint:
     arrays: ArrayRecord
     states: StateStore
     strategy: RecordDict
-    rows: list[dict[str, Any]]
+    clients: pa.Table
     probes: Parameters
     lines: dict[str, int]
     versions: dict[str, str]
@@ -134,8 +136,8 @@ class Checkpoints:
 
         def commit(server_round: int, arrays: ArrayRecord) -> None:
             if every and (server_round % every == 0 or server_round == rounds):
-                states, rows, lines = grid.states.changed(), tracker.rows, tracker.lines()
-                about = strategy, rows, lines, tracker.state()
+                states, clients, lines = grid.states.changed(), tracker.clients, tracker.lines()
+                about = strategy, clients, lines, tracker.state()
                 why_not = self.commit(server_round, arrays, states, *about)
                 if why_not:
                     warn(f"this checkpoint cannot be resumed: {why_not}")
@@ -150,7 +152,7 @@ class Checkpoints:
         arrays: ArrayRecord,
         states: Iterable[tuple[int, bytes]],
         strategy: Strategy,
-        rows: list[dict[str, Any]],
+        clients: ClientsTable,
         lines: Mapping[Path, int],
         probes: Parameters | None = None,
     ) -> str:
@@ -163,7 +165,7 @@ class Checkpoints:
                 commit.
             strategy: The strategy. If it cannot tell what it keeps, the checkpoint is written all
                 the same, and says so when a run shall be resumed from it.
-            rows: The per-client table so far; only what is new is written.
+            clients: The per-client table so far; only what is new is written.
             lines: How many lines each growing file of the run folder has.
             probes: What the probes keep.
 
@@ -185,9 +187,9 @@ class Checkpoints:
         if probes:
             frozen = freeze(RecordDict({PROBES: write_arrays(probes)}))
             content[PROBES] = self._write(f"probes{tag}.safetensors", frozen)
-        if len(rows) > self._num_rows:
+        if clients.num_rows > self._num_rows:
             buffer = BytesIO()
-            pq.write_table(client_table(rows[self._num_rows :]), buffer)
+            pq.write_table(clients.since(self._num_rows), buffer)
             content["rows"].append(self._write(f"clients{tag}.parquet", buffer.getvalue()))
         for client_id, frozen in states:
             name = f"{STATES}/{client_id}{tag}.safetensors"
@@ -195,7 +197,7 @@ class Checkpoints:
         new = [self.folder / name for name in only_in(content, before)]
         finish(new, also=[path for path in (*lines, self.folder.parent) if path.exists()])
         write_manifest(self.folder / MANIFEST, content)
-        self._content, self._num_rows = content, len(rows)
+        self._content, self._num_rows = content, clients.num_rows
         remove(self.folder / name for name in only_in(before, content))
         return str(content["strategy"].get("unknown", ""))
 
@@ -244,15 +246,15 @@ class Checkpoints:
         states = StateStore(self.folder / "none", memory_limit_bytes=0)
         for client_id, entry in content["states"].items():
             states.refer(int(client_id), self.folder / entry["file"], entry["bytes"])
-        rows = [row for entry in content["rows"] for row in self._rows(entry)]
-        self._content, self._num_rows = content, len(rows)
+        clients = self._clients(content["rows"])
+        self._content, self._num_rows = content, clients.num_rows
         self._sweep()
         self.done = Checkpoint(
             server_round=content["round"],
             arrays=self._thaw(content["arrays"]).array_records[ARRAYS],
             states=states,
             strategy=self._thaw(content["strategy"]),
-            rows=rows,
+            clients=clients,
             probes=self._probes(content),
             lines=content["lines"],
             versions=content["versions"],
@@ -283,8 +285,9 @@ class Checkpoints:
             return {}
         return read_arrays(self._thaw(content[PROBES]).array_records[PROBES])
 
-    def _rows(self, entry: Entry) -> list[dict[str, Any]]:
-        return table_rows(pq.read_table(self.folder / entry["file"]))
+    def _clients(self, entries: Sequence[Entry]) -> pa.Table:
+        parts = [pq.read_table(self.folder / entry["file"]) for entry in entries]
+        return pa.concat_tables([ClientsTable().since(0), *parts], promote_options="default")
 
     def _sweep(self) -> None:
         named = {entry["file"] for entry in entries_of(self._content)} | {MANIFEST}

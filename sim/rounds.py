@@ -14,6 +14,7 @@ from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
 from clients.folding import Intake, Receiving
+from clients.messages import EVALUATE_FEATURES
 from clients.seeding import Purpose, stream
 from clients.teachers import RoundView
 from sim.exchanges import Exchange
@@ -186,10 +187,11 @@ def _agreeing(
 
 
 def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:
-    """See that of each kind of message enough got a usable reply."""
+    """See that of each kind of message enough got a usable reply, but what is only watched."""
     phases: dict[str, list[Exchange]] = {}
     for exchange in exchanges:
-        phases.setdefault(exchange.phase, []).append(exchange)
+        if exchange.phase != EVALUATE_FEATURES:  # whoever compares networks ends no run
+            phases.setdefault(exchange.phase, []).append(exchange)
     for asked in phases.values():
         _require_share(asked, quorum)
 

@@ -1,11 +1,11 @@
-"""The files of a run folder: JSON lines, one Parquet table, one result. No pickle is read here."""
+"""The files of a run folder: JSON lines, parameters, one result. No pickle is read here."""
 
 import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,13 +13,10 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import save_file
 
 from clients.partition import PartitionSummary
-from sim.exchanges import Exchange
 from sim.partition_table import require_same_partition, write_partition
 from sim.run_files import CHECKPOINT as CHECKPOINT
 from sim.run_files import CLIENTS as CLIENTS
@@ -30,23 +27,6 @@ from sim.run_files import PEERS as PEERS
 from sim.run_files import RESULT as RESULT
 from sim.run_files import STATES as STATES
 from sim.run_files import STUDENT as STUDENT
-
-CLOCK = "simulated_time_s"
-"""Column that there is only where there is a virtual clock."""
-
-IDENTITY = {
-    "round": pa.int32(),
-    "client": pa.int32(),
-    "architecture": pa.string(),
-    "request_bytes": pa.int64(),
-    "reply_bytes": pa.int64(),
-    "failure": pa.string(),
-    CLOCK: pa.float64(),
-}
-"""Columns that are ours: a client's metric of such a name goes to `client_<name>`."""
-
-MEASURES = ("num_examples", "train_loss", "accuracy", "loss")
-"""Columns of the per-client table that every run has; other metrics of replies follow them."""
 
 OF_A_GROUP = ("fused_accuracy", "peers_mean_accuracy")
 """Measures of the last round that a result has where the strategy makes them."""
@@ -99,66 +79,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
-    """Make one row per client of a round from all its exchanges, ordered by client.
-
-    Args:
-        exchanges: Of one round.
-
-    Returns:
-        Rows with round, client, architecture, bytes summed, the last value of each metric, the
-        first failure or "", and, where there is a clock, simulated seconds summed.
-    """
-    rows: dict[int, dict[str, Any]] = {}
-    for exchange in sorted(exchanges, key=lambda e: e.client_id):
-        row = rows.setdefault(
-            exchange.client_id,
-            {
-                "round": exchange.server_round,
-                "client": exchange.client_id,
-                "architecture": exchange.architecture,
-                "request_bytes": 0,
-                "reply_bytes": 0,
-                "failure": "",
-            },
-        )
-        row["request_bytes"] += exchange.request_bytes
-        row["reply_bytes"] += exchange.reply_bytes
-        row["failure"] = row["failure"] or exchange.failure
-        if exchange.simulated_time_s is not None:
-            row[CLOCK] = row.get(CLOCK, 0.0) + exchange.simulated_time_s
-        for key, value in exchange.metrics.items():
-            name = key.replace("-", "_")
-            row[f"client_{name}" if name in IDENTITY else name] = value
-    return list(rows.values())
-
-
-def client_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Make the per-client table; a metric that a row lacks is null there.
-
-    Args:
-        rows: As `client_rows` gives them, of any rounds.
-
-    Returns:
-        A row each; the columns of IDENTITY, MEASURES, and whatever else the rows have, by name.
-    """
-    others = sorted({key for row in rows for key in row} - set(IDENTITY) - set(MEASURES))
-    types = IDENTITY | {name: pa.float64() for name in (*MEASURES, *others)}
-    if not any(CLOCK in row for row in rows):
-        del types[CLOCK]
-    return pa.Table.from_pylist(rows, schema=pa.schema(list(types.items())))
-
-
-def table_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows that `client_table` made the table of, without what they lacked."""
-    return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
-
-
-def write_clients(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the per-client table, of all rounds, into the run folder."""
-    pq.write_table(client_table(rows), folder / CLIENTS)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """A round in numbers: the line of `metrics.jsonl`, and the tags under which it is shown."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
+from sim.clients_table import CLOCK, IDENTITY, MEASURES
 from sim.rounds import RoundReport
-from sim.run_folder import CLOCK, IDENTITY, MEASURES
 
 SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 """Quantiles under which a per-client value is shown, beside its mean."""
@@ -77,12 +78,22 @@ def flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return tags
 
 
-def layout(measures: Sequence[str]) -> Layout:
+OVERVIEW = {
+    "accuracy": "student/accuracy|strategy/ensemble_accuracy|clients/accuracy/(max|min)",
+    "output drift": "probes/output_(js|disagreement)",
+    "who was right": "probes/(ensemble|student|oracle)_right",
+    "accuracy per megabyte": "cost/accuracy_per_megabyte",
+    "accuracy per simulated second": "cost/accuracy_per_simulated_second",
+}
+"""Charts that tell how a federation does, by the tags in them."""
+
+
+def layout(tags: Collection[str]) -> Layout:
     """Say how TensorBoard's custom scalars show a run.
 
     Args:
-        measures: Per-client measures, each a chart with the band from a quarter of the clients to
-            three quarters, and one with the band that holds all.
+        tags: All that there are. Each measure of clients among them gets a chart with the band
+            from a quarter of the clients to three quarters, and one with the band that holds all.
 
     Returns:
         Charts by category and title, as `SummaryWriter.add_custom_scalars` takes them.
@@ -91,18 +102,17 @@ def layout(measures: Sequence[str]) -> Layout:
     def band(measure: str, low: str, high: str) -> list[Any]:
         return ["Margin", [f"clients/{measure}/{name}" for name in ("median", low, high)]]
 
-    accuracies = ["student/accuracy", "strategy/ensemble_accuracy", "clients/accuracy/(max|min)"]
+    measures = [found[1] for tag in tags if (found := re.fullmatch("clients/(.*)/median", tag))]
     charts: Layout = {
         "overview": {
-            "accuracy": ["Multiline", accuracies],
-            "output drift": ["Multiline", ["probes/output_(js|disagreement)$"]],
-            "who was right": ["Multiline", ["probes/(ensemble|student|oracle)_right"]],
-            "accuracy per megabyte": ["Multiline", ["cost/accuracy_per_megabyte"]],
+            title: ["Multiline", [f"({pattern})$"]]
+            for title, pattern in OVERVIEW.items()
+            if any(re.fullmatch(pattern, tag) for tag in tags)
         },
         "half of the clients": {name: band(name, "q25", "q75") for name in measures},
         "all clients": {name: band(name, "min", "max") for name in measures},
     }
-    return charts
+    return {category: shown for category, shown in charts.items() if shown}
 
 
 def watched(rows: list[dict[str, Any]], client_ids: Sequence[int]) -> dict[str, float]:
@@ -124,19 +134,33 @@ def watched(rows: list[dict[str, Any]], client_ids: Sequence[int]) -> dict[str, 
     }
 
 
-def costs(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return what a run has sent so far, and what it got for that.
+def accuracy_of(line: dict[str, Any]) -> float | None:
+    """Return the student's accuracy, or where there is no student the clients' mean one."""
+    found: float | None = line["student"].get("accuracy")
+    if found is None:
+        found = line["clients"].get("accuracy", {}).get("mean")
+    return found
+
+
+def costs(line: dict[str, Any], before: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return what a run has spent so far, and what it got for that.
 
     Args:
-        lines: Of `metrics.jsonl`, at least one.
+        line: Of `metrics.jsonl`.
+        before: What this returned for the lines before it.
 
     Returns:
-        `megabytes` and, where there is a student, `accuracy_per_megabyte`.
+        `megabytes` sent both ways and, where there is a clock, `simulated_time_s`; where there is
+        an accuracy, `accuracy_per_megabyte` and `accuracy_per_simulated_second`.
     """
-    found = {"megabytes": sum(sum(line["bytes"].values()) / 1e6 for line in lines)}
-    accuracy = lines[-1]["student"].get("accuracy")
-    if accuracy is not None and found["megabytes"] > 0:
-        found["accuracy_per_megabyte"] = accuracy / found["megabytes"]
+    spent = before[-1] if before else {}
+    found = {"megabytes": spent.get("megabytes", 0.0) + sum(line["bytes"].values()) / 1e6}
+    if "simulated_time_s" in line:
+        found["simulated_time_s"] = spent.get("simulated_time_s", 0.0) + line["simulated_time_s"]
+    if (accuracy := accuracy_of(line)) is not None:
+        for per, amount in zip(("megabyte", "simulated_second"), [*found.values()], strict=False):
+            if amount > 0:
+                found[f"accuracy_per_{per}"] = accuracy / amount
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import histogram, hparams, scalar
@@ -19,21 +20,25 @@ from torch.utils.tensorboard.summary import histogram, hparams, scalar
 from clients.architectures import Parameters
 from clients.teachers import GraphView, RoundView
 from sim import projector
+from sim.clients_table import CLOCK, ClientsTable, client_rows
+from sim.probes.findings import Findings
 from sim.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
 from sim.probes.schedule import is_due
-from sim.probes.values import Curve, KeepsState, Probe, Table
+from sim.probes.values import Curve, KeepsState, Probe
 from sim.rounds import RoundReport
-from sim.run_folder import (
-    CLOCK,
-    FAILURES,
-    METRICS,
-    append_line,
-    client_rows,
-    read_lines,
-    versions,
-    write_clients,
+from sim.run_folder import FAILURES, METRICS, append_line, read_lines, versions
+from sim.summary import (
+    RESERVED,
+    Layout,
+    accuracy_of,
+    between_peers,
+    costs,
+    extremes,
+    flat,
+    layout,
+    summarise,
+    watched,
 )
-from sim.summary import RESERVED, between_peers, costs, extremes, flat, layout, summarise, watched
 
 if TYPE_CHECKING:
     from sim.figures import Painter
@@ -41,6 +46,11 @@ if TYPE_CHECKING:
 EVENTS = "events"
 BINS = 30
 """Of a histogram over clients, from the least to the largest value."""
+OVER = {
+    "megabytes": ("accuracy_by_megabyte", "megabytes sent"),
+    "simulated_time_s": ("accuracy_by_simulated_second", "simulated seconds"),
+}
+"""Figures of accuracy, by what it cost: their names and their axes'."""
 HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
 
 
@@ -52,7 +62,7 @@ class Tracker:
         folder: Path,
         probes: Sequence[Probe],
         config_text: str,
-        rows: Sequence[dict[str, Any]] = (),
+        clients: pa.Table | None = None,
         kept: Parameters | None = None,
         *,
         proxy_labels: np.ndarray[Any, np.dtype[np.int64]] | None = None,
@@ -66,24 +76,29 @@ class Tracker:
             folder: The run folder; must exist.
             probes: What to compute from each round's view.
             config_text: The resolved config as YAML, shown in TensorBoard's text page.
-            rows: Of the per-client table, of the rounds that there are lines of.
+            clients: The per-client table of the rounds that there are lines of.
             kept: What `state` returned at the end of those rounds.
             proxy_labels: Classes of the proxy set, shown to probes and to nobody else; None = it
                 has none that mean what the clients' do.
             figures_every: Draw figures in round 1 and every so many rounds after it; 0 = never.
             watch: Client ids that get curves of their own.
             choices: What the run was told on the command line, by key, for the page that compares
-                the runs of a sweep.
+                the runs of a sweep; of a run that is gone on with they are there already.
         """
         self.folder = folder
-        self.rows = list(rows)
+        self.clients = ClientsTable(clients)
         self.summaries = read_lines(folder / METRICS)
+        self._costs = list[dict[str, float]]()
+        for line in self.summaries:
+            self._costs.append(costs(line, self._costs))
         self._probes = probes
         self._labels = None if proxy_labels is None else torch.from_numpy(np.array(proxy_labels))
         self._figures_every, self._watch = figures_every, watch
         self._graph: GraphView | None = None
-        self._forget_round()
-        self._shown: list[str] = []
+        self._found = Findings()
+        shown = [_tags(*pair) for pair in zip(self.summaries, self._costs, strict=True)]
+        self._known = dict.fromkeys(tag for tags in shown for tag in tags)
+        self._layout: Layout = {}
         self._painter: Painter | None = None
         self._round_began = time.perf_counter()
         for name, probe in _keepers(probes).items():
@@ -96,7 +111,9 @@ class Tracker:
         self._writer.add_text("config", _indented(config_text))
         about = "\n".join(f"{name}: {number}" for name, number in versions().items())
         self._writer.add_text("environment", _indented(about))
-        self._compare(choices or {})
+        self._compared = bool(choices or done)  # in a run that is gone on with it has begun
+        if choices:
+            self._compare(choices)
 
     def view(self, view: RoundView) -> None:
         """Probe a round; what is found goes into the round's summary, rows and figures.
@@ -105,21 +122,20 @@ class Tracker:
             view: As the strategy or the round loop made it, without labels.
 
         Raises:
-            ValueError: A probe returned what is neither a number, an array, a table nor a curve,
-                or took the name of a column that there is; names it.
+            ValueError: A probe returned what is of no kind that there is, or took the name of a
+                column that there is; names it.
         """
         if self._labels is not None and view.proxy_ids:
             view = replace(view, labels=self._labels[torch.tensor(view.proxy_ids)])
         for probe in self._probes:
-            for name, value in probe(view).items():
-                self._take(name, value, view.teachers.client_ids)
+            self._found.take(probe(view), view.teachers.client_ids, RESERVED)
         if view.proxy_ids and is_due(view.server_round, self._figures_every):
             points = projector.coordinates(view)
             projector.add(self.folder / EVENTS, view.server_round, *points)
 
     def graph(self, view: GraphView) -> None:
         """Take in who heard of whom in a round of a federation without a server."""
-        self._probed |= neighbour_drift(view)
+        self._found.take(neighbour_drift(view), (), RESERVED)
         self._graph = view
 
     def round(self, report: RoundReport) -> dict[str, Any]:
@@ -133,12 +149,13 @@ class Tracker:
         """
         rows = client_rows(report.exchanges)
         for row in rows:
-            for name, values in self._by_client.items():
+            for name, values in self._found.clients.items():
                 if row["client"] in values:
                     row[name] = values[row["client"]]
-        self.rows += rows
-        line = summarise(report, rows, self._probed, list(self._by_client))
+        self.clients.add(rows)
+        line = summarise(report, rows, self._found.numbers, list(self._found.clients))
         self.summaries.append(line)
+        self._costs.append(costs(line, self._costs))
         append_line(self.folder / METRICS, line)
         for exchange in report.exchanges:
             if exchange.failure:
@@ -154,7 +171,7 @@ class Tracker:
                     },
                 )
         self._show(line, rows)
-        self._forget_round()
+        self._found, self._graph = Findings(), None
         return line
 
     def state(self) -> Parameters:
@@ -189,50 +206,18 @@ class Tracker:
     def close(self) -> None:
         """Write the per-client table and close the event file."""
         (self.folder / FAILURES).touch()
-        write_clients(self.folder, self.rows)
-        if self._ends is not None and sys.exception() is None:  # else the run did not succeed
-            self._add_summaries(self._ends)
+        self.clients.write(self.folder)
+        if self._compared and sys.exception() is None:  # else the run did not succeed
+            *_, ends = hparams({}, {})  # type: ignore[no-untyped-call]
+            self._add_summaries(ends)
         self._writer.close()
 
     # --- steps ---
 
-    def _forget_round(self) -> None:
-        self._probed: dict[str, float] = {}
-        self._by_client: dict[str, dict[int, float]] = {}
-        self._figures: dict[str, Table | Curve] = {}
-        self._graph = None
-
-    def _take(self, name: str, value: Any, client_ids: Sequence[int]) -> None:
-        """Sort what a probe found by its kind."""
-        if isinstance(value, Table | Curve):
-            self._figures[name] = value
-            return
-        values = np.asarray(value)
-        if values.ndim > 2 or not np.issubdtype(values.dtype, np.number):
-            raise ValueError(
-                f"probe value '{name}' is {type(value).__name__} of shape {values.shape}: expected "
-                "a number, an array of one or two axes, a Table or a Curve"
-            )
-        if values.ndim == 0:
-            self._probed[name] = float(values)
-        elif values.ndim == 2:
-            self._figures[name] = Table(values.astype(np.float64), "row", "column")
-        elif len(values) != len(client_ids):
-            places = np.arange(len(values), dtype=np.float64)
-            self._figures[name] = Curve("index", name, {name: (places, values.astype(np.float64))})
-        elif name in RESERVED:
-            raise ValueError(f"probe value '{name}': that name is a column of clients.parquet")
-        else:
-            pairs = zip(client_ids, values.tolist(), strict=True)
-            self._by_client[name] = {k: float(v) for k, v in pairs if np.isfinite(v)}
-
     def _compare(self, choices: Mapping[str, Any]) -> None:
         """Begin the session of the page that compares runs, in this folder and in no other."""
-        self._ends = None
-        if not choices:
-            return
         metrics = dict.fromkeys(HPARAM_METRICS, None)
-        experiment, begins, self._ends = hparams(dict(choices), metrics)  # type: ignore[no-untyped-call]
+        experiment, begins, _ = hparams(dict(choices), metrics)  # type: ignore[no-untyped-call]
         self._add_summaries(experiment, begins)
 
     def _add_summaries(self, *summaries: Any, step: int | None = None) -> None:
@@ -243,8 +228,8 @@ class Tracker:
 
     def _show(self, line: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         step, now = line["round"], time.perf_counter()
-        tags = {name: value for name, value in flat(line).items() if name != "round"}
-        tags |= {f"cost/{name}": value for name, value in costs(self.summaries).items()}
+        tags = _tags(line, self._costs[-1])
+        self._known |= dict.fromkeys(tags)
         tags |= watched(rows, self._watch)
         # One event for all of them, not one each: a third of the time and of the bytes.
         together = scalar("seconds/round", now - self._round_began)  # type: ignore[no-untyped-call]
@@ -255,11 +240,12 @@ class Tracker:
             shown = histogram(f"clients/{measure}", values[np.isfinite(values)], BINS)  # type: ignore[no-untyped-call]
             together.value.extend(shown.value)
         self._add_summaries(together, step=step)
-        if new := [measure for measure in line["clients"] if measure not in self._shown]:
-            self._shown += new
-            self._writer.add_custom_scalars(layout(self._shown))
+        if (charts := layout(self._known)) != self._layout:
+            self._layout = charts
+            self._writer.add_custom_scalars(charts)
         if is_due(step, self._figures_every):
             self._draw(step, rows)
+            self.clients.write(self.folder)  # for whoever looks while the run lasts
         self._writer.flush()
         self._round_began = now
 
@@ -268,14 +254,8 @@ class Tracker:
             from sim.figures import Painter  # matplotlib, 0.3 s, only if there is need
 
             self._painter = Painter()
-        sent = np.cumsum([sum(line["bytes"].values()) / 1e6 for line in self.summaries])
-        accuracies = [line["student"].get("accuracy") for line in self.summaries]
-        pairs = [(x, y) for x, y in zip(sent, accuracies, strict=True) if y is not None]
-        if pairs:
-            x, y = np.array(pairs).T
-            by_cost = Curve("megabytes sent", "accuracy", {"student": (x, y)})
-            self._figures["accuracy_by_megabyte"] = by_cost
-        for name, figure in self._figures.items():
+        figures = self._found.figures | self._by_cost()
+        for name, figure in figures.items():
             picture = self._painter.picture(name, figure, f"{name}, round {step}")
             self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
         if self._graph is not None and len(self._graph.present) <= MOST_PEERS:
@@ -285,6 +265,20 @@ class Tracker:
             picture = graph_picture(self._graph, values, f"accuracy over the graph, round {step}")
             self._writer.add_image("figures/graph", picture, step, dataformats="HWC")
 
+    def _by_cost(self) -> dict[str, Curve]:
+        """Draw what was reached over what was spent for it."""
+        figures = {}
+        for cost, (name, axis) in OVER.items():
+            pairs = [
+                (spent[cost], accuracy_of(line))
+                for spent, line in zip(self._costs, self.summaries, strict=True)
+                if cost in spent and accuracy_of(line) is not None
+            ]
+            if pairs:
+                x, y = np.array(pairs, dtype=np.float64).T
+                figures[name] = Curve(axis, "accuracy", {"accuracy": (x, y)})
+        return figures
+
 
 def _keepers(probes: Sequence[Probe]) -> dict[str, KeepsState]:
     """Name the probes that keep something, by their place: a resumed run has the same ones."""
@@ -293,6 +287,12 @@ def _keepers(probes: Sequence[Probe]) -> dict[str, KeepsState]:
         if isinstance(probe, KeepsState):
             found[str(place)] = probe
     return found
+
+
+def _tags(line: dict[str, Any], spent: dict[str, float]) -> dict[str, float]:
+    """Turn a line of `metrics.jsonl`, and what was spent until then, into numbers by tag."""
+    shown = {name: value for name, value in flat(line).items() if name != "round"}
+    return shown | {f"cost/{name}": value for name, value in spent.items()}
 
 
 def _indented(text: str) -> str:

@@ -7,8 +7,8 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.feature_exchange import EVALUATE_FEATURES, feature_request, read_features
-from clients.messages import node_id_of
+from clients.feature_exchange import feature_request, read_features
+from clients.messages import EVALUATE_FEATURES, node_id_of
 from clients.prediction import predict, predict_with_features
 from clients.teachers import Features, RoundView
 from strategies.chunks import on_probes

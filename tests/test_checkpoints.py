@@ -27,11 +27,12 @@ from clients.messages import node_id_of
 from clients.screening import fault_of
 from sim import manifest
 from sim.checkpoints import MANIFEST, Checkpoint, Checkpoints
+from sim.clients_table import ClientsTable
 from sim.grid import PoolGrid
 from sim.manifest import CheckpointError
 from sim.pool import Pool
 from sim.rounds import QuorumLost
-from sim.run_folder import FAILURES, METRICS, client_table, table_rows
+from sim.run_folder import FAILURES, METRICS
 from sim.states import freeze, thaw
 from sim.strategy_state import KEPT, Resumable, restore_strategy, strategy_state
 from sim.tracking import Tracker
@@ -67,11 +68,13 @@ def committed(folder: Path) -> Checkpoints:
     commit = partial(writer.commit, strategy=FedAvg())
     (folder / METRICS).write_text('{"round": 1}\n{"round": 2}\n')
     lines = {folder / METRICS: 1, folder / FAILURES: 0}
+    table = ClientsTable()
+    table.add(ROWS)
     first, second = [(0, state(0.1)), (1, state(1.1))], [(1, state(1.2)), (2, state(2.2))]
-    commit(1, vector("a"), states=first, rows=ROWS, lines=lines)
-    later = [*ROWS, {**ROWS[0], "round": 2, "zeal": 7.0}]
+    commit(1, vector("a"), states=first, clients=table, lines=lines)
+    table.add([{**ROWS[0], "round": 2, "zeal": 7.0}])
     lines[folder / METRICS] = 2
-    commit(2, vector("b"), states=second, rows=later, lines=lines)
+    commit(2, vector("b"), states=second, clients=table, lines=lines)
     return writer
 
 
@@ -88,7 +91,8 @@ def test_a_checkpoint_has_all_that_was_committed(tmp_path: Path) -> None:
     assert done.server_round == 2
     assert list(done.arrays) == ["b"]
     assert {key: value_of(done.states[key]) for key in done.states} == {0: 0.1, 1: 1.2, 2: 2.2}
-    assert done.rows == [*ROWS, {**ROWS[0], "round": 2, "zeal": 7.0}]
+    rows = [{k: v for k, v in row.items() if v is not None} for row in done.clients.to_pylist()]
+    assert rows == [*ROWS, {**ROWS[0], "round": 2, "zeal": 7.0}]
     assert done.lines == {METRICS: 2, FAILURES: 0}
     assert dict(done.strategy) == {}
 
@@ -108,18 +112,13 @@ def test_a_loaded_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
     committed(tmp_path)
     writer = checkpoints(tmp_path)
     done = writer.load(rounds=3)
-    later = [*done.rows, {**ROWS[0], "round": 3}]
+    later = ClientsTable(done.clients)
+    later.add([{**ROWS[0], "round": 3}])
     writer.commit(3, vector("c"), [(0, state(0.3))], FedAvg(), later, {})
     done = checkpoints(tmp_path).load(rounds=3)
     assert {key: value_of(done.states[key]) for key in done.states} == {0: 0.3, 1: 1.2, 2: 2.2}
-    assert [row["round"] for row in done.rows] == [1, 1, 1, 2, 3]
+    assert done.clients["round"].to_pylist() == [1, 1, 1, 2, 3]
     assert "states/0-000001.safetensors" not in files_in(tmp_path / "checkpoint")
-
-
-def test_rows_come_back_from_a_table_as_they_were() -> None:
-    rows = [{**ROWS[0], "loss": float("inf"), "x": -0.0}, {**ROWS[1], "failure": "late"}]
-    assert table_rows(client_table(rows)) == rows
-    assert np.signbit(table_rows(client_table(rows))[0]["x"])
 
 
 class Power(Exception):
@@ -141,8 +140,10 @@ def test_a_crash_anywhere_in_a_commit_leaves_the_one_before_usable(
     monkeypatch.setattr(manifest.os, "fsync", fsync)
     new = [(0, state(0.3)), (2, state(2.3))]
     lines = {tmp_path / METRICS: 2}
+    table = ClientsTable()
+    table.add([*ROWS, ROWS[0], ROWS[1]])
     with pytest.raises(Power):
-        writer.commit(3, vector("c"), new, FedAvg(), [*ROWS, ROWS[0], ROWS[1]], lines)
+        writer.commit(3, vector("c"), new, FedAvg(), table, lines)
     monkeypatch.undo()
     survivor = checkpoints(tmp_path)
     done = survivor.load(rounds=3)
@@ -278,7 +279,7 @@ def run_to(
     options = {"first_round": first_round, "rounds": last, "grid": grid}
 
     def commit(server_round: int, arrays: ArrayRecord) -> None:
-        writer.commit(server_round, arrays, grid.states.changed(), kept, [], {})
+        writer.commit(server_round, arrays, grid.states.changed(), kept, ClientsTable(), {})
 
     return run_foreign(pool, kept, arrays, commit=commit, **options)
 
@@ -416,7 +417,7 @@ def distilled(pool: Pool, folder: Path, scorer: Any, last: int, resume: bool) ->
 
     begun = write_arrays(parameters_of(kept.student))
     arrays, first_round = writer.start(kept, grid, begun)
-    tracker = Tracker(folder, (), "", writer.done.rows if writer.done else [])
+    tracker = Tracker(folder, (), "", writer.done.clients if writer.done else None)
     commit = writer.after_rounds(2, last, pytest.fail, kept, grid, tracker)
     options = {"arrays": arrays, "first_round": first_round, "commit": commit, "grid": grid}
     try:

@@ -38,9 +38,9 @@ from clients.simulated import SimulatedClients
 from clients.training import train
 from clients.work import COUNTS, multiplications
 from run import federate
+from sim.clients_table import ClientsTable, client_rows
 from sim.clock import exchange_s, is_measurement, letters_s
 from sim.exchanges import Exchange
-from sim.run_folder import client_rows, client_table
 from sim.tasks import Answer
 from sim.topology import graphs
 from strategies.averaging import Averaging
@@ -473,9 +473,13 @@ def test_rows_sum_a_clients_seconds_and_the_column_is_there_only_with_a_clock() 
     rows = client_rows(exchanges)
     assert [row["simulated_time_s"] for row in rows] == [0.0, 3.5]
     assert rows[1]["client_simulated_time_s"] == 9.0  # what a client says of itself
-    column = client_table(rows).schema.field("simulated_time_s")
-    assert str(column.type) == "double"
-    assert "simulated_time_s" not in client_table(client_rows([exchange(0)])).column_names
+    table = ClientsTable()
+    table.add(rows)
+    assert str(table.since(0).schema.field("simulated_time_s").type) == "double"
+    assert table.since(0)["simulated_time_s"].to_pylist() == [0.0, 3.5]
+    untimed = ClientsTable()
+    untimed.add(client_rows([exchange(0)]))
+    assert "simulated_time_s" not in untimed.since(0).column_names
 
 
 SHORT = ("sim=inline", "clients.num_clients=5", "clients.training.epochs=2", "checkpoint_every=1",

@@ -63,15 +63,12 @@ def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "availability", "clients", "clients/corruption", "clients/messenger", "clients/profile",
-        "clients/training",
-        "data", "debug",
-        "experiment",
-        "partition", "proxy", "sim", "strategy", "strategy/combiner", "strategy/discriminator",
-        "strategy/distil",
-        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
+        "clients/training", "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
+        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil", "strategy/head",
+        "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 121
+    assert len(OPTIONS) == 124
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -192,6 +189,12 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
         (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
         (["strategy=ffl", "strategy.taps.mlp=x"], "put a plus before: +strategy.taps.mlp=..."),
+        (["probes.mine={_target_: my.probe}"], "put a plus before: +probes.mine=..."),
+        (["~probes.calibratio"], "unknown key 'probes.calibratio'; did you mean 'probes.calib"),
+        (
+            ["+probes=mine"],
+            "no such option; did you mean 'none'? (all: none, standard, with_features)",
+        ),
         (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
         (["seed=3"], None),
     ],
@@ -199,6 +202,13 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
 def test_the_hint_for_what_hydra_refuses(overrides: list[str], hint: str | None) -> None:
     found = explain(overrides, [])
     assert found is None if hint is None else hint in str(found)
+
+
+def test_a_probe_is_a_function_or_a_class_and_not_a_value() -> None:
+    for words in ("+probes.mine=3", "+probes.mine={most_clients: 3}"):
+        with pytest.raises(ConfigError, match="probes.mine=.*: expected a probe, {_target_: "):
+            check_keys(composed(words))
+    check_keys(composed("+probes.mine={_target_: my_probes.sure}", "~probes.trust"))
 
 
 def test_what_the_tracker_is_told() -> None:

@@ -19,9 +19,9 @@ from clients.app import SimulatedApp
 from clients.discriminator import DiscriminatorRecipe
 from clients.messages import PREDICTIONS, client_id_of, node_id_of
 from clients.screening import fault_of
+from sim.clients_table import client_rows
 from sim.grid import PoolGrid
 from sim.pool import InlinePool, Pool
-from sim.run_folder import client_rows
 from sim.summary import summarise
 from strategies.scorers import own_odds
 from tests.federations import (

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,15 +13,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from clients.app import SimulatedApp
+from clients.arrays import write_arrays
 from clients.corruption import permuted_labels
 from clients.data import blobs, split
-from clients.feature_exchange import EVALUATE_FEATURES
+from clients.feature_exchange import feature_request, read_features
+from clients.messages import EVALUATE_FEATURES, client_id_of, node_id_of
 from clients.models import logistic_regression, mlp
 from clients.seeding import Purpose, generator
 from clients.simulated import SimulatedClients
@@ -28,12 +32,13 @@ from clients.teachers import ClientParameters, RoundView, TeacherPredictions
 from clients.training import train
 from sim.drift import disagreement, jensen_shannon, linear_cka
 from sim.probes import (
+    ByClient,
     Curve,
+    Every,
     Forgetting,
     Probe,
     Table,
     calibration,
-    every,
     output_drift,
     output_matrices,
     parameter_drift,
@@ -93,12 +98,12 @@ def test_trust_of_uniform_weights_is_log_k(num_clients: int) -> None:
     assert values["weight_entropy"] == pytest.approx(math.log(num_clients), abs=1e-6)
     assert values["effective_teachers"] == pytest.approx(num_clients)
     assert values["largest_weight"] == pytest.approx(1 / num_clients, abs=1e-6)
-    assert values["weight"].tolist() == pytest.approx([1 / num_clients] * num_clients)
+    assert values["weight"].values.tolist() == pytest.approx([1 / num_clients] * num_clients)
 
 
 def test_trust_of_one_deciding_teacher_is_zero() -> None:
     values = trust(view(torch.eye(3)[:, [0, 1, 2, 2]]))
-    assert values.pop("weight").tolist() == [0.25, 0.25, 0.5]
+    assert values.pop("weight").values.tolist() == [0.25, 0.25, 0.5]
     assert values == {"weight_entropy": 0.0, "effective_teachers": 1.0, "largest_weight": 1.0}
 
 
@@ -121,12 +126,12 @@ def test_output_drift_is_the_mean_over_examples() -> None:
     values = output_drift(view(torch.full((2, 2), 0.5), probs.log()))
     assert values["output_disagreement"] == 0.5
     assert values["output_js"] == pytest.approx(0.222923 / 2, abs=1e-6)
-    assert values["js_to_ensemble"].mean() == pytest.approx(0.222923 / 2, abs=1e-6)
+    assert values["js_to_ensemble"].values.mean() == pytest.approx(0.222923 / 2, abs=1e-6)
     mean = np.array([0.4, 0.5, 0.1])
     kl = [
         float((mean * np.log(mean / own)).sum()) / 2 for own in ([0.7, 0.2, 0.1], [0.1, 0.8, 0.1])
     ]
-    assert values["kl_to_ensemble"].tolist() == pytest.approx(kl, abs=1e-6)
+    assert values["kl_to_ensemble"].values.tolist() == pytest.approx(kl, abs=1e-6)
     assert values["output_kl"] == pytest.approx(sum(kl) / 2, abs=1e-6)
 
 
@@ -172,7 +177,7 @@ def test_the_audit_by_hand() -> None:
     assert found["right_weight"] == pytest.approx((3 * 0.8 + 0.2) / 4)
     # One of four answers of the first client is wrong, and sure; the second is never sure.
     assert found["wrong_but_confident"] == pytest.approx(1 / 8)
-    assert found["wrong_but_confident_rate"].tolist() == [0.25, 0.0]
+    assert found["wrong_but_confident_rate"].values.tolist() == [0.25, 0.0]
     # Trusted and right 3 of 4, else right 1 of 4: the 2 x 2 table's correlation is 0.5.
     assert found["weight_correctness_spearman"] == pytest.approx(0.5)
     assert found["weight_mass"].values == pytest.approx(np.array([[0.8] * 3, [0.2] * 3]))
@@ -185,7 +190,64 @@ def test_what_is_masked_is_no_answer_to_the_audit() -> None:
     found = teacher_audit(replace(seen, teachers=replace(seen.teachers, mask=mask)))
     assert found["oracle_right"] == 0.75
     assert np.isnan(found["teacher_error"].values[1]).all()
-    assert np.isnan(found["wrong_but_confident_rate"][1])
+    assert np.isnan(found["wrong_but_confident_rate"].values[1])
+
+
+def with_silent(views: RoundView, *silent: int) -> RoundView:
+    """The same with further teachers, who answer nothing at all and are trusted with nothing."""
+    teachers = views.teachers
+    rows = torch.zeros(len(silent), teachers.mask.shape[1])
+    more = replace(
+        teachers,
+        client_ids=(*teachers.client_ids, *silent),
+        logits=torch.cat([teachers.logits, rows[..., None].expand(-1, -1, 3)]),
+        mask=torch.cat([teachers.mask, rows.bool()]),
+        num_examples=torch.ones(len(teachers.client_ids) + len(silent)),
+    )
+    return replace(views, teachers=more, weights=torch.cat([views.weights, rows]))
+
+
+@pytest.mark.parametrize("probe", [trust, output_drift, recall_spread, calibration, teacher_audit])
+def test_a_silent_teacher_changes_no_number(probe: Probe) -> None:
+    """One lost chunk of one teacher must not empty what is known of all the others."""
+    whole, rest = probe(labelled()), probe(with_silent(labelled(), 40))
+    assert set(rest) == set(whole)
+    for name, value in whole.items():
+        if isinstance(value, ByClient):
+            values = np.asarray(rest[name].values)
+            assert values[:2].tolist() == pytest.approx(np.asarray(value.values).tolist()), name
+            assert np.isnan(values[2]) or name == "weight", name
+        elif isinstance(value, float):
+            assert rest[name] == pytest.approx(value, abs=1e-12), name
+
+
+def test_drift_of_answers_with_gaps_by_hand() -> None:
+    """Of three clients one left out the first example, another the second."""
+    known = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
+    probs = torch.stack([known[[0, 0]], known[[1, 1]], known[[1, 0]]])  # [3, 2, 3]
+    mask = torch.tensor([[True, True], [True, False], [False, True]])
+    seen = view(torch.full((3, 2), 0.5), probs.log())
+    found = output_drift(replace(seen, teachers=replace(seen.teachers, mask=mask)))
+    # First: the known pair; second: clients 0 and 2, who say the same.
+    assert found["output_js"] == pytest.approx(0.222923 / 2, abs=1e-6)
+    assert found["output_disagreement"] == pytest.approx(0.5)
+    assert found["disagreement"].values.tolist() == pytest.approx([0.5, 1, 0])
+    assert found["js_to_ensemble"].values[2] == pytest.approx(0, abs=1e-7)
+    matrices = output_matrices(replace(seen, teachers=replace(seen.teachers, mask=mask)))
+    apart = matrices["js_matrix"].values
+    assert apart[0].tolist() == pytest.approx([0, 0.222923, 0], abs=1e-6)
+    assert np.isnan(apart[1, 2])  # no example that both answered
+    assert matrices["disagreement_matrix"].values[0].tolist() == [0, 1, 0]
+
+
+def test_recall_of_answers_with_gaps_is_of_what_was_answered() -> None:
+    seen = labelled()  # classes (0, 1, 2, 2); the second client is right on the last only
+    mask = torch.tensor([[True] * 4, [False, True, False, True]])
+    found = recall_spread(replace(seen, teachers=replace(seen.teachers, mask=mask)))
+    table = found["recall"].values
+    assert table[1].tolist() == pytest.approx([math.nan, 0, 1], nan_ok=True)
+    # Deviations over clients: class 0 of one value, 1 of (1, 0), 2 of (.5, 1)
+    assert found["recall_spread"] == pytest.approx((0 + 0.5 + 0.25) / 3)
 
 
 def test_without_a_student_only_what_is_the_students_is_left_out() -> None:
@@ -207,7 +269,7 @@ def test_recall_spread_by_hand() -> None:
     found = recall_spread(labelled())
     # Recalls (1, 1, .5) and (0, 0, .5), the student's (1, 1, 0).
     assert found["recall_spread"] == pytest.approx((0.5 + 0.5 + 0) / 3)
-    assert found["recall_gap"].tolist() == pytest.approx([0.5 / 3, -1.5 / 3])
+    assert found["recall_gap"].values.tolist() == pytest.approx([0.5 / 3, -1.5 / 3])
     assert found["worst_recall_gap"] == pytest.approx(-0.5)
     assert found["recall"].values.tolist() == [[1, 1, 0.5], [0, 0, 0.5], [1, 1, 0]]
     assert list(found["recall"].row_names) == [10, 11, "student"]
@@ -216,8 +278,8 @@ def test_recall_spread_by_hand() -> None:
 def test_calibration_by_hand() -> None:
     found = calibration(labelled())
     # Sure .9 and right 3 of 4; sure .6 and right 1 of 4; the student sure .9 and right 2 of 4.
-    assert found["ece"].tolist() == pytest.approx([0.15, 0.35])
-    assert found["overconfidence"].tolist() == pytest.approx([0.15, 0.35])
+    assert found["ece"].values.tolist() == pytest.approx([0.15, 0.35])
+    assert found["overconfidence"].values.tolist() == pytest.approx([0.15, 0.35])
     assert found["student_ece"] == pytest.approx(0.4)
     assert found["ensemble_ece"] == pytest.approx(0.05)
     assert found["confidence_right"] == pytest.approx((3 * 0.9 + 0.6) / 4)
@@ -232,8 +294,8 @@ def test_forgetting_by_hand_and_after_a_resume() -> None:
     probe = Forgetting()
     first = probe(labelled())
     assert first["student_lost_recall"] == pytest.approx(1 / 3)  # recalls (1, 0, 1) to (1, 1, 0)
-    assert np.isnan(first["lost_recall"]).all()
-    assert np.isnan(first["forgetting"]).all()
+    assert np.isnan(first["lost_recall"].values).all()
+    assert np.isnan(first["forgetting"].values).all()
     # The first client from (1, 1, .5) to (0, 1, 1), and then to (1, 0, 1).
     second, third = (
         labelled(**{"teachers": replace(
@@ -243,14 +305,37 @@ def test_forgetting_by_hand_and_after_a_resume() -> None:
         for votes in ([1, 1, 2, 2], [0, 0, 2, 2])
     )  # fmt: skip
     after = probe(second)
-    assert after["lost_recall"].tolist() == pytest.approx([1 / 3, 0])
-    assert after["forgetting"].tolist() == pytest.approx([(1 + 0 - 0.5) / 3, 0])
+    assert after["lost_recall"].values.tolist() == pytest.approx([1 / 3, 0])
+    assert after["forgetting"].values.tolist() == pytest.approx([(1 + 0 - 0.5) / 3, 0])
     resumed = Forgetting()
     resumed.restore(probe.state())
     for last in (probe(third), resumed(third)):
-        assert last["lost_recall"].tolist() == pytest.approx([1 / 3, 0])
-        assert last["forgetting"].tolist() == pytest.approx([(0 + 1 + 0) / 3, 0])
+        assert last["lost_recall"].values.tolist() == pytest.approx([1 / 3, 0])
+        assert last["forgetting"].values.tolist() == pytest.approx([(0 + 1 + 0) / 3, 0])
     assert Forgetting().state() == {}
+
+
+def test_recalls_of_different_examples_are_not_compared() -> None:
+    probe, seen = Forgetting(), labelled()
+    probe(seen)
+    gap = torch.tensor([[True, True, True, False], [True] * 4])
+    between = probe(replace(seen, teachers=replace(seen.teachers, mask=gap)))
+    assert np.isnan(between["forgetting"].values[0])
+    assert np.isnan(between["lost_recall"].values[0])
+    assert between["forgetting"].values[1] == 0
+    after = probe(seen)  # against the first round, as if there had been no other
+    assert after["forgetting"].values.tolist() == [0, 0]
+    assert after["lost_recall"].values.tolist() == [0, 0]
+
+
+def test_a_probe_that_is_asked_now_and_then_keeps_its_memory_in_a_resume() -> None:
+    probe = Every(rounds=2, probe=Forgetting())
+    probe(labelled())
+    resumed = Every(rounds=2, probe=Forgetting())
+    resumed.restore(probe.state())
+    assert resumed(labelled(server_round=2)) == {}
+    assert resumed(labelled(server_round=3))["forgetting"].values.tolist() == [0, 0]
+    assert Every(rounds=2, probe=trust).state() == {}
 
 
 @pytest.mark.parametrize("probe", [recall_spread, calibration, teacher_audit, Forgetting()])
@@ -297,13 +382,36 @@ def test_parameter_drift_of_the_known_updates() -> None:
     found = parameter_drift(seen)
     assert found["gradient_diversity"] == pytest.approx(0.571429, abs=5e-7)
     assert found["consensus_distance"] == pytest.approx(1.111111, abs=5e-7)
-    assert found["cosine_to_mean"].tolist() == pytest.approx([0.53452, 0.80178, 0.92582], abs=5e-6)
-    assert found["update_norm"].tolist() == pytest.approx([1, 2, 3**0.5])
-    assert found["relative_update_norm"].tolist() == pytest.approx([1 / 3**0.5, 2 / 3**0.5, 1])
+    assert found["cosine_to_mean"].values.tolist() == pytest.approx(
+        [0.53452, 0.80178, 0.92582], abs=5e-6
+    )
+    assert found["update_norm"].values.tolist() == pytest.approx([1, 2, 3**0.5])
+    assert found["relative_update_norm"].values.tolist() == pytest.approx(
+        [1 / 3**0.5, 2 / 3**0.5, 1]
+    )
     layers = found["cosine_to_mean_by_layer"]
     assert list(layers.row_names) == ["a", "b"]
     assert layers.values[0].tolist() == pytest.approx([1, math.nan, 1], nan_ok=True)
     assert found["update_cosines"].values[0, 2] == pytest.approx(1 / 3**0.5)
+
+
+def test_large_layers_are_looked_at_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    before = {"a": rng.normal(size=(5, 7)), "b": rng.normal(size=3)}
+    after = [{k: v + rng.normal(size=v.shape) for k, v in before.items()} for _ in range(4)]
+    seen = view(torch.zeros(4, 0), parameters=ClientParameters(before, after))
+    whole = parameter_drift(seen)
+    monkeypatch.setattr("sim.probes.parameters.NUMBERS_AT_ONCE", 4 * 8)  # pieces of 8 of 35
+    pieces = parameter_drift(seen)
+    for name in ("gradient_diversity", "consensus_distance"):
+        assert pieces[name] == pytest.approx(whole[name], rel=1e-12)
+    for name in ("update_norm", "cosine_to_mean", "cosine_to_mean_by_layer", "update_cosines"):
+        np.testing.assert_allclose(pieces[name].values, whole[name].values, rtol=1e-12)
+    with monkeypatch.context() as fewer:
+        fewer.setattr("sim.probes.parameters.NUMBERS_AT_ONCE", 1)  # never none at a time
+        np.testing.assert_allclose(
+            parameter_drift(seen)["update_norm"].values, whole["update_norm"].values, rtol=1e-12
+        )
 
 
 # --- when, and plugged by YAML ---
@@ -313,18 +421,23 @@ def test_every_asks_in_round_one_and_then_each_so_many() -> None:
     asked = [
         r
         for r in range(1, 10)
-        if every(view(torch.ones(1, 1), server_round=r), rounds=4, probe=lambda v: {"x": 1.0})
+        if Every(rounds=4, probe=lambda v: {"x": 1.0})(view(torch.ones(1, 1), server_round=r))
     ]
     assert asked == [1, 5, 9]
-    assert every(view(torch.ones(1, 1)), rounds=0, probe=lambda v: {"x": 1.0}) == {}
+    assert Every(rounds=0, probe=lambda v: {"x": 1.0})(view(torch.ones(1, 1))) == {}
 
 
 def test_every_shipped_probe_is_plugged_by_yaml() -> None:
-    config = OmegaConf.load(Path(__file__).parent.parent / "conf/config.yaml")
-    nodes = config.probes
-    OmegaConf.resolve(nodes)
-    found = {name: instantiate(node) for name, node in nodes.items()}
-    assert len(found) == 8
+    with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
+        config = compose("config", overrides=["probes=with_features"])
+    found = {str(name): instantiate(node) for name, node in config.probes.items()}
+    named = {
+        *(trust, output_drift, parameter_drift, recall_spread, calibration, teacher_audit),
+        representation_drift,
+    }
+    plugged = {getattr(probe, "func", type(probe)) for probe in found.values()}
+    assert plugged == {*named, Forgetting, Every}  # all that sim.probes has
+    assert len(found) == 9
     values = {k for probe in found.values() for k in probe(labelled())}
     assert {"output_js", "js_matrix", "ece", "weight_mass", "recall", "lost_recall"} <= values
 
@@ -352,11 +465,16 @@ def drifting(num_clients: int, **changes: Any) -> SimulatedClients:
 
 
 def watched(
-    folder: Path, clients: SimulatedClients, rounds: int, probes: Any = ALL, **changes: Any
+    folder: Path,
+    clients: SimulatedClients,
+    rounds: int,
+    probes: Any = ALL,
+    figures_every: int = 0,
+    **changes: Any,
 ) -> Run:
     folder.mkdir()
     labels = clients.splits.proxy.labels
-    tracker = Tracker(folder, probes, "", proxy_labels=labels, figures_every=0)
+    tracker = Tracker(folder, probes, "", proxy_labels=labels, figures_every=figures_every)
     parts = {"scorer": max_prob, "report": tracker.view} | changes
     strategy = parts.pop("strategy", None) or distillation(clients, **parts)
     try:
@@ -408,18 +526,40 @@ def test_corruption_is_of_some_clients_from_some_round_on() -> None:
         tiny_clients(2, corrupt=told, messenger=object())
 
 
+class Normed(nn.Module):
+    """Has running statistics, which whoever lets it answer in training mode changes."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        size = math.prod(image_shape)
+        self.features = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(size), nn.Dropout(0.2))
+        self.classifier = nn.Linear(size, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers: Tensor = self.classifier(self.features(images))
+        return answers
+
+
 @pytest.mark.parametrize("reducible", [True, False])
 def test_a_run_has_the_same_bits_with_and_without_probes(tmp_path: Path, reducible: bool) -> None:
     """But for what probes found, and for the features that one of them asked for."""
     changes = {} if reducible else {"weight_cap": 0.9}
+    models = {"linear": Normed, "mlp": partial(mlp, hidden=(8,))}
     quiet = (trust, output_drift, output_matrices, recall_spread, calibration, teacher_audit,
              Forgetting())  # fmt: skip
     runs = {
-        name: watched(tmp_path / name, tiny_clients(4), 2, probes, **changes)
-        for name, probes in (
-            ("none", ()),
-            ("quiet", quiet),
-            ("all", (*quiet, representation_drift)),
+        name: watched(
+            tmp_path / name,
+            tiny_clients(4, models=models, student=Normed),
+            2,
+            probes,
+            every,
+            **changes,
+        )
+        for name, probes, every in (
+            ("none", (), 0),
+            ("quiet", quiet, 1),
+            ("all", (*quiet, representation_drift), 2),
         )
     }
     assert len({run.sha256 for run in runs.values()}) == 1
@@ -497,12 +637,72 @@ def test_features_come_from_those_who_are_asked(kind: str) -> None:
     (values,) = found
     # A linear classifier's feature is its input, for the student's and for any client.
     assert values["cka_0"] == values["cka_2"] == pytest.approx(1)
-    both = values["cka_with_student"]
+    both = values["cka_with_student"].values
     assert both[0] == pytest.approx(1)
     assert np.isnan(both[1:3]).all()
     assert -1 < both[3] < 0.999
     assert values["cka_with_student_mean"] == pytest.approx((1 + both[3]) / 2)
     assert list(values["cka_matrix"].row_names) == [0, 3, "student"]
+
+
+def told_otherwise(clients: SimulatedClients, features: Any) -> Run:
+    """Clients 0 and 1 send something else where features are asked for, or raise."""
+    app = SimulatedApp(clients)
+    served = app.serve
+
+    def serve(requests: Any, contexts: Any, device: str = "cpu") -> Any:
+        for request, answer in zip(requests, served(requests, contexts, device), strict=True):
+            fails = client_id_of(request.metadata.dst_node_id) < 2
+            asked = request.metadata.message_type == EVALUATE_FEATURES
+            yield features(request) if fails and asked else answer
+
+    app.serve = serve  # type: ignore[method-assign]
+    found = list[Mapping[str, Any]]()
+
+    def report(view: RoundView) -> None:
+        found.append(representation_drift(view, most_clients=4))
+
+    run = run_ours(inline(app), clients, distillation(clients, report=report), quorum=1.0)
+    (values,) = found
+    assert np.isnan(values["cka_with_student"].values).tolist() == [True, True, False, False]
+    return run
+
+
+def with_features(request: Message, features: Any) -> Message:
+    return Message(RecordDict({"features": write_arrays({"features": features})}), reply_to=request)
+
+
+@pytest.mark.parametrize(
+    ("features", "why"),
+    [
+        (lambda asked: RuntimeError("no features here"), "no features here"),
+        (lambda asked: with_features(asked, np.zeros((2, 3), np.float32)), r"\(2, 3\), expected"),
+        (lambda asked: with_features(asked, np.zeros(30, np.float32)), r"float32 \(30,\)"),
+        (lambda asked: with_features(asked, np.full((30, 2), np.nan, np.float32)), "not finite"),
+        (lambda asked: Message(RecordDict({}), reply_to=asked), "lacks 'features'"),
+    ],
+)
+def test_features_that_are_none_end_no_run_and_break_no_quorum(features: Any, why: str) -> None:
+    run = told_otherwise(tiny_clients(4), features)
+    failed = [exchange for exchange in run.grid.exchanges if exchange.failure]
+    assert [exchange.client_id for exchange in failed] == [0, 1]
+    for exchange in failed:
+        assert re.search(why, exchange.failure), exchange.failure
+
+
+def test_features_are_looked_at_where_they_are_read_too() -> None:
+    """Flower's own grid screens nothing."""
+    asked = [
+        Message(feature_request(np.arange(3)), dst_node_id=node_id_of(k),
+                message_type=EVALUATE_FEATURES)
+        for k in range(3)
+    ]  # fmt: skip
+    arrays = [np.zeros((3, 2), np.float32), np.zeros((2, 2), np.float32),
+              np.full((3, 2), np.inf, np.float32)]  # fmt: skip
+    for number, one in enumerate(asked):
+        one.metadata.__dict__["_message_id"] = str(number)
+    replies = [with_features(one, array) for one, array in zip(asked, arrays, strict=True)]
+    assert list(read_features(replies, 3)) == [0]
 
 
 # --- averaging ---
@@ -552,4 +752,4 @@ def test_averaging_has_the_same_bits_with_and_without_probes(tmp_path: Path) -> 
 def test_a_figure_of_a_probe_is_a_curve_or_a_table() -> None:
     found = {k: v for probe in ALL for k, v in probe(labelled()).items()}
     kinds = {type(value) for value in found.values()}
-    assert kinds == {float, np.ndarray, Table, Curve}
+    assert kinds == {float, ByClient, Table, Curve}

@@ -16,7 +16,6 @@ from clients.partition import iid, summary
 from sim.grid import Exchange
 from sim.partition_table import PARTITION, PARTITION_SUMMARY, write_partition
 from sim.run_folder import (
-    CLIENTS,
     FAILURES,
     METRICS,
     PEERS,
@@ -24,12 +23,10 @@ from sim.run_folder import (
     STUDENT,
     append_line,
     begin,
-    client_rows,
     conclude,
     sha256_of_arrays,
     sha256_of_file,
     versions,
-    write_clients,
     write_peers,
     write_result,
     write_student,
@@ -50,100 +47,6 @@ def exchange(client_id: int, phase: str = "train", **changes: Any) -> Exchange:
         "traceback": "",
     }
     return Exchange(**(fields | changes))
-
-
-# --- rows ---
-
-
-def test_a_clients_exchanges_become_one_row() -> None:
-    rows = client_rows(
-        [
-            exchange(1, metrics={"num-examples": 8.0, "train-loss": 0.5}),
-            exchange(0, metrics={"num-examples": 4.0}),
-            exchange(1, "evaluate", reply_bytes=7, metrics={"num-examples": 9.0, "accuracy": 0.25}),
-        ]
-    )
-    assert [row["client"] for row in rows] == [0, 1]
-    assert rows[1] == {
-        "round": 3,
-        "client": 1,
-        "architecture": "arch-1",
-        "request_bytes": 200,
-        "reply_bytes": 17,
-        "failure": "",
-        "num_examples": 9.0,  # the later one
-        "train_loss": 0.5,
-        "accuracy": 0.25,
-    }
-
-
-def test_a_row_keeps_the_first_failure_and_what_else_is_known() -> None:
-    (row,) = client_rows(
-        [
-            exchange(5, metrics={"train-loss": 0.5}),
-            exchange(5, "evaluate", reply_bytes=0, failure="first"),
-            exchange(5, "evaluate", reply_bytes=0, failure="second"),
-        ]
-    )
-    assert (row["failure"], row["train_loss"], row["reply_bytes"]) == ("first", 0.5, 10)
-    assert row["request_bytes"] == 300
-
-
-@pytest.mark.parametrize("name", ["client", "round", "failure", "architecture", "request-bytes"])
-def test_a_clients_metric_cannot_overwrite_who_it_is(tmp_path: Path, name: str) -> None:
-    rows = client_rows([exchange(5, metrics={name: 77.0})])
-    fixed = {"client": 5, "round": 3, "failure": "", "architecture": "arch-5"}
-    assert rows[0] | fixed | {"request_bytes": 100} == rows[0]
-    write_clients(tmp_path, rows)
-
-
-# --- the table ---
-
-
-def test_the_table_has_typed_columns_and_null_for_what_a_row_lacks(tmp_path: Path) -> None:
-    rows = client_rows(
-        [
-            exchange(0, metrics={"accuracy": 0.5, "zeal": 2.0}),
-            exchange(1, failure="broke", metrics={}),
-            exchange(2, metrics={"apt": 1.0}),
-        ]
-    )
-    write_clients(tmp_path, rows)
-    table = pq.read_table(tmp_path / CLIENTS)
-    assert [(field.name, str(field.type)) for field in table.schema] == [
-        ("round", "int32"),
-        ("client", "int32"),
-        ("architecture", "string"),
-        ("request_bytes", "int64"),
-        ("reply_bytes", "int64"),
-        ("failure", "string"),
-        ("num_examples", "double"),
-        ("train_loss", "double"),
-        ("accuracy", "double"),
-        ("loss", "double"),
-        ("apt", "double"),
-        ("zeal", "double"),
-    ]
-    columns = table.to_pydict()
-    assert columns["client"] == [0, 1, 2]
-    assert columns["failure"] == ["", "broke", ""]
-    assert columns["accuracy"] == [0.5, None, None]
-    assert columns["zeal"] == [2.0, None, None]
-    assert columns["apt"] == [None, None, 1.0]
-    assert columns["loss"] == [None, None, None]
-
-
-def test_the_table_repeats_byte_for_byte_and_may_be_empty(tmp_path: Path) -> None:
-    rows = client_rows([exchange(0, metrics={"accuracy": 0.5}), exchange(1)])
-    hashes = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        write_clients(tmp_path / name, rows)
-        hashes.append(sha256_of_file(tmp_path / name / CLIENTS))
-    assert hashes[0] == hashes[1]
-    write_clients(tmp_path, [])
-    assert pq.read_table(tmp_path / CLIENTS).num_rows == 0
-    assert sha256_of_file(tmp_path / CLIENTS) != hashes[0]
 
 
 # --- the partition ---

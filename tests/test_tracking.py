@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -28,8 +29,11 @@ from clients.discriminator import DiscriminatorRecipe
 from clients.teachers import RoundView, TeacherPredictions
 from sim import projector
 from sim.probes import (
+    ByClient,
+    Curve,
     Forgetting,
     Probe,
+    Table,
     calibration,
     output_drift,
     output_matrices,
@@ -40,6 +44,7 @@ from sim.probes import (
 )
 from sim.rounds import QuorumLost, RoundReport
 from sim.run_folder import CLIENTS, FAILURES, METRICS, truncate
+from sim.summary import costs
 from sim.tracking import Tracker
 from strategies.scorers import max_prob, own_odds
 from tests.federations import (
@@ -234,10 +239,7 @@ def test_figures_are_small_pictures_each_so_many_rounds(
 
 def test_the_layout_has_a_band_for_each_measure_of_clients(sizes: dict[int, Path]) -> None:
     events = events_of(sizes[4])
-    proto = layout_pb2.Layout()
-    # The last one is what TensorBoard shows; the second round had measures that the first had not.
-    proto.ParseFromString(events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
-    charts = {category.title: {c.title: c for c in category.chart} for category in proto.category}
+    charts = layout_of(sizes[4])  # the second round had measures that the first had not
     scalars = events.Tags()["scalars"]
     histograms = [tag.removeprefix("clients/") for tag in events.Tags()["histograms"]]
     assert set(charts["half of the clients"]) == set(charts["all clients"]) == set(histograms)
@@ -246,20 +248,38 @@ def test_the_layout_has_a_band_for_each_measure_of_clients(sizes: dict[int, Path
         for chart in charts[category].values():
             (band,) = chart.margin.series
             assert {band.value, band.lower, band.upper} <= set(scalars)
+    assert set(charts["overview"]) == {
+        "accuracy", "output drift", "who was right", "accuracy per megabyte",
+    }  # fmt: skip
     for chart in charts["overview"].values():
         for tag in chart.multiline.tag:
             assert any(re.match(tag, scalar) for scalar in scalars), tag
 
 
+def hparams_of(folder: Path) -> dict[str, Any]:
+    """What the page that compares runs is told, by tag."""
+    found: dict[str, Any] = {}
+    for path in (folder / "events").glob("events.*"):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "hparams":
+                    content = value.metadata.plugin_data.content
+                    found[value.tag] = HParamsPluginData.FromString(content)
+    return found
+
+
+def layout_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Charts by category and title; the last layout is what TensorBoard shows."""
+    proto = layout_pb2.Layout()
+    (*_, last) = events_of(folder).Tensors("custom_scalars__config__")
+    proto.ParseFromString(last.tensor_proto.string_val[0])
+    return {category.title: {c.title: c for c in category.chart} for category in proto.category}
+
+
 def test_a_sweep_is_compared_within_its_run_folders(sizes: dict[int, Path]) -> None:
     folder = sizes[4] / "events"
     assert not [path for path in folder.iterdir() if path.is_dir()]
-    found: dict[str, Any] = {}
-    for event in EventFileLoader(str(next(folder.glob("events.*")))).Load():
-        for value in event.summary.value:
-            if value.metadata.plugin_data.plugin_name == "hparams":
-                content = value.metadata.plugin_data.content
-                found[value.tag] = HParamsPluginData.FromString(content)
+    found = hparams_of(sizes[4])
     begun = found["_hparams_/session_start_info"].session_start_info.hparams
     assert (begun["seed"].number_value, begun["strategy"].string_value) == (7, "dlad")
     assert "_hparams_/session_end_info" in found
@@ -301,6 +321,38 @@ def test_costs_add_up(folder: Path) -> None:
     paid = [event.value for event in events.Scalars("cost/accuracy_per_megabyte")]
     accuracies = [line["student"]["accuracy"] for line in lines]
     assert paid == pytest.approx([a / m for a, m in zip(accuracies, sent, strict=True)], rel=1e-6)
+
+
+def test_what_was_shown_before_a_resume_stays_in_the_layout(tmp_path: Path) -> None:
+    """Rounds that are not evaluated have no accuracies; the charts of earlier ones stay."""
+    reports = [
+        report(1, [exchange(k, metrics={"accuracy": 0.5}) for k in (0, 1)]),
+        replace(report(2, [exchange(k, metrics={"train-loss": 1.0}) for k in (0, 1)]), student={}),
+    ]
+    for one in reports:
+        tracker = Tracker(tmp_path, (), "")
+        tracker.round(one)
+        tracker.close()
+    charts = layout_of(tmp_path)
+    assert set(charts["all clients"]) == {"accuracy", "train_loss"}
+    assert set(charts["overview"]) == {"accuracy", "accuracy per megabyte"}
+
+
+def test_what_was_reached_is_drawn_over_bytes_and_over_simulated_seconds() -> None:
+    """Without a student it is the clients' mean accuracy."""
+    line: dict[str, Any] = {
+        "student": {"accuracy": 0.5}, "clients": {}, "bytes": {"request": 10**6, "reply": 10**6},
+    }  # fmt: skip
+    first = costs(line, [])
+    assert first == {"megabytes": 2.0, "accuracy_per_megabyte": 0.25}
+    peers = {"student": {}, "clients": {"accuracy": {"mean": 0.6}}, "bytes": line["bytes"]}
+    timed = costs(peers | {"simulated_time_s": 3.0}, [first | {"simulated_time_s": 1.0}])
+    assert timed == pytest.approx({
+        "megabytes": 4.0, "accuracy_per_megabyte": 0.15,
+        "simulated_time_s": 4.0, "accuracy_per_simulated_second": 0.15,
+    })  # fmt: skip
+    silent = {"student": {}, "clients": {}, "bytes": {"request": 0, "reply": 0}}
+    assert costs(silent, []) == {"megabytes": 0.0}
 
 
 # --- the projector ---
@@ -345,8 +397,9 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
         )
         weights = torch.full((2, 4), 0.5)
         tracker.view(RoundView(server_round, (0, 1, 2, 3), teachers, weights, logits[0], []))
-        found = RoundReport(server_round, ArrayRecord(), {"accuracy": value}, {}, {},
-                            [exchange(k, metrics={"accuracy": value}) for k in (0, 1)])  # fmt: skip
+        told: dict[str, Any] = {"server_round": server_round, "metrics": {"accuracy": value}}
+        exchanges = [exchange(k, **told) for k in (0, 1)]
+        found = RoundReport(server_round, ArrayRecord(), {"accuracy": value}, {}, {}, exchanges)
         tracker.round(found)
 
     options: dict[str, Any] = {"figures_every": 1, "watch": [1], "choices": {"seed": 7}}
@@ -354,11 +407,17 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
     for server_round in (1, 2, 3):
         record(first, server_round, 0.1)
     first._writer.flush()  # and no more: it was killed
+    assert pq.read_table(tmp_path / CLIENTS)["round"].to_pylist() == [1, 1, 2, 2, 3, 3]
     truncate(tmp_path / METRICS, 2)
-    again = Tracker(tmp_path, PROBES, "", first.rows[:4], first.state(), **options)
+    table = first.clients.since(0).slice(0, 4)
+    options["choices"] = {}  # they were told when the run began
+    again = Tracker(tmp_path, PROBES, "", table, first.state(), **options)
     for server_round in (3, 4):
         record(again, server_round, 0.2)
     again.close()
+    assert pq.read_table(tmp_path / CLIENTS)["round"].to_pylist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    ends = [tag for tag in hparams_of(tmp_path) if tag.endswith("session_end_info")]
+    assert len(ends) == 1  # the page would say for ever that it runs
     events = events_of(tmp_path)
     for tag in events.Tags()["scalars"]:
         assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4], tag
@@ -386,9 +445,9 @@ def test_a_probe_returns_numbers_values_of_clients_and_figures(tmp_path: Path) -
     def mine(view: RoundView) -> dict[str, Any]:
         return {
             "number": np.float32(0.5),
-            "of_clients": np.array([1.0, math.nan]),
-            "line": np.arange(5),
-            "matrix": np.ones((3, 2)),
+            "of_clients": ByClient([1.0, math.nan]),
+            "line": Curve("x", "y", {"a": (np.arange(5.0), np.arange(5.0))}),
+            "matrix": Table(np.ones((3, 2)), "row", "column"),
         }
 
     tracker = Tracker(tmp_path, [mine], "", figures_every=1)
@@ -404,10 +463,16 @@ def test_a_probe_returns_numbers_values_of_clients_and_figures(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"x": np.zeros((2, 2, 2))}, r"probe value 'x' is ndarray of shape \(2, 2, 2\)"),
-        ({"x": "high"}, "probe value 'x' is str"),
-        ({"accuracy": np.zeros(2)}, "probe value 'accuracy': that name is a column"),
-        ({"failure": np.zeros(2)}, "probe value 'failure': that name is a column"),
+        ({"x": np.zeros(2)}, r"probe value 'x': ndarray of shape \(2,\), .* ByClient"),
+        ({"x": "high"}, "probe value 'x': str"),
+        ({"x": None}, "probe value 'x': NoneType"),
+        (
+            {"x": ByClient([0.0, 1.0, 2.0])},
+            r"'x': ByClient of float64 \(3,\), .* each of 2 clients",
+        ),
+        ({"x": ByClient(["a", "b"])}, r"'x': ByClient of <U1 \(2,\)"),
+        ({"accuracy": ByClient(np.zeros(2))}, "probe value 'accuracy': is a column"),
+        ({"failure": ByClient(np.zeros(2))}, "probe value 'failure': is a column"),
     ],
 )
 def test_what_a_probe_may_not_return_is_refused_by_its_name(

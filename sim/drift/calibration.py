@@ -24,12 +24,15 @@ class Reliability:
     accuracy: Tensor
 
 
-def reliability(confidence: Tensor, correct: Tensor, bins: int = BINS) -> Reliability:
+def reliability(
+    confidence: Tensor, correct: Tensor, answered: Tensor | None = None, bins: int = BINS
+) -> Reliability:
     """Put answers into bins ((b - 1) / bins, b / bins] of confidence.
 
     Args:
         confidence: Probability of the most likely class [K, N] in [0, 1].
         correct: Whether that class is right [K, N] bool.
+        answered: Which of them are answers [K, N] bool; None = all.
         bins: How many, >= 1.
 
     Returns:
@@ -41,12 +44,13 @@ def reliability(confidence: Tensor, correct: Tensor, bins: int = BINS) -> Reliab
     sure = confidence.double()
     bin_of = (sure * bins).ceil().long().sub(1).clamp(0, bins - 1)
     empty = torch.zeros(len(sure), bins, dtype=torch.float64)
-    counts = empty.scatter_add(1, bin_of, torch.ones_like(sure))
+    there = torch.ones_like(sure) if answered is None else answered.double()
+    counts = empty.scatter_add(1, bin_of, there)
     some = counts.clamp_min(1)
     return Reliability(
         counts,
-        empty.scatter_add(1, bin_of, sure) / some,
-        empty.scatter_add(1, bin_of, correct.double()) / some,
+        empty.scatter_add(1, bin_of, there * sure) / some,
+        empty.scatter_add(1, bin_of, there * correct.double()) / some,
     )
 
 
@@ -54,10 +58,10 @@ def expected_calibration_error(curve: Reliability) -> Tensor:
     """sum_b |B_b| / n * |accuracy(B_b) - confidence(B_b)| of each network.
 
     Args:
-        curve: Of K networks, each of at least one example.
+        curve: Of K networks.
 
     Returns:
-        [K] in [0, 1]; 0 iff every bin is right as often as it is sure.
+        [K] in [0, 1]; 0 iff every bin is right as often as it is sure, NaN without an example.
 
     Reference:
         Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian

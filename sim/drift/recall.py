@@ -4,19 +4,25 @@ import torch
 from torch import Tensor
 
 
-def recall(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def recall(
+    predicted: Tensor, labels: Tensor, num_classes: int, answered: Tensor | None = None
+) -> Tensor:
     """Share of each class's examples that are taken for it.
 
     Args:
         predicted: Classes [K, N].
         labels: Classes [N].
         num_classes: C.
+        answered: Of which examples there is a prediction [K, N] bool; None = of all.
 
     Returns:
         [K, C] in [0, 1]; NaN for a class without an example.
     """
     truth = torch.nn.functional.one_hot(labels, num_classes).double()  # [N, C]
-    return (predicted == labels).double() @ truth / truth.sum(0)
+    right = predicted == labels
+    if answered is None:
+        return right.double() @ truth / truth.sum(0)
+    return (right & answered).double() @ truth / (answered.double() @ truth)
 
 
 def forgetting(best: Tensor, now: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Probes: functions from a round's view to named values. They read, and change nothing.
 
-`def probe(view: RoundView) -> dict[str, float | numpy array]`, named in YAML under `probes:`. A
-number is a scalar of the round; an array [K] is one number for each client, NaN where there is
-none; any other array is a figure, as are a `Table` and a `Curve`. An object with `state` and
-`restore` (`KeepsState`) goes on after a resume from what it kept.
+`def probe(view: RoundView) -> dict[str, float | ByClient | Table | Curve]`, named in YAML under
+`probes:`. A number is a scalar of the round, `ByClient` a column of the table of clients, a `Table`
+or a `Curve` a figure. An object with `state` and `restore` (`KeepsState`) goes on after a resume
+from what it kept.
 """
 
 from sim.probes.calibration import calibration
@@ -12,18 +12,19 @@ from sim.probes.output import output_drift, output_matrices, trust
 from sim.probes.parameters import parameter_drift
 from sim.probes.recall import recall_spread
 from sim.probes.representation import representation_drift
-from sim.probes.schedule import every
+from sim.probes.schedule import Every
 from sim.probes.teachers import teacher_audit
-from sim.probes.values import Curve, KeepsState, Probe, Table
+from sim.probes.values import ByClient, Curve, KeepsState, Probe, Table
 
 __all__ = [
+    "ByClient",
     "Curve",
+    "Every",
     "Forgetting",
     "KeepsState",
     "Probe",
     "Table",
     "calibration",
-    "every",
     "output_drift",
     "output_matrices",
     "parameter_drift",

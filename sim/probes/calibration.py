@@ -4,7 +4,7 @@ from torch import Tensor
 
 from clients.teachers import RoundView
 from sim.drift import Reliability, expected_calibration_error, reliability
-from sim.probes.values import Curve, Numbers, Value, array
+from sim.probes.values import Curve, Numbers, Value, array, by_client
 
 
 def calibration(view: RoundView) -> dict[str, Value]:
@@ -14,42 +14,42 @@ def calibration(view: RoundView) -> dict[str, Value]:
         view: Of one round.
 
     Returns:
-        Over the view's examples that every teacher answered and somebody covers: `student_ece` and
-        `ensemble_ece` in [0, 1], expected calibration errors in 15 bins; `confidence_right` and
-        `confidence_wrong`, the mean confidence of the teachers' right and wrong answers, where
-        there are such; by client `ece` in [0, 1] and `overconfidence` in [-1, 1], mean confidence
-        less accuracy; and the figure `reliability`. Without a student none of its own, without
-        labels nothing. The ensemble's confidence is that of its soft labels, at the strategy's
-        temperature.
+        Over the view's examples that somebody covers, of each teacher those that it answered:
+        `student_ece` and `ensemble_ece` in [0, 1], expected calibration errors in 15 bins;
+        `confidence_right` and `confidence_wrong`, the mean confidence of the teachers' right and
+        wrong answers, where there are such; by client `ece` in [0, 1] and `overconfidence` in
+        [-1, 1], mean confidence less accuracy; and the figure `reliability`. Without a student
+        none of its own, without labels nothing. The ensemble's confidence is that of its soft
+        labels, at the strategy's temperature.
     """
-    known = view.teachers.mask.all(0) & (view.weights.sum(0) > 0)
-    if view.labels is None or not known.any():
+    covered = view.weights.sum(0) > 0
+    if view.labels is None or not covered.any():
         return {}
-    labels = view.labels[known]
-    probs = view.teachers.logits[:, known].softmax(-1)
-    confidence, votes = probs.max(-1)
+    labels, answered = view.labels[covered], view.teachers.mask[:, covered]
+    confidence, votes = view.teachers.logits[:, covered].softmax(-1).max(-1)
     correct = votes == labels
-    clients = reliability(confidence, correct)
-    ones = {"ensemble": _of_one(view.targets[known], labels)}
+    clients = reliability(confidence, correct, answered)
+    ones = {"ensemble": _of_one(view.targets[covered], labels)}
     if view.student_after is not None:
-        ones = {"student": _of_one(view.student_after[known].softmax(-1), labels), **ones}
+        ones = {"student": _of_one(view.student_after[covered].softmax(-1), labels), **ones}
+    too_sure = (confidence.double() - correct.double()) * answered
     found: dict[str, Value] = {
         **{f"{name}_ece": float(expected_calibration_error(one)) for name, one in ones.items()},
-        "ece": array(expected_calibration_error(clients)),
-        "overconfidence": array(confidence.double().mean(1) - correct.double().mean(1)),
+        "ece": by_client(expected_calibration_error(clients)),
+        "overconfidence": by_client(too_sure.sum(1) / answered.sum(1)),
         "reliability": Curve(
             "confidence",
             "accuracy",
             {
                 **{name: _line(one) for name, one in ones.items()},
-                "clients": _line(reliability(confidence.reshape(1, -1), correct.reshape(1, -1))),
+                "clients": _line(reliability(confidence[answered][None], correct[answered][None])),
             },
             diagonal=True,
         ),
     }
     for name, these in (("confidence_right", correct), ("confidence_wrong", ~correct)):
-        if these.any():
-            found[name] = float(confidence[these].double().mean())
+        if (said := these & answered).any():
+            found[name] = float(confidence[said].double().mean())
     return found
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clients.teachers import RoundView
 from sim.drift import forgetting, lost_recall, recall
-from sim.probes.values import Value, array
+from sim.probes.values import Value, array, by_client
 
 
 class Forgetting:
@@ -29,31 +29,31 @@ class Forgetting:
 
         Returns:
             `student_lost_recall` in [0, 1], what the lesson cost the student, if there is one. By
-            client, NaN in
-            the first round that it answers: `lost_recall` in [0, 1], what training cost it since
-            it last answered, and `forgetting` in [-1, 1], against the best of the rounds before.
-            Nothing without labels.
+            client, NaN in the first round that it answers: `lost_recall` in [0, 1], what training
+            cost it since it last answered, and `forgetting` in [-1, 1], against the best of the
+            rounds before. NaN, and nothing to remember, where a client left examples out: recalls
+            of different ones are not compared. Nothing without labels.
         """
-        answered = view.teachers.mask.all(0)
-        if view.labels is None or not answered.any():
+        if view.labels is None or not view.teachers.mask.any():
             return {}
-        labels, num_classes = view.labels[answered], view.teachers.logits.shape[-1]
+        labels, num_classes = view.labels, view.teachers.logits.shape[-1]
         found: dict[str, Value] = {}
         if view.student_before is not None and view.student_after is not None:
-            both = torch.stack([view.student_before, view.student_after])[:, answered].argmax(-1)
+            both = torch.stack([view.student_before, view.student_after]).argmax(-1)
             before, after = recall(both, labels, num_classes)
             found["student_lost_recall"] = float(lost_recall(before, after))
-        known = recall(view.teachers.logits[:, answered].argmax(-1), labels, num_classes)
+        known = recall(view.teachers.logits.argmax(-1), labels, num_classes)
+        known[~view.teachers.mask.all(1)] = torch.nan
         nothing = torch.full((num_classes,), torch.nan, dtype=torch.float64)
         ids = view.teachers.client_ids
         best = torch.stack([self._best.get(k, nothing) for k in ids])
         last = torch.stack([self._last.get(k, nothing) for k in ids])
         self._best |= dict(zip(ids, torch.fmax(best, known), strict=True))
-        self._last |= dict(zip(ids, known, strict=True))
+        self._last |= dict(zip(ids, torch.where(known.isnan(), last, known), strict=True))
         return {
             **found,
-            "lost_recall": array(lost_recall(last, known)),
-            "forgetting": array(forgetting(best, known)),
+            "lost_recall": by_client(lost_recall(last, known)),
+            "forgetting": by_client(forgetting(best, known)),
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

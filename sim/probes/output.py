@@ -11,12 +11,11 @@ from sim.drift import (
     disagreement_matrix,
     effective_teachers,
     entropy,
-    jensen_shannon,
     jensen_shannon_matrix,
     kl_from_ensemble,
     kl_to_ensemble,
 )
-from sim.probes.values import Table, Value, array, some_of
+from sim.probes.values import Table, Value, array, by_client, some_of
 
 EXAMPLES_AT_ONCE = 16
 """How many examples' answers are held in double precision: 13 MB for 1,000 clients, 100 classes."""
@@ -42,7 +41,7 @@ def trust(view: RoundView) -> dict[str, Value]:
         "weight_entropy": float(entropy(weights, 0).mean()),
         "effective_teachers": float(effective_teachers(weights).mean()),
         "largest_weight": float(weights.amax(0).mean()),
-        "weight": array(weights.mean(1)),
+        "weight": by_client(weights.mean(1)),
     }
 
 
@@ -53,28 +52,33 @@ def output_drift(view: RoundView) -> dict[str, Value]:
         view: Of one round.
 
     Returns:
-        Means over the examples that every teacher answered. `output_js` in [0, log K] nats: the
-        headline, 0 iff all agree; `output_disagreement` in [0, 1]; `output_kl` in nats, to the
-        clients from their mean. By client `js_to_ensemble` and `kl_to_ensemble` in nats and
-        `disagreement`, whose means over clients these are. Nothing if there is no such example.
+        Means over the examples that somebody answered, each among those who did. `output_js` in
+        [0, log K] nats: the headline, 0 iff all agree; `output_disagreement` in [0, 1];
+        `output_kl` in nats, to the clients from their mean. By client `js_to_ensemble` and
+        `kl_to_ensemble` in nats and `disagreement`, whose means over clients these are where all
+        answered. Nothing if there is no such example.
     """
-    answered = view.teachers.mask.all(0)
+    mask = view.teachers.mask
+    answered = mask.any(0)
     if not answered.any():
         return {}
-    divergence, by_client = [], []
+    of_examples, of_clients = [], []
     for examples in torch.split(answered.nonzero()[:, 0], EXAMPLES_AT_ONCE):
         log_probs = view.teachers.logits[:, examples].double().log_softmax(-1)
-        divergence.append(jensen_shannon(log_probs.exp()))
+        there = mask[:, examples]
         measures = (kl_from_ensemble, kl_to_ensemble, disagreement_by_client)
-        by_client.append(torch.stack([measure(log_probs).sum(1) for measure in measures]))
-    js, kl, apart = torch.stack(by_client).sum(0) / answered.sum()
+        found = torch.stack([measure(log_probs, there) for measure in measures])  # [3, K, n]
+        of_examples.append(found.nanmean(1))
+        of_clients.append(found.nansum(2))
+    js, kl, apart = torch.cat(of_examples, 1).mean(1).tolist()
+    per_client = torch.stack(of_clients).sum(0) / mask.sum(1)  # NaN for who answered nothing
     return {
-        "output_js": float(torch.cat(divergence).mean()),
-        "output_disagreement": float(apart.mean()),
-        "output_kl": float(kl.mean()),
-        "js_to_ensemble": array(js),
-        "kl_to_ensemble": array(kl),
-        "disagreement": array(apart),
+        "output_js": max(0.0, js),  # rounding may leave -1e-16 where all agree
+        "output_disagreement": apart,
+        "output_kl": max(0.0, kl),
+        "js_to_ensemble": by_client(per_client[0]),
+        "kl_to_ensemble": by_client(per_client[1]),
+        "disagreement": by_client(per_client[2]),
     }
 
 
@@ -86,18 +90,18 @@ def output_matrices(view: RoundView, *, most_clients: int = 32) -> dict[str, Val
         most_clients: At most so many, spread evenly over the cohort, >= 1.
 
     Returns:
-        `disagreement_matrix` and `js_matrix` [M, M], means over the examples that all of them
-        answered; nothing if there is none.
+        `disagreement_matrix` and `js_matrix` [M, M], means over the examples that both answered,
+        NaN where there is none; nothing in a round without answers.
     """
     chosen = some_of(len(view.teachers.client_ids), most_clients)
-    answered = view.teachers.mask[chosen].all(0)
+    answered = view.teachers.mask[chosen]
     if not answered.any():
         return {}
-    probs = view.teachers.logits[chosen][:, answered].softmax(-1)
+    probs = view.teachers.logits[chosen].softmax(-1)
     ids = [view.teachers.client_ids[k] for k in chosen]
     matrices = {
-        "disagreement_matrix": disagreement_matrix(probs),
-        "js_matrix": jensen_shannon_matrix(probs),
+        "disagreement_matrix": disagreement_matrix(probs, answered),
+        "js_matrix": jensen_shannon_matrix(probs, answered),
     }
     return {
         name: Table(array(matrix), "client", "client", ids, ids)

@@ -1,6 +1,7 @@
 """The probe of drift in parameter space."""
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from sim.drift import (
     moments,
     total,
 )
-from sim.probes.values import Table, Value, array, some_of
+from sim.probes.values import Table, Value, array, by_client, some_of
+
+NUMBERS_AT_ONCE = 2**22
+"""How many numbers of updates are held in double precision: 32 MB, however large the networks."""
 
 BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
 """What batch normalisation keeps beside its parameters, by torch's names: no step moves it."""
@@ -49,9 +53,11 @@ def parameter_drift(view: RoundView, *, most_clients: int = 32) -> dict[str, Val
     layers: dict[str, Moments] = {}
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for name in names:
-        updates = _updates(sent, name)
-        layers[name] = moments(updates)
-        gram += updates[rows] @ updates[rows].T
+        parts = []
+        for updates in _updates(sent, name):
+            parts.append(moments(updates))
+            gram += updates[rows] @ updates[rows].T
+        layers[name] = total(parts)
     if not layers:
         return {}
     whole = total(list(layers.values()))
@@ -61,18 +67,19 @@ def parameter_drift(view: RoundView, *, most_clients: int = 32) -> dict[str, Val
     return {
         "gradient_diversity": gradient_diversity(whole),
         "consensus_distance": consensus_distance(whole),
-        "update_norm": array(whole.squared.sqrt()),
-        "relative_update_norm": array(whole.squared.sqrt() / size),
-        "cosine_to_mean": array(cosine_to_mean(whole)),
+        "update_norm": by_client(whole.squared.sqrt()),
+        "relative_update_norm": by_client(whole.squared.sqrt() / size),
+        "cosine_to_mean": by_client(cosine_to_mean(whole)),
         "cosine_to_mean_by_layer": Table(array(by_layer), "layer", "client", names, ids),
         "update_cosines": Table(array(cosine_matrix(gram)), "client", "client", ids, ids),
     }
 
 
-def _updates(sent: ClientParameters, name: str) -> Tensor:
-    """Return what each client added to one layer [K, D] float64."""
-    before = sent.before[name].reshape(-1)
-    after = np.empty((len(sent.after), before.size))
-    for row, client in zip(after, sent.after, strict=True):
-        np.subtract(client[name].reshape(-1), before, out=row)
-    return torch.from_numpy(after)
+def _updates(sent: ClientParameters, name: str) -> Iterator[Tensor]:
+    """Yield what each client added to one layer, [K, d] float64 of a few of its D at a time."""
+    before, afters = sent.before[name].reshape(-1), [a[name].reshape(-1) for a in sent.after]
+    most = max(1, NUMBERS_AT_ONCE // len(afters))
+    for start in range(0, max(1, before.size), most):
+        part = slice(start, start + most)
+        base = before[part].astype(np.float64)
+        yield torch.from_numpy(np.stack([after[part] - base for after in afters]))

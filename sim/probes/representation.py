@@ -6,7 +6,7 @@ import numpy as np
 
 from clients.teachers import RoundView
 from sim.drift import linear_cka
-from sim.probes.values import Table, Value, some_of
+from sim.probes.values import ByClient, Table, Value, some_of
 
 
 def representation_drift(
@@ -41,7 +41,7 @@ def representation_drift(
             matrix[i, j] = matrix[j, i] = linear_cka(seen[i], seen[j], unbiased)
     with_student = dict(zip(names[:-1], matrix[-1, :-1].tolist(), strict=True))
     found: dict[str, Value] = {
-        "cka_with_student": np.array([with_student.get(k, math.nan) for k in ids]),
+        "cka_with_student": ByClient([with_student.get(k, math.nan) for k in ids]),
         "cka_matrix": Table(matrix, "network", "network", names, names),
     }
     if not np.isnan(matrix[-1, :-1]).all():

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy.typing as npt
+
 from clients.teachers import RoundView
-from sim.probes.values import Probe
+from sim.probes.values import KeepsState, Probe
 
 
 def is_due(server_round: int, rounds: int) -> bool:
@@ -12,15 +14,27 @@ def is_due(server_round: int, rounds: int) -> bool:
     return rounds > 0 and (server_round - 1) % rounds == 0
 
 
-def every(view: RoundView, *, rounds: int, probe: Probe) -> Mapping[str, Any]:
-    """Ask another probe in round 1 and every so many rounds after it.
+class Every:
+    """Asks another probe in round 1 and every so many rounds after it."""
 
-    Args:
-        view: Of one round.
-        rounds: How many, >= 0; 0 = never.
-        probe: The other one; it must not need to see every round.
+    def __init__(self, rounds: int, probe: Probe) -> None:
+        """Wait for round 1.
 
-    Returns:
-        What it returns, or nothing.
-    """
-    return probe(view) if is_due(view.server_round, rounds) else {}
+        Args:
+            rounds: How many, >= 0; 0 = never.
+            probe: The other one; what it keeps is kept.
+        """
+        self._rounds, self._probe = rounds, probe
+
+    def __call__(self, view: RoundView) -> Mapping[str, Any]:
+        """Return what the other probe finds, or nothing."""
+        return self._probe(view) if is_due(view.server_round, self._rounds) else {}
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what the other probe keeps."""
+        return self._probe.state() if isinstance(self._probe, KeepsState) else {}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Give the other probe back what it kept."""
+        if isinstance(self._probe, KeepsState):
+            self._probe.restore(state)

@@ -4,7 +4,7 @@ import torch
 
 from clients.teachers import RoundView
 from sim.drift import oracle_correct, rank_correlation, recall, weight_mass, wrong_but_confident
-from sim.probes.values import Table, Value, array, some_of
+from sim.probes.values import Table, Value, array, by_client, some_of
 
 
 def teacher_audit(
@@ -36,14 +36,13 @@ def teacher_audit(
     fooled = wrong_but_confident(confidence, correct, confident) & mask
     rows = some_of(len(votes), most_clients)
     ids = [view.teachers.client_ids[k] for k in rows]
-    error = 1 - recall(votes[rows], labels, num_classes)
-    error[~mask[rows].all(1)] = torch.nan  # its masked answers are none
+    error = 1 - recall(votes[rows], labels, num_classes, mask[rows])
     found: dict[str, Value] = {
         "ensemble_right": _share(view.targets[covered].argmax(-1) == labels),
         "oracle_right": _share(oracle_correct(correct)),
         "right_weight": float((weights * correct).sum(0).double().mean()),
         "wrong_but_confident": float(fooled.sum() / mask.sum()),
-        "wrong_but_confident_rate": array(fooled.sum(1) / mask.sum(1)),
+        "wrong_but_confident_rate": by_client(fooled.sum(1) / mask.sum(1)),
         "weight_mass": Table(
             array(weight_mass(weights, labels, num_classes)[rows]), "client", "class", ids
         ),

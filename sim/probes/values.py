@@ -14,6 +14,17 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class ByClient:
+    """One number for each client of the view.
+
+    Attributes:
+        values: In the order of the view's client ids [K]; NaN where there is none.
+    """
+
+    values: npt.ArrayLike
+
+
+@dataclass(frozen=True, eq=False)
 class Table:
     """Values [R, S], to be drawn as a heat map.
 
@@ -49,7 +60,7 @@ class Curve:
     diagonal: bool = False
 
 
-Value = float | npt.NDArray[Any] | Table | Curve
+Value = float | ByClient | Table | Curve
 Probe = Callable[[RoundView], Mapping[str, Any]]
 
 
@@ -69,6 +80,11 @@ class KeepsState(Protocol):
 def array(values: Tensor) -> Numbers:
     """Return a tensor as a float64 array."""
     return values.detach().double().numpy().copy()
+
+
+def by_client(values: Tensor) -> ByClient:
+    """Return a tensor [K] as one number for each client."""
+    return ByClient(array(values))
 
 
 def some_of(number: int, most: int) -> list[int]:
