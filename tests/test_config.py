@@ -64,8 +64,8 @@ def test_how_many_configs_there_are() -> None:
     assert groups == {
         "availability", "clients", "clients/corruption", "clients/messenger", "clients/profile",
         "clients/training", "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
-        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil", "strategy/head",
-        "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
+        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
+        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
     assert len(OPTIONS) == 124
