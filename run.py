@@ -141,9 +141,8 @@ def load_splits(config: DictConfig) -> "Splits":
     return split(
         train,
         test,
-        proxy_share=data.proxy_share,
         proxy_source=proxy,
-        **{"limit": data.limit, "proxy_limit": data.proxy_limit},
+        **{name: data[name] for name in ("proxy_share", "limit", "proxy_limit")},
         rng=generator(config.seed, Purpose.SPLIT),
     )
 
@@ -156,13 +155,13 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     from clients.simulated import SimulatedClients
 
     number, kinds = config.clients.num_clients, config.clients.architectures
-    cut, rng = instantiate(config.partition), generator(config.seed, Purpose.PARTITION)
+    cut, profile = instantiate(config.partition), instantiate(config.clients.profile)
     shares = {str(name): kind.share for name, kind in kinds.items()}
-    drawn = generator(config.seed, Purpose.POPULATION)
+    drawn = partial(generator, config.seed)
     clients = SimulatedClients(
         splits=splits,
-        partitions=cut(splits.private.labels, number, rng),
-        architectures=assign_architectures(shares, number, drawn),
+        partitions=cut(splits.private.labels, number, drawn(Purpose.PARTITION)),
+        architectures=assign_architectures(shares, number, drawn(Purpose.POPULATION)),
         models={str(name): instantiate(kind.model) for name, kind in kinds.items()},
         student=instantiate(config.student),
         train=instantiate(config.clients.training),
@@ -170,6 +169,7 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         together=config.clients.together,
         messenger=instantiate(config.clients.messenger),
         corrupt=instantiate(config.clients.corruption),
+        profiles=profile and profile(number, drawn(Purpose.PROFILES)),
     )
     rehearse(clients)
     return clients
@@ -215,10 +215,10 @@ def run_federation(
             display.answer,
             group_size=config.clients.group_size,
             cost=clients.costs(),
+            profiles=clients.profiles,
             states=pool.states(tracker.folder / STATES),
         )
-        arrays = write_arrays(parameters_of(student))
-        arrays, first_round = checkpoints.start(strategy, grid, arrays)
+        arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     with explained(QuorumLost, FloatingPointError):
         arrays = run_rounds(
             strategy,
@@ -228,7 +228,7 @@ def run_federation(
             evaluate=evaluate_student,
             report=report,
             watch=tracker.view,
-            first_round=first_round,
+            first_round=first,
             commit=checkpoints.after_rounds(
                 config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker
             ),

@@ -18,6 +18,7 @@ from clients.messages import (
     PREDICTIONS,
     RELAY,
     SEND_OWN,
+    SHOW_OWN,
     TAKE_MIXED,
     TRAIN_MIXED,
     TRAIN_OWN,
@@ -37,12 +38,14 @@ from clients.parameter_exchange import evaluate_parameters, train_parameters
 from clients.prediction_exchange import evaluate_predictions, train_predictions
 from clients.simulated import SimulatedClients
 from clients.target_exchange import learn_targets, relay
+from clients.work import multiplications
 
 NEIGHBOURLY = {
     TRAIN_TARGETS: learn_targets,
     RELAY: relay,
     TRAIN_OWN: train_own,
     SEND_OWN: send_own,
+    SHOW_OWN: send_own,
     EVALUATE_OWN: evaluate_own,
     TAKE_MIXED: take_mixed,
     TRAIN_MIXED: train_mixed,
@@ -102,3 +105,7 @@ class SimulatedApp(ClientApp):
             EVALUATE_FEATURES: evaluate_features,
         }[requests[0].metadata.message_type]
         yield from handle(self.clients, requests, contexts, device)
+
+    def multiplications(self, request: Message) -> float:
+        """Count what a client computes for a request, if there is a clock that goes by it."""
+        return 0.0 if self.clients.profiles is None else multiplications(self.clients, request)

@@ -28,6 +28,7 @@ TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS = "train.predictions", "evaluate.predict
 TRAIN_TARGETS, RELAY = "train.targets", "query.relay"
 TRAIN_OWN, SEND_OWN, EVALUATE_OWN = "train.own", "query.own", "evaluate.own"
 TAKE_MIXED, TRAIN_MIXED, TRAIN_RECEIVED = "train.take", "train.mixed", "train.received"
+SHOW_OWN = "evaluate.parameters"
 """Message types: an action after its category."""
 
 NODE_ID_BASE = 1_000_000_000

@@ -13,6 +13,7 @@ from clients.peers.messenger import Messenger, lesson_of
 from clients.peers.rehearsal import rehearse_group
 from clients.prediction import predict
 from clients.simulated import SimulatedClients
+from clients.work import local_epochs
 
 
 def rehearse(clients: SimulatedClients) -> None:
@@ -22,10 +23,17 @@ def rehearse(clients: SimulatedClients) -> None:
         clients: Of a federation.
 
     Raises:
-        ValueError: A network cannot answer, rule or head do not fit, or a fault is none; says so.
+        ValueError: A network cannot answer, rule or head do not fit, a fault is none, or work
+            cannot be counted; says so.
     """
     private = clients.splits.private
     _require_victims(clients)
+    timed = clients.profiles is not None and clients.messenger is None
+    if timed and local_epochs(clients.local_training) is None:
+        raise ValueError(
+            "clients.profile: the virtual clock counts local epochs, and clients.training does not "
+            "tell them: expected clients.training.epochs"
+        )
     rehearse_networks({**clients.models, "student": clients.student}, private)
     if clients.messenger is not None:
         rehearse_messenger(clients.messenger, clients.student, clients.models, private)

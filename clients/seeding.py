@@ -36,6 +36,7 @@ class Purpose(IntEnum):
     PEERS = 18
     TOPOLOGY = 19
     AVAILABILITY = 20
+    PROFILES = 21
 
 
 def stream(

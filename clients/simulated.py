@@ -1,6 +1,7 @@
 """The clients of a federation: who has which examples and which network, and how they train."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from clients.losses import cross_entropy
 from clients.peers.from_neighbours import Digest, Transfer
 from clients.peers.messenger import Messenger
 from clients.place import Lesson, Place, Trained
+from clients.profiles import Profiles
 from clients.resident import Tensors, work_of
 from clients.seeding import Purpose, stream
 from clients.training import Loss, Trainer
@@ -41,6 +43,7 @@ class SimulatedClients:
         messenger: Messenger | None = None,
         peer_lesson: Digest | Transfer | None = None,
         corrupt: Corruption | None = None,
+        profiles: Profiles | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -59,13 +62,19 @@ class SimulatedClients:
             peer_lesson: How clients learn from what neighbours sent; None = they take parameters
                 as they are. A strategy says so by an attribute of this name.
             corrupt: What labels clients learn in local training, where not their own; None = these.
+            profiles: How fast they are, for the virtual clock; None = there is none.
 
         Raises:
-            ValueError: Messengers are asked for too: they learn from the private set as it is.
+            ValueError: Messengers are asked for too: they learn from the private set as it is. Or
+                there is not one profile for each client.
         """
         if messenger is not None and corrupt is not None:
             raise ValueError(
                 "clients.corruption: not with clients.messenger, which would ignore it"
+            )
+        if profiles is not None and len(profiles) != len(architectures):
+            raise ValueError(
+                f"clients.profile: {len(profiles)} profiles for {len(architectures)} clients"
             )
         self.splits = splits
         self.partitions = partitions
@@ -78,19 +87,25 @@ class SimulatedClients:
         self.messenger = messenger
         self.peer_lesson = peer_lesson
         self.corrupt = corrupt
+        self.profiles = profiles
         self._places: dict[str, Place] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a process builds for itself."""
         return self.__dict__ | {"_places": {}}
 
+    @cached_property
+    def forward(self) -> dict[str, float]:
+        """Multiplications of one forward pass of one image, by architecture, STUDENT included."""
+        private = self.splits.private
+        return {
+            name: work_of(model, private.image_shape, private.num_classes)
+            for name, model in {**self.models, STUDENT: self.student}.items()
+        }
+
     def costs(self) -> Callable[[int], float]:
         """Return an estimate, by client id, of how long a client takes, in multiplications."""
-        private = self.splits.private
-        works = {
-            name: work_of(model, private.image_shape, private.num_classes)
-            for name, model in self.models.items()
-        }
+        works = self.forward
         return lambda k: works[self.architectures[k]] * len(self.partitions[k])
 
     def place(self, device: str) -> Place:

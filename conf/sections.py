@@ -17,6 +17,7 @@ class Clients:
     training: Any = MISSING
     messenger: Any = None
     corruption: Any = None
+    profile: Any = None
 
 
 @dataclass

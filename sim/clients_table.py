@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 from sim.exchanges import Exchange
 from sim.run_files import CLIENTS
 
+CLOCK = "simulated_time_s"
+"""Column that there is only where there is a virtual clock."""
+
 IDENTITY = {
     "round": pa.int32(),
     "client": pa.int32(),
@@ -18,6 +21,7 @@ IDENTITY = {
     "request_bytes": pa.int64(),
     "reply_bytes": pa.int64(),
     "failure": pa.string(),
+    CLOCK: pa.float64(),
 }
 """Columns that are ours: a client's metric of such a name goes to `client_<name>`."""
 
@@ -32,8 +36,8 @@ def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
         exchanges: Of one round.
 
     Returns:
-        Rows with round, client, architecture, bytes summed, the last value of each metric, and
-        the first failure or "".
+        Rows with round, client, architecture, bytes summed, the last value of each metric, the
+        first failure or "", and, where there is a clock, simulated seconds summed.
     """
     rows: dict[int, dict[str, Any]] = {}
     for exchange in sorted(exchanges, key=lambda e: e.client_id):
@@ -51,6 +55,8 @@ def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
         row["request_bytes"] += exchange.request_bytes
         row["reply_bytes"] += exchange.reply_bytes
         row["failure"] = row["failure"] or exchange.failure
+        if exchange.simulated_time_s is not None:
+            row[CLOCK] = row.get(CLOCK, 0.0) + exchange.simulated_time_s
         for key, value in exchange.metrics.items():
             name = key.replace("-", "_")
             row[f"client_{name}" if name in IDENTITY else name] = value
@@ -102,11 +108,14 @@ class ClientsTable:
 
 
 def _schema(rows: list[dict[str, Any]]) -> pa.Schema:
-    others = {key for row in rows for key in row} - IDENTITY.keys() - {*MEASURES}
-    return pa.schema(IDENTITY | {name: pa.float64() for name in (*MEASURES, *sorted(others))})
+    there = {key for row in rows for key in row}
+    others = sorted(there - IDENTITY.keys() - {*MEASURES})
+    types = IDENTITY | {name: pa.float64() for name in (*MEASURES, *others)}
+    return pa.schema({k: v for k, v in types.items() if k != CLOCK or CLOCK in there})
 
 
 def _ordered(table: pa.Table) -> pa.Table:
     """Put the columns into the order that is documented."""
-    first = [*IDENTITY, *MEASURES]
-    return table.select([*first, *sorted(set(table.column_names) - {*first})])
+    there = {*table.column_names}
+    first = [name for name in (*IDENTITY, *MEASURES) if name in there]
+    return table.select([*first, *sorted(there - {*first})])

@@ -161,6 +161,9 @@ class Display:
             f"seconds {result['wall_time_s']:.1f}  failures {result['failures']}",
             highlight=False,
         )
+        if "simulated_time_s" in result:
+            seconds = f"{result['simulated_time_s']:,.2f}"
+            self.console.print(f"simulated seconds {seconds}", highlight=False)
         if "edge_bytes" in result:
             self.console.print(
                 f"between peers: bytes {result['edge_bytes']:,.0f}  messages "

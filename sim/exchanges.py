@@ -26,6 +26,7 @@ class Exchange:
         metrics: Scalars of the reply.
         failure: "" or why there is no usable reply.
         traceback: "" or the text of what the client raised.
+        simulated_time_s: How long it took, 0 for a measurement; None = there is no virtual clock.
     """
 
     server_round: int
@@ -37,6 +38,7 @@ class Exchange:
     metrics: dict[str, float]
     failure: str
     traceback: str
+    simulated_time_s: float | None = None
 
     def __str__(self) -> str:
         """Name client, architecture, round, phase and failure, for people."""
@@ -47,7 +49,12 @@ class Exchange:
 
 
 def exchange_of(
-    request: Message, answer: Answer, server_round: int, architecture: str, request_bytes: int
+    request: Message,
+    answer: Answer,
+    server_round: int,
+    architecture: str,
+    request_bytes: int,
+    simulated_time_s: float | None,
 ) -> Exchange:
     """Note a request and what came of it."""
     return Exchange(
@@ -60,6 +67,7 @@ def exchange_of(
         metrics=answer.metrics,
         failure=answer.failure,
         traceback=answer.traceback,
+        simulated_time_s=simulated_time_s,
     )
 
 

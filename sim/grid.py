@@ -10,8 +10,10 @@ from flwr.supercore.run import Run
 
 from clients.folding import Intake
 from clients.messages import client_id_of, node_id_of
+from clients.profiles import Profiles
 from clients.routing import Post
 from sim.client_states import ClientStates
+from sim.clock import wave_s
 from sim.exchanges import Exchange, reject_unlike
 from sim.payloads import Payloads
 from sim.pool import Pool
@@ -36,6 +38,7 @@ class PoolGrid(Grid):
         group_size: int = 1,
         cost: Callable[[int], float] = lambda client_id: 1.0,
         states: MutableMapping[int, Any] | None = None,
+        profiles: Profiles | None = None,
     ) -> None:
         """Prepare the grid.
 
@@ -51,6 +54,7 @@ class PoolGrid(Grid):
             cost: Client id -> how long it may take, in any unit, from the config alone: clients are
                 grouped by it and the longest groups run first.
             states: Where handles of clients' states are kept, empty; None = in memory.
+            profiles: How fast clients are; None = there is no virtual clock.
         """
         assume_task_identity(run_id=1)
         self._run = Run.create_empty(run_id=1)
@@ -66,16 +70,19 @@ class PoolGrid(Grid):
             cost=cost,
             states=self.states,
             payloads=self.payloads,
+            profiles=profiles,
         )
         self._pending: dict[str, Message] = {}
         self._turns: dict[int, int] = {}
         self._looks = 0
         self.server_round = 0
         self.exchanges: list[Exchange] = []
+        self.simulated_time_s = None if profiles is None else 0.0
 
     def begin_round(self, server_round: int) -> None:
         """Start a round: exchanges so far are forgotten, the clients' states are not."""
         self.server_round = server_round
+        self.simulated_time_s = None if self.simulated_time_s is None else 0.0
         self._turns = {}
         self.exchanges = []
 
@@ -219,4 +226,6 @@ class PoolGrid(Grid):
             came, exchanges = self._waves.run(self.server_round, waves[wave], intake, post)
             replies += came
             self.exchanges += exchanges
+            if self.simulated_time_s is not None:
+                self.simulated_time_s += wave_s(each.simulated_time_s for each in exchanges)
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)

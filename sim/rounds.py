@@ -36,6 +36,7 @@ class RoundReport:
         train: Metrics that the strategy aggregated in training.
         evaluated: Metrics that the strategy aggregated in evaluation; empty if it was skipped.
         exchanges: Every request of the round and what came of it.
+        simulated_time_s: How long the round took; None = there is no virtual clock.
     """
 
     server_round: int
@@ -44,6 +45,7 @@ class RoundReport:
     train: dict[str, float]
     evaluated: dict[str, float]
     exchanges: list[Exchange]
+    simulated_time_s: float | None = None
 
     def first_failure(self) -> str:
         """Say who failed first, and why; "" if nobody did."""
@@ -124,19 +126,25 @@ def run_rounds(
                         partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
                     )
             except QuorumLost:
-                report(RoundReport(server_round, arrays, {}, {}, {}, grid.exchanges))
+                report(_report(grid, arrays, {}, {}, {}))
                 raise
         student = evaluate(arrays) if evaluate_now else {}
         # 5. Report.
-        trained_metrics, evaluated_metrics = _scalars(trained), _scalars(evaluated)
-        report(
-            RoundReport(
-                server_round, arrays, student, trained_metrics, evaluated_metrics, grid.exchanges
-            )
-        )
+        report(_report(grid, arrays, student, _scalars(trained), _scalars(evaluated)))
         # 6. Commit.
         commit(server_round, arrays)
     return arrays
+
+
+def _report(
+    grid: PoolGrid,
+    arrays: ArrayRecord,
+    student: dict[str, float],
+    train: dict[str, float],
+    evaluated: dict[str, float],
+) -> RoundReport:
+    noted = grid.exchanges, grid.simulated_time_s
+    return RoundReport(grid.server_round, arrays, student, train, evaluated, *noted)
 
 
 def _intake(strategy: Strategy, server_round: int, phase: str) -> Intake:

@@ -34,6 +34,15 @@ class Serving(Protocol):
         ...
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A ClientApp that tells how much its clients compute."""
+
+    def multiplications(self, request: Message) -> float:
+        """Count what a client computes for a request, >= 0; a pure function of it."""
+        ...
+
+
 def run_group(
     app: ClientApp,
     group: Group,
@@ -66,6 +75,7 @@ def run_group(
     kept: list[bytes | None] = []
     broken: list[str] = []
     intake = group.intake
+    count = app.multiplications if isinstance(app, Counting) else _nothing
 
     def usable() -> Iterator[RecordDict]:
         served = _served(app, group, contents, states, seed, device)
@@ -83,7 +93,8 @@ def run_group(
                 except Exception:
                     broken.append(traceback.format_exc())
             folded = isinstance(intake, Reducer)
-            answers.append(replace(answer, reply=None) if folded else answer)
+            left = None if folded else answer.reply
+            answers.append(replace(answer, reply=left, multiplications=count(request)))
             after.append(state)
             kept.append(payload)
             if folded and reply is not None:
@@ -98,6 +109,10 @@ def run_group(
     for _ in replies:  # all of them without a reducer; else what it did not look at
         pass
     return Outcome(group.number, answers, after, kept, part, "".join(broken[:1]))
+
+
+def _nothing(request: Message) -> float:
+    return 0.0
 
 
 def _contents(group: Group, content: bytes, payloads: Sequence[bytes]) -> list[bytes | RecordDict]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.clients_table import IDENTITY, MEASURES
+from sim.clients_table import CLOCK, IDENTITY, MEASURES
 from sim.rounds import RoundReport
 
 SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -36,7 +36,8 @@ def summarise(
         by_client: Columns that the probes added to the rows.
 
     Returns:
-        Nested names and numbers: round, student, strategy, clients, probes, bytes, failures.
+        Nested names and numbers: round, student, strategy, clients, probes, bytes, failures;
+        and simulated_time_s, if there is a virtual clock.
     """
     clients: dict[str, dict[str, float]] = {}
     for measure in (*OF_CLIENTS, *by_client):
@@ -45,6 +46,7 @@ def summarise(
             quantiles = np.quantile(values, list(SPREAD.values()))
             clients[measure] = {"mean": float(np.mean(values))}
             clients[measure] |= {k: float(q) for k, q in zip(SPREAD, quantiles, strict=True)}
+    clock = {} if report.simulated_time_s is None else {CLOCK: report.simulated_time_s}
     return {
         "round": report.server_round,
         "student": report.student,
@@ -56,6 +58,7 @@ def summarise(
             "reply": sum(row["reply_bytes"] for row in rows),
         },
         "failures": sum(bool(exchange.failure) for exchange in report.exchanges),
+        **clock,
     }
 
 

@@ -70,6 +70,7 @@ class Answer:
         reply: The reply; None if there is none, it is of no use, or it was folded.
         reply_bytes: Size of what was sent to the strategy, or folded.
         kept_bytes: Size of what was kept as a payload.
+        multiplications: What the client computed, as the app tells; 0 if it does not.
         metrics: Its scalars.
         failure: "" or why there is no usable reply.
         raised: Whether the client raised an exception.
@@ -80,6 +81,7 @@ class Answer:
     reply: Message | None
     reply_bytes: int = 0
     kept_bytes: int = 0
+    multiplications: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     failure: str = ""
     raised: bool = False

@@ -20,7 +20,7 @@ from torch.utils.tensorboard.summary import histogram, hparams, scalar
 from clients.architectures import Parameters
 from clients.teachers import GraphView, RoundView
 from sim import projector
-from sim.clients_table import ClientsTable, client_rows
+from sim.clients_table import CLOCK, ClientsTable, client_rows
 from sim.probes.findings import Findings
 from sim.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
 from sim.probes.schedule import is_due
@@ -190,7 +190,9 @@ class Tracker:
     def totals(self) -> dict[str, Any]:
         """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
         last = self.summaries[-1]
+        clock = [line[CLOCK] for line in self.summaries if CLOCK in line]
         return {
+            **({CLOCK: sum(clock)} if clock else {}),
             "student_accuracy": last["student"].get("accuracy"),
             "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
             "clients_accuracy": extremes(last["clients"].get("accuracy")),

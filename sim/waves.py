@@ -9,8 +9,10 @@ from flwr.app import Error, Message, RecordDict
 
 from clients.folding import Intake, Keep, Reducer
 from clients.messages import client_id_of, size_bytes
+from clients.profiles import Profiles
 from clients.routing import Post
 from sim.client_states import ClientStates
+from sim.clock import exchange_s, letters_s
 from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of
 from sim.grouping import cut_groups
 from sim.payloads import Payloads
@@ -31,6 +33,7 @@ class Waves:
         cost: Client id -> how long it may take, in any unit.
         states: Of clients.
         payloads: That clients left for others.
+        profiles: How fast clients are; None = there is no virtual clock.
     """
 
     pool: Pool
@@ -41,6 +44,7 @@ class Waves:
     cost: Callable[[int], float]
     states: ClientStates
     payloads: Payloads
+    profiles: Profiles | None = None
 
     def run(
         self, server_round: int, requests: list[Message], intake: Intake, post: Post | None
@@ -62,10 +66,13 @@ class Waves:
         """
         by_client = {client_id_of(m.metadata.dst_node_id): m for m in requests}
         sizes, groups = self._groups(server_round, by_client, intake)
+        waits: dict[int, float] = {}
         if post is not None:
             sizes = self.payloads.received_bytes(post, sizes)
             groups = (self.payloads.delivered(group, post) for group in groups)
-        wave = _Wave(self, server_round, by_client, sizes, intake)
+            if self.profiles is not None:
+                waits = letters_s(self.profiles, post, self.payloads)
+        wave = _Wave(self, server_round, by_client, sizes, waits, intake)
         parts = wave.parts(groups)
         if (first := next(parts, None)) is not None:
             assert isinstance(intake, Reducer), "else there are no parts"
@@ -148,12 +155,14 @@ class _Wave:
         server_round: int,
         by_client: Mapping[int, Message],
         request_bytes: Mapping[int, int],
+        waits: Mapping[int, float],
         intake: Intake,
     ) -> None:
         self._waves = waves
         self._server_round = server_round
         self._by_client = by_client
         self._request_bytes = request_bytes
+        self._waits = waits
         self._intake = intake
         self.replies: list[Message] = []
         self.exchanges: list[Exchange] = []
@@ -191,9 +200,22 @@ class _Wave:
                 self._server_round,
                 self._waves.architectures[answer.client_id],
                 self._request_bytes[answer.client_id],
+                self._seconds(request, answer),
             )
         )
         if answer.failure:
             code = CLIENT_RAISED if answer.raised else REPLY_REJECTED
             return [Message(Error(code, answer.failure), reply_to=request)]
         return [] if answer.reply is None else [answer.reply]
+
+    def _seconds(self, request: Message, answer: Answer) -> float | None:
+        if (profiles := self._waves.profiles) is None:
+            return None
+        return exchange_s(
+            profiles,
+            request,
+            answer,
+            self._request_bytes[answer.client_id],
+            kept=isinstance(self._intake, Keep),
+            letters_s=self._waits.get(answer.client_id, 0.0),
+        )

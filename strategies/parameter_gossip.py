@@ -16,6 +16,7 @@ from clients.folding import Folding, Intake, Keep, Reducer
 from clients.messages import (
     EVALUATE_OWN,
     SEND_OWN,
+    SHOW_OWN,
     TAKE_MIXED,
     TRAIN_MIXED,
     TRAIN_OWN,
@@ -168,7 +169,7 @@ class ParameterGossip(Strategy):
         """Return the mean of all who are present and how far they are from it."""
         start = self._meeting.start
         assert start is not None, "configure_train comes first"
-        messages = self._messages(self._meeting.present(), SEND_OWN)
+        messages = self._messages(self._meeting.present(), SHOW_OWN)
         if isinstance(grid := self._meeting.grid, Folding):
             replies = grid.send_and_fold(messages, Reducer(fold_spread, fold_spread))
         else:

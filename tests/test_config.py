@@ -62,13 +62,13 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/corruption", "clients/messenger", "clients/training",
-        "data", "debug", "experiment", "partition", "probes", "proxy", "sim", "strategy",
-        "strategy/combiner", "strategy/discriminator", "strategy/distil", "strategy/head",
-        "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
+        "availability", "clients", "clients/corruption", "clients/messenger", "clients/profile",
+        "clients/training", "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
+        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
+        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 120
+    assert len(OPTIONS) == 124
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -94,6 +94,22 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
         ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
         ("strategy=ffl strategy.optimizer.lr=-1", "strategy.optimizer.lr=-1: expected > 0"),
         ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
+        *(
+            (
+                f"clients/profile={kind} clients.profile.{key}={value}",
+                f"clients.profile.{key}={is_}",
+            )
+            for kind, key, value, is_ in (
+                ("alike", "multiplications_per_s", "0", "0: expected > 0"),
+                ("alike", "download_bytes_per_s", "-1", "-1: expected > 0"),
+                ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected > 0"),
+                ("alike", "latency_s", "-0.1", "-0.1: expected >= 0"),
+                ("alike", "latency_s", "inf", "inf: expected >= 0 and finite"),
+                ("two_speeds", "slow_share", "1.1", r"1.1: expected a share in \[0, 1\]"),
+                ("two_speeds", "slowdown", "0.5", "0.5: expected >= 1"),
+                ("lognormal", "spread", "-1", "-1: expected from 0 to 10"),
+            )
+        ),
         ("seed=-1", "seed=-1: expected an integer >= 0"),
     ],
 )

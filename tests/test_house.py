@@ -75,6 +75,8 @@ DOORS = {
         "clients/routing.py",
         "clients/screening.py",
         "clients/target_exchange.py",
+        "clients/work.py",
+        "sim/clock.py",
         "sim/exchanges.py",
         "sim/grid.py",
         "sim/parameter_view.py",
