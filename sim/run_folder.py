@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ import torch
 from safetensors.numpy import save_file
 
 from clients.partition import PartitionSummary
+from sim.exchanges import Exchange
 from sim.partition_table import require_same_partition, write_partition
 from sim.run_files import CHECKPOINT as CHECKPOINT
 from sim.run_files import CLIENTS as CLIENTS
@@ -73,6 +74,21 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
     """
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_finite(record), sort_keys=True, allow_nan=False) + "\n")
+
+
+def append_failures(folder: Path, exchanges: Iterable[Exchange]) -> None:
+    """Append to `failures.jsonl` a line for each of these exchanges that is a failure."""
+    for exchange in exchanges:
+        if exchange.failure:
+            line = {
+                "round": exchange.server_round,
+                "client": exchange.client_id,
+                "architecture": exchange.architecture,
+                "phase": exchange.phase,
+                "failure": exchange.failure,
+                "traceback": exchange.traceback,
+            }
+            append_line(folder / FAILURES, line)
 
 
 def _finite(value: Any) -> Any:

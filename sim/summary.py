@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim.clients_table import CLOCK, IDENTITY, MEASURES
+from sim.probes.values import Curve, Numbers
 from sim.rounds import RoundReport
 
 SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -115,6 +116,24 @@ def layout(tags: Collection[str]) -> Layout:
     return {category: shown for category, shown in charts.items() if shown}
 
 
+def bin_edges(values: Numbers, bins: int) -> Numbers:
+    """Cut the range of values into bins of a histogram.
+
+    Args:
+        values: Finite, at least one.
+        bins: How many, >= 1.
+
+    Returns:
+        Ascending edges [bins + 1]. Values that differ by rounding only, between which there is no
+        room for so many, are in the middle of a range as wide as the values are large.
+    """
+    low, high = float(values.min()), float(values.max())
+    largest = max(1.0, abs(low), abs(high))
+    if high - low < 1e-9 * largest:
+        low, high = low - largest / 2, high + largest / 2
+    return np.linspace(low, high, bins + 1)
+
+
 def watched(rows: list[dict[str, Any]], client_ids: Sequence[int]) -> dict[str, float]:
     """Return curves of their own for some clients.
 
@@ -132,6 +151,13 @@ def watched(rows: list[dict[str, Any]], client_ids: Sequence[int]) -> dict[str, 
         for name, value in row.items()
         if name not in ("round", "client") and isinstance(value, int | float)
     }
+
+
+OVER = {
+    "megabytes": ("accuracy_by_megabyte", "megabytes sent"),
+    "simulated_time_s": ("accuracy_by_simulated_second", "simulated seconds"),
+}
+"""Figures of accuracy, by what it cost: their names and their axes'."""
 
 
 def accuracy_of(line: dict[str, Any]) -> float | None:
@@ -164,6 +190,31 @@ def costs(line: dict[str, Any], before: Sequence[dict[str, float]]) -> dict[str,
             if amount > 0:
                 found[f"accuracy_per_{per}"] = accuracy / amount
     return found
+
+
+def over_costs(
+    lines: Sequence[dict[str, Any]], spent: Sequence[dict[str, float]]
+) -> dict[str, Curve]:
+    """Draw what was reached over what was spent for it.
+
+    Args:
+        lines: Of `metrics.jsonl`.
+        spent: What `costs` returned for each.
+
+    Returns:
+        Figures by name, of what there is.
+    """
+    figures = {}
+    for cost, (name, axis) in OVER.items():
+        pairs = [
+            (until[cost], accuracy)
+            for until, line in zip(spent, lines, strict=True)
+            if cost in until and (accuracy := accuracy_of(line)) is not None
+        ]
+        if pairs:
+            x, y = np.array(pairs, dtype=np.float64).T
+            figures[name] = Curve(axis, "accuracy", {"accuracy": (x, y)})
+    return figures
 
 
 def between_peers(lines: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -24,18 +24,19 @@ from sim.clients_table import CLOCK, ClientsTable, client_rows
 from sim.probes.findings import Findings
 from sim.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
 from sim.probes.schedule import is_due
-from sim.probes.values import Curve, KeepsState, Probe
+from sim.probes.values import KeepsState, Probe
 from sim.rounds import RoundReport
-from sim.run_folder import FAILURES, METRICS, append_line, read_lines, versions
+from sim.run_folder import FAILURES, METRICS, append_failures, append_line, read_lines, versions
 from sim.summary import (
     RESERVED,
     Layout,
-    accuracy_of,
     between_peers,
+    bin_edges,
     costs,
     extremes,
     flat,
     layout,
+    over_costs,
     summarise,
     watched,
 )
@@ -46,11 +47,6 @@ if TYPE_CHECKING:
 EVENTS = "events"
 BINS = 30
 """Of a histogram over clients, from the least to the largest value."""
-OVER = {
-    "megabytes": ("accuracy_by_megabyte", "megabytes sent"),
-    "simulated_time_s": ("accuracy_by_simulated_second", "simulated seconds"),
-}
-"""Figures of accuracy, by what it cost: their names and their axes'."""
 HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
 
 
@@ -157,19 +153,7 @@ class Tracker:
         self.summaries.append(line)
         self._costs.append(costs(line, self._costs))
         append_line(self.folder / METRICS, line)
-        for exchange in report.exchanges:
-            if exchange.failure:
-                append_line(
-                    self.folder / FAILURES,
-                    {
-                        "round": exchange.server_round,
-                        "client": exchange.client_id,
-                        "architecture": exchange.architecture,
-                        "phase": exchange.phase,
-                        "failure": exchange.failure,
-                        "traceback": exchange.traceback,
-                    },
-                )
+        append_failures(self.folder, report.exchanges)
         self._show(line, rows)
         self._found, self._graph = Findings(), None
         return line
@@ -236,8 +220,9 @@ class Tracker:
         for name, value in tags.items():
             together.value.extend(scalar(name, value).value)  # type: ignore[no-untyped-call]
         for measure in line["clients"]:
-            values = np.array([row.get(measure, np.nan) for row in rows])
-            shown = histogram(f"clients/{measure}", values[np.isfinite(values)], BINS)  # type: ignore[no-untyped-call]
+            every = np.array([row.get(measure, np.nan) for row in rows])
+            values = every[np.isfinite(every)]
+            shown = histogram(f"clients/{measure}", values, bin_edges(values, BINS))  # type: ignore[no-untyped-call]
             together.value.extend(shown.value)
         self._add_summaries(together, step=step)
         if (charts := layout(self._known)) != self._layout:
@@ -254,7 +239,7 @@ class Tracker:
             from sim.figures import Painter  # matplotlib, 0.3 s, only if there is need
 
             self._painter = Painter()
-        figures = self._found.figures | self._by_cost()
+        figures = self._found.figures | over_costs(self.summaries, self._costs)
         for name, figure in figures.items():
             picture = self._painter.picture(name, figure, f"{name}, round {step}")
             self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
@@ -264,20 +249,6 @@ class Tracker:
             values = accuracy_by_peer(rows, len(self._graph.present))
             picture = graph_picture(self._graph, values, f"accuracy over the graph, round {step}")
             self._writer.add_image("figures/graph", picture, step, dataformats="HWC")
-
-    def _by_cost(self) -> dict[str, Curve]:
-        """Draw what was reached over what was spent for it."""
-        figures = {}
-        for cost, (name, axis) in OVER.items():
-            pairs = [
-                (spent[cost], accuracy_of(line))
-                for spent, line in zip(self._costs, self.summaries, strict=True)
-                if cost in spent and accuracy_of(line) is not None
-            ]
-            if pairs:
-                x, y = np.array(pairs, dtype=np.float64).T
-                figures[name] = Curve(axis, "accuracy", {"accuracy": (x, y)})
-        return figures
 
 
 def _keepers(probes: Sequence[Probe]) -> dict[str, KeepsState]:

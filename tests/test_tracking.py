@@ -44,7 +44,7 @@ from sim.probes import (
 )
 from sim.rounds import QuorumLost, RoundReport
 from sim.run_folder import CLIENTS, FAILURES, METRICS, truncate
-from sim.summary import costs
+from sim.summary import bin_edges, costs
 from sim.tracking import Tracker
 from strategies.scorers import max_prob, own_odds
 from tests.federations import (
@@ -356,6 +356,22 @@ def test_what_was_reached_is_drawn_over_bytes_and_over_simulated_seconds() -> No
     assert costs(silent, []) == {"megabytes": 0.0}
     # Without a server what the simulation itself sends and shows is nobody's cost.
     assert costs(silent | {"strategy": {"edge_bytes": 5e5}}, []) == {"megabytes": 0.5}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, -7e20, 0.0])
+def test_values_that_differ_by_rounding_only_have_a_histogram(tmp_path: Path, scale: float) -> None:
+    """numpy refuses thirty bins where there is no room for thirty numbers, and the run ended."""
+    values = [scale, math.nextafter(scale, math.inf), scale]
+    assert (np.diff(bin_edges(np.array(values), 30)) > 0).all()
+    tracker = Tracker(tmp_path, (), "")
+    tracker.round(report(1, [exchange(k, metrics={"loss": v}) for k, v in enumerate(values)]))
+    tracker.close()
+    (event,) = events_of(tmp_path).Histograms("clients/loss")
+    assert sum(event.histogram_value.bucket) == 3
+
+
+def test_the_bins_reach_from_the_least_to_the_largest_value() -> None:
+    assert bin_edges(np.array([3.0, 1.0, 2.0]), 2).tolist() == [1.0, 2.0, 3.0]
 
 
 # --- the projector ---
