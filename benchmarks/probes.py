@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.profile import BEGINNING, Phases, replace_everywhere
 from clients.teachers import RoundView, TeacherPredictions
+from conf.building import build
 from conf.schema import register
 from sim.exchanges import Exchange
 from sim.processes import pin_threads
@@ -66,7 +66,7 @@ def probes_of_the_config() -> list:
     conf = Path(__file__).parent.parent / "conf"
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose("config")
-    return [instantiate(probe) for probe in config.probes.values()]
+    return [build(probe) for probe in config.probes.values()]
 
 
 def made_up(num_clients: int, server_round: int) -> tuple[RoundView, RoundReport]:

@@ -35,6 +35,7 @@ DOORS = {
     },
     "hydra": {
         "run.py",
+        "conf/building.py",
         "conf/errors.py",
         "conf/resume.py",
         "conf/schema.py",
@@ -42,6 +43,7 @@ DOORS = {
     },
     "omegaconf": {
         "run.py",
+        "conf/building.py",
         "conf/errors.py",
         "conf/ranges.py",
         "conf/resume.py",
