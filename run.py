@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from conf.building import build
+from conf.building import instantiate
 from conf.errors import BUILDING, Stopped, explained
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
@@ -78,7 +78,7 @@ def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str
         check_keys(config)
         check_ranges(config)
         check_targets(config, "sim")
-        pool = build(config.sim)(seed=config.seed)  # Ray starts while torch is imported
+        pool = instantiate(config.sim)(seed=config.seed)  # Ray starts while torch is imported
     try:
         from sim.checkpoints import Checkpoints
         from sim.run_folder import CHECKPOINT, conclude
@@ -114,7 +114,7 @@ def open_run(
     private = clients.splits.private
     shape = summary(private.labels, clients.partitions, private.num_classes)
     text = OmegaConf.to_yaml(config, resolve=True)
-    probes = [build(probe) for probe in config.probes.values()]
+    probes = {str(name): instantiate(probe) for name, probe in config.probes.items()}
     options = tracking_options(config, len(clients.architectures), clients.splits, done is None)
     begin(folder, text, shape, None if done is None else done.lines)
     kept = (None, {}) if done is None else (done.clients, done.probes)
@@ -133,11 +133,11 @@ def load_splits(config: DictConfig) -> "Splits":
     from clients.seeding import Purpose, generator
 
     data = config.data
-    train, test = build(data.source)
+    train, test = instantiate(data.source)
     if data.test_limit is not None:  # a stream of its own: the other sets stay as they are
         order = generator(config.seed, Purpose.TEST_LIMIT).permutation(len(test))
         test = subset(test, order[: data.test_limit])
-    proxy = None if data.proxy_source is None else build(data.proxy_source)[0]
+    proxy = None if data.proxy_source is None else instantiate(data.proxy_source)[0]
     return split(
         train,
         test,
@@ -155,21 +155,21 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     from clients.simulated import SimulatedClients
 
     number, kinds = config.clients.num_clients, config.clients.architectures
-    cut, profile = build(config.partition), build(config.clients.profile)
+    cut = instantiate(config.partition)
     shares = {str(name): kind.share for name, kind in kinds.items()}
     drawn = partial(generator, config.seed)
     clients = SimulatedClients(
         splits=splits,
         partitions=cut(splits.private.labels, number, drawn(Purpose.PARTITION)),
         architectures=assign_architectures(shares, number, drawn(Purpose.POPULATION)),
-        models={str(name): build(kind.model) for name, kind in kinds.items()},
-        student=build(config.student),
-        train=build(config.clients.training),
+        models={str(name): instantiate(kind.model) for name, kind in kinds.items()},
+        student=instantiate(config.student),
+        train=instantiate(config.clients.training),
         seed=config.seed,
         together=config.clients.together,
-        messenger=build(config.clients.messenger),
-        corrupt=build(config.clients.corruption),
-        profiles=profile and profile(number, drawn(Purpose.PROFILES)),
+        messenger=instantiate(config.clients.messenger),
+        corrupt=instantiate(config.clients.corruption),
+        profile=instantiate(config.clients.profile),
     )
     rehearse(clients)
     return clients
@@ -190,7 +190,7 @@ def run_federation(
     from clients.prediction import evaluate
     from clients.screening import fault_of
     from sim.grid import PoolGrid
-    from sim.rounds import QuorumLost, RoundReport, run_rounds
+    from sim.rounds import ENDINGS, RoundReport, run_rounds
     from sim.run_folder import STATES, write_peers
 
     with explained(*BUILDING):
@@ -219,7 +219,7 @@ def run_federation(
             states=pool.states(tracker.folder / STATES),
         )
         arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
-    with explained(QuorumLost, FloatingPointError):
+    with explained(*ENDINGS):
         arrays = run_rounds(
             strategy,
             grid,
@@ -243,10 +243,9 @@ def begin_student(config: DictConfig, clients: "SimulatedClients") -> "Module":
     from clients.seeding import Purpose, generator
     from sim.processes import require_device
 
-    require_device("student_device", config.student_device)
+    require_device("student_device", device := config.student_device)
     private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
-    student = build(clients.student, private.image_shape, private.num_classes, rng)
-    return student.to(config.student_device)
+    return build(clients.student, private.image_shape, private.num_classes, rng).to(device)
 
 
 def build_strategy(
@@ -263,7 +262,7 @@ def build_strategy(
     from strategies.offering import completed, require_topology
     from strategies.rehearsal import require_distil
 
-    splits, strategy = clients.splits, build(config.strategy)
+    splits, strategy = clients.splits, instantiate(config.strategy)
     require_distil(strategy, workers := config.student_workers, clients.messenger is not None)
     require_topology(strategy, config.topology is not None, config.availability)
     if not isinstance(strategy, partial):
@@ -281,8 +280,8 @@ def build_strategy(
     }
     made: dict[str, Callable[[], Any]] = {
         "train_peers": lambda: pool.train_peers(warn),
-        "mixing": lambda: display.topology(build(config.topology)(**peers)).mixing,
-        "availability": lambda: build(config.availability)(**peers),
+        "mixing": lambda: display.topology(instantiate(config.topology)(**peers)).mixing,
+        "availability": lambda: instantiate(config.availability)(**peers),
     }
     if workers > 1:
         made["distil"] = partial(pool.share_training, strategy.keywords["distil"], workers, warn)

@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks.profile import BEGINNING, Phases, replace_everywhere
 from clients.teachers import RoundView, TeacherPredictions
-from conf.building import build
+from conf.building import instantiate
 from conf.schema import register
 from sim.exchanges import Exchange
 from sim.processes import pin_threads
@@ -60,13 +60,13 @@ def share_of_a_run(overrides: list[str]) -> str:
     return f"{phases.table()}\n\n{size / 1e3:.0f} kB of events a round"
 
 
-def probes_of_the_config() -> list:
+def probes_of_the_config() -> dict:
     """Instantiate the probes that a run has by default."""
     register()
     conf = Path(__file__).parent.parent / "conf"
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose("config")
-    return [build(probe) for probe in config.probes.values()]
+    return {str(name): instantiate(probe) for name, probe in config.probes.items()}
 
 
 def made_up(num_clients: int, server_round: int) -> tuple[RoundView, RoundReport]:

@@ -57,6 +57,35 @@ ProfileRule = Callable[[int, np.random.Generator], Profiles]
 """(number of clients K, source of randomness) -> their profiles."""
 
 
+def draw_profiles(
+    rule: ProfileRule | None, num_clients: int, rng: np.random.Generator
+) -> Profiles | None:
+    """Draw the profiles of a federation.
+
+    Args:
+        rule: How; None = there is no clock.
+        num_clients: K.
+        rng: Source of randomness.
+
+    Returns:
+        What the rule returns, or None.
+
+    Raises:
+        ValueError: It returns something else, or profiles of another number of clients.
+    """
+    if rule is None:
+        return None
+    found = rule(num_clients, rng)
+    if not isinstance(found, Profiles):
+        raise ValueError(
+            f"clients.profile: the rule returned {type(found).__name__}, expected "
+            "clients.profiles.Profiles"
+        )
+    if len(found) != num_clients:
+        raise ValueError(f"clients.profile: {len(found)} profiles for {num_clients} clients")
+    return found
+
+
 def alike(
     num_clients: int,
     rng: np.random.Generator,

@@ -15,9 +15,9 @@ from clients.losses import cross_entropy
 from clients.peers.from_neighbours import Digest, Transfer
 from clients.peers.messenger import Messenger
 from clients.place import Lesson, Place, Trained
-from clients.profiles import Profiles
+from clients.profiles import ProfileRule, draw_profiles
 from clients.resident import Tensors, work_of
-from clients.seeding import Purpose, stream
+from clients.seeding import Purpose, generator, stream
 from clients.training import Loss, Trainer
 
 STUDENT = "(student)"
@@ -43,7 +43,7 @@ class SimulatedClients:
         messenger: Messenger | None = None,
         peer_lesson: Digest | Transfer | None = None,
         corrupt: Corruption | None = None,
-        profiles: Profiles | None = None,
+        profile: ProfileRule | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -62,19 +62,15 @@ class SimulatedClients:
             peer_lesson: How clients learn from what neighbours sent; None = they take parameters
                 as they are. A strategy says so by an attribute of this name.
             corrupt: What labels clients learn in local training, where not their own; None = these.
-            profiles: How fast they are, for the virtual clock; None = there is none.
+            profile: Draws how fast they are, for the virtual clock; None = there is none.
 
         Raises:
-            ValueError: Messengers are asked for too: they learn from the private set as it is. Or
-                there is not one profile for each client.
+            ValueError: Both a corruption and messengers are asked for, which learn from the private
+                set as it is; or the profiles are none.
         """
         if messenger is not None and corrupt is not None:
             raise ValueError(
                 "clients.corruption: not with clients.messenger, which would ignore it"
-            )
-        if profiles is not None and len(profiles) != len(architectures):
-            raise ValueError(
-                f"clients.profile: {len(profiles)} profiles for {len(architectures)} clients"
             )
         self.splits = splits
         self.partitions = partitions
@@ -87,8 +83,12 @@ class SimulatedClients:
         self.messenger = messenger
         self.peer_lesson = peer_lesson
         self.corrupt = corrupt
-        self.profiles = profiles
+        self.profiles = draw_profiles(
+            profile, len(architectures), generator(seed, Purpose.PROFILES)
+        )
         self._places: dict[str, Place] = {}
+        if self.profiles is not None:
+            self.forward  # noqa: B018  # here, not where it would draw from a task's generators
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what a process builds for itself."""

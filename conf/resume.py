@@ -113,8 +113,10 @@ def _trust(path: Path, key: str, target: Any, named: Sequence[str]) -> None:
         return
     if isinstance(target, str) and target.startswith(TRUSTED):
         module_name, _, name = target.rpartition(".")
-        try:
-            found = getattr(import_module(module_name), name, None)
+        try:  # what is private takes what its own module gives it, and checks nothing
+            found = (
+                None if name.startswith("_") else getattr(import_module(module_name), name, None)
+            )
         except ImportError:  # a chain of attributes, such as a module's import of `os`
             found = None
         if str(getattr(found, "__module__", None)).startswith(TRUSTED):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from conf.errors import ConfigError
@@ -53,15 +53,10 @@ def tracking_options(
 def _choices(config: DictConfig) -> dict[str, Any]:
     """Return the seed, and what the command line says."""
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    pairs = (word.lstrip("+").split("=", 1) for word in words if "=" in word)
-    given = {key: _plain(value) for key, value in pairs if key != "data.root"}
-    return {"seed": config.seed, **given}
-
-
-def _plain(value: str) -> bool | int | float | str:
-    """Read a number or a truth value; the rest is text."""
-    try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
-    return read if isinstance(read, bool | int | float) else value
+    given: dict[str, Any] = {"seed": config.seed}
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        if override.key_or_group != "data.root" and not override.is_delete():
+            value = override.value()
+            plain = isinstance(value, bool | int | float)
+            given[override.key_or_group] = value if plain else override.get_value_string()
+    return given

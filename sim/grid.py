@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from clients.folding import Intake
-from clients.messages import client_id_of, node_id_of
+from clients.messages import EVALUATE_FEATURES, client_id_of, node_id_of
 from clients.profiles import Profiles
 from clients.routing import Post
 from sim.client_states import ClientStates
@@ -24,6 +24,9 @@ from sim.waves import Waves
 MAX_LOOKS = 30
 """How often a strategy may list the nodes without sending anything. Flower's `sample_nodes` lists
 them once a second for as long as there are fewer than it wants, and ours never grow in number."""
+
+WATCHED_TURNS = 2**20
+"""A client's turns in a round from which on it is only watched: more than any strategy asks."""
 
 
 class PoolGrid(Grid):
@@ -73,7 +76,7 @@ class PoolGrid(Grid):
             profiles=profiles,
         )
         self._pending: dict[str, Message] = {}
-        self._turns: dict[int, int] = {}
+        self._turns: dict[tuple[int, bool], int] = {}
         self._looks = 0
         self.server_round = 0
         self.exchanges: list[Exchange] = []
@@ -176,8 +179,10 @@ class PoolGrid(Grid):
             client_id = client_id_of(message.metadata.dst_node_id)
             if not 0 <= client_id < self._num_clients:
                 raise ValueError(f"no client has node id {message.metadata.dst_node_id}")
-            turn = self._turns.get(client_id, 0)
-            self._turns[client_id] = turn + 1
+            # Who watches must not shift the streams of what comes after it.
+            watched = message.metadata.message_type == EVALUATE_FEATURES
+            turn = self._turns.get((client_id, watched), WATCHED_TURNS if watched else 0)
+            self._turns[client_id, watched] = turn + 1
             message_id = f"{self.server_round}-{client_id}-{turn}"
             message.metadata.__dict__["_message_id"] = message_id  # Flower's grids set it likewise
             self._pending[message_id] = message

@@ -20,6 +20,7 @@ from clients.teachers import RoundView
 from sim.exchanges import Exchange
 from sim.grid import PoolGrid
 from sim.parameter_view import parameter_view
+from sim.probes.values import ProbeError
 from sim.processes import seeded_globals
 
 Aggregated = TypeVar("Aggregated")
@@ -54,6 +55,10 @@ class RoundReport:
 
 class QuorumLost(RuntimeError):
     """Too few usable replies to go on."""
+
+
+ENDINGS = (QuorumLost, FloatingPointError, ProbeError)
+"""What ends a run and says itself all that there is to say; the rest is a defect of some code."""
 
 
 def run_rounds(

@@ -52,10 +52,13 @@ def begin(
             has too few lines.
     """
     if lines is None and (folder / CONFIG).exists():
-        raise ValueError(
-            f"hydra.run.dir={folder}: already holds a run; name another folder, or go on with "
-            f"that run by resume={folder}"
+        kept = (folder / CHECKPOINT).exists()
+        on = (
+            f", or go on with that run by resume={folder}"
+            if kept
+            else "; that one kept no checkpoint"
         )
+        raise ValueError(f"hydra.run.dir={folder}: already holds a run; name another folder{on}")
     if lines is not None:
         require_same_partition(folder, summary)
         for name in (METRICS, FAILURES):

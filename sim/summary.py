@@ -69,12 +69,12 @@ def extremes(values: dict[str, float] | None) -> dict[str, float] | None:
 
 
 def flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Turn nested names into TensorBoard tags, `clients/accuracy/mean`."""
+    """Turn nested names into TensorBoard tags, `clients/accuracy/mean`, of finite numbers."""
     tags: dict[str, float] = {}
     for key, value in line.items():
         if isinstance(value, dict):
             tags |= flat(value, f"{prefix}{key}/")
-        else:
+        elif value is not None and np.isfinite(value):  # null is how a line says that it is not
             tags[prefix + key] = float(value)
     return tags
 
@@ -161,10 +161,14 @@ OVER = {
 
 
 def accuracy_of(line: dict[str, Any]) -> float | None:
-    """Return the student's accuracy, or where there is no student the clients' mean one."""
+    """Return the student's accuracy, or where there is none the clients' mean one.
+
+    Without a server what is measured as the student is the mean of the peers' parameters, which no
+    peer has: there it is the clients' too.
+    """
     found: float | None = line["student"].get("accuracy")
-    if found is None:
-        found = line["clients"].get("accuracy", {}).get("mean")
+    if found is None or "edge_bytes" in line["strategy"]:
+        found = line["clients"].get("accuracy", {}).get("mean", found)
     return found
 
 

@@ -25,6 +25,7 @@ from sim.probes.findings import Findings
 from sim.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
 from sim.probes.schedule import is_due
 from sim.probes.values import KeepsState, Probe
+from sim.processes import seeded_globals
 from sim.rounds import RoundReport
 from sim.run_folder import FAILURES, METRICS, append_failures, append_line, read_lines, versions
 from sim.summary import (
@@ -56,7 +57,7 @@ class Tracker:
     def __init__(
         self,
         folder: Path,
-        probes: Sequence[Probe],
+        probes: Mapping[str, Probe],
         config_text: str,
         clients: pa.Table | None = None,
         kept: Parameters | None = None,
@@ -70,7 +71,7 @@ class Tracker:
 
         Args:
             folder: The run folder; must exist.
-            probes: What to compute from each round's view.
+            probes: What to compute from each round's view, by name.
             config_text: The resolved config as YAML, shown in TensorBoard's text page.
             clients: The per-client table of the rounds that there are lines of.
             kept: What `state` returned at the end of those rounds.
@@ -118,20 +119,19 @@ class Tracker:
             view: As the strategy or the round loop made it, without labels.
 
         Raises:
-            ValueError: A probe returned what is of no kind that there is, or took the name of a
-                column that there is; names it.
+            ProbeError: A probe did what no probe may; names it.
         """
         if self._labels is not None and view.proxy_ids:
             view = replace(view, labels=self._labels[torch.tensor(view.proxy_ids)])
-        for probe in self._probes:
-            self._found.take(probe(view), view.teachers.client_ids, RESERVED)
+        with seeded_globals(np.random.SeedSequence(view.server_round)):  # a probe may draw
+            self._found.ask(self._probes, view, RESERVED)
         if view.proxy_ids and is_due(view.server_round, self._figures_every):
             points = projector.coordinates(view)
             projector.add(self.folder / EVENTS, view.server_round, *points)
 
     def graph(self, view: GraphView) -> None:
         """Take in who heard of whom in a round of a federation without a server."""
-        self._found.take(neighbour_drift(view), (), RESERVED)
+        self._found.take("(neighbours)", neighbour_drift(view))
         self._graph = view
 
     def round(self, report: RoundReport) -> dict[str, Any]:
@@ -146,6 +146,8 @@ class Tracker:
         rows = client_rows(report.exchanges)
         for row in rows:
             for name, values in self._found.clients.items():
+                if name in row:  # a client's own word for something else
+                    row[f"client_{name}"] = row.pop(name)
                 if row["client"] in values:
                     row[name] = values[row["client"]]
         self.clients.add(rows)
@@ -251,12 +253,12 @@ class Tracker:
             self._writer.add_image("figures/graph", picture, step, dataformats="HWC")
 
 
-def _keepers(probes: Sequence[Probe]) -> dict[str, KeepsState]:
-    """Name the probes that keep something, by their place: a resumed run has the same ones."""
+def _keepers(probes: Mapping[str, Probe]) -> dict[str, KeepsState]:
+    """Pick the probes that keep something."""
     found: dict[str, KeepsState] = {}
-    for place, probe in enumerate(probes):
+    for name, probe in probes.items():
         if isinstance(probe, KeepsState):
-            found[str(place)] = probe
+            found[name] = probe
     return found
 
 

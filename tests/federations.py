@@ -250,6 +250,11 @@ class _Everyone:
         return (self._ours[size] if ours else self._foreign)(message, context)
 
 
+def named(probes: Sequence[Any]) -> dict[str, Any]:
+    """Name probes as a config would."""
+    return {f"probe{number}": probe for number, probe in enumerate(probes)}
+
+
 # --- running them ---
 
 

@@ -26,7 +26,7 @@ from sim.probes import Forgetting, calibration, output_drift, output_matrices, t
 from sim.report.command import main
 from sim.tracking import Tracker
 from strategies.scorers import max_prob
-from tests.federations import distillation, inline, run_ours
+from tests.federations import distillation, inline, named, run_ours
 from tests.test_probes import drifting
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -87,7 +87,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clients = drifting(6, corrupt=partial(permuted_labels, clients=[2], from_round=5))
     probes = (output_drift, calibration, teacher_audit, Forgetting(), output_matrices)
     tracker = Tracker(
-        folder, probes, "seed: 0", proxy_labels=clients.splits.proxy.labels, figures_every=4,
+        folder, named(probes), "seed: 0", proxy_labels=clients.splits.proxy.labels, figures_every=4,
         watch=[2], choices={"seed": 0, "clients.corruption.clients": "[2]"},
     )  # fmt: skip
     strategy = distillation(clients, scorer=max_prob, report=tracker.view)

@@ -362,7 +362,7 @@ def test_a_strategy_that_tells_is_resumed_and_one_that_does_not_is_refused(
     (tmp_path / "other").mkdir()
     told: list[str] = []
     kept, grid = Counting(), PoolGrid(everyone_pool, ["a"] * 4, fault_of)
-    tracker = Tracker(tmp_path / "other", (), "")
+    tracker = Tracker(tmp_path / "other", {}, "")
     commit = checkpoints(tmp_path / "other").after_rounds(2, 3, told.append, kept, grid, tracker)
     run_foreign(everyone_pool, kept, vector(), grid=grid, rounds=2, commit=commit)
     tracker.close()
@@ -417,7 +417,7 @@ def distilled(pool: Pool, folder: Path, scorer: Any, last: int, resume: bool) ->
 
     begun = write_arrays(parameters_of(kept.student))
     arrays, first_round = writer.start(kept, grid, begun)
-    tracker = Tracker(folder, (), "", writer.done.clients if writer.done else None)
+    tracker = Tracker(folder, {}, "", writer.done.clients if writer.done else None)
     commit = writer.after_rounds(2, last, pytest.fail, kept, grid, tracker)
     options = {"arrays": arrays, "first_round": first_round, "commit": commit, "grid": grid}
     try:
@@ -480,7 +480,7 @@ def test_every_so_many_rounds_and_the_last_are_committed(
     everyone_pool: Pool, tmp_path: Path, every: int, expected: list[int]
 ) -> None:
     grid, kept, rounds = PoolGrid(everyone_pool, ["a"] * 4, fault_of), FedAvg(), []
-    tracker = Tracker(tmp_path, (), "")
+    tracker = Tracker(tmp_path, {}, "")
     commit = checkpoints(tmp_path).after_rounds(every, 5, pytest.fail, kept, grid, tracker)
 
     def noting(server_round: int, arrays: ArrayRecord) -> None:

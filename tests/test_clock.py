@@ -1,6 +1,7 @@
 """The virtual clock: profiles, work of each message, seconds by hand, and no other bit changed."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
 
 from clients.app import NEIGHBOURLY, SimulatedApp
 from clients.arrays import write_arrays
@@ -33,6 +35,7 @@ from clients.peers.messenger import Messenger
 from clients.profiles import Profiles, alike, lognormal, two_speeds
 from clients.rehearsal import rehearse
 from clients.routing import Letter, Post
+from clients.screening import fault_of
 from clients.seeding import Purpose, generator
 from clients.simulated import SimulatedClients
 from clients.training import train
@@ -41,6 +44,7 @@ from run import federate
 from sim.clients_table import ClientsTable, client_rows
 from sim.clock import exchange_s, is_measurement, letters_s
 from sim.exchanges import Exchange
+from sim.grid import PoolGrid
 from sim.tasks import Answer
 from sim.topology import graphs
 from strategies.averaging import Averaging
@@ -72,6 +76,11 @@ def profiles(*speeds: float, up: Any = None) -> Profiles:
     n = len(speeds)
     upload = np.full(n, 50.0) if up is None else np.array(up)
     return Profiles(np.array(speeds), np.full(n, 400.0), upload, np.full(n, 0.5))
+
+
+def drawn(found: Any) -> Any:
+    """A rule that draws these."""
+    return lambda num_clients, rng: found
 
 
 # --- profiles ---
@@ -125,12 +134,12 @@ def test_profiles_out_of_range_name_key_and_client(name: str, values: Any, messa
 
 def test_there_is_a_profile_for_each_client_and_local_epochs_to_count() -> None:
     with pytest.raises(ValueError, match=r"clients\.profile: 2 profiles for 5 clients"):
-        tiny_clients(profiles=profiles(1.0, 1.0))
-    odd = tiny_clients(1, train=lambda *args, **kwargs: [], profiles=profiles(1.0))
+        tiny_clients(profile=drawn(profiles(1.0, 1.0)))
+    odd = tiny_clients(1, train=lambda *args, **kwargs: [], profile=drawn(profiles(1.0)))
     with pytest.raises(ValueError, match=r"clients\.profile: .*expected clients.training.epochs"):
         rehearse(odd)
     how = Messenger(rule=rules.dml, optimizer=SGD, epochs=1, batch_size=8)
-    rehearse(tiny_clients(1, messenger=how, train=odd.local_training, profiles=profiles(1.0)))
+    rehearse(tiny_clients(1, messenger=how, train=odd.local_training, profile=drawn(profiles(1.0))))
 
 
 # --- work ---
@@ -202,7 +211,9 @@ TAUGHT = RecordDict(
 def test_the_work_of_each_message_by_hand(
     kind: str, content: RecordDict | None, expected: float
 ) -> None:
-    clients = tiny_clients(peer_lesson=Digest(kl, {"epochs": 5}), profiles=profiles(*[1.0] * 5))
+    clients = tiny_clients(
+        peer_lesson=Digest(kl, {"epochs": 5}), profile=drawn(profiles(*[1.0] * 5))
+    )
     assert clients.forward == {"linear": LINEAR, "mlp": MLP, "(student)": LINEAR}
     request = asking(kind, content)
     assert multiplications(clients, request) == expected
@@ -321,7 +332,7 @@ def by_phase(run: Run) -> dict[tuple[str, int], Exchange]:
 
 def test_a_round_of_dlad_by_hand(pool: Any) -> None:
     """Two clients of 60 examples; 24 proxy examples distilled, 6 for discriminators."""
-    clients = tiny_clients(2, profiles=profiles(1000.0, 500.0))
+    clients = tiny_clients(2, profile=drawn(profiles(1000.0, 500.0)))
     strategy = distillation(clients, scorer=own_odds, discriminator=DiscriminatorRecipe("features"))
     run = run_timed(pool, clients, strategy)
     seconds = []
@@ -345,7 +356,7 @@ def test_a_round_of_dlad_by_hand(pool: Any) -> None:
 
 def test_two_rounds_of_averaging_by_hand(pool: Any) -> None:
     """The slowest client decides; folded replies count each."""
-    clients = like_clients(2, profiles=profiles(200.0, 1000.0))
+    clients = like_clients(2, profile=drawn(profiles(200.0, 1000.0)))
     run = run_timed(pool, clients, Averaging(seed=SEED), rounds=2)
     for report in run.reports:
         training = [e for e in report.exchanges if e.phase == "train"]
@@ -361,7 +372,7 @@ def test_two_rounds_of_averaging_by_hand(pool: Any) -> None:
 
 @pytest.mark.parametrize("trains", [True, False])
 def test_chunks_follow_each_other_and_answers_that_teach_take_time(pool: Any, trains: bool) -> None:
-    clients = tiny_clients(2, profiles=profiles(1000.0, 1000.0))
+    clients = tiny_clients(2, profile=drawn(profiles(1000.0, 1000.0)))
     strategy = distillation(clients, proxy_chunks=3, local_training=trains)
     (report,) = run_timed(pool, clients, strategy).reports
     first = "train.predictions" if trains else "evaluate.predictions"
@@ -376,7 +387,7 @@ def test_chunks_follow_each_other_and_answers_that_teach_take_time(pool: Any, tr
 
 def test_a_client_that_fails_costs_its_download_and_its_work(pool: Any) -> None:
     diverging = partial(train, epochs=2, batch_size=16, optimizer=partial(torch.optim.SGD, lr=1e38))
-    clients = tiny_clients(2, train=diverging, profiles=profiles(1000.0, 1000.0))
+    clients = tiny_clients(2, train=diverging, profile=drawn(profiles(1000.0, 1000.0)))
     with pytest.raises(RuntimeError, match="quorum"):
         run_timed(pool, clients, distillation(clients), report=(reports := []).append)
     (report,) = reports
@@ -398,7 +409,7 @@ def test_clients_without_a_clock_have_no_seconds(pool: Any) -> None:
 
 def test_neighbours_parameters_are_letters(pool: Any) -> None:
     """On a path 0 - 1 - 2 the middle one sends twice; nobody waits for the measured mean."""
-    clients = like_clients(3, profiles=profiles(1e9, 1e9, 1e9, up=[50.0, 10.0, 50.0]))
+    clients = like_clients(3, profile=drawn(profiles(1e9, 1e9, 1e9, up=[50.0, 10.0, 50.0])))
     run = run_timed(pool, clients, averaging(clients, topology(graphs.line, n=3)))
     found = by_phase(run)
     trained = [found["train.own", k] for k in range(3)]
@@ -422,7 +433,7 @@ def test_neighbours_parameters_are_letters(pool: Any) -> None:
 
 
 def test_peers_that_teach_each_other_digest_and_relay(pool: Any) -> None:
-    clients = tiny_clients(2, profiles=profiles(1000.0, 1000.0))
+    clients = tiny_clients(2, profile=drawn(profiles(1000.0, 1000.0)))
     run = run_timed(pool, clients, gossip(clients, topology(graphs.complete, n=2), sweeps=2))
     found = by_phase(run)
     for k, forward in enumerate((LINEAR, MLP)):
@@ -446,7 +457,7 @@ def len_of_config(e: Exchange) -> int:
 
 
 def test_who_receives_a_network_waits_for_its_sender(pool: Any) -> None:
-    clients = like_clients(2, profiles=profiles(1000.0, 1000.0))
+    clients = like_clients(2, profile=drawn(profiles(1000.0, 1000.0)))
     run = run_timed(pool, clients, transfer(clients))
     (sent,) = [e for e in run.reports[0].exchanges if e.phase == "train.own"]
     (got,) = [e for e in run.reports[0].exchanges if e.phase == "train.received"]
@@ -533,3 +544,30 @@ def test_the_draws_are_the_seeds_and_no_other_stream() -> None:
     )
     assert one.multiplications_per_s.tolist() == again.multiplications_per_s.tolist()
     assert one.multiplications_per_s.tolist() != other.multiplications_per_s.tolist()
+
+
+class Drawing(nn.Module):
+    """Draws whenever it answers, so also where its work is counted."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(math.prod(image_shape), num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers: Tensor = self.classifier(images.flatten(1))
+        return answers + 0.1 * torch.randn(answers.shape)
+
+
+def test_counting_work_draws_from_no_tasks_generators() -> None:
+    """With a clock of any kind, or none, the bits are those of config and seed."""
+    models, hashes = {"linear": Drawing}, set()
+    for rule in (None, drawn(profiles(*[1000.0] * 3))):
+        clients = tiny_clients(
+            3, models=models, architectures=["linear"] * 3, together=False, profile=rule
+        )
+        with open_pool("inline", SimulatedApp(clients)) as pool:
+            grid = PoolGrid(
+                pool, clients.architectures, fault_of, group_size=3, profiles=clients.profiles
+            )
+            hashes.add(run_federation(pool, clients, distillation(clients), grid=grid).sha256)
+    assert len(hashes) == 1

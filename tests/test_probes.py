@@ -16,7 +16,7 @@ import torch
 from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
@@ -30,6 +30,8 @@ from clients.seeding import Purpose, generator
 from clients.simulated import SimulatedClients
 from clients.teachers import ClientParameters, RoundView, TeacherPredictions
 from clients.training import train
+from conf.building import instantiate
+from conf.schema import register
 from sim.drift import disagreement, jensen_shannon, linear_cka
 from sim.probes import (
     ByClient,
@@ -56,6 +58,7 @@ from tests.federations import (
     Run,
     distillation,
     inline,
+    named,
     open_pool,
     run_ours,
     student_of,
@@ -428,6 +431,8 @@ def test_every_asks_in_round_one_and_then_each_so_many() -> None:
 
 
 def test_every_shipped_probe_is_plugged_by_yaml() -> None:
+    register()
+    GlobalHydra.instance().clear()
     with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
         config = compose("config", overrides=["probes=with_features"])
     found = {str(name): instantiate(node) for name, node in config.probes.items()}
@@ -474,7 +479,7 @@ def watched(
 ) -> Run:
     folder.mkdir()
     labels = clients.splits.proxy.labels
-    tracker = Tracker(folder, probes, "", proxy_labels=labels, figures_every=figures_every)
+    tracker = Tracker(folder, named(probes), "", proxy_labels=labels, figures_every=figures_every)
     parts = {"scorer": max_prob, "report": tracker.view} | changes
     strategy = parts.pop("strategy", None) or distillation(clients, **parts)
     try:
@@ -540,17 +545,29 @@ class Normed(nn.Module):
         return answers
 
 
+class Noisy(nn.Module):
+    """Draws whenever it answers: whoever asks it more often must not shift what it draws later."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(math.prod(image_shape), num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers: Tensor = self.classifier(images.flatten(1))
+        return answers + 0.1 * torch.randn(answers.shape)
+
+
 @pytest.mark.parametrize("reducible", [True, False])
 def test_a_run_has_the_same_bits_with_and_without_probes(tmp_path: Path, reducible: bool) -> None:
     """But for what probes found, and for the features that one of them asked for."""
     changes = {} if reducible else {"weight_cap": 0.9}
-    models = {"linear": Normed, "mlp": partial(mlp, hidden=(8,))}
+    models = {"linear": Normed, "mlp": Noisy}
     quiet = (trust, output_drift, output_matrices, recall_spread, calibration, teacher_audit,
              Forgetting())  # fmt: skip
     runs = {
         name: watched(
             tmp_path / name,
-            tiny_clients(4, models=models, student=Normed),
+            tiny_clients(4, models=models, student=Normed, together=False),
             2,
             probes,
             every,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,8 +32,10 @@ from sim import projector
 from sim.probes import (
     ByClient,
     Curve,
+    Every,
     Forgetting,
     Probe,
+    ProbeError,
     Table,
     calibration,
     output_drift,
@@ -42,6 +45,7 @@ from sim.probes import (
     teacher_audit,
     trust,
 )
+from sim.processes import seeded_globals
 from sim.rounds import QuorumLost, RoundReport
 from sim.run_folder import CLIENTS, FAILURES, METRICS, truncate
 from sim.summary import bin_edges, costs
@@ -52,6 +56,7 @@ from tests.federations import (
     distillation,
     foreign_app,
     inline,
+    named,
     run_foreign,
     run_ours,
     tiny_clients,
@@ -75,7 +80,7 @@ def tracked(
     folder.mkdir()
     clients = tiny_clients(num_clients)
     options = {"proxy_labels": clients.splits.proxy.labels, **(shown or {})}
-    tracker = Tracker(folder, probes, "seed: 7\nrounds: 2\n", **options)
+    tracker = Tracker(folder, named(probes), "seed: 7\nrounds: 2\n", **options)
     strategy = distillation(clients, **({"scorer": max_prob, "report": tracker.view} | changes))
     try:
         pool = inline(SimulatedApp(clients))
@@ -288,7 +293,7 @@ def test_a_sweep_is_compared_within_its_run_folders(sizes: dict[int, Path]) -> N
 
 
 def test_a_run_that_fails_is_not_said_to_have_succeeded(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, (), "", choices={"seed": 1})
+    tracker = Tracker(tmp_path, {}, "", choices={"seed": 1})
 
     def fail() -> None:
         try:
@@ -330,7 +335,7 @@ def test_what_was_shown_before_a_resume_stays_in_the_layout(tmp_path: Path) -> N
         replace(report(2, [exchange(k, metrics={"train-loss": 1.0}) for k in (0, 1)]), student={}),
     ]
     for one in reports:
-        tracker = Tracker(tmp_path, (), "")
+        tracker = Tracker(tmp_path, {}, "")
         tracker.round(one)
         tracker.close()
     charts = layout_of(tmp_path)
@@ -363,7 +368,7 @@ def test_values_that_differ_by_rounding_only_have_a_histogram(tmp_path: Path, sc
     """numpy refuses thirty bins where there is no room for thirty numbers, and the run ended."""
     values = [scale, math.nextafter(scale, math.inf), scale]
     assert (np.diff(bin_edges(np.array(values), 30)) > 0).all()
-    tracker = Tracker(tmp_path, (), "")
+    tracker = Tracker(tmp_path, {}, "")
     tracker.round(report(1, [exchange(k, metrics={"loss": v}) for k, v in enumerate(values)]))
     tracker.close()
     (event,) = events_of(tmp_path).Histograms("clients/loss")
@@ -422,7 +427,7 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
         tracker.round(found)
 
     options: dict[str, Any] = {"figures_every": 1, "watch": [1], "choices": {"seed": 7}}
-    first = Tracker(tmp_path, PROBES, "", **options)
+    first = Tracker(tmp_path, named(PROBES), "", **options)
     for server_round in (1, 2, 3):
         record(first, server_round, 0.1)
     first._writer.flush()  # and no more: it was killed
@@ -430,7 +435,7 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
     truncate(tmp_path / METRICS, 2)
     table = first.clients.since(0).slice(0, 4)
     options["choices"] = {}  # they were told when the run began
-    again = Tracker(tmp_path, PROBES, "", table, first.state(), **options)
+    again = Tracker(tmp_path, named(PROBES), "", table, first.state(), **options)
     for server_round in (3, 4):
         record(again, server_round, 0.2)
     again.close()
@@ -447,6 +452,18 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
     names = (tmp_path / "events" / "clients_names.tsv").read_text().splitlines()
     assert names[1:] == [f"{k}\t{r}" for r in (1, 2, 3, 4) for k in (0, 1)]
     assert len(np.loadtxt(tmp_path / "events" / "clients_points.tsv")) == 8
+
+
+def test_a_number_that_is_none_is_shown_by_nobody_and_stops_no_resume(tmp_path: Path) -> None:
+    """A line says null where a number is not finite; a resumed run reads its lines again."""
+    values = iter([math.nan, 0.5])
+    for server_round in (1, 2):
+        tracker = Tracker(tmp_path, {"mine": lambda view: {"mine": next(values)}}, "")
+        tracker.view(seen())
+        tracker.round(report(server_round, [exchange(0), exchange(1)]))
+        tracker.close()
+    assert [line["probes"]["mine"] for line in lines_of(tmp_path / METRICS)] == [None, 0.5]
+    assert [event.step for event in events_of(tmp_path).Scalars("probes/mine")] == [2]
 
 
 # --- what a probe may return ---
@@ -469,7 +486,7 @@ def test_a_probe_returns_numbers_values_of_clients_and_figures(tmp_path: Path) -
             "matrix": Table(np.ones((3, 2)), "row", "column"),
         }
 
-    tracker = Tracker(tmp_path, [mine], "", figures_every=1)
+    tracker = Tracker(tmp_path, {"mine": mine}, "", figures_every=1)
     tracker.view(seen())
     line = tracker.round(report(1, [exchange(0), exchange(1)]))
     tracker.close()
@@ -479,25 +496,96 @@ def test_a_probe_returns_numbers_values_of_clients_and_figures(tmp_path: Path) -
     assert {"figures/line", "figures/matrix"} <= set(events_of(tmp_path).Tags()["images"])
 
 
+def test_what_cannot_be_drawn_is_refused_where_it_is_made() -> None:
+    with pytest.raises(ProbeError, match=r"Table of shape \(3,\): expected two axes"):
+        Table(np.ones(3), "row", "column")
+    with pytest.raises(ProbeError, match=r"Table of shape \(3, 2\): has 1 names"):
+        Table(np.ones((3, 2)), "row", "column", ["a", "b", "c"], ["x"])
+    with pytest.raises(ProbeError, match=r"line 'a' of \(3,\) and \(2,\): expected equal lengths"):
+        Curve("x", "y", {"a": (np.ones(3), np.ones(2))})
+
+
+def test_two_probes_may_not_give_one_name(tmp_path: Path) -> None:
+    """The headline of drift could be anyone's number, and nobody would know."""
+    probes = {"trust": trust, "mine": lambda view: {"largest_weight": 1.0}}
+    tracker = Tracker(tmp_path, probes, "")
+    weights = torch.full((2, 3), 0.5)
+    view = replace(seen(), weights=weights, targets=torch.zeros(3, 0))
+    with pytest.raises(
+        ProbeError, match=r"probes\.mine: value 'largest_weight': is that of probes.trust"
+    ):
+        tracker.view(view)
+
+
+def test_a_probe_may_not_change_what_it_is_shown(tmp_path: Path) -> None:
+    def zeroed(view: RoundView) -> dict[str, float]:
+        view.weights.zero_()
+        return {}
+
+    view = replace(seen(), weights=torch.full((2, 3), 0.5), targets=torch.zeros(3, 0))
+    with pytest.raises(ProbeError, match=r"probes\.mine: changes what it is shown"):
+        Tracker(tmp_path, {"mine": zeroed}, "").view(view)
+
+
+def test_whoever_fails_is_named(tmp_path: Path) -> None:
+    def broken(view: RoundView) -> dict[str, float]:
+        return {"x": 1 / 0}
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        Tracker(tmp_path, {"mine": broken}, "").view(seen())
+    assert caught.value.__notes__ == ["It was raised by probes.mine in round 1."]
+    nobody = {"cka": partial(output_matrices, most_clients=0)}
+    with pytest.raises(ProbeError, match="probes.cka: most_clients=0: expected an integer >= 1"):
+        Tracker(tmp_path, nobody, "").view(seen())
+    with pytest.raises(ProbeError, match="rounds=-1: expected an integer >= 0"):
+        Every(rounds=-1, probe=trust)
+
+
+def test_a_probe_that_draws_leaves_the_generators_as_they_were(tmp_path: Path) -> None:
+    def drawing(view: RoundView) -> dict[str, float]:
+        return {"x": random.random() + float(np.random.rand()) + float(torch.rand(1))}
+
+    tracker = Tracker(tmp_path, {"mine": drawing}, "")
+    with seeded_globals(np.random.SeedSequence(7)):
+        expected = random.random(), np.random.rand(), float(torch.rand(1))
+    with seeded_globals(np.random.SeedSequence(7)):
+        tracker.view(seen())
+        assert (random.random(), np.random.rand(), float(torch.rand(1))) == expected
+
+
+def test_a_clients_own_metric_does_not_pass_for_what_a_probe_found(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, {"mine": lambda view: {"zeal": ByClient([0.25, math.nan])}}, "")
+    tracker.view(seen())
+    line = tracker.round(report(1, [exchange(k, metrics={"zeal": 9.0}) for k in (0, 1)]))
+    tracker.close()
+    table = pq.read_table(tmp_path / CLIENTS).to_pydict()
+    assert (table["zeal"], table["client_zeal"]) == ([0.25, None], [9.0, 9.0])
+    assert line["clients"]["zeal"]["mean"] == 0.25
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"x": np.zeros(2)}, r"probe value 'x': ndarray of shape \(2,\), .* ByClient"),
-        ({"x": "high"}, "probe value 'x': str"),
-        ({"x": None}, "probe value 'x': NoneType"),
+        ({"x": np.zeros(2)}, r"probes.mine: value 'x': ndarray of shape \(2,\), .* ByClient"),
+        ({"x": "high"}, "probes.mine: value 'x': str"),
+        ({"x": None}, "probes.mine: value 'x': NoneType"),
         (
             {"x": ByClient([0.0, 1.0, 2.0])},
             r"'x': ByClient of float64 \(3,\), .* each of 2 clients",
         ),
         ({"x": ByClient(["a", "b"])}, r"'x': ByClient of <U1 \(2,\)"),
-        ({"accuracy": ByClient(np.zeros(2))}, "probe value 'accuracy': is a column"),
-        ({"failure": ByClient(np.zeros(2))}, "probe value 'failure': is a column"),
+        ({"accuracy": ByClient(np.zeros(2))}, "probes.mine: value 'accuracy': is a column"),
+        ("all", "probes.mine: returns str, expected a dict"),
+        (None, "probes.mine: returns NoneType, expected a dict"),
+        ({3: 1.0}, "probes.mine: value 3: expected a name of letters"),
+        ({"a/b": 1.0}, "probes.mine: value 'a/b': expected a name of letters"),
+        ({"failure": ByClient(np.zeros(2))}, "probes.mine: value 'failure': is a column"),
     ],
 )
 def test_what_a_probe_may_not_return_is_refused_by_its_name(
-    tmp_path: Path, value: dict[str, Any], message: str
+    tmp_path: Path, value: Any, message: str
 ) -> None:
-    tracker = Tracker(tmp_path, [lambda view: value], "")
+    tracker = Tracker(tmp_path, {"mine": lambda view: value}, "")
     with pytest.raises(ValueError, match=message):
         tracker.view(seen())
     tracker.close()
@@ -561,7 +649,7 @@ def test_probes_do_not_change_the_student(tmp_path: Path) -> None:
 
 
 def test_a_rounds_probes_do_not_leak_into_the_next(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, [lambda view: {"x": 1.0}], "")
+    tracker = Tracker(tmp_path, {"mine": lambda view: {"x": 1.0}}, "")
     tracker.view(seen())
     lines = [tracker.round(report(r, [])) for r in (1, 2)]
     tracker.close()
@@ -576,7 +664,7 @@ def report(server_round: int, exchanges: list[Any]) -> RoundReport:
 
 
 def test_a_failure_is_a_line_that_says_who_when_where_and_why(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, (), "")
+    tracker = Tracker(tmp_path, {}, "")
     run = partial(run_foreign, inline(foreign_app()), FedAvg())
     with pytest.raises(QuorumLost):
         run(vector("raise@2", "nan@0"), quorum=0.9, report=tracker.round)
@@ -602,7 +690,7 @@ def test_a_failure_is_a_line_that_says_who_when_where_and_why(tmp_path: Path) ->
 def test_a_metric_that_is_not_finite_ends_no_run_and_keeps_the_line_json(
     tmp_path: Path, value: float
 ) -> None:
-    tracker = Tracker(tmp_path, (), "")
+    tracker = Tracker(tmp_path, {}, "")
     good, bad = exchange(0, metrics={"loss": 1.0}), exchange(1, metrics={"loss": value})
     tracker.round(report(3, [good, bad]))
     tracker.close()

@@ -14,7 +14,7 @@ from sim.probes.recall import recall_spread
 from sim.probes.representation import representation_drift
 from sim.probes.schedule import Every
 from sim.probes.teachers import teacher_audit
-from sim.probes.values import ByClient, Curve, KeepsState, Probe, Table
+from sim.probes.values import ByClient, Curve, KeepsState, Probe, ProbeError, Table
 
 __all__ = [
     "ByClient",
@@ -23,6 +23,7 @@ __all__ = [
     "Forgetting",
     "KeepsState",
     "Probe",
+    "ProbeError",
     "Table",
     "calibration",
     "output_drift",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy.typing as npt
 
 from clients.teachers import RoundView
-from sim.probes.values import KeepsState, Probe
+from sim.probes.values import KeepsState, Probe, ProbeError
 
 
 def is_due(server_round: int, rounds: int) -> bool:
@@ -23,7 +23,14 @@ class Every:
         Args:
             rounds: How many, >= 0; 0 = never.
             probe: The other one; what it keeps is kept.
+
+        Raises:
+            ProbeError: `rounds` is below 0.
         """
+        if rounds < 0:
+            raise ProbeError(
+                f"sim.probes.Every: rounds={rounds}: expected an integer >= 0, 0 for never"
+            )
         self._rounds, self._probe = rounds, probe
 
     def __call__(self, view: RoundView) -> Mapping[str, Any]:

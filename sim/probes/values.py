@@ -13,6 +13,10 @@ from clients.teachers import RoundView
 Numbers = npt.NDArray[np.float64]
 
 
+class ProbeError(ValueError):
+    """A probe that did what no probe may; the message names it, and its value."""
+
+
 @dataclass(frozen=True, eq=False)
 class ByClient:
     """One number for each client of the view.
@@ -42,6 +46,14 @@ class Table:
     row_names: Sequence[object] = ()
     column_names: Sequence[object] = ()
 
+    def __post_init__(self) -> None:
+        named = [tuple(self.row_names), tuple(self.column_names)]
+        if np.ndim(self.values) != 2:
+            raise ProbeError(f"Table of shape {np.shape(self.values)}: expected two axes")
+        for names, length in zip(named, np.shape(self.values), strict=True):
+            if names and len(names) != length:
+                raise ProbeError(f"Table of shape {np.shape(self.values)}: has {len(names)} names")
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -58,6 +70,12 @@ class Curve:
     y: str
     lines: Mapping[str, tuple[Numbers, Numbers]]
     diagonal: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (x, y) in self.lines.items():
+            if np.ndim(x) != 1 or np.shape(x) != np.shape(y):
+                shapes = f"{np.shape(x)} and {np.shape(y)}"
+                raise ProbeError(f"Curve, line {name!r} of {shapes}: expected equal lengths")
 
 
 Value = float | ByClient | Table | Curve
@@ -88,6 +106,8 @@ def by_client(values: Tensor) -> ByClient:
 
 
 def some_of(number: int, most: int) -> list[int]:
-    """Choose at most so many of 0..number-1, evenly spread, ascending."""
+    """Choose at most so many of 0..number-1, >= 1, evenly spread, ascending."""
+    if most < 1:
+        raise ProbeError(f"most_clients={most}: expected an integer >= 1")
     places = np.linspace(0, number - 1, min(number, most)).round().astype(int)
     return [int(place) for place in np.unique(places)]
