@@ -378,3 +378,24 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation(torch.full((4,), 0.25), right) is None
     assert rank_correlation(torch.tensor([0.4, 0.6]), torch.tensor([True, True])) is None
     assert rank_correlation(torch.tensor([1.0]), torch.tensor([True])) is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds, num_inputs=st.integers(4, 9))
+def test_unbiased_cka_is_that_of_u_centred_kernels(seed: int, num_inputs: int) -> None:
+    """Székely and Rizzo, "Partial Distance Correlation", 2014, def. 2: U-centring, by its sums."""
+    rng = np.random.default_rng(seed)
+    kernels = []
+    for width in (3, 5):
+        x = rng.normal(size=(num_inputs, width))
+        x -= x.mean(0)
+        k = x @ x.T
+        np.fill_diagonal(k, 0)
+        n = num_inputs
+        k = k - k.sum(0) / (n - 2) - k.sum(1)[:, None] / (n - 2) + k.sum() / ((n - 1) * (n - 2))
+        np.fill_diagonal(k, 0)
+        kernels.append((x, k))
+    (x, one), (y, other) = kernels
+    expected = (one * other).sum() / np.sqrt((one * one).sum() * (other * other).sum())
+    found = linear_cka(torch.from_numpy(x), torch.from_numpy(y), unbiased=True)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)

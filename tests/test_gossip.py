@@ -822,6 +822,21 @@ def test_neighbours_are_compared_by_hand() -> None:
     assert found["neighbour_disagreement"] == 0.0
 
 
+def test_neighbours_are_compared_on_what_both_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]])
+    logits = 100.0 * torch.nn.functional.one_hot(votes, 2)
+    mask = torch.tensor([[True, True, False], [True, True, True], [False, True, True]])
+    teachers = TeacherPredictions((0, 1, 2), logits, mask, None, torch.ones(3))
+    everyone = np.ones(3, dtype=np.bool_)
+    ends = np.array([0, 1, 2]), np.array([1, 2, 0])
+    view = GraphView(1, *ends, everyone, everyone, teachers)
+    # 0 and 1: differ on the second of two; 0 and 2: on their only one; 1 and 2: on none of two.
+    assert neighbour_drift(view)["neighbour_disagreement"] == pytest.approx(2 / 5)
+    assert neighbour_drift(view)["neighbour_js"] == pytest.approx(2 / 5 * np.log(2))
+    monkeypatch.setattr("sim.probes.neighbours.MOST_PAIRS", 2)  # the first and the last pair
+    assert neighbour_drift(view)["neighbour_disagreement"] == pytest.approx(1 / 4)
+
+
 def test_a_round_reports_bytes_edges_and_influence() -> None:
     clients = tiny_clients()
     views: list[GraphView] = []

@@ -28,7 +28,7 @@ from clients.messages import EVALUATE_FEATURES, client_id_of, node_id_of
 from clients.models import logistic_regression, mlp
 from clients.seeding import Purpose, generator
 from clients.simulated import SimulatedClients
-from clients.teachers import ClientParameters, RoundView, TeacherPredictions
+from clients.teachers import ClientParameters, Features, RoundView, TeacherPredictions
 from clients.training import train
 from conf.building import instantiate
 from conf.schema import register
@@ -720,6 +720,27 @@ def test_features_are_looked_at_where_they_are_read_too() -> None:
         one.metadata.__dict__["_message_id"] = str(number)
     replies = [with_features(one, array) for one, array in zip(asked, arrays, strict=True)]
     assert list(read_features(replies, 3)) == [0]
+
+
+def test_the_documented_defaults_are_the_defaults() -> None:
+    """An answer is sure from 0.9 on; CKA is corrected for few examples; figures show 32 clients."""
+
+    def fooled(confidence: float) -> Any:
+        logits = torch.stack([sure_of([0, 1, 2, 0], confidence), sure_of([0, 1, 2, 2])])
+        return teacher_audit(labelled(teachers=replace(labelled().teachers, logits=logits)))
+
+    assert fooled(0.91)["wrong_but_confident_rate"].values.tolist() == [0.25, 0.0]
+    assert fooled(0.89)["wrong_but_confident_rate"].values.tolist() == [0.0, 0.0]
+    seen = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    other = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
+    found = representation_drift(
+        view(torch.ones(1, 6), features=lambda ids: Features(seen, dict.fromkeys(ids, other)))
+    )
+    assert found["cka_with_student_mean"] == pytest.approx(linear_cka(seen, other, unbiased=True))
+    few = view(torch.ones(1, 3), features=lambda ids: Features(seen[:3], {ids[0]: other[:3]}))
+    assert representation_drift(few) == {}  # CKA of three examples is none
+    many = view(torch.full((40, 2), 1 / 40))
+    assert output_matrices(many)["js_matrix"].values.shape == (32, 32)
 
 
 # --- averaging ---

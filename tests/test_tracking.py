@@ -410,6 +410,22 @@ def test_equal_answers_are_one_point_and_distances_are_kept(tmp_path: Path) -> N
     assert np.linalg.norm(points[0] - points[2]) == pytest.approx(apart, rel=3 / 64**0.5)
 
 
+def test_points_are_of_some_clients_and_of_those_who_answered_everything() -> None:
+    logits = torch.randn(100, 4, 3, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(100, 4, dtype=torch.bool)
+    teachers = TeacherPredictions(tuple(range(100)), logits, mask, None, torch.ones(100))
+    view = RoundView(1, (0, 1, 2, 3), teachers, mask.float() / 100, torch.zeros(4, 3), [])
+    ids, points = projector.coordinates(view)
+    assert len(ids) == 64
+    assert (ids[0], ids[-1]) == (0, 99)
+    again = projector.coordinates(replace(view, server_round=2))[1]
+    assert (points == again).all()  # the axes are the same in every round
+    mask = mask.clone()
+    mask[0, 3] = False
+    gap = replace(view, teachers=replace(teachers, mask=mask))
+    assert projector.coordinates(gap)[0][0] == 1
+
+
 def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
     """Killed in round 3 after a checkpoint of round 2: round 3 is shown as it was last."""
 
