@@ -190,6 +190,8 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                 f"'{choice.key_or_group}={value}': no such option{_nearest(value, options)} "
                 f"(all: {', '.join(sorted(options))})"
             )
+        if choice.is_add() and choice.key_or_group in _known_keys([]):
+            return f"leave out the plus: {choice.key_or_group}={value}"
     plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
     for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
         if (key := part.replace("/", ".")) not in _known_keys(plain) and (only := _only_with(key)):

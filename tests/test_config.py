@@ -195,6 +195,8 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
             ["+probes=mine"],
             "no such option; did you mean 'none'? (all: none, standard, with_features)",
         ),
+        (["+probes=none"], "leave out the plus: probes=none"),
+        (["+experiment=byzantine", "rounds=x"], None),
         (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
         (["seed=3"], None),
     ],

@@ -27,8 +27,11 @@ def linear_cka(one: Tensor, other: Tensor, unbiased: bool = False) -> float:
         Kornblith et al., "Similarity of Neural Network Representations Revisited", 2019, eq. 6;
         unbiased: Song et al., "Feature Selection via Dependence Maximization", 2012, eq. 5.
     """
-    if len(one) != len(other) or len(one) < (4 if unbiased else 2):
-        raise ValueError(f"CKA of {len(one)} and {len(other)} examples: expected as many, >= 4")
+    least = 4 if unbiased else 2
+    if len(one) != len(other) or len(one) < least:
+        raise ValueError(
+            f"CKA of {len(one)} and {len(other)} examples: expected as many of both, >= {least}"
+        )
     x, y = one.double() - one.double().mean(0), other.double() - other.double().mean(0)
     if unbiased:
         k, linear = (x @ x.T).fill_diagonal_(0), (y @ y.T).fill_diagonal_(0)

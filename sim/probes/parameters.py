@@ -20,7 +20,7 @@ from sim.drift import (
 from sim.probes.values import Table, Value, array, by_client, some_of
 
 NUMBERS_AT_ONCE = 2**22
-"""How many numbers of updates are held in double precision: 32 MB, however large the networks."""
+"""How many numbers of updates are held in double precision, 32 MB; beside them a copy or two."""
 
 BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
 """What batch normalisation keeps beside its parameters, by torch's names: no step moves it."""

@@ -1,7 +1,8 @@
 """Drawing with matplotlib, straight into SVG that can stand in a page among others.
 
-The only module that knows matplotlib. Texts and axes take the page's colours, so that a figure is
-legible on a dark page and on paper; legends are the page's, so that they cannot cover a curve.
+The only module of the report that knows matplotlib. Texts and axes take the page's colours, so that
+a figure is legible on a dark page and on paper; legends are the page's, so that they cannot cover a
+curve.
 """
 
 import io

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sim.report import drawing, failures, tables
+from sim.report import drawing, failures, statistics, tables
 from sim.report.client_tables import client_tables
 from sim.report.costs import EDGES
 from sim.report.drifting import MEASURES, Furthest, Often, furthest, sentence
@@ -71,6 +71,7 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         "compared": compared,
         "judged": tables.judged(compared),
         "most_paired": tables.MOST_PAIRED,
+        "resamples": statistics.RESAMPLES,
         "bars": _bars(compared),
         "listed": tables.runs_table(methods),
         "groups": _drawn(panels[:MOST_PANELS]),
