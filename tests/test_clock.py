@@ -1,7 +1,6 @@
 """The virtual clock: profiles, work of each message, seconds by hand, and no other bit changed."""
 
 import json
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from hydra import compose, initialize_config_dir
-from torch import Tensor, nn
 
 from clients.app import NEIGHBOURLY, SimulatedApp
 from clients.arrays import write_arrays
@@ -53,6 +51,7 @@ from tests.federations import SEED, Run, distillation, open_pool, student_of, ti
 from tests.federations import run_ours as run_federation
 from tests.test_gossip import alike as like_clients
 from tests.test_gossip import averaging, gossip, topology, transfer
+from tests.test_probes import Noisy
 from tests.test_run_folder import exchange
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -546,21 +545,9 @@ def test_the_draws_are_the_seeds_and_no_other_stream() -> None:
     assert one.multiplications_per_s.tolist() != other.multiplications_per_s.tolist()
 
 
-class Drawing(nn.Module):
-    """Draws whenever it answers, so also where its work is counted."""
-
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        super().__init__()
-        self.classifier = nn.Linear(math.prod(image_shape), num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        answers: Tensor = self.classifier(images.flatten(1))
-        return answers + 0.1 * torch.randn(answers.shape)
-
-
 def test_counting_work_draws_from_no_tasks_generators() -> None:
     """With a clock of any kind, or none, the bits are those of config and seed."""
-    models, hashes = {"linear": Drawing}, set()
+    models, hashes = {"linear": Noisy}, set()
     for rule in (None, drawn(profiles(*[1000.0] * 3))):
         clients = tiny_clients(
             3, models=models, architectures=["linear"] * 3, together=False, profile=rule
