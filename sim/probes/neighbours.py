@@ -8,7 +8,7 @@ from sim.drift.output import entropy
 from sim.probes.values import some_of
 
 MOST_PAIRS = 2048
-"""Pairs that are compared, 0.1 s: those of a complete graph of 400 peers, 79,800, took 31 s."""
+"""Pairs that are compared, 0.3 s: those of a complete graph of 400 peers, 79,800, took 31 s."""
 
 PAIRS_AT_ONCE = 64
 """Pairs of neighbours whose answers are held in double precision: 13 MB for 256 examples of 100
