@@ -155,7 +155,7 @@ def watched(rows: list[dict[str, Any]], client_ids: Sequence[int]) -> dict[str, 
 
 OVER = {
     "megabytes": ("accuracy_by_megabyte", "megabytes sent"),
-    "simulated_time_s": ("accuracy_by_simulated_second", "simulated seconds"),
+    CLOCK: ("accuracy_by_simulated_second", "simulated seconds"),
 }
 """Figures of accuracy, by what it cost: their names and their axes'."""
 
@@ -187,8 +187,8 @@ def costs(line: dict[str, Any], before: Sequence[dict[str, float]]) -> dict[str,
     spent = before[-1] if before else {}
     sent = line["strategy"].get("edge_bytes", sum(line["bytes"].values()))
     found = {"megabytes": spent.get("megabytes", 0.0) + sent / 1e6}
-    if "simulated_time_s" in line:
-        found["simulated_time_s"] = spent.get("simulated_time_s", 0.0) + line["simulated_time_s"]
+    if CLOCK in line:
+        found[CLOCK] = spent.get(CLOCK, 0.0) + line[CLOCK]
     if (accuracy := accuracy_of(line)) is not None:
         for per, amount in zip(("megabyte", "simulated_second"), [*found.values()], strict=False):
             if amount > 0:

@@ -176,9 +176,8 @@ class Tracker:
     def totals(self) -> dict[str, Any]:
         """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
         last = self.summaries[-1]
-        clock = [line[CLOCK] for line in self.summaries if CLOCK in line]
         return {
-            **({CLOCK: sum(clock)} if clock else {}),
+            **{name: spent for name, spent in self._costs[-1].items() if name == CLOCK},
             "student_accuracy": last["student"].get("accuracy"),
             "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
             "clients_accuracy": extremes(last["clients"].get("accuracy")),
