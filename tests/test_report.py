@@ -42,10 +42,8 @@ from sim.report.tables import (
     final_table,
     runs_table,
 )
+from tests.commands import ROOT, run_py
 from tests.test_probes import drifting, watched
-
-ROOT = Path(__file__).parent.parent
-
 
 # --- run folders written by hand ---
 
@@ -951,13 +949,7 @@ def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
 
 
 def report_as_user(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "report", *args],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_py("report", *args, cwd=cwd)
 
 
 def test_a_real_run_that_was_resumed(tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
 """A killed run goes on and ends with the bits of one that was not; a run folder is not obeyed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -20,8 +18,9 @@ from conf.errors import ConfigError
 from conf.resume import CHANGEABLE, fingerprint, resumed_config
 from conf.schema import register
 from sim.run_folder import METRICS, begin, changed_versions, truncate, versions
+from tests.commands import run_py
 from tests.test_config import CONF, OPTIONS, REQUIRED
-from tests.test_run import QUICK, ROOT, hashes
+from tests.test_run import QUICK, hashes
 
 RULES = '''
 """A probe that kills the driver in a round of the user's choice, and a scorer."""
@@ -51,16 +50,8 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(mine: Path, *args: str, kill_in_round: int = 0) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "--config-dir", str(mine), *args],
-        cwd=mine,
-        env={**os.environ, "KILL_IN_ROUND": str(kill_in_round)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+def run(mine: Path, *args: str, kill_in_round: int = 0) -> CompletedProcess[str]:
+    return run_py("--config-dir", str(mine), *args, cwd=mine, KILL_IN_ROUND=str(kill_in_round))
 
 
 def begun(mine: Path, folder: Path, *args: str, **options: Any) -> int:

@@ -11,24 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).parent.parent
+from tests.commands import ROOT, run_py
+
 QUICK = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.distil.epochs=3"]
 
 
-def run(*args: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *args],
-        cwd=cwd,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def result_of(folder: Path, *args: str, **env: str) -> dict:
-    done = run(*args, f"hydra.run.dir={folder}", **env)
+    done = run_py(*args, f"hydra.run.dir={folder}", **env)
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads((folder / "result.json").read_text())
 
@@ -91,7 +80,7 @@ def test_mutual_learning_has_the_same_bits_everywhere(words: list[str], tmp_path
 
 
 def test_mutual_learning_shows_and_leaves_what_the_group_is(tmp_path: Path) -> None:
-    done = run("strategy=ffl", *MUTUAL, "sim=inline", f"hydra.run.dir={tmp_path / 'run'}")
+    done = run_py("strategy=ffl", *MUTUAL, "sim=inline", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("round 1 ")]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -254,7 +243,7 @@ def test_below_the_quorum_the_run_stops_and_says_who_failed_first(
     mine: Path, tmp_path: Path
 ) -> None:
     stubborn = "{share: 0.3, model: {_target_: my_rules.Stubborn, _partial_: true}}"
-    done = run(
+    done = run_py(
         "--config-dir", str(mine), "sim=inline", *QUICK, f"hydra.run.dir={tmp_path / 'run'}",
         f"+clients.architectures.stubborn={stubborn}", "quorum=1",
     )  # fmt: skip
@@ -288,7 +277,7 @@ def test_below_the_quorum_the_run_stops_and_says_who_failed_first(
 def test_bad_input_ends_with_one_line_that_names_it(
     args: list[str], message: str, tmp_path: Path
 ) -> None:
-    done = run("sim=inline", f"hydra.run.dir={tmp_path / 'run'}", *args, STILLHOUSE_DATA="")
+    done = run_py("sim=inline", f"hydra.run.dir={tmp_path / 'run'}", *args, STILLHOUSE_DATA="")
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -297,14 +286,14 @@ def test_bad_input_ends_with_one_line_that_names_it(
 
 def test_a_run_folder_is_never_written_twice(reference: tuple[dict, Path]) -> None:
     before = (reference[1] / "metrics.jsonl").read_bytes()
-    done = run("sim=inline", f"hydra.run.dir={reference[1]}")
+    done = run_py("sim=inline", f"hydra.run.dir={reference[1]}")
     assert done.returncode == 1
     assert "already holds a run" in done.stderr
     assert (reference[1] / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_sweep_makes_a_run_folder_per_job(tmp_path: Path) -> None:
-    done = run("-m", "sim=inline", *QUICK, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    done = run_py("-m", "sim=inline", *QUICK, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     seeds = [json.loads((tmp_path / job / "result.json").read_text())["seed"] for job in "01"]
     assert seeds == [0, 1]

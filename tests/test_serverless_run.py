@@ -1,13 +1,12 @@
 """Federations without a server from the command line: the README's lines, resume from the disk."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.commands import run_py
+
 QUICK = [
     "sim=inline", "clients.num_clients=6", "clients.training.epochs=1", "data.limit=600",
     "availability=flaky", "availability.late_probability=0.4", "tracking.figures_every=1",
@@ -24,8 +23,7 @@ SAME = ("metrics.jsonl", "clients.parquet")
 
 
 def run(folder: Path, *words: str) -> None:
-    command = [sys.executable, "run.py", *words, f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_py(*words, f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr[-3000:]
 
 
