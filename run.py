@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from clients.data import Splits
     from clients.simulated import SimulatedClients
-    from sim.checkpoints import Checkpoint, Checkpoints
+    from sim.checkpoint_reading import Checkpoint
+    from sim.checkpoints import Checkpoints
     from sim.console import Display
     from sim.pool import Pool
     from sim.tracking import Tracker
