@@ -4,8 +4,6 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +58,6 @@ def release(folder: Path) -> None:
         if _is(folder / LOCK, handle):
             (folder / LOCK).unlink()
         os.close(handle)
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Have a run folder for the block; see `claim`.
-
-    Args:
-        folder: The run folder.
-
-    Yields:
-        Nothing.
-    """
-    claim(folder)
-    try:
-        yield
-    finally:
-        release(folder)
 
 
 def _is(path: Path, handle: int) -> bool:

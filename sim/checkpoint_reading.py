@@ -22,9 +22,11 @@ from sim.manifest import (
     Damaged,
     Entry,
     entries_of,
+    manifests,
     read_manifest,
     sha256_of,
 )
+from sim.run_files import CHECKPOINT
 from sim.state_files import Place, SavedStates, read_places
 from sim.states import thaw
 
@@ -68,6 +70,21 @@ def no_checkpoint(folder: Path) -> CheckpointError:
         f"{folder}: no checkpoint there; a run leaves one if checkpoint_every is at least 1, or if "
         "it is interrupted"
     )
+
+
+def how_to_go_on(folder: Path) -> str:
+    """Say how to go on with the run of a folder.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        For a person.
+    """
+    for content in readable(manifests(folder / CHECKPOINT)):
+        if "unknown" not in content["strategy"]:
+            return f"{content['round']} rounds are kept, go on with: python run.py resume={folder}"
+    return f"no round is kept that can be gone on from; what there is lies in {folder}"
 
 
 def read_checkpoint(

@@ -19,7 +19,8 @@ from flwr.serverapp.strategy import Strategy
 from clients.architectures import Parameters
 from clients.arrays import write_arrays
 from clients.messages import ARRAYS
-from sim.checkpoint_reading import Checkpoint, no_checkpoint, read_checkpoint, readable
+from sim.checkpoint_reading import Checkpoint as Checkpoint
+from sim.checkpoint_reading import no_checkpoint, read_checkpoint, readable
 from sim.clients_table import ClientsTable
 from sim.grid import PoolGrid
 from sim.manifest import (
