@@ -220,16 +220,9 @@ def run_federation(
         display.round(tracker.round(round_report), round_report.first_failure())
 
     with explained(*BUILDING):
-        grid = PoolGrid(
-            pool,
-            clients.architectures,
-            fault_of,
-            display.answer,
-            group_size=config.clients.group_size,
-            cost=clients.costs(),
-            profiles=clients.profiles,
-            states=pool.states(tracker.folder / STATES),
-        )
+        about = {"group_size": config.clients.group_size, "cost": clients.costs()}
+        about |= {"profiles": clients.profiles, "states": pool.states(tracker.folder / STATES)}
+        grid = PoolGrid(pool, clients.architectures, fault_of, display.answer, **about)
         arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     often = config.checkpoint_every, config.rounds
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stop.asked)
