@@ -16,12 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate
-from conf.errors import BUILDING, Stopped, explained
+from conf.claiming import claim, release
+from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.schema import check_keys, check_targets, explain_command, register
 from conf.tracking import tracking_options
 from sim.report.command import main as write_report
+from sim.stopping import Stop
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -47,25 +49,30 @@ def main(config: DictConfig) -> None:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(0, source.path)
     folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
+    stop = Stop()
     try:
-        if resume := config.resume is not None:
+        with stop.listening(folder), disk_explained(folder):
             with explained(*BUILDING):
-                config = resumed_config(config, HydraConfig.get().overrides.task)
-        federate(config, folder, resume)
-    except Stopped:
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"interrupted; what there is lies in {folder}", file=sys.stderr)
-        sys.exit(130)
+                if resume := config.resume is not None:
+                    config = resumed_config(config, HydraConfig.get().overrides.task)
+                claim(folder)
+            federate(config, folder, resume, stop)
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
+    finally:
+        release(folder)
 
 
-def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str, Any]:
+def federate(
+    config: DictConfig, folder: Path, resume: bool = False, stop: Stop | None = None
+) -> dict[str, Any]:
     """Build everything, run the rounds, write the run folder.
 
     Args:
         config: The composed config.
         folder: The run folder; without a run yet, unless that is to be gone on with.
         resume: Whether to go on after the folder's last checkpoint.
+        stop: Tells whether the run is to stop after a round; None = it is not.
 
     Returns:
         What `result.json` says.
@@ -73,7 +80,7 @@ def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str
     Raises:
         Stopped: The config cannot be run, or the run could not go on.
     """
-    began = time.perf_counter()
+    began, stop = time.perf_counter(), stop or Stop()
     with explained(*BUILDING):
         check_keys(config)
         check_ranges(config)
@@ -81,24 +88,28 @@ def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str
         pool = instantiate(config.sim)(seed=config.seed)  # Ray starts while torch is imported
     try:
         from sim.checkpoints import Checkpoints
-        from sim.run_folder import CHECKPOINT, conclude
+        from sim.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
 
         with explained(*BUILDING):
             check_targets(config)
-            checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, fingerprint(config))
+            about = config.seed, fingerprint(config), config.checkpoints_kept
+            checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))
             tracker, display = open_run(config, folder, clients, done)
         try:
-            student = run_federation(config, pool, clients, tracker, display, checkpoints)
+            built = pool, clients, tracker, display, checkpoints
+            student, strategy = run_federation(config, *built, stop)
         finally:
             display.stop()
             tracker.close()
     finally:
         pool.close()
-    about = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-    result = conclude(folder, student, about | {"wall_time_s": time.perf_counter() - began})
+    totals = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
+    result = conclude(folder, student, totals | {"wall_time_s": time.perf_counter() - began})
     display.result(result, str(folder))
+    with explained(LeavingError):
+        write_peers(folder, strategy)
     return result
 
 
@@ -123,7 +134,7 @@ def open_run(
     if options["proxy_labels"] is None:
         display.warn("the proxy set has no labels: probes that need them are left out")
     if done is not None:
-        display.resume(done.server_round, changed_versions(done.versions))
+        display.resume(done.server_round, changed_versions(done.versions), done.damage)
     return tracker, display
 
 
@@ -182,8 +193,9 @@ def run_federation(
     tracker: "Tracker",
     display: "Display",
     checkpoints: "Checkpoints",
-) -> dict[str, Any]:
-    """Run the rounds; return the final student's parameters."""
+    stop: Stop,
+) -> tuple[dict[str, Any], Any]:
+    """Run the rounds; return the final student's parameters and the strategy."""
     from clients.app import SimulatedApp
     from clients.architectures import load_parameters, parameters_of
     from clients.arrays import read_arrays, write_arrays
@@ -191,7 +203,7 @@ def run_federation(
     from clients.screening import fault_of
     from sim.grid import PoolGrid
     from sim.rounds import ENDINGS, RoundReport, run_rounds
-    from sim.run_folder import STATES, write_peers
+    from sim.run_folder import STATES
 
     with explained(*BUILDING):
         student = begin_student(config, clients)
@@ -208,33 +220,18 @@ def run_federation(
         display.round(tracker.round(round_report), round_report.first_failure())
 
     with explained(*BUILDING):
-        grid = PoolGrid(
-            pool,
-            clients.architectures,
-            fault_of,
-            display.answer,
-            group_size=config.clients.group_size,
-            cost=clients.costs(),
-            profiles=clients.profiles,
-            states=pool.states(tracker.folder / STATES),
-        )
+        about = {"group_size": config.clients.group_size, "cost": clients.costs()}
+        about |= {"profiles": clients.profiles, "states": pool.states(tracker.folder / STATES)}
+        grid = PoolGrid(pool, clients.architectures, fault_of, display.answer, **about)
         arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
-    with explained(*ENDINGS):
-        arrays = run_rounds(
-            strategy,
-            grid,
-            arrays,
-            **{name: config[name] for name in ("rounds", "seed", "evaluate_every", "quorum")},
-            evaluate=evaluate_student,
-            report=report,
-            watch=tracker.view,
-            first_round=first,
-            commit=checkpoints.after_rounds(
-                config.checkpoint_every, config.rounds, display.warn, strategy, grid, tracker
-            ),
-        )
-    write_peers(tracker.folder, strategy)
-    return read_arrays(arrays) if has_student else {}
+    often = config.checkpoint_every, config.rounds
+    commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stop.asked)
+    calls: dict[str, Any] = {"evaluate": evaluate_student, "report": report, "watch": tracker.view}
+    calls |= {"commit": commit, "stopping": stop.asked, "first_round": first}
+    with explained(*ENDINGS), stop.at_the_end_of_rounds():
+        numbers = {n: config[n] for n in ("rounds", "seed", "evaluate_every", "quorum")}
+        arrays = run_rounds(strategy, grid, arrays, **numbers, **calls)
+    return (read_arrays(arrays) if has_student else {}), strategy
 
 
 def begin_student(config: DictConfig, clients: "SimulatedClients") -> "Module":

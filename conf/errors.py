@@ -1,8 +1,10 @@
 """From what goes wrong before and between rounds to one line for the user."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
@@ -13,7 +15,21 @@ class ConfigError(ValueError):
 
 
 class Stopped(Exception):
-    """A run that cannot begin or go on. The user has been told why."""
+    """A run that cannot begin or go on. The user has been told why.
+
+    Attributes:
+        exit_code: Of the program; `docs/run_folder.md` lists them.
+    """
+
+    def __init__(self, story: str, exit_code: int = 1) -> None:
+        """Keep what the user was told.
+
+        Args:
+            story: Why.
+            exit_code: Of the program.
+        """
+        super().__init__(story)
+        self.exit_code = exit_code
 
 
 BUILDING = (ConfigError, InstantiationException, OmegaConfBaseException, OSError, ValueError)
@@ -46,5 +62,38 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
         if isinstance(cause, TypeError):  # arguments that do not fit: of which key?
             key = str(error).partition("full_key: ")[2]
             story = f"{key}: {story}" + "; is `_partial_: true` missing?" * ("missing" in story)
+        print(f"error: {story}", file=sys.stderr, flush=True)
+        raise Stopped(story, getattr(cause, "exit_code", 1)) from error
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+FULL |= {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+"""What a disk says that takes no more."""
+
+
+@contextmanager
+def disk_explained(folder: Path) -> Iterator[None]:
+    """Tell the user about a disk that takes no more.
+
+    Args:
+        folder: What was written to, if the error does not say.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Stopped: Instead of the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, OSError) and cause.errno is None:
+            cause = cause.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in FULL:
+            raise
+        if isinstance(error.__context__, Stopped):  # as it closed: the user has been told why
+            raise error.__context__ from error
+        story = f"{cause.filename or folder}: cannot be written: {cause.strerror}"
         print(f"error: {story}", file=sys.stderr, flush=True)
         raise Stopped(story) from error

@@ -12,6 +12,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "evaluate_every": (1, INFINITY, "an integer >= 1"),
     "quorum": (1e-9, 1, "a share in (0, 1]"),
     "checkpoint_every": (0, INFINITY, "an integer >= 0, 0 for never"),
+    "checkpoints_kept": (1, INFINITY, "an integer >= 1"),
     "sim.threads": (1, INFINITY, "an integer >= 1"),
     "sim.workers": (1, INFINITY, "an integer >= 1, or null for one per core"),
     "sim.state_memory_bytes": (0, INFINITY, "an integer >= 0"),

@@ -26,6 +26,7 @@ TRUSTED = ("clients.", "strategies.", "sim.", "torch.optim.", "flwr.serverapp.st
 CHANGEABLE = (
     "rounds",
     "checkpoint_every",
+    "checkpoints_kept",
     "sim.workers",
     "sim.address",
     "sim.state_memory_bytes",

@@ -37,6 +37,7 @@ class Config:
     evaluate_every: int = 1
     quorum: float = 0.5
     checkpoint_every: int = 0
+    checkpoints_kept: int = 2
     resume: str | None = None
     resume_targets: list[str] = field(default_factory=list)
     sim: Any = MISSING

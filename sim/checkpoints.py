@@ -2,92 +2,70 @@
 
 A checkpoint is a manifest and the files that it names. Files never change: what is new in a round
 is written under a name with the round in it, what is not is named again. The round is committed
-when the new manifest takes the old one's name; what only the old one named is removed after that.
-Nothing that is read is a pickle, and nothing is read whose hash is not the manifest's.
+when the manifest gets its name; what only manifests before the last few named is removed after
+that. Nothing that is read is a pickle, and nothing is read whose hash is not the manifest's.
 """
 
-import hashlib
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from clients.architectures import Parameters
-from clients.arrays import read_arrays, write_arrays
+from clients.arrays import write_arrays
 from clients.messages import ARRAYS
+from sim.checkpoint_reading import Checkpoint as Checkpoint
+from sim.checkpoint_reading import no_checkpoint, read_checkpoint, readable
 from sim.clients_table import ClientsTable
 from sim.grid import PoolGrid
 from sim.manifest import (
-    UNFINISHED,
+    PROBES,
     CheckpointError,
+    Damaged,
     Entry,
     entries_of,
     finish,
-    only_in,
+    manifests,
+    name_of,
+    ours,
     read_manifest,
-    remove,
-    sha256,
+    sha256_of,
+    unfinished,
     write_manifest,
     write_unfinished,
 )
 from sim.run_folder import versions
-from sim.state_store import StateStore
-from sim.states import freeze, thaw
+from sim.state_files import Place, SavedStates, write_states
+from sim.states import freeze
 from sim.strategy_state import restore_strategy, strategy_state
 from sim.tracking import Tracker
 
-MANIFEST, STATES, PROBES = "manifest.json", "states", "probes"
-OURS = re.compile(r"(states/)?[a-z0-9]+-\d{6,}\.(safetensors|parquet)")
-"""Names of files in a checkpoint folder; a manifest that names others is not followed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """What a run needs to go on.
-
-    Attributes:
-        server_round: The last round that is done.
-        arrays: The global model's parameters after it.
-        states: Frozen states of the clients that have one; read from their files when asked for.
-        strategy: What the strategy kept, for `restore_strategy`.
-        clients: The per-client table so far.
-        probes: What the probes kept, for the `Tracker`.
-        lines: How many lines of which file of the run folder belong to the rounds done.
-        versions: Of what the result may depend on, when it was written.
-    """
-
-    server_round: int
-    arrays: ArrayRecord
-    states: StateStore
-    strategy: RecordDict
-    clients: pa.Table
-    probes: Parameters
-    lines: dict[str, int]
-    versions: dict[str, str]
+MOST_STATE_FILES = 32
+"""How many a checkpoint names at most before all states go to one file."""
 
 
 class Checkpoints:
-    """The checkpoint folder of one run; keeps one checkpoint, the last."""
+    """The checkpoint folder of one run; keeps the last few checkpoints."""
 
-    def __init__(self, folder: Path, seed: int, config_sha256: str) -> None:
+    def __init__(self, folder: Path, seed: int, config_sha256: str, kept: int = 2) -> None:
         """Prepare to commit rounds, or to load the last; nothing is read or written yet.
 
         Args:
-            folder: For the checkpoint, and for nothing else; made at the first commit.
+            folder: For the checkpoints, and for nothing else; made at the first commit.
             seed: The run's seed.
             config_sha256: Hash of that part of the config which the bits depend on.
+            kept: How many checkpoints to keep, >= 1.
         """
         self.folder = folder
         self._about = {"seed": seed, "config_sha256": config_sha256}
-        self._content: dict[str, Any] = {"rows": [], "states": {}}
-        self._num_rows = 0
+        self._number = kept
+        self._kept: list[dict[str, Any]] = []  # contents of manifests, the last first
+        self._places: dict[int, Place] = {}  # where the last has each client's state
         self.done: Checkpoint | None = None
 
     # --- in a run ---
@@ -104,10 +82,19 @@ class Checkpoints:
 
         Returns:
             The global model's parameters to go on with, and the first round to run.
+
+        Raises:
+            CheckpointError: The strategy cannot go on from what it is handed.
         """
         if self.done is None:
             return arrays, 1
-        restore_strategy(strategy, self.done.strategy)
+        try:
+            restore_strategy(strategy, self.done.strategy)
+        except Exception as error:  # of anyone's strategy, from what anyone may have written
+            raise CheckpointError(
+                f"{self.folder / name_of(self.done.server_round)}: {type(strategy).__name__} "
+                f"cannot go on from it: {type(error).__name__}: {error}"
+            ) from error
         grid.states.load(self.done.states)
         return self.done.arrays, self.done.server_round + 1
 
@@ -119,6 +106,7 @@ class Checkpoints:
         strategy: Strategy,
         grid: PoolGrid,
         tracker: Tracker,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Callable[[int, ArrayRecord], None]:
         """Say what to call when a round is done.
 
@@ -129,13 +117,15 @@ class Checkpoints:
             strategy: The run's.
             grid: The run's.
             tracker: The run's.
+            stopping: Whether the run was asked to stop: then this round is committed anyway.
 
         Returns:
             For the round loop's `commit`.
         """
 
         def commit(server_round: int, arrays: ArrayRecord) -> None:
-            if every and (server_round % every == 0 or server_round == rounds):
+            due = every and (server_round % every == 0 or server_round == rounds)
+            if due or (stopping() and server_round < rounds):
                 states, clients, lines = grid.states.changed(), tracker.clients, tracker.lines()
                 about = strategy, clients, lines, tracker.state()
                 why_not = self.commit(server_round, arrays, states, *about)
@@ -150,7 +140,7 @@ class Checkpoints:
         self,
         server_round: int,
         arrays: ArrayRecord,
-        states: Iterable[tuple[int, bytes]],
+        states: Mapping[int, bytes],
         strategy: Strategy,
         clients: ClientsTable,
         lines: Mapping[Path, int],
@@ -161,63 +151,108 @@ class Checkpoints:
         Args:
             server_round: The round that is done.
             arrays: The global model's parameters after it.
-            states: Client ids and frozen states, of the clients whose state changed since the last
-                commit.
+            states: Frozen states by client id, of the clients whose state changed since the last
+                commit; each is asked for once.
             strategy: The strategy. If it cannot tell what it keeps, the checkpoint is written all
                 the same, and says so when a run shall be resumed from it.
-            clients: The per-client table so far; only what is new is written.
+            clients: The per-client table so far; what is new of it is written.
             lines: How many lines each growing file of the run folder has.
             probes: What the probes keep.
 
         Returns:
             "", or why no run can be resumed from this checkpoint.
         """
-        (self.folder / STATES).mkdir(parents=True, exist_ok=True)
-        tag, before = f"-{server_round:06d}", self._content
-        content: dict[str, Any] = {
-            "round": server_round,
-            **self._about,
-            "versions": versions(),
-            "lines": {path.name: count for path, count in lines.items()},
-            "arrays": self._write(f"arrays{tag}.safetensors", freeze(RecordDict({ARRAYS: arrays}))),
-            "strategy": self._write_strategy(strategy, tag),
-            "rows": list(before["rows"]),
-            "states": dict(before["states"]),
-        }
-        if probes:
-            frozen = freeze(RecordDict({PROBES: write_arrays(probes)}))
-            content[PROBES] = self._write(f"probes{tag}.safetensors", frozen)
-        if clients.num_rows > self._num_rows:
-            buffer = BytesIO()
-            pq.write_table(clients.since(self._num_rows), buffer)
-            content["rows"].append(self._write(f"clients{tag}.parquet", buffer.getvalue()))
-        for client_id, frozen in states:
-            name = f"{STATES}/{client_id}{tag}.safetensors"
-            content["states"][str(client_id)] = self._write(name, frozen)
-        new = [self.folder / name for name in only_in(content, before)]
-        finish(new, also=[path for path in (*lines, self.folder.parent) if path.exists()])
-        write_manifest(self.folder / MANIFEST, content)
-        self._content, self._num_rows = content, clients.num_rows
-        remove(self.folder / name for name in only_in(before, content))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tag = f"-{server_round:06d}"
+        try:
+            content: dict[str, Any] = {
+                "round": server_round,
+                **self._about,
+                "versions": versions(),
+                "lines": {path.name: count for path, count in lines.items()},
+                "arrays": self._write(f"arrays{tag}", freeze(RecordDict({ARRAYS: arrays}))),
+                "strategy": self._write_strategy(strategy, f"strategy{tag}"),
+                "rows": self._write_rows(clients, f"clients{tag}.parquet"),
+            }
+            if probes:
+                frozen = freeze(RecordDict({PROBES: write_arrays(probes)}))
+                content[PROBES] = self._write(f"probes{tag}", frozen)
+            content["states"], places = self._write_states(states, f"states{tag}.safetensors")
+            before = {entry["file"] for entry in entries_of(self._kept[0])} if self._kept else ()
+            names = [entry["file"] for entry in entries_of(content)]
+            new = [self.folder / name for name in names if name not in before]
+            finish(new, also=[path for path in (*lines, self.folder.parent) if path.exists()])
+            write_manifest(self.folder / name_of(server_round), content)
+        except OSError:  # such as a full disk: make room, what is kept is whole
+            self._remove_others()
+            raise
+        self._kept, self._places = [content, *self._kept][: self._number], places
+        self._remove_others()
         return str(content["strategy"].get("unknown", ""))
 
-    def _write_strategy(self, strategy: Strategy, tag: str) -> Entry:
+    def _write_strategy(self, strategy: Strategy, name: str) -> Entry:
         try:
             state = strategy_state(strategy)
         except NotImplementedError as reason:
             return {"unknown": str(reason)}
-        return self._write(f"strategy{tag}.safetensors", freeze(state))
+        return self._write(name, freeze(state))
+
+    def _write_rows(self, clients: ClientsTable, name: str) -> list[Entry]:
+        """Write the new rows, with those of the files before that have no more: few files stay."""
+        parts = [*self._kept[0]["rows"]] if self._kept else []
+        new = clients.num_rows - sum(part["rows"] for part in parts)
+        if not new:
+            return parts
+        while parts and parts[-1]["rows"] <= new:
+            new += parts.pop()["rows"]
+        buffer = BytesIO()
+        pq.write_table(clients.since(clients.num_rows - new), buffer)
+        write_unfinished(self.folder / name, buffer.getvalue())
+        return [*parts, {**self._entry(name), "rows": new}]
+
+    def _write_states(
+        self, changed: Mapping[int, bytes], name: str
+    ) -> tuple[list[Entry], dict[int, Place]]:
+        """Write the changed states to a file; all of them, where too little of the others lives."""
+        places = {key: place for key, place in self._places.items() if key not in changed}
+        live: Counter[str] = Counter()
+        for place in places.values():
+            live[place.path.name] += place.size_bytes
+        there = self._kept[0]["states"] if self._kept else []
+        parts = [entry for entry in there if entry["file"] in live]
+        if not changed:
+            return parts, places
+        old: Mapping[int, bytes] = SavedStates({})
+        worn = sum(entry["bytes"] for entry in parts) > 2 * live.total()
+        if worn or len(parts) >= MOST_STATE_FILES:
+            old, places, parts = SavedStates(places), {}, []
+        ids, path = sorted({*old, *changed}), self.folder / name
+        states = (changed[key] if key in changed else old[key] for key in ids)
+        places |= write_states(unfinished(path), path, ids, states)
+        return [*parts, self._entry(name)], places
 
     def _write(self, name: str, content: bytes) -> Entry:
-        write_unfinished(self.folder / name, content)
-        return {"file": name, "bytes": len(content), "sha256": sha256(content)}
+        write_unfinished(self.folder / f"{name}.safetensors", content)
+        return self._entry(f"{name}.safetensors")
+
+    def _entry(self, name: str) -> Entry:
+        path = unfinished(self.folder / name)
+        return {"file": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+    def _remove_others(self) -> None:
+        """Remove what belongs to no checkpoint that is kept, but nothing that is not ours."""
+        named = {name_of(content["round"]) for content in self._kept}
+        named |= {entry["file"] for content in self._kept for entry in entries_of(content)}
+        for path in self.folder.iterdir():
+            if ours(path.name) and path.name not in named:
+                path.unlink()
 
     # --- reading ---
 
     def load(self, rounds: int) -> Checkpoint:
-        """Read the last checkpoint; `start` and what is committed from now on go on from it.
+        """Read the last checkpoint that is whole; what is committed from now on goes on from it.
 
-        Files that an interrupted commit left behind are removed.
+        Nothing is removed before the next commit.
 
         Args:
             rounds: The last round of the run.
@@ -226,11 +261,24 @@ class Checkpoints:
             The checkpoint, each of its files checked against its hash.
 
         Raises:
-            CheckpointError: There is none, or it is damaged, of another run or format, or of a
-                strategy that cannot be resumed; names the file.
+            CheckpointError: There is none, or none is whole, or the last is of another run or
+                format, or of a strategy that cannot be resumed; names the file.
         """
-        path = self.folder / MANIFEST
-        content = read_manifest(path)
+        found = manifests(self.folder)
+        damages: list[Damaged] = []
+        for path in found:
+            try:
+                content = read_manifest(path)
+                self._require_own(path, content, rounds)
+                self.done, self._places = read_checkpoint(path, content, str(*damages[:1]))
+            except Damaged as damage:
+                damages.append(damage)
+                continue
+            self._kept = [content, *readable(found[len(damages) + 1 :])]
+            return self.done
+        raise damages[0] if damages else no_checkpoint(self.folder)
+
+    def _require_own(self, path: Path, content: Mapping[str, Any], rounds: int) -> None:
         for key, value in self._about.items():
             if content[key] != value:
                 raise CheckpointError(
@@ -241,58 +289,3 @@ class Checkpoints:
             raise CheckpointError(f"rounds={rounds}: {path} is of round {content['round']} already")
         if "unknown" in content["strategy"]:
             raise CheckpointError(f"{path}: cannot be resumed: {content['strategy']['unknown']}")
-        for entry in entries_of(content):
-            self._check(entry)
-        states = StateStore(self.folder / "none", memory_limit_bytes=0)
-        for client_id, entry in content["states"].items():
-            states.refer(int(client_id), self.folder / entry["file"], entry["bytes"])
-        clients = self._clients(content["rows"])
-        self._content, self._num_rows = content, clients.num_rows
-        self._sweep()
-        self.done = Checkpoint(
-            server_round=content["round"],
-            arrays=self._thaw(content["arrays"]).array_records[ARRAYS],
-            states=states,
-            strategy=self._thaw(content["strategy"]),
-            clients=clients,
-            probes=self._probes(content),
-            lines=content["lines"],
-            versions=content["versions"],
-        )
-        return self.done
-
-    def _check(self, entry: Entry) -> None:
-        path = self.folder / entry["file"]
-        if OURS.fullmatch(entry["file"]) is None:
-            raise CheckpointError(f"{self.folder / MANIFEST}: names a file {entry['file']!r}")
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-        if (path.stat().st_size, digest) != (entry["bytes"], entry["sha256"]):
-            raise CheckpointError(f"{path}: damaged: it has not the hash that the manifest says")
-
-    def _thaw(self, entry: Entry) -> RecordDict:
-        path = self.folder / entry["file"]
-        try:
-            return thaw(path.read_bytes())
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-
-    def _probes(self, content: Mapping[str, Any]) -> Parameters:
-        if PROBES not in content:
-            return {}
-        return read_arrays(self._thaw(content[PROBES]).array_records[PROBES])
-
-    def _clients(self, entries: Sequence[Entry]) -> pa.Table:
-        parts = [pq.read_table(self.folder / entry["file"]) for entry in entries]
-        return pa.concat_tables([ClientsTable().since(0), *parts], promote_options="default")
-
-    def _sweep(self) -> None:
-        named = {entry["file"] for entry in entries_of(self._content)} | {MANIFEST}
-        for path in self.folder.rglob("*"):
-            name = path.relative_to(self.folder).as_posix()
-            ours = OURS.fullmatch(name.removesuffix(UNFINISHED)) or name == MANIFEST + UNFINISHED
-            if ours and name not in named:
-                path.unlink()

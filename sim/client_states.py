@@ -1,6 +1,6 @@
 """What each client keeps from one message to the next, by handles that only the pool can read."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from flwr.app import RecordDict
@@ -37,15 +37,43 @@ class ClientStates:
         self._handles[client_id] = handle
         self._changed.add(client_id)
 
-    def changed(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (client id, frozen state) of all clients whose state is new since the last call."""
+    def changed(self) -> Mapping[int, bytes]:
+        """Return the states, fetched when asked for, that are new since the last call."""
         changed, self._changed = sorted(self._changed), set()
-        for client_id in changed:
-            state = self._pool.frozen(self._handles[client_id])
-            assert state is not None, "a changed state is there"
-            yield client_id, state
+        return Fetched(changed, self._fetch)
 
     def load(self, states: Mapping[int, bytes]) -> None:
         """Give clients the states that an earlier run left them."""
         for client_id, state in states.items():
             self._handles[client_id] = self._pool.keep(state)
+
+    def _fetch(self, client_id: int) -> bytes:
+        state = self._pool.frozen(self._handles[client_id])
+        assert state is not None, "a changed state is there"
+        return state
+
+
+class Fetched(Mapping[int, bytes]):
+    """Frozen states by client id, of which no more than the one asked for is in memory."""
+
+    def __init__(self, client_ids: Sequence[int], fetch: Callable[[int], bytes]) -> None:
+        """Know whose states there are.
+
+        Args:
+            client_ids: In order.
+            fetch: Client id -> frozen state.
+        """
+        self._ids = dict.fromkeys(client_ids)
+        self._fetch = fetch
+
+    def __getitem__(self, client_id: int) -> bytes:
+        return self._fetch(client_id)
+
+    def __contains__(self, client_id: object) -> bool:
+        return client_id in self._ids
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)

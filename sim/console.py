@@ -65,13 +65,18 @@ class Display:
         """Say what a person should know and no program minds."""
         self.console.print(f"[red]{escape(text)}[/red]", highlight=False, soft_wrap=True)
 
-    def resume(self, server_round: int, changed: Mapping[str, tuple[str, str]]) -> None:
+    def resume(
+        self, server_round: int, changed: Mapping[str, tuple[str, str]], damage: str = ""
+    ) -> None:
         """Say after which round the run goes on.
 
         Args:
             server_round: The last round that is done.
             changed: Versions then and now, by name, of what is not as it was.
+            damage: Why no later checkpoint is gone on from; "" = there is none.
         """
+        if damage:
+            self.warn(f"the last checkpoint cannot be used, an earlier one is: {damage}")
         self.console.print(f"goes on after round {server_round}", highlight=False)
         self._progress.update(self._rounds, completed=server_round)
         for name, (then, now) in changed.items():

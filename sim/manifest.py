@@ -3,43 +3,87 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-FORMAT, FORMAT_VERSION = "stillhouse checkpoint", 1
+from sim.run_files import FAILURES, METRICS
+from sim.state_files import open_new
+
+FORMAT, FORMAT_VERSION = "stillhouse checkpoint", 2
+
+FIRST_FORMATS_NAME = "manifest.json"
+"""What version 1 called its only manifest."""
+
+MANIFEST = re.compile(r"manifest-(\d{6,12})\.json")
+"""Names of manifests, with the round."""
+
+ROLES = {
+    "arrays": re.compile(r"arrays-(\d{6,12})\.safetensors"),
+    "strategy": re.compile(r"strategy-(\d{6,12})\.safetensors"),
+    "probes": re.compile(r"probes-(\d{6,12})\.safetensors"),
+    "rows": re.compile(r"clients-(\d{6,12})\.parquet"),
+    "states": re.compile(r"states-(\d{6,12})\.safetensors"),
+}
+"""Names of files by what they are to a manifest; one that names others is not followed."""
+
+PROBES = "probes"
+"""What is there only if a probe keeps something."""
 
 UNFINISHED = ".tmp"
 AT_ONCE = 16
 
 Entry = dict[str, Any]
-"""What a manifest says of a file: file, bytes, sha256."""
+"""What a manifest says of a file: file, bytes, sha256; of rows also how many."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file and says why."""
 
 
+class Damaged(CheckpointError):
+    """One that is not as it was written: the one before it may do."""
+
+
+# --- what belongs to a checkpoint ---
+
+
 def entries_of(content: Mapping[str, Any]) -> list[Entry]:
     """List the entries of all files that a manifest names, but for itself."""
     names = ("arrays", "strategy", "probes")
     single = [content[name] for name in names if "file" in content.get(name, {})]
-    return [*single, *content["rows"], *content["states"].values()]
+    return [*single, *content["rows"], *content["states"]]
 
 
-def only_in(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Name the files that one manifest names and another does not."""
-    others = {entry["file"] for entry in entries_of(other)}
-    return [entry["file"] for entry in entries_of(one) if entry["file"] not in others]
+def name_of(server_round: int) -> str:
+    """Return what the manifest of a round is called."""
+    return f"manifest-{server_round:06d}.json"
+
+
+def manifests(folder: Path) -> list[Path]:
+    """List the manifests of a checkpoint folder, the latest first."""
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [path for path in there if MANIFEST.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.partition("-")[2]), reverse=True)
+
+
+def ours(name: str) -> bool:
+    """Tell whether a file in a checkpoint folder is called as those that are written here."""
+    bare = name.removesuffix(UNFINISHED)
+    return any(form.fullmatch(bare) for form in (MANIFEST, *ROLES.values()))
+
+
+# --- writing and reading one ---
 
 
 def write_manifest(path: Path, content: dict[str, Any]) -> None:
     """Write a manifest, which is what commits a checkpoint.
 
     Args:
-        path: Where; a manifest that is there is replaced in one step.
+        path: Where; its name has the round.
         content: What can be said in JSON without floats.
     """
     text = json.dumps(content)
@@ -58,32 +102,93 @@ def read_manifest(path: Path) -> dict[str, Any]:
         Its content.
 
     Raises:
-        CheckpointError: It is not there, damaged, or of another program or format.
+        CheckpointError: It is of another program or format.
+        Damaged: It cannot be read, or says what none of ours says.
     """
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: no checkpoint there; a run leaves one if checkpoint_every is at least 1"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path}: damaged: {error}") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not the manifest of a {FORMAT}")
+        raise Damaged(f"{path}: not the manifest of a {FORMAT}")
     if whole.get("version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: has format version {whole.get('version')}, this program reads "
             f"{FORMAT_VERSION}: resume with the program that wrote it"
         )
     content: dict[str, Any] = whole.get("content", {})
-    if sha256(json.dumps(content).encode()) != whole.get("sha256"):
-        raise CheckpointError(f"{path}: damaged: its content has not the hash that it says")
+    if sha256(_text(path, content).encode()) != whole.get("sha256"):
+        raise Damaged(f"{path}: damaged: its content has not the hash that it says")
+    if (key := _odd(content)) or name_of(content["round"]) != path.name:
+        raise Damaged(f"{path}: damaged: its {key or 'round'} is none that a run has written")
     return content
+
+
+def _text(path: Path, content: Any) -> str:
+    try:
+        return json.dumps(content)
+    except RecursionError as error:
+        raise Damaged(f"{path}: damaged: {error}") from error
+
+
+def _odd(content: Any) -> str:
+    """Name what is not as `Checkpoints.commit` writes it; "" if all is."""
+    if not isinstance(content, dict):
+        return "content"
+    checks: dict[str, Callable[[Any], bool]] = {
+        "round": lambda value: _is_count(value) and 0 < value < 10**12,
+        "seed": _is_count,
+        "config_sha256": lambda value: isinstance(value, str),
+        "versions": lambda value: _is_table(value, str),
+        "lines": lambda value: (
+            _is_table(value, int)
+            and value.keys() == {METRICS, FAILURES}
+            and all(map(_is_count, value.values()))
+        ),
+        "arrays": partial(_is_entry, "arrays"),
+        "strategy": lambda value: _is_reason(value) or _is_entry("strategy", value),
+        "probes": lambda value: value is None or _is_entry("probes", value),
+        "rows": lambda value: (
+            _is_list_of("rows", value) and all(_is_count(part.get("rows")) for part in value)
+        ),
+        "states": partial(_is_list_of, "states"),
+    }
+    return next((key for key, fits in checks.items() if not fits(content.get(key))), "")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_table(value: Any, kind: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, kind) for each in value.values())
+
+
+def _is_reason(value: Any) -> bool:
+    return _is_table(value, str) and value.keys() == {"unknown"}
+
+
+def _is_entry(role: str, value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("file"), str)
+        and ROLES[role].fullmatch(value["file"]) is not None
+        and _is_count(value.get("bytes"))
+        and isinstance(value.get("sha256"), str)
+    )
+
+
+def _is_list_of(role: str, value: Any) -> bool:
+    return isinstance(value, list) and all(_is_entry(role, each) for each in value)
+
+
+# --- files that are on the disk when they have their names ---
 
 
 def write_unfinished(path: Path, content: bytes) -> None:
     """Write a file under a name that says that it is not to be read yet; `finish` names it."""
-    _unfinished(path).write_bytes(content)
+    with open_new(unfinished(path)) as file:
+        file.write(content)
 
 
 def finish(paths: Sequence[Path], also: Iterable[Path] = ()) -> None:
@@ -97,20 +202,15 @@ def finish(paths: Sequence[Path], also: Iterable[Path] = ()) -> None:
         also: Other files and folders to have on the disk before that.
     """
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(_sync, [*map(_unfinished, paths), *also]))
+        list(threads.map(_sync, [*map(unfinished, paths), *also]))
     for path in paths:
-        _unfinished(path).replace(path)
+        unfinished(path).replace(path)
     for folder in sorted({path.parent for path in paths}):
         _sync(folder)
 
 
-def remove(paths: Iterable[Path]) -> None:
-    """Remove files, in several threads for the same reason: 100 of them 0.02 s instead of 0.2."""
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(partial(Path.unlink, missing_ok=True), paths))
-
-
-def _unfinished(path: Path) -> Path:
+def unfinished(path: Path) -> Path:
+    """Return the name that a file has until it is finished."""
     return path.with_name(path.name + UNFINISHED)
 
 
@@ -125,3 +225,9 @@ def _sync(path: Path) -> None:
 def sha256(content: bytes) -> str:
     """Hash bytes, as hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

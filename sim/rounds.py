@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.folding import Intake, Receiving
 from clients.messages import EVALUATE_FEATURES
+from clients.offering import offers
 from clients.seeding import Purpose, stream
 from clients.teachers import RoundView
 from sim.exchanges import Exchange
@@ -56,6 +57,8 @@ class RoundReport:
 class QuorumLost(RuntimeError):
     """Too few usable replies to go on."""
 
+    exit_code = 3
+
 
 ENDINGS = (QuorumLost, FloatingPointError, ProbeError)
 """What ends a run and says itself all that there is to say; the rest is a defect of some code."""
@@ -75,6 +78,7 @@ def run_rounds(
     first_round: int = 1,
     commit: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
     watch: Callable[[RoundView], None] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> ArrayRecord:
     """Run a federation.
 
@@ -93,11 +97,13 @@ def run_rounds(
             done; a checkpoint belongs here.
         watch: Receives a view of what clients sent back where that is parameters, one from each; a
             strategy that distils shows its rounds itself.
+        stopping: Whether this round is to be the last that is run now; asked when it is done.
 
     Returns:
         The global model's parameters after the last round.
 
     Raises:
+        KeyboardInterrupt: The run was to stop, and there are more rounds.
         QuorumLost: Fewer replies than `quorum` were usable; says which failed first, and why.
     """
     strategy.summary()
@@ -134,10 +140,13 @@ def run_rounds(
                 report(_report(grid, arrays, {}, {}, {}))
                 raise
         student = evaluate(arrays) if evaluate_now else {}
+        stop = stopping()  # before the commit, which asks too: what is left is committed
         # 5. Report.
         report(_report(grid, arrays, student, _scalars(trained), _scalars(evaluated)))
         # 6. Commit.
         commit(server_round, arrays)
+        if stop and server_round < rounds:
+            raise KeyboardInterrupt
     return arrays
 
 
@@ -153,7 +162,9 @@ def _report(
 
 
 def _intake(strategy: Strategy, server_round: int, phase: str) -> Intake:
-    return strategy.intake(server_round, phase) if isinstance(strategy, Receiving) else None
+    if isinstance(strategy, Receiving) and offers(strategy, Receiving):
+        return strategy.intake(server_round, phase)
+    return None
 
 
 def _exchange(

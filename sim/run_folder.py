@@ -14,8 +14,9 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from clients.offering import offers
 from clients.partition import PartitionSummary
 from sim.exchanges import Exchange
 from sim.partition_table import require_same_partition, write_partition
@@ -126,7 +127,7 @@ def truncate(path: Path, lines: int) -> None:
 
 def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write the final student's parameters and buffers as safetensors."""
-    _write_arrays(folder / STUDENT, parameters)
+    (folder / STUDENT).write_bytes(save(_plain(parameters)))
 
 
 @runtime_checkable
@@ -138,16 +139,38 @@ class Leaving(Protocol):
         ...
 
 
+class LeavingError(RuntimeError):
+    """What a strategy leaves beside the student could not be written; the results are."""
+
+
 def write_peers(folder: Path, strategy: object) -> None:
-    """Write what a strategy leaves beside the student, if it does, as `peers/NAME.safetensors`."""
-    for name, parameters in strategy.models().items() if isinstance(strategy, Leaving) else ():
+    """Write what a strategy leaves beside the student, if it does, as `peers/NAME.safetensors`.
+
+    Args:
+        folder: The run folder, with all results.
+        strategy: Anyone's; what it calls `models` and is no method without arguments is its own.
+
+    Raises:
+        LeavingError: It does not leave what it should; names it.
+        OSError: It cannot be written.
+    """
+    if not (isinstance(strategy, Leaving) and offers(strategy, Leaving)):
+        return
+    try:
+        left = {name: _plain(parameters) for name, parameters in strategy.models().items()}
+        files = {quote(name, safe=""): save(arrays) for name, arrays in left.items()}
+    except Exception as error:  # anyone's code
+        raise LeavingError(
+            f"{type(strategy).__name__}.models(): {type(error).__name__}: {error}; "
+            f"all other results are in {folder}"
+        ) from error
+    for name, content in files.items():  # quoted, for names are anyone's: "../x" stays here
         (folder / PEERS).mkdir(exist_ok=True)
-        # A resumed run's names are anyone's: quoted, "../x" stays in the folder.
-        _write_arrays(folder / PEERS / f"{quote(name, safe='')}.safetensors", parameters)
+        (folder / PEERS / f"{name}.safetensors").write_bytes(content)
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path)
+def _plain(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
 def conclude(

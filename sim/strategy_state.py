@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import (
 )
 
 from clients.arrays import read_arrays, write_arrays
+from clients.offering import offers
 
 
 @runtime_checkable
@@ -78,7 +79,7 @@ def strategy_state(strategy: Strategy) -> RecordDict:
     Raises:
         NotImplementedError: It may keep something that cannot be known; says what to do.
     """
-    if isinstance(strategy, Resumable):
+    if isinstance(strategy, Resumable) and offers(strategy, Resumable):
         return strategy.state()
     values = {name: getattr(strategy, name) for name in _kept(strategy)}
     return RecordDict({n: _record_of(value) for n, value in values.items() if value is not None})
@@ -95,7 +96,7 @@ def restore_strategy(strategy: Strategy, state: RecordDict) -> None:
         NotImplementedError: As in `strategy_state`.
         ValueError: The state is that of another kind of strategy.
     """
-    if isinstance(strategy, Resumable):
+    if isinstance(strategy, Resumable) and offers(strategy, Resumable):
         strategy.restore(state)
         return
     forms = _kept(strategy)

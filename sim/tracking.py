@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
 from clients.architectures import Parameters
+from clients.offering import offers
 from clients.teachers import GraphView, RoundView
 from sim import projector
 from sim.clients_table import CLOCK, ClientsTable, client_rows
@@ -256,7 +257,7 @@ def _keepers(probes: Mapping[str, Probe]) -> dict[str, KeepsState]:
     """Pick the probes that keep something."""
     found: dict[str, KeepsState] = {}
     for name, probe in probes.items():
-        if isinstance(probe, KeepsState):
+        if isinstance(probe, KeepsState) and offers(probe, KeepsState):
             found[name] = probe
     return found
 

@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
+from clients.offering import offers
+
 
 @runtime_checkable
 class StatefulRule(Protocol):
@@ -40,7 +42,7 @@ def state_of(rules: Mapping[str, Any]) -> RecordDict:
     """
     state = RecordDict()
     for axis, rule in rules.items():
-        if isinstance(rule, StatefulRule):
+        if isinstance(rule, StatefulRule) and offers(rule, StatefulRule):
             for name, record in rule.state().items():
                 state[f"{axis}.{name}"] = record
         elif not _keeps_nothing(rule):
@@ -59,7 +61,7 @@ def restore(rules: Mapping[str, Any], state: RecordDict) -> None:
         state: What it returned.
     """
     for axis, rule in rules.items():
-        if isinstance(rule, StatefulRule):
+        if isinstance(rule, StatefulRule) and offers(rule, StatefulRule):
             mine = {k: v for k, v in state.items() if k.startswith(f"{axis}.")}
             rule.restore(RecordDict({k.removeprefix(f"{axis}."): v for k, v in mine.items()}))
 

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from clients.folding import Intake, Receiving
+from clients.offering import offers
 from strategies.offering import completed
 
 
@@ -58,7 +59,9 @@ class Stages(Strategy):
     def intake(self, server_round: int, phase: str) -> Intake:
         """Say what becomes of replies."""
         stage = self._stage(server_round)
-        return stage.intake(server_round, phase) if isinstance(stage, Receiving) else None
+        if isinstance(stage, Receiving) and offers(stage, Receiving):
+            return stage.intake(server_round, phase)
+        return None
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

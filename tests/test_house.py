@@ -36,6 +36,7 @@ DOORS = {
     "hydra": {
         "run.py",
         "conf/building.py",
+        "conf/claiming.py",
         "conf/errors.py",
         "conf/resume.py",
         "conf/schema.py",
@@ -44,6 +45,7 @@ DOORS = {
     "omegaconf": {
         "run.py",
         "conf/building.py",
+        "conf/claiming.py",
         "conf/errors.py",
         "conf/ranges.py",
         "conf/resume.py",
@@ -86,6 +88,7 @@ DOORS = {
         "sim/processes.py",
         "sim/ray_pool.py",
         "sim/ray_worker.py",
+        "sim/checkpoint_reading.py",
         "sim/checkpoints.py",
         "sim/client_states.py",
         "sim/rounds.py",

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from clients.offering import offers
 from clients.teachers import RoundView
 from sim.probes.values import KeepsState, Probe, ProbeError
 
@@ -39,9 +40,13 @@ class Every:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what the other probe keeps."""
-        return self._probe.state() if isinstance(self._probe, KeepsState) else {}
+        return (
+            self._probe.state()
+            if isinstance(self._probe, KeepsState) and offers(self._probe, KeepsState)
+            else {}
+        )
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Give the other probe back what it kept."""
-        if isinstance(self._probe, KeepsState):
+        if isinstance(self._probe, KeepsState) and offers(self._probe, KeepsState):
             self._probe.restore(state)

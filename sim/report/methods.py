@@ -8,7 +8,7 @@ from sim.report.reading import Run
 
 WHERE = ("sim.", "probes.", "tracking.")
 WHERE_EXACTLY = (
-    *("seed", "resume", "resume_targets", "checkpoint_every"),
+    *("seed", "resume", "resume_targets", "checkpoint_every", "checkpoints_kept"),
     *("student_device", "student_workers", "strategy.probe_examples"),
 )
 """Config, with whatever is called root, that says which seed, where a run was computed and what was

@@ -1,0 +1,91 @@
+"""Who may write into a run folder: one run at a time."""
+
+import fcntl
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from conf.errors import ConfigError
+
+LOCK = "lock"
+"""Name of the file that a run holds locked in its folder while it lasts."""
+
+_held: dict[Path, int] = {}
+"""Folders that this process has, and the open lock files: a second lock would be refused too."""
+
+
+def claim(folder: Path) -> None:
+    """Take a run folder for this process, until `release` or its end, however it ends.
+
+    Args:
+        folder: Made if it is not there.
+
+    Raises:
+        ConfigError: Another run has it; says which.
+        OSError: It cannot be written to.
+    """
+    if folder in _held:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        # No link is followed: whoever made the folder must not choose what file is written to.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(path, handle):  # else its run ended meanwhile and took the file away
+                break
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "of an unknown name"
+            os.close(handle)
+            raise ConfigError(f"{folder}: another run uses it, {holder}; wait, or end it") from None
+        except OSError:  # a file system without locks
+            break
+        os.close(handle)
+    os.truncate(handle, 0)
+    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    _held[folder] = handle
+
+
+def release(folder: Path) -> None:
+    """Give a run folder free, if this process has it."""
+    if (handle := _held.pop(folder, None)) is not None:
+        if _is(folder / LOCK, handle):
+            (folder / LOCK).unlink()
+        os.close(handle)
+
+
+def _is(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+class ClaimFirst(Callback):
+    """Has Hydra ask for the run folder before it writes into it."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the folder of a run that begins, or end the program and say why not."""
+        if config.resume is None:
+            _claim_or_end("hydra.run.dir", Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """See that the folder of a sweep can be made and written to."""
+        folder = Path(config.hydra.sweep.dir)
+        _claim_or_end("hydra.sweep.dir", folder)
+        release(folder.resolve())
+
+
+def _claim_or_end(key: str, folder: Path) -> None:
+    try:
+        claim(folder.resolve())
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {key}={folder}: cannot be made, or written to: {error.strerror}")

@@ -1,0 +1,87 @@
+"""What ctrl-C and SIGTERM do to a run: it finishes the round, commits it and stops."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Whether somebody asked the run to stop. Between rounds, or asked twice, it stops at once.
+
+    Attributes:
+        number: Of the last signal that came; 0 = none.
+    """
+
+    def __init__(self) -> None:
+        """Begin unasked."""
+        self.number = 0
+        self._times = 0
+        self._in_rounds = False
+
+    @contextmanager
+    def listening(self, folder: Path) -> Iterator[None]:
+        """Hear the signals, in the block, but those that this process was begun to ignore.
+
+        Args:
+            folder: The run folder: who stops a run is told how to go on with it.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            SystemExit: The run was stopped.
+        """
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        heard = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+        for number in heard:
+            signal.signal(number, self._hear)
+        try:
+            yield
+        except KeyboardInterrupt:
+            from sim.checkpoint_reading import how_to_go_on
+
+            print(f"stopped; {how_to_go_on(folder)}", file=sys.stderr, flush=True)
+            sys.exit(128 + (self.number or signal.SIGINT))
+        finally:
+            for number in heard:
+                signal.signal(number, before[number])
+
+    @contextmanager
+    def at_the_end_of_rounds(self) -> Iterator[None]:
+        """Stop at the end of a round, in the block, as `asked` tells.
+
+        Yields:
+            Nothing.
+        """
+        self._in_rounds = True
+        try:
+            yield
+        finally:
+            self._in_rounds = False
+
+    def asked(self) -> bool:
+        """Tell whether to stop after this round.
+
+        Returns:
+            Whether a signal came.
+
+        Raises:
+            KeyboardInterrupt: A second one came. Whoever it was raised in may have kept it.
+        """
+        if self._times > 1:
+            raise KeyboardInterrupt
+        return self._times > 0
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._times += 1
+        if self._times > 1 or not self._in_rounds:
+            raise KeyboardInterrupt
+        # Not `print`, which the signal may have interrupted.
+        os.write(2, b"\nstops when this round is done and committed; once more to stop at once\n")
