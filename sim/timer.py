@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
@@ -42,10 +43,11 @@ def within(seconds: float, run: Callable[[], Result]) -> Result | None:
             raise _Overdue
 
     result: Result | None = None
-    before = signal.signal(signal.SIGALRM, go_off)
+    before, began = signal.signal(signal.SIGALRM, go_off), time.monotonic()
+    others = 0.0, 0.0
     try:
         try:
-            signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
+            others = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
             result = run()
         finally:
             armed.clear()
@@ -54,4 +56,7 @@ def within(seconds: float, run: Callable[[], Result]) -> Result | None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+        if others[0]:  # somebody else's timer goes on
+            left = max(others[0] - (time.monotonic() - began), 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, left, others[1])
     return None if overdue else result
