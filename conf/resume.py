@@ -33,8 +33,9 @@ CHANGEABLE = (
     "sim.object_store_bytes",
     "sim.peer_workers",
     "sim.peer_timeout_s",
+    "sim.client_timeout_s",
 )
-"""What no bit of a round depends on."""
+"""What no bit of a round depends on, as long as no client hangs."""
 
 OF_THE_CALL = ("resume", "resume_targets")
 

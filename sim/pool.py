@@ -10,10 +10,13 @@ from flwr.clientapp import ClientApp
 
 from clients.peers.lockstep import TrainPeers, train_peers
 from clients.training import Trainer
+from sim.outcomes import joined, singles
 from sim.processes import keep_memory, pin_threads, require_device
 from sim.running import frozen_content, run_group
 from sim.state_store import StateStore
+from sim.suspects import Suspects, timed_out
 from sim.tasks import Group, Outcome
+from sim.timer import require_timer, within
 
 
 class Pool(Protocol):
@@ -92,6 +95,7 @@ class InlinePool:
         threads: int = 1,
         device: str = "cpu",
         state_memory_bytes: int = 2**30,
+        client_timeout_s: float | None = None,
     ) -> None:
         """Prepare the pool.
 
@@ -101,22 +105,30 @@ class InlinePool:
             device: Where our clients compute, "cpu" or one that torch knows.
             state_memory_bytes: How many bytes of idle clients' states stay in memory, >= 0; the
                 others go to files.
+            client_timeout_s: How long a client may take for a message, > 0, by the clock on the
+                wall: a safety net against those that hang, other than in one call of a library.
+                None = for ever.
 
         Raises:
-            ValueError: There is no such device.
+            ValueError: There is no such device, or no timer in this thread.
         """
         require_device("sim.device", device)
+        if client_timeout_s is not None:
+            require_timer("sim.client_timeout_s")
         self._app: ClientApp | None = None
         self._store: StateStore | None = None
         self._seed = seed
         self._device = device
         self._state_memory_bytes = state_memory_bytes
+        self._client_timeout_s = client_timeout_s
+        self._suspects = Suspects()
         pin_threads(threads)
         keep_memory()
 
     def load(self, app: ClientApp) -> None:
-        """Keep the program."""
+        """Keep the program. Nobody is suspected any more."""
         self._app = app
+        self._suspects = Suspects()
 
     def share(self, content: RecordDict) -> bytes:
         """Freeze a content."""
@@ -129,17 +141,9 @@ class InlinePool:
 
     def run(self, groups: Iterable[Group]) -> Iterator[Outcome]:
         """Run the groups in the order given; see `Pool.run`."""
-        assert self._app is not None, "load the program first"
         for group in groups:
-            yield run_group(
-                self._app,
-                group,
-                group.content,
-                group.states,
-                group.payloads,
-                self._seed,
-                self._device,
-            )
+            cut = self._suspects.cut(group)
+            yield self._run(group) if len(cut) == 1 else joined(group, [*map(self._run, cut)])
 
     def frozen(self, handle: bytes | None) -> bytes | None:
         """Return the handle: here it is the state."""
@@ -161,3 +165,19 @@ class InlinePool:
         """Forget the clients' states, and remove the files that they were spilled to."""
         if self._store is not None:
             self._store.close()
+
+    def _run(self, group: Group) -> Outcome:
+        """Run a group; if it takes too long, its clients one by one."""
+        assert self._app is not None, "load the program first"
+        arguments = group.content, group.states, group.payloads, self._seed, self._device
+        run = partial(run_group, self._app, group, *arguments)
+        if (seconds := self._client_timeout_s) is None:
+            return run()
+        if (outcome := within(seconds * len(group.tasks), run)) is not None:
+            return outcome
+        if len(group.tasks) == 1:
+            self._suspects.run_alone(group)
+            return timed_out(group, seconds)
+        outcomes = [self._run(one) for one in singles(group)]
+        self._suspects.judge(group)
+        return joined(group, outcomes)

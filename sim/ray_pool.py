@@ -4,10 +4,8 @@ Whatever needs torch is imported where it is used: Ray starts while this process
 1.3 s sooner.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ import ray
 
 from sim.ray_cluster import require_answer, room_for, start_ray, worker_options
 from sim.ray_worker import Worker
+from sim.ray_workers import SAY_AFTER_S, SAY_EVERY_S, RayWorkers
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -23,20 +22,16 @@ if TYPE_CHECKING:
 
     from clients.training import Trainer
     from sim.ray_peers import SharedTraining, SpreadPeers
+    from sim.suspects import Suspects
     from sim.tasks import Group, Outcome
-
-IN_FLIGHT = 2
-"""Groups sent ahead to each worker: with one it idles for a round trip (1.2 ms) after each."""
-
-RETRIES = 3
-"""How often a client whose worker died is run again, alone, before it counts as failed."""
 
 
 class RayPool:
     """Spreads groups over Ray actors, each of one process; whoever is free takes the next.
 
     A worker that dies is replaced, and the groups it had are run again: they are pure functions, so
-    nothing of the result changes.
+    nothing of the result changes. Where a machine may be lost, states and payloads are kept on this
+    one.
     """
 
     concurrent = True
@@ -52,6 +47,7 @@ class RayPool:
         address: str | None = None,
         peer_workers: int | None = None,
         peer_timeout_s: float = 120.0,
+        client_timeout_s: float | None = None,
     ) -> None:
         """Begin to start Ray, or join a cluster or a Ray of this process, and the workers.
 
@@ -71,6 +67,9 @@ class RayPool:
             peer_workers: Most workers that a group of peers is spread over, >= 1: with 1 all its
                 peers are in one process; None = all workers.
             peer_timeout_s: How long a peer waits for another one, > 0.
+            client_timeout_s: How long a client may take for a message, > 0, by the clock on the
+                wall: a safety net against those that hang, whose workers are ended. None = for
+                ever.
 
         Raises:
             ValueError: No cluster answers at the address. `load` raises it where Ray has no room
@@ -84,10 +83,10 @@ class RayPool:
         self._peer_workers = peer_workers
         self._peer_timeout_s = peer_timeout_s
         self._whole_gpus = device != "cpu" and gpus_per_worker >= 1
-        self._workers: list[Any] = []
-        self._program: Any = None
-        self._loading: list[Any] = []
-        self._start: Callable[[], Any] = lambda: None
+        self._client_timeout_s = client_timeout_s
+        self._scattered = address is not None  # a cluster may grow, and shrink
+        self._suspects: Suspects | None = None
+        self._workers: RayWorkers | None = None
 
         def start() -> None:
             if self._started_ray:
@@ -98,8 +97,14 @@ class RayPool:
             if workers and workers > room:  # surplus ones would be waited for, for ever
                 raise ValueError(f"sim.workers={workers}: Ray has room for {room} on {device}")
             count = workers or room
-            self._start = lambda: make.remote(seed, threads, device)
-            self._workers = [self._start() for _ in range(count)]
+            self._scattered |= sum(bool(node["Alive"]) for node in ray.nodes()) > 1  # type: ignore[no-untyped-call]
+            self._workers = RayWorkers(
+                lambda claim: (make if claim else make.options(num_cpus=0)).remote(
+                    seed, threads, device
+                ),
+                count,
+                SAY_EVERY_S if self._private else SAY_AFTER_S,  # nobody else has its CPUs
+            )
 
         # The thread stays until the end: Linux ends Ray's processes with the thread that made them.
         self._executor = ThreadPoolExecutor(1, "ray-start")
@@ -112,17 +117,19 @@ class RayPool:
     def load(self, app: "ClientApp") -> None:
         """Put the program, with its data, into the object store, once per machine.
 
-        Numpy arrays in it are mapped by the workers, not copied.
+        Numpy arrays in it are mapped by the workers, not copied. Nobody is suspected any more.
 
         Args:
             app: The program of all clients.
         """
         try:
             self._starting.result()
-            self._program = ray.put(app)
-            self._loading = [worker.load.remote(self._program) for worker in self._workers]
+            from sim.suspects import Suspects
+
+            self._suspects = Suspects()
+            self._there().load(ray.put(app))
         except BaseException:
-            self._workers = []  # or `close` would start Ray anew to end them
+            self._workers = None  # or `close` would start Ray anew to end them
             self._stop_ray()
             raise
 
@@ -142,30 +149,11 @@ class RayPool:
 
     def run(self, groups: "Iterable[Group]") -> "Iterator[Outcome]":
         """Run the groups on whichever worker is free; see `Pool.run`."""
-        self._require_loaded()
-        waiting, lost = deque(groups), list[Any]()
-        places = [*range(len(self._workers))]
-        # There and back, as who gets the longest group first should get the shortest of the next.
-        free = deque(place for i in range(IN_FLIGHT) for place in places[:: 1 - 2 * (i % 2)])
-        running: dict[Any, tuple[Any, int, Any, list[Any]]] = {}
-        while waiting or running:
-            while waiting and free:
-                group, place = waiting.popleft(), free.popleft()
-                answer, objects = self._send(group, place)
-                running[answer] = (group, place, self._workers[place], objects)
-            done, _ = ray.wait(list(running), num_returns=1)
-            group, place, worker, objects = running.pop(done[0])
-            free.append(place)
-            outcome = self._fetch(group, done[0], objects)
-            if outcome is None:
-                lost.append(group)
-                if self._workers[place] is worker:  # else its other group has seen to it
-                    self.replace(place)
-            else:
-                yield outcome
-        # Whoever shared a worker with a client that kills it is innocent: now each runs alone.
-        for group in lost:
-            yield self._run_alone(group)
+        from sim.ray_dispatch import Dispatch
+
+        assert self._suspects is not None, "load the program first"
+        workers, suspects = self._there(), self._suspects
+        return Dispatch(workers, suspects, groups, self._client_timeout_s, self._secured).outcomes()
 
     def frozen(self, handle: Any) -> bytes | None:
         """Fetch a state, or payload, from the object store."""
@@ -193,8 +181,11 @@ class RayPool:
 
     def size(self) -> int:
         """Return the number of workers."""
-        self._require_loaded()
-        return len(self._workers)
+        return len(self._there().actors)
+
+    def gather(self, size: int, timeout_s: float) -> None:
+        """Wait until so many workers are up; see `RayWorkers.gather`."""
+        self._there().gather(size, timeout_s)
 
     def host(self) -> str:
         """Return the address under which workers reach this process."""
@@ -204,83 +195,31 @@ class RayPool:
         """Tell whether each worker has a whole GPU."""
         return self._whole_gpus
 
-    def call(self, place: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, rank: int, function: Callable[..., Any], *arguments: Any) -> Any:
         """Start a function, given the arguments and `device`, in one worker; return a reference."""
-        return self._workers[place].apply.remote(function, *arguments)
+        workers = self._there()
+        return workers.actors[workers.of_rank(rank)].apply.remote(function, *arguments)
 
-    def replace(self, place: int) -> None:
+    def replace(self, rank: int) -> None:
         """Put a new worker where one was lost, or hangs."""
-        ray.kill(self._workers[place])  # were it alive, the new one might wait for its CPU for ever
-        self._workers[place] = self._start()
-        self._workers[place].load.remote(self._program)
+        workers = self._there()
+        workers.replace(workers.of_rank(rank))
 
     def close(self) -> None:
         """End the workers and, if this pool started it, Ray."""
         self._starting.exception()  # wait for it
-        for worker in self._workers:
-            ray.kill(worker)
-        self._workers = []
+        if self._workers is not None:
+            self._workers.end()
+            self._workers = None
         self._stop_ray()
 
-    def _send(self, group: "Group", place: int) -> tuple[Any, list[Any]]:
-        """Start a group; its handles go beside it, because Ray resolves only whole arguments."""
-        from clients.folding import Keep
+    def _there(self) -> RayWorkers:
+        assert self._workers is not None, "load the program first"
+        return self._workers
 
-        flags = tuple(state is not None for state in group.states)
-        bare = replace(group, content=None, states=flags, payloads=())
-        there = [state for state in group.states if state is not None]
-        objects = len(group.tasks) * (2 if isinstance(group.intake, Keep) else 1)
-        call = self._workers[place].run.options(num_returns=1 + objects)
-        answer, *rest = call.remote(bare, group.content, *there, *group.payloads)
-        return answer, rest
-
-    def _require_loaded(self) -> None:
-        """Wait for the program to be in all workers, the first time."""
-        loading, self._loading = self._loading, []
-        for answer in loading:
-            try:
-                ray.get(answer)
-            except ray.exceptions.RayTaskError as error:
-                raise RuntimeError(f"the workers cannot load the program: {error}") from error
-            except ray.exceptions.RayError:
-                continue  # the worker died: the first group that it does not answer shows it
-
-    def _run_alone(self, group: "Group") -> "Outcome":
-        from sim.outcomes import failed, joined, singles
-
-        single = len(group.tasks) == 1
-        for _ in range(RETRIES):
-            answer, objects = self._send(group, 0)
-            if outcome := self._fetch(group, answer, objects):
-                return outcome
-            self.replace(0)
-        if single:
-            return failed(group, f"worker lost: it died {RETRIES + 1} times running this client")
-        # One of them is guilty. What the others come to is folded, and rounded, in another order.
-        return joined(group, [self._run_alone(one) for one in singles(group)])
-
-    def _fetch(self, group: "Group", answer: Any, objects: list[Any]) -> "Outcome | None":
-        """Fetch what came of a group; None if its worker died."""
-        from sim.outcomes import failed, joined, singles
-
-        try:
-            outcome: Outcome = ray.get(answer)
-        except ray.exceptions.RayTaskError as error:  # ours ran, and an answer cannot be pickled
-            if len(group.tasks) == 1:
-                return failed(group, "it cannot be run, or its reply not be sent", str(error))
-            return joined(group, [self._run_alone(one) for one in singles(group)])
-        except ray.exceptions.RayError as death:  # killed, out of memory, machine gone, ...
-            if getattr(death, "actor_init_failed", False):  # no worker can start: again is no use
-                return failed(group, "no worker starts", str(death))
-            return None
-        size = len(outcome.states)  # of all tasks, or none if the strategy's rule broke
-        states = zip(outcome.states, objects[:size], strict=True)
-        kept = zip(outcome.kept, objects[size:], strict=False)  # none where nothing was to be kept
-        return replace(
-            outcome,
-            states=[ref if changed else None for changed, ref in states],
-            kept=[ref if there else None for there, ref in kept],
-        )
+    def _secured(self, handles: list[Any]) -> list[Any]:
+        """Move states and payloads to this machine, where there are others that may be lost."""
+        return [ray.put(each) for each in ray.get(handles)] if self._scattered else handles
 
     def _stop_ray(self) -> None:
         if self._started_ray:

@@ -8,6 +8,7 @@ import ray
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from clients.peers.lockstep import NoLink
+from sim.ray_deaths import cause_of
 from sim.ray_link import LinkLost, Meeting, TorchLink
 
 RETRIES = 3
@@ -32,11 +33,15 @@ class Workers(Protocol):
         """Return how many there are."""
         ...
 
-    def call(self, place: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    def gather(self, size: int, timeout_s: float) -> None:
+        """Wait for so many to be up, but no longer than the time limit; they are ranks 0, 1, ..."""
+        ...
+
+    def call(self, rank: int, function: Callable[..., Any], *arguments: Any) -> Any:
         """Start a function, given the arguments and `device`, in one; return Ray's reference."""
         ...
 
-    def replace(self, place: int) -> None:
+    def replace(self, rank: int) -> None:
         """Put a new one where one was lost, or hangs."""
         ...
 
@@ -119,8 +124,7 @@ class Together:
         self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> tuple[list[Any], dict[int, str]]:
         """Try once; return the results, or which ranks are lost, and why."""
-        here = [self.workers.call(rank, _here) for rank in range(size)]
-        ray.wait(here, num_returns=size, timeout=START_S)
+        self.workers.gather(size, START_S)
         meeting = self._meet(size)
         running = {
             self.workers.call(rank, _linked, function, meeting, rank, *arguments): rank
@@ -148,7 +152,7 @@ class Together:
                 else:
                     guilty = guilty or cause
             except ray.exceptions.RayError as death:
-                lost[rank] = f"its worker died ({type(death).__name__})"
+                lost[rank] = f"its worker died ({cause_of(death)})"
             deadline = deadline or time.monotonic() + self._timeout_s + GRACE_S
         for rank in lost:
             self.workers.replace(rank)
@@ -165,10 +169,6 @@ class Together:
         backend = "nccl" if self.workers.own_gpus() else "gloo"
         name, port = f"meeting-{self._meetings}", self._store.port
         return Meeting(host, port, name, size, self._timeout_s, backend)
-
-
-def _here(*, device: str) -> None:
-    """Return as soon as the worker is there."""
 
 
 def _linked(

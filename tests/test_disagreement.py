@@ -100,13 +100,14 @@ def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(
     with ray_left_open():
         try:
             pool.load(foreign_app())
-            pool._require_loaded()  # the only other thing that is fetched
-            before = list(pool._workers)
+            pool.gather(1, 60.0)  # the only other thing that is fetched
+            workers = pool._there()
+            before = list(workers.actors)
             monkeypatch.setattr(ray_pool.ray, "get", out_of_memory_once)
             run = run_foreign(pool, FedAvg(), vector())
             assert not [e for e in run.reports[0].exchanges if e.failure]
             assert killed
-            assert pool._workers != before
+            assert workers.actors != before
         finally:
             monkeypatch.undo()
             pool.close()

@@ -613,7 +613,7 @@ def test_neither_the_number_of_workers_nor_their_death_changes_a_bit(
 ) -> None:
     here, file = found_on(inline(None)), tmp_path / "lives"
     with open_pool("ray", SimulatedApp(tiny_clients()), workers) as pool:
-        file.write_text("3")
+        file.write_text("1")
         assert found_on(pool, file) == here
         assert file.read_text() == "0"
 

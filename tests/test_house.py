@@ -29,9 +29,12 @@ ALLOWED = {
 DOORS = {
     "ray": {
         "sim/ray_cluster.py",
+        "sim/ray_deaths.py",
+        "sim/ray_dispatch.py",
         "sim/ray_peers.py",
         "sim/ray_pool.py",
         "sim/ray_together.py",
+        "sim/ray_workers.py",
     },
     "hydra": {
         "run.py",

@@ -493,7 +493,7 @@ def test_a_worker_lost_while_idle_costs_one_meeting(spread: RayPool, place: int)
     task = lesson(MLP, LINEAR, epochs=1)
     spread._peer_timeout_s = 4.0
     train_ = spread.train_peers(lambda message: None)
-    ray.kill(spread._workers[place])
+    ray.kill(spread._there().actors[place])
     assert same(train_(task, start(task), DATA), train_peers(task, start(task), DATA))
 
 

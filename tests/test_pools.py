@@ -27,7 +27,6 @@ from strategies.scorers import own_odds
 from tests.federations import (
     Run,
     distillation,
-    grid_over,
     inline,
     open_pool,
     run_ours,
@@ -41,10 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("orders")
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
-def ray_pool(request: pytest.FixtureRequest, folder: Path) -> Iterator[Pool]:
-    """A Ray pool of so many workers; only one is open at a time."""
-    with open_pool("ray", slow_and_mortal(folder), request.param) as pool:
+@pytest.fixture(scope="module")
+def ray_pool(folder: Path) -> Iterator[Pool]:
+    """A Ray pool of two workers; for one and four see test_fault_matrix.py and test_bits.py."""
+    with open_pool("ray", slow_and_mortal(folder)) as pool:
         yield pool
 
 
@@ -54,18 +53,20 @@ def inline_pool(folder: Path) -> InlinePool:
 
 
 def slow_and_mortal(folder: Path) -> ClientApp:
-    """Our clients, each answer delayed by 0 to 39 ms; a file `once-3` or `always-3` kills one."""
+    """Our clients, each answer delayed by 0 to 39 ms; a file such as `always-3` disturbs one."""
 
     def disturb(message: Message, context: Context, call_next: Any) -> Message:
         reply: Message = call_next(message, context)
         time.sleep(time.time_ns() // 1000 % 40 / 1000)
         me = context.node_config["partition-id"]
-        once = folder / f"once-{me}"
-        if once.exists() or (folder / f"always-{me}").exists():
-            once.unlink(missing_ok=True)
+        if (folder / f"always-{me}").exists():
+            with (folder / f"deaths-{me}").open("a") as file:
+                file.write("one\n")
             os.kill(os.getpid(), signal.SIGKILL)
         if (folder / f"exit-{me}").exists():
             sys.exit(3)
+        if (folder / f"hang-{me}").exists():
+            time.sleep(3600)
         return reply
 
     clients, pixels = tiny_clients(), np.arange(256, dtype=np.uint8)
@@ -110,10 +111,11 @@ def lines_of(run: Run) -> list[str]:
     ]
 
 
-def ask(pool: Pool, size: int, action: str, **config: Any) -> tuple[list[Message], list[str]]:
+def ask(pool: Pool, size: int, action: str, group_size: int = 1) -> tuple[list[Message], list[str]]:
     """Send one message to each client; return the replies and what failed."""
-    grid = grid_over(pool, size)
-    content = RecordDict({"config": ConfigRecord({"tag": 0, **config})})
+    grid = PoolGrid(pool, ["alike"] * size, fault_of, group_size=group_size)
+    grid.begin_round(1)
+    content = RecordDict({"config": ConfigRecord({"tag": 0})})
     requests = [Message(content, node_id_of(k), action) for k in range(size)]
     return list(grid.send_and_receive(requests)), [e.failure for e in grid.exchanges]
 
@@ -151,7 +153,6 @@ def test_any_number_of_workers_gives_the_inline_pools_bits(ray_pool: Pool, refer
     assert two_rounds(ray_pool) == reference
 
 
-@pytest.mark.parametrize("ray_pool", [4], indirect=True)
 def test_workers_share_the_programs_arrays_read_only(ray_pool: Pool) -> None:
     replies, failures = ask(ray_pool, 5, "train.peek")
     assert failures == [""] * 5
@@ -166,40 +167,77 @@ def test_workers_share_the_programs_arrays_read_only(ray_pool: Pool) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("ray_pool", [2], indirect=True)
-def test_a_worker_killed_in_mid_task_changes_no_bit(
-    ray_pool: Pool, folder: Path, reference: Any
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_a_client_that_always_kills_its_worker_is_lost_alone_and_run_no_more(
+    ray_pool: Pool, folder: Path, group_size: int
 ) -> None:
-    asked = [row["client"] for row in reference[2][0]]
-    orders = [folder / f"once-{client_id}" for client_id in asked[1:3]]
-    for order in orders:
-        order.touch()
-    assert two_rounds(ray_pool) == reference
-    assert not any(order.exists() for order in orders)  # they did die
-    together = two_rounds(ray_pool, group_size=3)  # nobody dies
-    for order in orders:
-        order.touch()
-    assert two_rounds(ray_pool, group_size=3) == together
-    assert not any(order.exists() for order in orders)
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("ray_pool", [2], indirect=True)
-def test_a_client_that_always_kills_its_worker_is_lost_alone(ray_pool: Pool, folder: Path) -> None:
-    order = folder / "always-0"  # the first in a worker's queue, so that others wait behind it
-    order.touch()
+    ray_pool.load(slow_and_mortal(folder))  # nobody is suspected
+    order, deaths = folder / "always-0", folder / "deaths-0"
+    order.touch()  # the first in a worker's queue, so that others wait behind it
+    deaths.unlink(missing_ok=True)
     try:
-        replies, failures = ask(ray_pool, 6, "train.peek")
+        replies, failures = ask(ray_pool, 6, "train.peek", group_size)
     finally:
         order.unlink()
     assert set(lost(failures)) == {0}, lost(failures)
     assert [client_id_of(reply.metadata.src_node_id) for reply in replies] == list(range(6))
-    assert failures[0].startswith("worker lost")
-    assert ask(ray_pool, 6, "train.peek")[1] == [""] * 6  # the pool has healed
+    assert failures[0].startswith(
+        "worker lost: it died 2 times running this client alone: its process ended without a word"
+    )
+    # In its group twice, then alone twice; or once while another one waited behind it.
+    assert len(deaths.read_text().splitlines()) <= (4 if group_size > 1 else 3)
+    deaths.unlink()
+    again = ask(ray_pool, 6, "train.peek", group_size)[1]
+    assert set(lost(again)) == {0}
+    assert again[0].startswith("quarantined since round 1: its process ended without a word")
+    ray_pool.load(slow_and_mortal(folder))
+    assert ask(ray_pool, 6, "train.peek", group_size)[1] == [""] * 6  # the pool has healed
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("ray_pool", [2], indirect=True)
+def test_a_client_that_hangs_is_ended_on_ray(
+    ray_pool: Pool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "_client_timeout_s", 2.0)
+    assert_hanging_is_ended(ray_pool, folder)
+
+
+def test_a_client_that_hangs_is_ended_inline(
+    inline_pool: InlinePool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inline_pool, "_client_timeout_s", 0.5)
+    mine = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    assert_hanging_is_ended(inline_pool, folder)
+    assert signal.getsignal(signal.SIGALRM) is mine[0]  # pytest's own timer, which goes on
+    assert mine[1][0] - 60 < signal.getitimer(signal.ITIMER_REAL)[0] < mine[1][0]
+
+
+def assert_hanging_is_ended(pool: Any, folder: Path) -> None:
+    """One client of a group sleeps; the others answer, what they answer alone."""
+    app, limit = slow_and_mortal(folder), f"{pool._client_timeout_s:g}"
+    pool.load(app)
+    order = folder / "hang-1"
+    order.touch()
+    try:
+        first = ask(pool, 3, "train.peek", 3)
+        began = time.monotonic()
+        second = ask(pool, 3, "train.peek", 3)
+        took = time.monotonic() - began
+    finally:
+        order.unlink()
+    message = f"timed out after {limit} s in train.peek (sim.client_timeout_s)"
+    assert lost(first[1]) == lost(second[1]) == {1: message}
+    sums = [r.content.metric_records["metrics"]["sum"] for r in first[0] if r.has_content()]
+    assert sums == [32640] * 2
+    # Now it is known: its group is not tried together, which would take three times the limit more.
+    assert pool._client_timeout_s <= took
+    if isinstance(pool, InlinePool):
+        assert took < 2 * pool._client_timeout_s
+    assert ask(pool, 3, "train.peek", 3)[1] == [""] * 3  # it gets its chance with each message
+    pool.load(app)
+
+
+@pytest.mark.timeout(120)
 def test_a_client_that_exits_is_counted_on_ray(ray_pool: Pool, folder: Path) -> None:
     assert_exit_is_counted(ray_pool, folder)
 
