@@ -4,6 +4,7 @@ Two streams with different keys are independent (numpy's `SeedSequence` spawn ke
 gives the same bits on any worker, at any time, in any order. Never do arithmetic on seeds.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -37,6 +38,7 @@ class Purpose(IntEnum):
     TOPOLOGY = 19
     AVAILABILITY = 20
     PROFILES = 21
+    ARCHITECTURE = 22
 
 
 def stream(
@@ -64,6 +66,20 @@ def generator(
 ) -> np.random.Generator:
     """Return a numpy generator over `stream(...)`; arguments as there."""
     return np.random.default_rng(stream(seed, purpose, server_round, client_id))
+
+
+def named_generator(seed: int, purpose: Purpose, name: str) -> np.random.Generator:
+    """Return a generator of what has a name in the place of a client id, whatever else there is.
+
+    Args:
+        seed: The run's seed, >= 0.
+        purpose: What the stream is for.
+        name: Of an architecture, say.
+
+    Returns:
+        A numpy generator over a stream of its own.
+    """
+    return generator(seed, purpose, client_id=zlib.crc32(name.encode()))
 
 
 def torch_seed(rng: np.random.Generator) -> int:

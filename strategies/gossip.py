@@ -36,8 +36,9 @@ from strategies import rule_state
 from strategies.distillation import DistillationLoss
 from strategies.ensemble import Combiner, EnsembleRule
 from strategies.gossip_parameters import without_arrays
+from strategies.letter_weights import Missing
 from strategies.meetings import Meeting
-from strategies.neighbours import Availability, Delivery, Missing, Mixing, Neighbours, payload_name
+from strategies.neighbours import Availability, Delivery, Mixing, Neighbours, payload_name
 from strategies.proxy import cut_proxy
 from strategies.reduction import Scorer
 from strategies.rehearsal import is_reducible, rehearse

@@ -13,7 +13,7 @@ from clients.messages import ARRAYS, METRICS
 from clients.neighbour_exchange import MIXED, PUSH_WEIGHT
 from clients.own import PUSH
 from clients.routing import Letter
-from strategies.neighbours import round_of
+from strategies.late_letters import round_of
 from strategies.parameter_means import odd_form
 
 SPREAD = "spread"

@@ -31,7 +31,13 @@ from clients.seeding import Purpose, generator
 from strategies.distillation import DistillationStrategy
 from strategies.ensemble import Combiner
 from strategies.group_teaching import GroupTeaching
-from strategies.parameter_means import averaging_too, fault_in_parameters, forms_of, means_of
+from strategies.parameter_means import (
+    averaging_too,
+    fault_in_parameters,
+    forms_of,
+    means_of,
+    starts_of,
+)
 from strategies.reduction import Scorer
 from strategies.watching import Report, unwatched
 
@@ -132,6 +138,7 @@ class MutualStrategy(Strategy):
         self._labels = DistillationStrategy(**labels, loss=kl)  # the loss is not looked at
         self._architectures = architectures
         self._by_client, self._most_peers = peers == "clients", most_peers
+        self._starts = {} if self._by_client else starts_of(models, test, seed)
         self._rehearse([*models])
         self._fault = partial(
             fault_in_parameters, architectures=architectures, forms=forms_of(models, test)
@@ -147,16 +154,23 @@ class MutualStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask as the labels need it; give each client its peer back, and ask for parameters."""
+        """Ask as the labels need it; give each client its peer back, and ask for parameters.
+
+        What is to be averaged begins alike: until an architecture's peer has learned, its clients
+        get the network that all of them begin with.
+        """
         messages = list(self._labels.configure_train(server_round, arrays, config, grid))
         cohort = [client_id_of(message.metadata.dst_node_id) for message in messages]
         senders = self._senders(server_round, cohort)
+        known = self._starts | self.teaching.learned
         contents: dict[tuple[str, bool], RecordDict] = {}
         for client_id, message in zip(cohort, messages, strict=True):
             key = self._key(client_id)
-            kind = (key if key in self.teaching.learned else "", client_id in senders)
+            kind = (key if key in known else "", client_id in senders)
             if kind not in contents:  # one object for all alike: it is sent and counted once
-                contents[kind] = self._content(message.content, *kind)
+                asked = read_request(message.content)
+                asked = replace(asked, student=known.get(key), send_parameters=kind[1])
+                contents[kind] = write_request(asked)
             message.content = contents[kind]
         return messages
 
@@ -233,11 +247,6 @@ class MutualStrategy(Strategy):
             return set(cohort)
         rng = generator(self.seed, Purpose.PEERS, server_round)
         return set(rng.permutation(cohort)[: self._most_peers].tolist())
-
-    def _content(self, content: RecordDict, key: str, send: bool) -> RecordDict:
-        known = self.teaching.learned.get(key)
-        asked = replace(read_request(content), student=known, send_parameters=send)
-        return write_request(asked)
 
 
 def _check(peers: str, most_peers: int) -> None:

@@ -1,8 +1,8 @@
 """Who gets what from whom in a round of a federation without a server."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,21 @@ from scipy.sparse import csr_array
 
 from clients.arrays import read_arrays, write_arrays
 from clients.routing import KeptPayloads, Letter
+from strategies.late_letters import Late, due_now, without_overtaken
+from strategies.letter_weights import (
+    LOST,
+    Missing,
+    Sent,
+    give_own,
+    held_back,
+    mixed_row,
+    newest,
+)
 
 Ints = npt.NDArray[np.int64]
 Mixing = Callable[[int], csr_array]
 """Round -> W [n receivers, n senders]: `sim.topology.Topology.mixing`, or one like it."""
 
-Missing = Literal["renormalise", "own", "drop", "sender"]
 LATE, INFORMED = "late", "informed"
 
 
@@ -42,7 +51,7 @@ class Delivery:
 
     Attributes:
         letters: By receiver, ordered by sender; a receiver that nothing reaches has none.
-        lost: Messages that never arrive, whose receiver is asleep, or that a newer one replaced.
+        lost: Messages that never arrive, whose receiver is asleep, or that a newer one overtook.
         late: Messages of an earlier round among those that arrive.
     """
 
@@ -67,11 +76,6 @@ def payload_name(kind: str, server_round: int) -> str:
     return f"{kind}@{server_round}"
 
 
-def round_of(name: str) -> int:
-    """Return the round in which a payload was made, from its name."""
-    return int(name.rpartition("@")[2])
-
-
 class Neighbours:
     """Turns mixing weights and availability into letters; remembers what is still on its way.
 
@@ -88,23 +92,23 @@ class Neighbours:
             mixing: Round -> W.
             availability: Who is there, and what arrives.
             num_peers: n.
-            missing: What becomes of the weight of a neighbour that does not answer: "renormalise"
-                shares it among those who do, "own" gives it to the receiver itself, "drop" leaves
-                it out. "sender", where weights are pushed: what does not arrive stays with the
-                sender, what is late counts when it comes, so that no weight is ever lost.
+            missing: What becomes of the weight of a neighbour that does not answer; see
+                `letter_weights.mixed_row`. "sender", where weights are pushed: what does not arrive
+                stays with the sender, what is late counts when it comes, so that no weight is ever
+                lost, and none is made.
 
         Raises:
             ValueError: There is no such choice.
         """
-        if missing not in ("renormalise", "own", "drop", "sender"):
+        if missing not in get_args(Missing):
             raise ValueError(
                 f"strategy.missing={missing}: expected renormalise, own, drop or sender"
             )
         self.mixing = mixing
         self.availability = availability
         self.num_peers = num_peers
-        self._missing = missing
-        self._late: list[tuple[int, int, Letter]] = []  # due in which round, for whom
+        self._missing, self._pushed = missing, missing == "sender"
+        self._late: list[Late] = []
         self._informed = np.packbits(np.eye(num_peers, dtype=np.bool_), axis=1)
         self._known: dict[str, npt.NDArray[np.uint8]] = {}  # when a late letter was sent
 
@@ -132,46 +136,37 @@ class Neighbours:
         Returns:
             The letters of all who are awake.
         """
-        matrix = self.mixing(server_round).tocoo()
-        everyone = zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True)
-        entries = [(i, j, w) for i, j, w in everyone if w > 0 and (with_own or i != j)]
         awake, made = set(self.awake(server_round)), set(have)
-        if self._missing == "sender":  # whoever has sent nothing keeps its weight, and takes none
+        if self._pushed:  # whoever has sent nothing keeps its weight, and takes none
             awake &= made
-        sent = [(i, j, w) for i, j, w in entries if j in made]
-        delays = self.availability.delays(
-            server_round, *(np.array([e[k] for e in sent], dtype=np.int64) for k in (1, 0))
-        )
+        rows = self._rows(server_round, with_own)
+        sent = self._sent(server_round, rows, awake, made)
+        due, self._late, lost = due_now(self._late, server_round, kind, awake, self._pushed)
+        if self._pushed:
+            sent = held_back(sent, due.keys())
         name = payload_name(kind, server_round)
-        found: dict[int, list[Letter]] = {i: [] for i in awake}
-        kept: dict[int, float] = {}  # by the sender, of what does not arrive
-        lost = 0
-        for (i, j, weight), delay in zip(sent, delays.tolist(), strict=True):
-            letter = Letter(j, name, weight)
-            if i == j or (delay == 0 and i in awake):
-                found[i].append(letter)
-            elif delay > 0:
-                self._late.append((server_round + delay, i, letter))
-                self._known[name] = self._informed
-            else:
-                lost += 1
-                kept[j] = kept.get(j, 0.0) + weight
-        late, missed = self._arrive(server_round, kind, found)
-        if with_own:
-            for i in awake & made:  # whom nothing reaches has what it made
-                found[i] = found[i] or [Letter(i, name, 1.0)]
-        rows: dict[int, dict[int, float]] = {}
-        for i, j, weight in entries:
-            rows.setdefault(i, {})[j] = weight
-        letters = {
-            i: self._weighed(i, own, rows.get(i, {}), kept.get(i, 0.0))
-            for i, own in found.items()
-            if own
-        }
+        found = self._post(server_round, name, sent, due)
+        letters: dict[int, list[Letter]] = {}
+        if self._pushed:
+            kept = _kept(sent)
+            for i in awake:
+                letters[i] = give_own(i, found.get(i, []), name, kept.get(i, 0.0))
+        else:
+            for i in awake:
+                own = name if with_own and i in made else None
+                arrived, row = newest(found.get(i, [])), rows.get(i, {})
+                letters[i] = mixed_row(i, arrived, row, self._missing, own)
+        letters = {i: own for i, own in letters.items() if own}
+        late = sum(each.name != name for own in letters.values() for each in own)
+        lost += sum(map(len, due.values())) - late + sum(delay == LOST for *_, delay in sent)
+        if not self._pushed:
+            on_their_way = len(self._late)
+            self._late = without_overtaken(self._late, kind, letters)
+            lost += on_their_way - len(self._late)
         self._learn(letters, name)
         names = self.waiting()
         self._known = {key: value for key, value in self._known.items() if key in names}
-        return Delivery(letters, lost + missed, late)
+        return Delivery(letters, lost, late)
 
     def informed_share(self) -> float:
         """Return the share of ordered pairs (i, j) in which j could have influenced i, in [1/n, 1].
@@ -234,48 +229,45 @@ class Neighbours:
 
     # --- steps ---
 
-    def _arrive(
-        self, server_round: int, kind: str, found: dict[int, list[Letter]]
-    ) -> tuple[int, int]:
-        """Add what is late and due; return how many came, and how many are of no use any more.
-
-        Of two of one sender the newer counts, and who sleeps does not get it; but where weights are
-        pushed nothing may be lost: both count, and who sleeps gets it in the next round.
-        """
-        waiting, came, missed = [], 0, 0
-        for due, i, letter in self._late:
-            if due > server_round or _kind_of(letter) != kind:
-                waiting.append((due, i, letter))
-            elif self._missing == "sender" and i not in found:
-                waiting.append((server_round + 1, i, letter))
-            elif i in found and (
-                self._missing == "sender" or letter.sender not in {own.sender for own in found[i]}
-            ):
-                found[i].append(letter)
-                came += 1
-            else:
-                missed += 1
-        self._late = waiting
-        return came, missed
-
-    def _weighed(
-        self, receiver: int, found: list[Letter], row: dict[int, float], kept: float
-    ) -> list[Letter]:
-        """Order a receiver's letters; see to the weights of those that are missing."""
-        letters = sorted(found, key=lambda each: (each.sender, round_of(each.name)))
-        senders = {letter.sender for letter in letters}
-        total, arrived = sum(row.values()), sum(letter.weight for letter in letters)
-        own = kept if self._missing == "sender" else total - arrived
-        if self._missing == "drop" or (self._missing != "sender" and row.keys() == senders):
-            return letters
-        if self._missing == "sender" or (
-            self._missing == "own" and receiver in senders and own > 0
+    def _rows(self, server_round: int, with_own: bool) -> dict[int, dict[int, float]]:
+        """Return W of a round: weight by receiver and sender."""
+        matrix = self.mixing(server_round).tocoo()
+        rows: dict[int, dict[int, float]] = {}
+        for i, j, weight in zip(
+            matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True
         ):
-            return [
-                replace(each, weight=each.weight + own) if each.sender == receiver else each
-                for each in letters
-            ]
-        return [replace(each, weight=each.weight * (total / arrived)) for each in letters]
+            if weight > 0 and (with_own or i != j):
+                rows.setdefault(i, {})[j] = weight
+        return rows
+
+    def _sent(
+        self,
+        server_round: int,
+        rows: dict[int, dict[int, float]],
+        awake: Collection[int],
+        made: Collection[int],
+    ) -> list[Sent]:
+        """Say when what was made arrives; who sleeps gets nothing in time."""
+        sent = [(i, j, w) for i, row in rows.items() for j, w in row.items() if j in made]
+        ends = (np.array([each[k] for each in sent], dtype=np.int64) for k in (1, 0))
+        delays = self.availability.delays(server_round, *ends).tolist()
+        return [
+            (i, j, w, 0 if i == j else LOST if delay == 0 and i not in awake else delay)
+            for (i, j, w), delay in zip(sent, delays, strict=True)
+        ]
+
+    def _post(
+        self, server_round: int, name: str, sent: list[Sent], due: dict[int, list[Letter]]
+    ) -> dict[int, list[Letter]]:
+        """Put what arrives now with what is due, by receiver; note what comes later."""
+        found = {i: [*letters] for i, letters in due.items()}
+        for i, j, weight, delay in sent:
+            if delay == 0:
+                found.setdefault(i, []).append(Letter(j, name, weight))
+            elif delay > 0:
+                self._late.append((server_round + delay, i, Letter(j, name, weight)))
+                self._known[name] = self._informed
+        return found
 
     def _learn(self, letters: dict[int, list[Letter]], name: str) -> None:
         """Note whose influence has come to whom."""
@@ -288,5 +280,10 @@ class Neighbours:
         self._informed = after
 
 
-def _kind_of(letter: Letter) -> str:
-    return letter.name.rpartition("@")[0]
+def _kept(sent: list[Sent]) -> dict[int, float]:
+    """Add up by sender what does not arrive."""
+    kept: dict[int, float] = {}
+    for _, j, weight, delay in sent:
+        if delay == LOST:
+            kept[j] = kept.get(j, 0.0) + weight
+    return kept

@@ -31,8 +31,9 @@ from strategies.gossip_parameters import (
     mixed_parameters,
     without_arrays,
 )
+from strategies.letter_weights import Missing
 from strategies.meetings import Meeting
-from strategies.neighbours import Availability, Missing, Mixing, Neighbours, payload_name
+from strategies.neighbours import Availability, Mixing, Neighbours, payload_name
 from strategies.parameter_means import forms_of
 
 OWN = "own"

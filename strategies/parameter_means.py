@@ -17,6 +17,7 @@ from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.folding import Fault, Reducer, Sieve
 from clients.messages import ARRAYS, METRICS, read_sender
+from clients.seeding import Purpose, named_generator
 
 MEAN, WEIGHTS = "mean/", "mean-weights"
 
@@ -37,11 +38,11 @@ class _Sum:
     def add(self, parameters: Parameters, weight: float) -> None:
         self.weight += weight
         for name, array in parameters.items():
+            own = weight * array.astype(np.float64)  # in float32 equal ones would not be their mean
             if name in self.arrays:
-                self.arrays[name] += weight * array
+                self.arrays[name] += own
             else:
-                self.dtypes[name] = array.dtype
-                self.arrays[name] = np.asarray(weight * array)
+                self.dtypes[name], self.arrays[name] = array.dtype, np.asarray(own)
 
     def mean(self) -> Parameters:
         means = {}
@@ -95,6 +96,26 @@ def averaging_too(inner: Reducer | None, by_client: bool, fault: Fault) -> Reduc
         merge=partial(_merge, inner=inner.merge),
         fault=fault,
     )
+
+
+def starts_of(
+    models: Mapping[str, ModelFunction], dataset: Dataset, seed: int
+) -> dict[str, Parameters]:
+    """Draw the network that all clients of an architecture begin with, for each architecture.
+
+    The mean of networks that began apart is no network: permuted neurons do not add up.
+
+    Args:
+        models: Model functions by name.
+        dataset: Gives image shape and classes.
+        seed: The run's.
+
+    Returns:
+        Parameters by name; each depends on seed and name alone.
+    """
+    task = (dataset.image_shape, dataset.num_classes)
+    draws = {name: named_generator(seed, Purpose.ARCHITECTURE, name) for name in models}
+    return {name: parameters_of(build(model, *task, draws[name])) for name, model in models.items()}
 
 
 def forms_of(models: Mapping[str, ModelFunction], dataset: Dataset) -> Forms:

@@ -140,8 +140,12 @@ def test_what_an_architectures_peer_learned_goes_back_to_its_clients() -> None:
         messages = strategy.configure_train(server_round, student, ConfigRecord(), grid)
         asked = {client_id_of(m.metadata.dst_node_id): read_request(m.content) for m in messages}
         assert all(request.send_parameters for request in asked.values())
-        if server_round == 1:
-            assert all(request.student is None for request in asked.values())
+        if server_round == 1:  # all of an architecture begin alike
+            for name in ("linear", "mlp"):
+                own = [asked[k].student for k in asked if clients.architectures[k] == name]
+                for key, value in strategy._starts[name].items():
+                    for start in own:
+                        np.testing.assert_array_equal(value, (start or {})[key])
             replies = list(grid.send_and_receive(messages))
             strategy.aggregate_train(1, replies)
     assert len({id(message.content) for message in messages}) == 2  # one for each architecture
@@ -220,7 +224,8 @@ def test_without_mutual_learning_the_student_is_the_distilled_one_bit_for_bit() 
         lesson: dict[str, Any] = {"epochs": 2, "batch_size": 8, "optimizer": SGD}
         return train(model, proxy, ids, targets, cross_entropy, rng, **lesson)
 
-    ours = run_ours(pool, clients, mutual(clients, rule=rules.alone, head=None), 1)
+    own = {"peers": "clients", "most_peers": 2}  # clients begin apart, as in distillation
+    ours = run_ours(pool, clients, mutual(clients, rule=rules.alone, head=None, **own), 1)
     theirs = run_ours(pool, clients, distillation(clients, distil=taught), 1)
     assert ours.sha256 == theirs.sha256
     ours_evaluated, theirs_evaluated = ours.reports[0].evaluated, theirs.reports[0].evaluated

@@ -108,7 +108,7 @@ def test_who_sleeps_neither_sends_nor_receives() -> None:
 
 
 def test_a_late_letter_comes_when_it_is_due_unless_a_newer_one_does() -> None:
-    late = {1: {(0, 1): 1, (2, 1): 2}, 3: {(2, 1): -1}}
+    late = {1: {(0, 1): 1, (2, 1): 2}, 2: {(2, 1): -1}, 3: {(2, 1): -1}}
     peers = on_a_line(delays=late)
     first = peers.deliver(1, "x", [0, 1, 2])
     assert [letter.sender for letter in first.letters[1]] == [1]
