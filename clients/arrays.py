@@ -15,6 +15,12 @@ from clients.architectures import Parameters
 NUMPY = "numpy.ndarray"
 """Flower's name for an array stored as `np.save` does."""
 
+PLAIN = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+"""Names of the dtypes whose values are numbers that every machine reads alike."""
+
 
 def write_arrays(arrays: Parameters) -> ArrayRecord:
     """Wrap named numpy arrays into a Flower record."""

@@ -12,9 +12,9 @@ from flwr.serverapp.strategy import FedAvg
 from clients.arrays import read_arrays, write_arrays
 from clients.folding import Reducer
 from clients.seeding import Purpose, generator
+from clients.sizes import NUM_EXAMPLES, examples_in
 from strategies.cohorts import draw
 
-NUM_EXAMPLES = "num-examples"
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
 
@@ -108,7 +108,7 @@ def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
     names: tuple[str, str] = ("", "")
     for content in contents:
         [(metrics_name, record)] = _records(content, MetricRecord)
-        weight = float(_scalar(record[NUM_EXAMPLES]))
+        weight = examples_in(record)
         total += weight
         common = set(record) if common is None else common & set(record)
         for key, value in record.items():

@@ -17,6 +17,7 @@ from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.folding import Fault, Reducer, Sieve
 from clients.messages import ARRAYS, METRICS, read_sender
+from clients.sizes import examples_in
 
 MEAN, WEIGHTS = "mean/", "mean-weights"
 
@@ -194,7 +195,7 @@ def _add(sums: Sums, content: RecordDict, by_client: bool) -> None:
         return
     client_id, architecture = read_sender(content)
     key = f"{architecture}-{client_id}" if by_client else architecture
-    weight = float(cast(float, cast(MetricRecord, content[METRICS])["num-examples"]))
+    weight = examples_in(cast(MetricRecord, content[METRICS]))
     sums.setdefault(key, _Sum()).add(read_arrays(cast(ArrayRecord, content[ARRAYS])), weight)
 
 
