@@ -32,6 +32,11 @@ def read_arrays(record: ArrayRecord) -> Parameters:
     return {name: _read(array) for name, array in record.items()}
 
 
+def summable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array whose weighted sums stay finite: half precision ends at 65504."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
 def _write(value: npt.NDArray[Any]) -> Array:
     if value.dtype.hasobject:
         raise TypeError(f"an array of dtype {value.dtype} cannot be sent")

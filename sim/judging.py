@@ -3,8 +3,9 @@
 import traceback
 from typing import Any
 
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from clients.arrays import record_of
 from clients.sizes import size_bytes
 from sim.tasks import Answer, Group, Task
 
@@ -73,6 +74,7 @@ def _judged(task: Task, request: Message, item: Message, group: Group) -> Answer
         failure = fault(request, item)
     if failure:
         return _refused(task, failure, _size(item))
+    _put_in_order(item.content, request.content)
     return Answer(
         client_id=task.client_id,
         # Made anew: of whose it is, and what it answers, nothing is left to the client.
@@ -80,6 +82,16 @@ def _judged(task: Task, request: Message, item: Message, group: Group) -> Answer
         reply_bytes=size_bytes(item.content),
         metrics=scalars_of(item.content),
     )
+
+
+def _put_in_order(content: RecordDict, sent: RecordDict) -> None:
+    """Give arrays the order in which they were sent: some of Flower's strategies go by places."""
+    for name, record in content.items():
+        like = sent.get(name)
+        if not isinstance(record, ArrayRecord) or not isinstance(like, ArrayRecord):
+            continue
+        if [*record] != [*like] and set(record) == set(like):
+            content[name] = record_of({key: record[key] for key in like})
 
 
 def _refused(task: Task, failure: str, reply_bytes: int = 0) -> Answer:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from clients.architectures import ModelFunction, Parameters, build, parameters_of
-from clients.arrays import read_arrays, write_arrays
+from clients.arrays import read_arrays, summable, write_arrays
 from clients.data import Dataset
 from clients.folding import Fault, Reducer, Sieve
 from clients.messages import ARRAYS, METRICS, read_sender
@@ -39,10 +39,10 @@ class _Sum:
         self.weight += weight
         for name, array in parameters.items():
             if name in self.arrays:
-                self.arrays[name] += weight * array
+                self.arrays[name] += weight * summable(array)
             else:
                 self.dtypes[name] = array.dtype
-                self.arrays[name] = np.asarray(weight * array)
+                self.arrays[name] = np.asarray(weight * summable(array))
 
     def mean(self) -> Parameters:
         means = {}

@@ -61,7 +61,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "distillation logits": (*MIXED, *TEACH, "strategy/combiner=mean_of_logits"),
     "distillation num_examples": (*MIXED, *TEACH, "strategy/scorer=num_examples"),
     "dlad": (*MIXED, *TEACH),
-    **{name: (*MIXED, *PEERS) for name in ("mutual", "dml", "one", "ffl", "okddip")},
+    **dict.fromkeys(("mutual", "dml", "one", "ffl", "okddip"), (*MIXED, *PEERS)),
     "codistillation": (*MIXED, *PEERS),
     "dml clients": (*MIXED, *PEERS, "strategy.peers=clients"),
     "gossip": (*MIXED, *TEACH, "topology=ring"),
@@ -95,6 +95,7 @@ class Odd:
             if context.node_config["partition-id"] == self.victim:
                 self.seen += 1
                 if self.seen == self.turn + 1 and isinstance(answer, Message):
+                    answer.content = deepcopy(answer.content)  # some of it may be the request's
                     rule, item = change(answer, request, context, Random(self.draw.random()))
                     self.rules.append(rule)
                     if rule == "exception":
@@ -216,7 +217,11 @@ class _Same(Random):
 
 
 def _wrong(
-    these: Federation, arrays: Any, reports: list[RoundReport], grid: PoolGrid, failed: dict[int, str]
+    these: Federation,
+    arrays: Any,
+    reports: list[RoundReport],
+    grid: PoolGrid,
+    failed: dict[int, str],
 ) -> Iterator[str]:
     for name, array in read_arrays(arrays).items():
         wanted = these.start[name]
