@@ -4,7 +4,6 @@ By generic rules over records, arrays, numbers, texts, messages, exceptions and 
 that somebody once met.
 """
 
-import asyncio
 import struct
 from collections.abc import Callable
 from random import Random
@@ -21,6 +20,8 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+
+from tests.odd_errors import RAISED
 
 KINDS = (ArrayRecord, MetricRecord, ConfigRecord)
 NAMES = ("arrays", "metrics", "config", "predictions", "features", "sums", "probe", "spread",
@@ -42,51 +43,6 @@ DTYPES = ("complex64", "complex128", "U1", "S3", "datetime64[s]", "timedelta64[s
           [("a", "f4")], "V4")  # fmt: skip
 SIZES = (float("nan"), float("inf"), -float("inf"), 3.3e38, -3.3e38, 1e31, 1e30, 1e16, 1e15, 1e9,
          1e-45, 0.0, -1.0, 1e-30)  # fmt: skip
-
-
-class OddError(BaseException):
-    """No Exception."""
-
-
-class Silent(Exception):
-    """Its text raises."""
-
-    def __str__(self) -> str:
-        raise ZeroDivisionError("no text")
-
-    __repr__ = __str__
-
-
-class Mute(Exception):
-    """Its text is none."""
-
-    __str__ = MemoryError  # type: ignore[assignment]
-
-
-class Stubborn(Exception):
-    """Its text stops the process that asks for it."""
-
-    def __str__(self) -> str:
-        raise SystemExit(1)
-
-
-RAISED: tuple[Callable[[], BaseException], ...] = (
-    *(
-        KeyboardInterrupt,
-        GeneratorExit,
-        StopIteration,
-        SystemExit,
-        OddError,
-        Silent,
-        Mute,
-        Stubborn,
-    ),
-    *(MemoryError, RecursionError, asyncio.CancelledError, StopAsyncIteration),
-    *(lambda: ValueError("e" * 10**6), lambda: ValueError("\ud800\n\x1b[31m"), lambda: OSError(5)),
-    *(lambda: RuntimeWarning("w"), lambda: SystemExit(0), lambda: SystemExit("bye"), ValueError),
-    *(lambda: ExceptionGroup("g", [ValueError("in")]), lambda: FloatingPointError("diverged")),
-    *(lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"), lambda: KeyError("\n")),
-)
 
 
 def change(answer: Message, request: Message, context: Context, draw: Random) -> tuple[str, Any]:

@@ -19,7 +19,8 @@ from sim.grid import PoolGrid
 from sim.judging import MAX_REASON
 from sim.rounds import QuorumLost
 from tests.federations import Run, inline, run_foreign, run_ours, tiny_clients
-from tests.mutations import Mute, OddError, Silent, Stubborn, raw
+from tests.mutations import raw
+from tests.odd_errors import Mute, OddError, Silent, Stubborn
 
 START = ArrayRecord({"w": Array(np.zeros(2, np.float32)), "b": Array(np.zeros(3, np.float32))})
 
