@@ -15,6 +15,12 @@ from clients.architectures import Parameters
 NUMPY = "numpy.ndarray"
 """Flower's name for an array stored as `np.save` does."""
 
+PLAIN = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+"""Names of the dtypes whose values are numbers that every machine reads alike."""
+
 
 def write_arrays(arrays: Parameters) -> ArrayRecord:
     """Wrap named numpy arrays into a Flower record."""
@@ -24,6 +30,11 @@ def write_arrays(arrays: Parameters) -> ArrayRecord:
 def read_arrays(record: ArrayRecord) -> Parameters:
     """Unwrap a Flower record into named numpy arrays; they are read only and share its memory."""
     return {name: _read(array) for name, array in record.items()}
+
+
+def summable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array whose weighted sums stay finite: half precision ends at 65504."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _write(value: npt.NDArray[Any]) -> Array:

@@ -19,6 +19,7 @@ from clients.answers import decode, encode
 from clients.architectures import Parameters
 from clients.arrays import read_arrays, write_arrays
 from clients.discriminator import DiscriminatorRecipe
+from clients.sizes import NUM_EXAMPLES, examples_in
 from clients.teachers import TeacherPredictions
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
@@ -186,7 +187,7 @@ def write_reply(reply: PredictionReply) -> RecordDict:
         {
             CONFIG: config,
             PREDICTIONS: write_arrays(arrays | {k: v for k, v in others.items() if v is not None}),
-            METRICS: MetricRecord({**reply.metrics, "num-examples": reply.num_examples}),
+            METRICS: MetricRecord({**reply.metrics, NUM_EXAMPLES: reply.num_examples}),
         }
     )
     if reply.parameters is not None:
@@ -210,13 +211,14 @@ def read_reply(content: RecordDict) -> PredictionReply:
     try:
         config = cast(dict[str, Any], content[CONFIG])
         answers = read_arrays(cast(ArrayRecord, content[PREDICTIONS]))
-        metrics = dict(cast(dict[str, float], content[METRICS]))
+        measured = cast(MetricRecord, content[METRICS])
+        metrics = {k: v for k, v in cast(Any, measured).items() if k != NUM_EXAMPLES}
         parameters = cast(ArrayRecord | None, content.get(ARRAYS))
         return PredictionReply(
             server_round=config["server-round"],
             client_id=config["client-id"],
             inputs_crc32=config["inputs-crc32"],
-            num_examples=int(metrics.pop("num-examples")),
+            num_examples=int(examples_in(measured)),
             logits=decode(answers).numpy(),
             own_probs=answers.get("own-probs"),
             mask=answers.get("mask"),
@@ -286,8 +288,3 @@ def stack_answers(
         own_probs=torch.from_numpy(np.stack(own)) if own else None,
         num_examples=torch.tensor([float(answer.num_examples) for answer in answers]),
     )
-
-
-def size_bytes(content: RecordDict) -> int:
-    """Measure a content's payload in bytes, as Flower serialises it (array headers included)."""
-    return sum(record.count_bytes() for record in content.values())

@@ -1,6 +1,7 @@
 """What is noted of each request: who, what, how many bytes, what came of it."""
 
 from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
@@ -10,6 +11,9 @@ from sim.tasks import Answer
 
 CLIENT_RAISED, REPLY_REJECTED = 2, 4
 """Codes of Flower's `Error`: CLIENT_APP_RAISED_EXCEPTION and REPLY_MESSAGE_UNAVAILABLE."""
+
+Look = Callable[[RecordDict], Hashable]
+"""Content of a reply -> what must be equal in all replies that are aggregated together."""
 
 
 @dataclass(frozen=True)
@@ -71,33 +75,61 @@ def exchange_of(
     )
 
 
-def names_of(content: RecordDict) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Name a content's array and metric records and their keys, in order."""
-    kinds = (ArrayRecord, MetricRecord)
-    keys = {name: sorted(record) for name, record in content.items() if isinstance(record, kinds)}
-    return tuple((name, tuple(keys[name])) for name in sorted(keys))
+def names_of(content: RecordDict) -> Hashable:
+    """Name a content's array and metric records, their kinds and keys, in order."""
+    return tuple(
+        (name, type(record).__name__, tuple(sorted(record)))
+        for name, record in sorted(content.items())
+        if isinstance(record, ArrayRecord | MetricRecord)
+    )
+
+
+def forms_of(content: RecordDict) -> Hashable:
+    """Say what a content's arrays and metrics look like: kinds, shapes, and lengths of lists."""
+    forms: list[Hashable] = []
+    for name, record in sorted(content.items()):
+        if isinstance(record, ArrayRecord):
+            forms += [
+                # Not of bytes: the boosted trees of Flower's XGBoost strategies differ in length.
+                (name, key, array.dtype, None if array.dtype == "uint8" else tuple(array.shape))
+                for key, array in sorted(record.items())
+            ]
+        elif isinstance(record, MetricRecord):
+            forms += [
+                (name, key, "metric", len(value) if isinstance(value, list) else None)
+                for key, value in sorted(record.items())
+            ]
+    return tuple(forms)
 
 
 def reject_unlike(
-    replies: list[Message], exchanges: list[Exchange]
-) -> tuple[list[Message], list[Exchange]]:
-    """Turn the replies whose records are not named as most replies' are into errors.
+    replies: list[Message], exchanges: list[Exchange], look: Look
+) -> tuple[list[Message], list[Exchange]] | None:
+    """Turn the replies that do not look as most replies do into errors.
 
-    Flower's strategies refuse a whole round in which replies disagree in that.
+    Flower's strategies refuse a whole round in which replies disagree, or fail in the middle.
 
     Args:
         replies: Of one phase of a round.
         exchanges: Of the round so far.
+        look: `names_of` or `forms_of`. Of two looks that are as frequent that of the client with
+            the least id counts.
 
     Returns:
-        The same replies, the odd ones replaced by errors; the exchanges, those noted as failures.
+        The same replies, the odd ones replaced by errors, and the exchanges, those noted as
+        failures; None if all look alike.
     """
-    names = [names_of(reply.content) if reply.has_content() else None for reply in replies]
-    usual = Counter(name for name in names if name is not None).most_common(1)
-    reason = "its records or their keys are not named as the other clients' are"
+    looks = [look(reply.content) if reply.has_content() else None for reply in replies]
+    usual = Counter(each for each in looks if each is not None).most_common(2)
+    if len(usual) < 2:
+        return None
+    what = "records or their keys are not named"
+    if look is not names_of:
+        what = "arrays or metrics are not of the kinds and shapes"
+    reason = f"its {what} as the other clients' are"
     kept = list[Message]()
-    for reply, name in zip(replies, names, strict=True):
-        if name is None or name == usual[0][0]:
+    for reply, each in zip(replies, looks, strict=True):
+        if each is None or each == usual[0][0]:
             kept.append(reply)
             continue
         who = client_id_of(reply.metadata.src_node_id), reply.metadata.message_type

@@ -14,7 +14,7 @@ from clients.profiles import Profiles
 from clients.routing import Post
 from sim.client_states import ClientStates
 from sim.clock import wave_s
-from sim.exchanges import Exchange, reject_unlike
+from sim.exchanges import Exchange, Look, reject_unlike
 from sim.payloads import Payloads
 from sim.pool import Pool
 from sim.processes import assume_task_identity
@@ -89,9 +89,11 @@ class PoolGrid(Grid):
         self._turns = {}
         self.exchanges = []
 
-    def reject_unlike(self, replies: list[Message]) -> list[Message]:
+    def reject_unlike(self, replies: list[Message], look: Look) -> list[Message] | None:
         """Return the replies of a phase, the odd ones as errors; see `exchanges.reject_unlike`."""
-        kept, self.exchanges = reject_unlike(replies, self.exchanges)
+        if (found := reject_unlike(replies, self.exchanges, look)) is None:
+            return None
+        kept, self.exchanges = found
         return kept
 
     def send_and_fold(self, messages: Iterable[Message], intake: Intake) -> Iterable[Message]:

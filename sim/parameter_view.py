@@ -1,16 +1,14 @@
 """The view of a round in which clients send parameters back, as Flower's strategies ask them to."""
 
 from collections.abc import Iterable
-from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from clients.arrays import read_arrays
 from clients.messages import ARRAYS, METRICS, client_id_of
+from clients.sizes import NUM_EXAMPLES, examples_in
 from clients.teachers import ClientParameters, RoundView, TeacherPredictions
-
-NUM_EXAMPLES = "num-examples"
 
 
 def parameter_view(
@@ -41,7 +39,7 @@ def parameter_view(
         return None
     usable.sort(key=lambda each: each[0])
     number = len(usable)
-    sizes = [float(cast(float, metrics.get(NUM_EXAMPLES, 1))) for _, _, metrics in usable]
+    sizes = [examples_in(metrics) if NUM_EXAMPLES in metrics else 1.0 for _, _, metrics in usable]
     teachers = TeacherPredictions(
         client_ids=tuple(client_id for client_id, _, _ in usable),
         logits=torch.zeros(number, 0, 0),

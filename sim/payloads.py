@@ -6,8 +6,8 @@ from typing import Any
 
 from flwr.app import RecordDict
 
-from clients.messages import size_bytes
 from clients.routing import Post
+from clients.sizes import size_bytes
 from sim.pool import Pool
 from sim.states import freeze, thaw
 from sim.tasks import Group, Outcome

@@ -10,15 +10,17 @@ from functools import partial
 from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp.exception import InconsistentMessageReplies
+from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
-from clients.folding import Intake, Receiving
+from clients.folding import Intake, Receiving, Sieve
 from clients.messages import EVALUATE_FEATURES
 from clients.offering import offers
+from clients.screening import fault_in_loss
 from clients.seeding import Purpose, stream
 from clients.teachers import RoundView
-from sim.exchanges import Exchange
+from sim.exchanges import Exchange, forms_of, names_of
+from sim.global_model import BadModel, require_usable
 from sim.grid import PoolGrid
 from sim.parameter_view import parameter_view
 from sim.probes.values import ProbeError
@@ -60,7 +62,7 @@ class QuorumLost(RuntimeError):
     exit_code = 3
 
 
-ENDINGS = (QuorumLost, FloatingPointError, ProbeError)
+ENDINGS = (QuorumLost, BadModel, FloatingPointError, ProbeError)
 """What ends a run and says itself all that there is to say; the rest is a defect of some code."""
 
 
@@ -105,6 +107,7 @@ def run_rounds(
     Raises:
         KeyboardInterrupt: The run was to stop, and there are more rounds.
         QuorumLost: Fewer replies than `quorum` were usable; says which failed first, and why.
+        BadModel: The strategy returned a global model that cannot be kept; says which, and why.
     """
     strategy.summary()
     for server_round in range(first_round, rounds + 1):
@@ -121,10 +124,12 @@ def run_rounds(
                 _show(watch, server_round, arrays, replies)
                 # 3. Aggregate them into the global model.
                 aggregated, trained = _agreeing(
-                    partial(strategy.aggregate_train, server_round), grid, replies, quorum
+                    strategy, partial(strategy.aggregate_train, server_round), grid, replies, quorum
                 )
                 _require_quorum(grid.exchanges[asked:], quorum)  # of what was asked meanwhile
-                arrays = arrays if aggregated is None else aggregated
+                if aggregated is not None:
+                    require_usable(strategy, server_round, arrays, aggregated)
+                    arrays = aggregated
                 # 4. Evaluate, on the clients and here.
                 evaluated: MetricRecord | None = None
                 if evaluate_now:
@@ -133,10 +138,9 @@ def run_rounds(
                     )
                     intake = _intake(strategy, server_round, "evaluate")
                     replies = _exchange(grid, requests, intake, quorum)
-                    evaluated = _agreeing(
-                        partial(strategy.aggregate_evaluate, server_round), grid, replies, quorum
-                    )
-            except QuorumLost:
+                    aggregate = partial(strategy.aggregate_evaluate, server_round)
+                    evaluated = _agreeing(strategy, aggregate, grid, replies, quorum)
+            except (QuorumLost, BadModel):
                 report(_report(grid, arrays, {}, {}, {}))
                 raise
         student = evaluate(arrays) if evaluate_now else {}
@@ -164,7 +168,8 @@ def _report(
 def _intake(strategy: Strategy, server_round: int, phase: str) -> Intake:
     if isinstance(strategy, Receiving) and offers(strategy, Receiving):
         return strategy.intake(server_round, phase)
-    return None
+    key = getattr(strategy, "train_loss_key", None)  # Flower's q-FedAvg weighs by powers of it
+    return Sieve(partial(fault_in_loss, key=key)) if key and phase == "train" else None
 
 
 def _exchange(
@@ -188,18 +193,35 @@ def _show(
 
 
 def _agreeing(
+    strategy: Strategy,
     aggregate: Callable[[list[Message]], Aggregated],
     grid: PoolGrid,
     replies: list[Message],
     quorum: float,
 ) -> Aggregated:
-    """Aggregate; if Flower finds that replies disagree in their records, without the odd ones."""
-    try:
-        return aggregate(replies)
-    except InconsistentMessageReplies:
-        agreeing = grid.reject_unlike(replies)
-        _require_quorum(grid.exchanges[len(grid.exchanges) - len(replies) :], quorum)
-        return aggregate(agreeing)
+    """Aggregate; if that fails because replies disagree in their form, without the odd ones.
+
+    Ours say themselves which replies they can use, so their other errors are no reply's fault.
+    """
+    looks = iter((names_of, forms_of))
+    while True:
+        try:
+            return aggregate(replies)
+        except ENDINGS:
+            raise
+        except Exception as error:
+            refused = isinstance(error, InconsistentMessageReplies | AggregationError)
+            if isinstance(strategy, Receiving) and not refused:
+                raise
+            agreeing = next((a for a in (grid.reject_unlike(replies, x) for x in looks) if a), None)
+            if agreeing is None and refused:
+                raise QuorumLost(
+                    f"{type(strategy).__name__} refuses all replies: {error}"
+                ) from None
+            if agreeing is None:
+                raise
+            _require_quorum(grid.exchanges[len(grid.exchanges) - len(replies) :], quorum)
+            replies = agreeing
 
 
 def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:

@@ -2,18 +2,21 @@
 
 import pickle
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.folding import Keep, Reducer, Sieve
-from clients.messages import size_bytes
 from clients.seeding import Purpose, stream
+from clients.sizes import size_bytes
+from sim.interrupts import heard_signals
+from sim.judging import judged, raised
 from sim.processes import seeded_globals
 from sim.states import freeze, thaw
 from sim.tasks import Answer, Group, Outcome, Task
@@ -70,6 +73,21 @@ def run_group(
         contents = _contents(group, content, payloads)
     except Exception:  # anyone's rule; the run ends, and says which
         return Outcome(group.number, [], [], [], broken=traceback.format_exc())
+    with heard_signals() as again:
+        served = _served(app, group, contents, states, seed, device, again)
+        outcome = _outcome(app, group, states, served)
+        again()
+    return outcome
+
+
+Served = Iterator[tuple[Message, Context, Any]]
+"""Of each task in turn: its request, the context afterwards, what was answered or raised."""
+
+
+def _outcome(
+    app: ClientApp, group: Group, states: Sequence[bytes | None], served: Served
+) -> Outcome:
+    """Judge each answer as it comes; fold, sift or keep it."""
     answers: list[Answer] = []
     after: list[bytes | None] = []
     kept: list[bytes | None] = []
@@ -78,14 +96,13 @@ def run_group(
     count = app.multiplications if isinstance(app, Counting) else _nothing
 
     def usable() -> Iterator[RecordDict]:
-        served = _served(app, group, contents, states, seed, device)
         for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
-            answer, state, payload = _judged(task, request, item, group), None, None
+            answer, state, payload = judged(task, request, item, group), None, None
             if not answer.failure:
                 try:
                     state = _changed(context.state, before)
                 except Exception as error:  # a client may leave anything in its state
-                    answer = _raised(task, error)
+                    answer = raised(task, error)
             reply = None if answer.reply is None else answer.reply.content
             if reply is not None and isinstance(intake, Keep | Sieve):
                 try:
@@ -150,43 +167,78 @@ def _served(
     states: Sequence[bytes | None],
     seed: int,
     device: str,
-) -> Iterator[tuple[Message, Context, Any]]:
-    """Yield (request, context afterwards, what was answered or raised) for each task in turn."""
+    again: Callable[[], None],
+) -> Served:
+    """Let each task be answered; `again` raises what the process's signal handlers raised."""
     shared = pickle.loads(contents[0]) if isinstance(contents[0], bytes) else RecordDict()
     requests = [
         _message(shared if isinstance(content, bytes) else content, task)
         for task, content in zip(group.tasks, contents, strict=True)
     ]
-    contexts = [_context(*pair, group) for pair in zip(group.tasks, states, strict=True)]
     keys = [
         stream(seed, Purpose.TASK, group.server_round, task.client_id, task.turn)
         for task in group.tasks
     ]
     if isinstance(app, Serving):
-        with seeded_globals(keys[0]):
-            items = _lasting(app.serve(requests, contexts, device))
-            yield from zip(requests, contexts, items, strict=False)  # an error lasts for ever
+        yield from _served_together(app, group, requests, states, keys, device, again)
         return
-    everything = zip(group.tasks, contents, requests, contexts, keys, strict=True)
-    for task, content, request, context, key in everything:
+    everything = zip(group.tasks, contents, requests, states, keys, strict=True)
+    for task, content, request, state, key in everything:
         # Its own, as anyone's client may change it.
         copied = pickle.loads(content) if isinstance(content, bytes) else deepcopy(content)
-        own = _message(copied, task)
+        own, context = _message(copied, task), _context(task, state, group)
         try:
             with seeded_globals(key):
                 item: Any = app(own, context)
-        # Anyone's code, and one client must not end the run, not even by sys.exit.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # anyone's code, and one client must not end the run
             item = error
+        again()
         yield request, context, item
 
 
-def _lasting(items: Iterator[Message | Exception]) -> Iterator[Any]:
-    """Yield the items, and if they break off by an exception, that one for ever after."""
+def _served_together(
+    app: Serving,
+    group: Group,
+    requests: Sequence[Message],
+    states: Sequence[bytes | None],
+    keys: Sequence[np.random.SeedSequence],
+    device: str,
+    again: Callable[[], None],
+) -> Served:
+    """Serve a group at once; if that breaks off, whoever is left one by one: one of them is odd."""
+    contexts = [_context(*pair, group) for pair in zip(group.tasks, states, strict=True)]
+    items, place = _items(app, requests, contexts, device), 0
+    with seeded_globals(keys[0]):
+        while place < len(requests):
+            item, off = _next(items, again)
+            if off and len(requests) > 1:
+                break
+            yield requests[place], contexts[place], item
+            place += 1
+    left = list(zip(group.tasks, states, requests, keys, strict=True))[place:]
+    for task, state, request, key in left:
+        context = _context(task, state, group)
+        with seeded_globals(key):
+            item, _ = _next(_items(app, [request], [context], device), again)
+        yield request, context, item
+
+
+def _items(
+    app: Serving, requests: Sequence[Message], contexts: Sequence[Context], device: str
+) -> Iterator[Any]:
+    yield from app.serve(requests, contexts, device)
+
+
+def _next(items: Iterator[Any], again: Callable[[], None]) -> tuple[Any, bool]:
+    """Return the next answer, or what was raised in its place; and whether it was."""
     try:
-        yield from items
-    except (Exception, SystemExit) as error:
-        yield from repeat(error)
+        item, off = next(items), False
+    except StopIteration:
+        item, off = RuntimeError("the ClientApp gives fewer answers than it was asked for"), True
+    except BaseException as error:  # anyone's network, and one client must not end the run
+        item, off = error, True
+    again()
+    return item, off
 
 
 def _message(content: RecordDict, task: Task) -> Message:
@@ -204,55 +256,9 @@ def _context(task: Task, state: bytes | None, group: Group) -> Context:
     )
 
 
-def _judged(task: Task, request: Message, item: Any, group: Group) -> Answer:
-    """Say what a client's answer is worth."""
-    if isinstance(item, BaseException):
-        return _raised(task, item)
-    if not isinstance(item, Message):
-        what = type(item).__name__
-        return _raised(task, TypeError(f"the ClientApp returned {what}, expected a Message"))
-    if item.has_error():
-        failure = item.error.reason or f"error {item.error.code}"
-        return Answer(task.client_id, None, failure=failure)
-    failure = group.screen(request, item) or ""
-    fault = None if group.intake is None else group.intake.fault
-    if fault is not None and not failure:
-        try:
-            failure = fault(request, item) or ""
-        except Exception as error:  # a reply can hold anything, and must not end the run
-            failure = f"cannot be read: {type(error).__name__}: {error}"
-    return Answer(
-        client_id=task.client_id,
-        reply=None if failure else item,
-        reply_bytes=size_bytes(item.content),
-        metrics={} if failure else scalars_of(item.content),
-        failure=failure,
-    )
-
-
-def _raised(task: Task, error: BaseException) -> Answer:
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    reason = f"{type(error).__name__}: {first_line}".removesuffix(": ")
-    trace = "".join(traceback.format_exception(error))
-    return Answer(task.client_id, None, failure=reason, raised=True, traceback=trace)
-
-
 def _changed(state: RecordDict, before: bytes | None) -> bytes | None:
     """Freeze a state; None if it is as it was."""
     if before is None and not state:
         return None
     after = freeze(state)
     return None if after == before else after
-
-
-def scalars_of(content: RecordDict) -> dict[str, float]:
-    """Collect all single numbers of a reply's metric records."""
-    # Not content.metric_records: it refers to the content and back, and megabytes of answers would
-    # wait for the garbage collector.
-    return {
-        key: float(value)
-        for record in content.values()
-        if isinstance(record, MetricRecord)
-        for key, value in record.items()
-        if isinstance(value, int | float)
-    }

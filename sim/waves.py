@@ -8,9 +8,10 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from clients.folding import Intake, Keep, Reducer
-from clients.messages import client_id_of, size_bytes
+from clients.messages import client_id_of
 from clients.profiles import Profiles
 from clients.routing import Post
+from clients.sizes import size_bytes
 from sim.client_states import ClientStates
 from sim.clock import exchange_s, letters_s
 from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of

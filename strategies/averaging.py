@@ -9,12 +9,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from clients.arrays import read_arrays, write_arrays
+from clients.arrays import read_arrays, summable, write_arrays
 from clients.folding import Reducer
 from clients.seeding import Purpose, generator
+from clients.sizes import NUM_EXAMPLES, examples_in
 from strategies.cohorts import draw
 
-NUM_EXAMPLES = "num-examples"
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
 
@@ -108,7 +108,7 @@ def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
     names: tuple[str, str] = ("", "")
     for content in contents:
         [(metrics_name, record)] = _records(content, MetricRecord)
-        weight = float(_scalar(record[NUM_EXAMPLES]))
+        weight = examples_in(record)
         total += weight
         common = set(record) if common is None else common & set(record)
         for key, value in record.items():
@@ -118,9 +118,9 @@ def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
             names = (arrays_name, metrics_name)
             for key, array in read_arrays(named).items():
                 if key in arrays:
-                    arrays[key] += weight * array
+                    arrays[key] += weight * summable(array)
                 else:
-                    arrays[key] = weight * array
+                    arrays[key] = weight * summable(array)
         names = (names[0], metrics_name)
     means = MetricRecord({k: value / total for k, value in metrics.items() if k in (common or ())})
     means[NUM_EXAMPLES] = total

@@ -7,8 +7,8 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from clients.folding import Intake, Keep
-from clients.messages import size_bytes
 from clients.routing import Post
+from clients.sizes import size_bytes
 
 
 @dataclass(frozen=True, eq=False)

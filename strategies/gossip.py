@@ -146,7 +146,8 @@ class Gossip(Strategy):
         if phase != "train":
             return None
         show = partial(mixes.on_probes, probe=self.cut.probes[0])
-        return Keep(payload_name(ANSWERS, server_round), show)
+        fault = mixes.fault_in_size if self.sweeps > 1 else None
+        return Keep(payload_name(ANSWERS, server_round), show, fault)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

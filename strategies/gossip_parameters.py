@@ -13,11 +13,16 @@ from clients.messages import ARRAYS, METRICS
 from clients.neighbour_exchange import MIXED, PUSH_WEIGHT
 from clients.own import PUSH
 from clients.routing import Letter
+from clients.screening import MAX_PARAMETER
 from strategies.late_letters import round_of
 from strategies.parameter_means import odd_form
 
 SPREAD = "spread"
 """Name of the record with number and squared norms of summed parameters."""
+
+LEAST_WEIGHT = 1e-30
+"""Least weight that a peer may push: what it is divided by; below, its numerators have no digits
+in float32."""
 
 Letters = Sequence[tuple[Letter, RecordDict]]
 
@@ -74,9 +79,17 @@ def fault_in_own(
         return "it sends no parameters"
     if odd := odd_form(record, forms):
         return odd
-    metrics: Any = reply.content.get(METRICS) or {}
-    if push and not 0 < metrics.get(PUSH_WEIGHT, 0) < np.inf:
-        return f"'{PUSH_WEIGHT}' is {metrics.get(PUSH_WEIGHT)}, expected > 0 and finite"
+    return _fault_in_weight(reply.content, record) if push else None
+
+
+def _fault_in_weight(content: RecordDict, record: ArrayRecord) -> str | None:
+    metrics: Any = content.get(METRICS) or {}
+    weight = metrics.get(PUSH_WEIGHT)
+    if not isinstance(weight, int | float) or not LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT:
+        return f"'{PUSH_WEIGHT}' is {weight}, expected in [{LEAST_WEIGHT}, {1 / LEAST_WEIGHT}]"
+    for name, array in read_arrays(record).items():
+        if _is_float(array) and array.size and not np.abs(array).max() / weight <= MAX_PARAMETER:
+            return f"array '{name}' divided by '{PUSH_WEIGHT}' goes beyond {MAX_PARAMETER:.0e}"
     return None
 
 

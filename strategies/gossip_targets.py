@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
 
-from clients.answers import decode
+from clients.answers import decode, largest_logit
 from clients.arrays import read_arrays, write_arrays
 from clients.messages import CONFIG, METRICS, PREDICTIONS, read_reply, stack_answers
 from clients.routing import Letter
+from clients.screening import MAX_PARAMETER
 from clients.target_exchange import SUMS, TARGETS
 from clients.teachers import TeacherPredictions
 from strategies.combiners import WeightedMean
@@ -49,6 +50,22 @@ def on_probes(content: RecordDict, *, probe: Ids) -> RecordDict:
             METRICS: content[METRICS],
         }
     )
+
+
+def fault_in_size(request: Message, reply: Message) -> str | None:
+    """Say why answers cannot be summed up, to be mixed again; None if they can.
+
+    Args:
+        request: Not looked at.
+        reply: A predictions reply.
+
+    Returns:
+        That a logit is too large: times scores of up to 1e16, which odds times numbers of examples
+        reach, the sums over all neighbours are to be finite in float32.
+    """
+    if largest_logit(read_arrays(_record(reply.content, PREDICTIONS))) > MAX_PARAMETER:
+        return f"its logits go beyond {MAX_PARAMETER:.0e}, which cannot be mixed several times"
+    return None
 
 
 def targets_of_answers(

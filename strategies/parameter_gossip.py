@@ -171,10 +171,12 @@ class ParameterGossip(Strategy):
         start = self._meeting.start
         assert start is not None, "configure_train comes first"
         messages = self._messages(self._meeting.present(), SHOW_OWN)
+        fault = partial(fault_in_own, forms=self._forms)
         if isinstance(grid := self._meeting.grid, Folding):
-            replies = grid.send_and_fold(messages, Reducer(fold_spread, fold_spread))
+            replies = grid.send_and_fold(messages, Reducer(fold_spread, fold_spread, fault))
         else:
-            replies = grid.send_and_receive(messages)
+            replies = [r for r in grid.send_and_receive(messages) if r.has_content()]
+            replies = [reply for reply in replies if fault(reply, reply) is None]
         contents = [reply.content for reply in replies if reply.has_content()]
         if not contents:
             return None, 0.0

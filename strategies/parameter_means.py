@@ -18,6 +18,7 @@ from clients.data import Dataset
 from clients.folding import Fault, Reducer, Sieve
 from clients.messages import ARRAYS, METRICS, read_sender
 from clients.seeding import Purpose, named_generator
+from clients.sizes import examples_in
 
 MEAN, WEIGHTS = "mean/", "mean-weights"
 
@@ -215,7 +216,7 @@ def _add(sums: Sums, content: RecordDict, by_client: bool) -> None:
         return
     client_id, architecture = read_sender(content)
     key = f"{architecture}-{client_id}" if by_client else architecture
-    weight = float(cast(float, cast(MetricRecord, content[METRICS])["num-examples"]))
+    weight = examples_in(cast(MetricRecord, content[METRICS]))
     sums.setdefault(key, _Sum()).add(read_arrays(cast(ArrayRecord, content[ARRAYS])), weight)
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.answers import decode, tensor_over
@@ -22,6 +22,7 @@ from clients.architectures import Parameters
 from clients.arrays import read_arrays, write_arrays
 from clients.folding import Reducer
 from clients.messages import CONFIG, METRICS, PREDICTIONS, read_predictions
+from clients.sizes import examples_in
 from clients.teachers import TeacherPredictions
 from strategies.combiners import WeightedMean
 from strategies.sums import Sums
@@ -186,8 +187,8 @@ class _Teacher:
             if mask is None
             else tensor_over(mask)[None]
         )
-        num_examples = cast(float, content[METRICS]["num-examples"])
-        self._num_examples = torch.tensor([float(num_examples)])
+        num_examples = examples_in(cast(MetricRecord, content[METRICS]))
+        self._num_examples = torch.tensor([num_examples])
         self._client_ids = (cast(int, content[CONFIG]["client-id"]),)
 
     def on(self, rows: slice | npt.NDArray[np.int64]) -> TeacherPredictions:

@@ -20,11 +20,11 @@ from clients.messages import (
     node_id_of,
     read_reply,
     read_request,
-    size_bytes,
     write_reply,
     write_request,
 )
 from clients.screening import fault_of
+from clients.sizes import size_bytes
 from sim.grid import assume_task_identity
 
 IDS = np.arange(7, dtype=np.int64)

@@ -449,7 +449,7 @@ def test_peers_that_teach_each_other_digest_and_relay(pool: Any) -> None:
 
 
 def len_of_config(e: Exchange) -> int:
-    from clients.messages import size_bytes
+    from clients.sizes import size_bytes
 
     config = ConfigRecord({"server-round": e.server_round})
     return size_bytes(RecordDict({"config": config}))

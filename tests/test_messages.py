@@ -22,11 +22,11 @@ from clients.messages import (
     read_predictions,
     read_reply,
     read_request,
-    size_bytes,
     write_reply,
     write_request,
 )
 from clients.screening import fault_of
+from clients.sizes import size_bytes
 from sim.processes import assume_task_identity
 
 IDS = np.array([4, 0, 9], dtype=np.int64)
