@@ -118,9 +118,7 @@ class MutualStrategy(Strategy):
             ValueError: A number is out of range, or a tap's architecture is not there.
         """
         _check(peers, most_peers)
-        self.student = student
-        self.test = test
-        self.seed = seed
+        self.student, self.test, self.seed = student, test, seed
         both = None if head is None else Head(head, head_optimizer or optimizer)
         lesson: dict[str, Any] = {
             **{"models": models, "student_model": student_model, "train_peers": train_peers},
