@@ -74,6 +74,7 @@ DOORS = {
         "clients/own.py",
         "clients/parameter_exchange.py",
         "clients/prediction_exchange.py",
+        "clients/requests.py",
         "clients/routing.py",
         "clients/screening.py",
         "clients/target_exchange.py",
