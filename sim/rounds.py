@@ -4,7 +4,7 @@ Flower's own, `Strategy.start`, always runs rounds 1..N and cannot resume, stop 
 calls the same five methods of a strategy, and nothing else of it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -17,6 +17,7 @@ from clients.folding import Intake, Receiving
 from clients.messages import EVALUATE_FEATURES
 from clients.seeding import Purpose, stream
 from clients.teachers import RoundView
+from sim.buffers import aggregated_train
 from sim.exchanges import Exchange
 from sim.grid import PoolGrid
 from sim.parameter_view import parameter_view
@@ -75,6 +76,7 @@ def run_rounds(
     first_round: int = 1,
     commit: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
     watch: Callable[[RoundView], None] | None = None,
+    buffers: Collection[str] = (),
 ) -> ArrayRecord:
     """Run a federation.
 
@@ -93,6 +95,8 @@ def run_rounds(
             done; a checkpoint belongs here.
         watch: Receives a view of what clients sent back where that is parameters, one from each; a
             strategy that distils shows its rounds itself.
+        buffers: Names of arrays that are statistics or counters, not parameters: they are averaged,
+            whatever the strategy does to them (`sim.buffers`).
 
     Returns:
         The global model's parameters after the last round.
@@ -114,9 +118,8 @@ def run_rounds(
                 asked = len(grid.exchanges)
                 _show(watch, server_round, arrays, replies)
                 # 3. Aggregate them into the global model.
-                aggregated, trained = _agreeing(
-                    partial(strategy.aggregate_train, server_round), grid, replies, quorum
-                )
+                aggregate = partial(aggregated_train, strategy, server_round, arrays, buffers)
+                aggregated, trained = _agreeing(aggregate, grid, replies, quorum)
                 _require_quorum(grid.exchanges[asked:], quorum)  # of what was asked meanwhile
                 arrays = arrays if aggregated is None else aggregated
                 # 4. Evaluate, on the clients and here.
