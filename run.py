@@ -19,6 +19,7 @@ from conf.building import instantiate
 from conf.claiming import claim, release
 from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.ranges import check_ranges
+from conf.refused import check_strategy
 from conf.resume import fingerprint, resumed_config
 from conf.schema import check_keys, check_targets, explain_command, register
 from conf.tracking import tracking_options
@@ -92,6 +93,7 @@ def federate(
 
         with explained(*BUILDING):
             check_targets(config)
+            check_strategy(config)
             about = config.seed, fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
@@ -148,11 +150,10 @@ def load_splits(config: DictConfig) -> "Splits":
     if data.test_limit is not None:  # a stream of its own: the other sets stay as they are
         order = generator(config.seed, Purpose.TEST_LIMIT).permutation(len(test))
         test = subset(test, order[: data.test_limit])
-    proxy = None if data.proxy_source is None else instantiate(data.proxy_source)[0]
     return split(
         train,
         test,
-        proxy_source=proxy,
+        proxy_source=None if data.proxy_source is None else instantiate(data.proxy_source)[0],
         **{name: data[name] for name in ("proxy_share", "limit", "proxy_limit")},
         rng=generator(config.seed, Purpose.SPLIT),
     )
@@ -165,22 +166,19 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     from clients.seeding import Purpose, generator
     from clients.simulated import SimulatedClients
 
-    number, kinds = config.clients.num_clients, config.clients.architectures
-    cut = instantiate(config.partition)
-    shares = {str(name): kind.share for name, kind in kinds.items()}
-    drawn = partial(generator, config.seed)
+    part, number = config.clients, config.clients.num_clients
+    shares = {str(name): kind.share for name, kind in part.architectures.items()}
+    drawn, cut = partial(generator, config.seed), instantiate(config.partition)
     clients = SimulatedClients(
         splits=splits,
         partitions=cut(splits.private.labels, number, drawn(Purpose.PARTITION)),
         architectures=assign_architectures(shares, number, drawn(Purpose.POPULATION)),
-        models={str(name): instantiate(kind.model) for name, kind in kinds.items()},
+        models={str(name): instantiate(kind.model) for name, kind in part.architectures.items()},
         student=instantiate(config.student),
-        train=instantiate(config.clients.training),
         seed=config.seed,
-        together=config.clients.together,
-        messenger=instantiate(config.clients.messenger),
-        corrupt=instantiate(config.clients.corruption),
-        profile=instantiate(config.clients.profile),
+        together=part.together,
+        **{"train": instantiate(part.training), "messenger": instantiate(part.messenger)},
+        **{"corrupt": instantiate(part.corruption), "profile": instantiate(part.profile)},
     )
     rehearse(clients)
     return clients
@@ -201,6 +199,7 @@ def run_federation(
     from clients.arrays import read_arrays, write_arrays
     from clients.prediction import evaluate
     from clients.screening import fault_of
+    from sim.buffers import buffers_of
     from sim.grid import PoolGrid
     from sim.rounds import ENDINGS, RoundReport, run_rounds
     from sim.run_folder import STATES
@@ -208,9 +207,10 @@ def run_federation(
     with explained(*BUILDING):
         student = begin_student(config, clients)
         strategy = build_strategy(config, pool, clients, student, tracker, display)
+        buffers = buffers_of(student, strategy)
         clients.peer_lesson = getattr(strategy, "peer_lesson", None)
         pool.load(SimulatedApp(clients))
-        has_student = getattr(strategy, "has_student", True)
+    has_student = getattr(strategy, "has_student", True)
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
@@ -228,6 +228,7 @@ def run_federation(
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stop.asked)
     calls: dict[str, Any] = {"evaluate": evaluate_student, "report": report, "watch": tracker.view}
     calls |= {"commit": commit, "stopping": stop.asked, "first_round": first}
+    calls["buffers"] = buffers
     with explained(*ENDINGS), stop.at_the_end_of_rounds():
         numbers = {n: config[n] for n in ("rounds", "seed", "evaluate_every", "quorum")}
         arrays = run_rounds(strategy, grid, arrays, **numbers, **calls)

@@ -36,6 +36,7 @@ from clients.neighbour_exchange import (
 )
 from clients.parameter_exchange import evaluate_parameters, train_parameters
 from clients.prediction_exchange import evaluate_predictions, train_predictions
+from clients.requests import unread
 from clients.simulated import SimulatedClients
 from clients.target_exchange import learn_targets, relay
 from clients.work import multiplications
@@ -94,7 +95,8 @@ class SimulatedApp(ClientApp):
             device: Where to compute.
 
         Yields:
-            For each request in turn the reply, or what kept the client from one.
+            For each request in turn the reply, or what kept the client from one: also a key or
+            a record that nobody reads (`clients.requests`).
         """
         handle = {
             "train": train_parameters,
@@ -103,8 +105,13 @@ class SimulatedApp(ClientApp):
             EVALUATE_PREDICTIONS: evaluate_predictions,
             **NEIGHBOURLY,
             EVALUATE_FEATURES: evaluate_features,
-        }[requests[0].metadata.message_type]
-        yield from handle(self.clients, requests, contexts, device)
+        }[kind := requests[0].metadata.message_type]
+        messenger = self.clients.messenger is not None
+        # Of one for all: they differ in what neighbours sent at most.
+        if fault := unread(kind, requests[0].content, messenger):
+            yield from (ValueError(fault) for _ in requests)
+        else:
+            yield from handle(self.clients, requests, contexts, device)
 
     def multiplications(self, request: Message) -> float:
         """Count what a client computes for a request, if there is a clock that goes by it."""

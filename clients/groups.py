@@ -19,10 +19,12 @@ from clients.training import (
     Loss,
     Precision,
     batches,
+    check_proximal,
     check_training,
     half_precision,
     loss_not_finite,
     parameters_not_finite,
+    pulled,
 )
 
 Indices = npt.NDArray[np.int64]
@@ -41,6 +43,7 @@ def train_together(
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
+    proximal_mu: float = 0.0,
 ) -> list[list[float] | Exception]:
     """Do for each client what `clients.training.train` does, all clients in the same steps.
 
@@ -60,6 +63,7 @@ def train_together(
         optimizer: Makes a fresh optimiser, `clients.optimizers.elementwise`.
         max_grad_norm: Clip each client's gradient to this total L2 norm, > 0; None = never.
         autocast: As in `train`.
+        proximal_mu: As in `train`; each client is drawn to its own start.
 
     Returns:
         For each client its mean loss per example of each epoch, or the exception that `train` would
@@ -73,11 +77,12 @@ def train_together(
         raise ValueError(f"{len(indices)} clients for a stack of {stack.size}")
     for own, its_targets in zip(indices, targets, strict=True):
         check_training(len(own), len(its_targets), epochs, batch_size, max_grad_norm, autocast)
+    check_proximal(proximal_mu)
     sizes = [len(own) for own in indices]
     if not sizes:
         return []
     steps = list(_schedule(sizes, rngs, epochs, batch_size))
-    training = _Training(stack, len(sizes), loss, optimizer, max_grad_norm, autocast)
+    training = _Training(stack, len(sizes), loss, optimizer, max_grad_norm, autocast, proximal_mu)
     examples = _Examples(indices, targets, stack.device)
     inputs = feed(dataset, (examples.of(step.positions) for step in steps), stack.device)
     sums = [
@@ -161,14 +166,17 @@ class _Training:
         optimizer: Optimizer,
         max_grad_norm: float | None,
         autocast: Precision | None,
+        proximal_mu: float,
     ) -> None:
         self.stack = stack
         self.loss = loss
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
         self.autocast = autocast
+        self.proximal_mu = proximal_mu
         self.refused = np.zeros(members, dtype=np.bool_)
         self.narrow(members)
+        self.anchors = [leaf.detach().clone() for leaf in self.leaves] if proximal_mu else []
 
     def narrow(self, members: int) -> None:
         """Go on with the first few networks, with a fresh optimiser."""
@@ -207,7 +215,12 @@ class _Training:
         sums: Tensor = (values if mask is None else values * mask).sum(1)
         means = sums / torch.from_numpy(counts.clip(min=1)).to(sums)
         # Each network's gradient is its own mean's: no other mean depends on it.
-        gradients = torch.autograd.grad(means.sum(), self.leaves, allow_unused=True)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            means.sum(), self.leaves, allow_unused=True
+        )
+        if self.proximal_mu:
+            anchors = [anchor[: len(self.leaves[0])] for anchor in self.anchors]
+            gradients = pulled(gradients, self.leaves, anchors, self.proximal_mu)
         if self.max_grad_norm is not None:
             _clip(gradients, self.max_grad_norm)
         self._update(gradients, counts)

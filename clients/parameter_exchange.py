@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.arrays import read_arrays, write_arrays
 from clients.messages import (
@@ -15,6 +15,7 @@ from clients.messages import (
 from clients.own import client_of, own_network, pair_trained
 from clients.peers.messenger import Messenger
 from clients.prediction import measures, predict
+from clients.requests import PROXIMAL_MU
 from clients.resident import as_tensors
 from clients.simulated import STUDENT, SimulatedClients
 
@@ -22,7 +23,10 @@ from clients.simulated import STUDENT, SimulatedClients
 def train_parameters(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
 ) -> Iterator[Message | Exception]:
-    """Load the parameters received, train on private data, return the parameters."""
+    """Load the parameters received, train on private data, return the parameters.
+
+    A key "proximal-mu", as Flower's FedProx sends it, is that of `clients.training.train`.
+    """
     if clients.messenger is not None:
         yield from train_messengers(clients, clients.messenger, requests, contexts, device)
         return
@@ -30,7 +34,8 @@ def train_parameters(
     server_round = cast(int, content.config_records[CONFIG]["server-round"])
     start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
     ids = [client_of(context) for context in contexts]
-    trained = clients.train(ids, [start] * len(ids), server_round, device)
+    changes = _proximal(content.config_records[CONFIG])
+    trained = clients.train(ids, [start] * len(ids), server_round, device, **changes)
     for request, client_id, result in zip(requests, ids, trained, strict=True):
         if isinstance(result, Exception):
             yield result
@@ -92,3 +97,11 @@ def evaluate_parameters(
             continue
         metrics = MetricRecord({"num-examples": len(indices), **named})
         yield Message(RecordDict({METRICS: metrics}), reply_to=request)
+
+
+def _proximal(config: ConfigRecord) -> dict[str, float]:
+    """Read what local training is told beside the config: nothing, or a proximal term."""
+    mu = config.get(PROXIMAL_MU, 0.0)
+    if isinstance(mu, bool) or not isinstance(mu, int | float):
+        raise ValueError(f"'{PROXIMAL_MU}' is {mu!r}: expected a number >= 0")
+    return {"proximal_mu": float(mu)} if PROXIMAL_MU in config else {}

@@ -128,6 +128,7 @@ class SimulatedClients:
         starts: Sequence[Tensors | Exception],
         server_round: int,
         device: str,
+        **changes: Any,
     ) -> Iterator[Trained | Exception]:
         """Train clients of one architecture on their private data.
 
@@ -136,6 +137,7 @@ class SimulatedClients:
             starts: Parameters and buffers that each goes on from, or what kept it from any.
             server_round: 1..R.
             device: Where.
+            **changes: As in `fit`.
 
         Yields:
             For each client in turn what came of it.
@@ -150,7 +152,7 @@ class SimulatedClients:
             draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
             return Lesson(start, indices, torch.from_numpy(labels), draws)
 
-        yield from self.fit(ids, starts, lesson, private, cross_entropy, device)
+        yield from self.fit(ids, starts, lesson, private, cross_entropy, device, **changes)
 
     def fit(
         self,

@@ -57,8 +57,14 @@ def train(
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
+    proximal_mu: float = 0.0,
 ) -> list[float]:
     """Train `model` in place by mini-batch descent on the mean of `loss`.
+
+    With `proximal_mu` the objective is that mean + mu/2 ||w - w0||^2 over the parameters to be
+    trained, w0 being what they were at the start: FedProx, Li et al., MLSys 2020
+    (arXiv:1812.06127), eq. 2. Its gradient mu (w - w0) is added to that of the loss, before both
+    are clipped and before an optimiser adds its weight decay.
 
     Args:
         model: Network from [B, C, H, W] to logits [B, classes]; left in train mode.
@@ -73,19 +79,22 @@ def train(
         max_grad_norm: Clip the gradient's total L2 norm to this, > 0; None = never.
         autocast: Let torch compute what bears it in this half precision; None = float32. Float16
             is not offered: without loss scaling its gradients underflow.
+        proximal_mu: mu >= 0; 0 = no such term, and the same bits as without it.
 
     Returns:
-        Mean loss per example of each epoch.
+        Mean loss per example of each epoch, without the proximal term.
 
     Raises:
         ValueError: A number is out of range, or there is no example.
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
     check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
+    check_proximal(proximal_mu)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     step = stepper(optimizer, parameters)
     device = parameters[0].device
     targets = targets.to(device)
+    anchors = [parameter.detach().clone() for parameter in parameters] if proximal_mu else []
     model.train()
     losses = []
     with seeded_torch(rng):
@@ -99,7 +108,11 @@ def train(
                 logits = logits if autocast is None else logits.float()
                 values = loss(logits, targets[torch.from_numpy(batch).to(device)])
                 # Not .backward(): what it leaves in .grad costs a fill and an add per parameter.
-                gradients = torch.autograd.grad(values.mean(), parameters, allow_unused=True)
+                gradients: Sequence[Tensor | None] = torch.autograd.grad(
+                    values.mean(), parameters, allow_unused=True
+                )
+                if proximal_mu:
+                    gradients = pulled(gradients, parameters, anchors, proximal_mu)
                 step(gradients if max_grad_norm is None else clipped(gradients, max_grad_norm))
                 total += values.detach().sum()
             losses.append(float(total) / len(indices))
@@ -155,6 +168,37 @@ def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor 
     factor = (max_norm / (nn.utils.get_total_norm(present) + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(present, factor)
     return list(gradients)
+
+
+def pulled(
+    gradients: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    proximal_mu: float,
+) -> tuple[Tensor | None, ...]:
+    """Add the gradient of a proximal term, mu (w - w0).
+
+    Args:
+        gradients: One per parameter, or None: what the loss does not reach stays where it began.
+        parameters: w.
+        anchors: w0, what they began with.
+        proximal_mu: mu.
+
+    Returns:
+        New tensors: an optimiser may keep what it was given as its momentum.
+    """
+    chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    with torch.no_grad():
+        moved = torch._foreach_sub([parameters[i] for i in chosen], [anchors[i] for i in chosen])
+        present = [gradient for gradient in gradients if gradient is not None]
+        sums = dict(zip(chosen, torch._foreach_add(present, moved, alpha=proximal_mu), strict=True))
+    return tuple(sums.get(i) for i in range(len(gradients)))
+
+
+def check_proximal(proximal_mu: float) -> None:
+    """Refuse a proximal term that would push away, or is none; ValueError names it."""
+    if not 0 <= proximal_mu < float("inf"):
+        raise ValueError(f"proximal_mu={proximal_mu}: expected >= 0 and finite")
 
 
 def check_training(

@@ -71,7 +71,7 @@ def check_targets(config: DictConfig, section: str = "") -> None:
     Raises:
         ConfigError: Names the key and the nearest name that there is.
     """
-    for key, node in _targets(config[section] if section else config, section):
+    for key, node in targets_in(config[section] if section else config, section):
         target = str(node["_target_"])
         module_name, _, name = target.rpartition(".")
         try:
@@ -233,13 +233,14 @@ def _keys(node: Any, prefix: str) -> Iterator[str]:
             yield from _keys(value, f"{prefix}{name}.")
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
+def targets_in(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
+    """Walk through the nodes of a config that have a `_target_`, with their keys."""
     if isinstance(node, DictConfig) and "_target_" in node:
         yield key, node
     names: Any = range(len(node)) if isinstance(node, ListConfig) else node
     for name in names if isinstance(node, DictConfig | ListConfig) else ():
         if not OmegaConf.is_missing(node, name):
-            yield from _targets(node[name], f"{key}.{name}".lstrip("."))
+            yield from targets_in(node[name], f"{key}.{name}".lstrip("."))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

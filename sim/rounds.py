@@ -4,7 +4,7 @@ Flower's own, `Strategy.start`, always runs rounds 1..N and cannot resume, stop 
 calls the same five methods of a strategy, and nothing else of it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -19,6 +19,7 @@ from clients.offering import offers
 from clients.screening import fault_in_loss
 from clients.seeding import Purpose, stream
 from clients.teachers import RoundView
+from sim.buffers import aggregated_train
 from sim.exchanges import Exchange, forms_of, names_of
 from sim.global_model import BadModel, require_usable
 from sim.grid import PoolGrid
@@ -81,6 +82,7 @@ def run_rounds(
     commit: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
     watch: Callable[[RoundView], None] | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    buffers: Collection[str] = (),
 ) -> ArrayRecord:
     """Run a federation.
 
@@ -100,6 +102,8 @@ def run_rounds(
         watch: Receives a view of what clients sent back where that is parameters, one from each; a
             strategy that distils shows its rounds itself.
         stopping: Whether this round is to be the last that is run now; asked when it is done.
+        buffers: Names of arrays that are statistics or counters, not parameters: they are averaged,
+            whatever the strategy does to them (`sim.buffers`).
 
     Returns:
         The global model's parameters after the last round.
@@ -123,9 +127,8 @@ def run_rounds(
                 asked = len(grid.exchanges)
                 _show(watch, server_round, arrays, replies)
                 # 3. Aggregate them into the global model.
-                aggregated, trained = _agreeing(
-                    strategy, partial(strategy.aggregate_train, server_round), grid, replies, quorum
-                )
+                aggregate = partial(aggregated_train, strategy, server_round, arrays, buffers)
+                aggregated, trained = _agreeing(strategy, aggregate, grid, replies, quorum)
                 _require_quorum(grid.exchanges[asked:], quorum)  # of what was asked meanwhile
                 if aggregated is not None:
                     require_usable(strategy, server_round, arrays, aggregated)
@@ -138,8 +141,8 @@ def run_rounds(
                     )
                     intake = _intake(strategy, server_round, "evaluate")
                     replies = _exchange(grid, requests, intake, quorum)
-                    aggregate = partial(strategy.aggregate_evaluate, server_round)
-                    evaluated = _agreeing(strategy, aggregate, grid, replies, quorum)
+                    measure = partial(strategy.aggregate_evaluate, server_round)
+                    evaluated = _agreeing(strategy, measure, grid, replies, quorum)
             except (QuorumLost, BadModel):
                 report(_report(grid, arrays, {}, {}, {}))
                 raise

@@ -128,7 +128,7 @@ def test_what_cannot_be_resumed_is_said_in_one_line(
 ) -> None:
     before = {name: (undisturbed / name).read_bytes() for name in SAME}
     for args, message in (
-        ([f"resume={undisturbed}", TRUSTED], "checkpoint/manifest.json: no checkpoint there"),
+        ([f"resume={undisturbed}", TRUSTED], "checkpoint: no checkpoint there"),
         ([f"resume={undisturbed}"], "strategy.scorer._target_=my_rules.sure: not run because"),
         ([f"resume={undisturbed}", TRUSTED, "seed=1"], "seed=...: a resumed run keeps its config"),
         ([f"resume={tmp_path / 'typo'}"], "no run folder, it has no config.yaml"),

@@ -53,11 +53,13 @@ def require_shardable(train: Trainer) -> dict[str, Any]:
         Its keyword arguments.
 
     Raises:
-        ValueError: It is somebody else's, of which nothing is known.
+        ValueError: It is somebody else's, of which nothing is known, or has a proximal term.
     """
     numbers = numbers_of(train)
     if numbers is None:
         raise ValueError("student_workers > 1: expected distil to be clients.training.train")
+    if numbers.get("proximal_mu"):
+        raise ValueError("student_workers > 1: not with distil.proximal_mu, which shares lack")
     return numbers
 
 
