@@ -60,6 +60,7 @@ class PredictionRequest:
         student: The student's parameters, fed back; None = nothing is.
         digest_epochs: Epochs of imitating the student before local training, where it is fed
             back to a client of another architecture.
+        digest_ids: On which proxy examples it is imitated [D]; None = those to be answered.
         temperature: T of that imitation.
         answers: How they are to be sent, one of `clients.answers.ANSWERS`.
         send_parameters: Whether the client is to send its network's parameters along.
@@ -73,9 +74,17 @@ class PredictionRequest:
     recipe: DiscriminatorRecipe | None = None
     student: Parameters | None = None
     digest_epochs: int = 0
+    digest_ids: npt.NDArray[np.int64] | None = None
     temperature: float = 1.0
     answers: str = "float32"
     send_parameters: bool = False
+
+    @property
+    def imitated_ids(self) -> npt.NDArray[np.int64]:
+        """The proxy examples on which a student that is fed back is imitated [D]."""
+        ids = self.proxy_ids if self.digest_ids is None else self.digest_ids
+        assert ids is not None, "train.predictions without proxy ids"
+        return ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +143,11 @@ def write_request(request: PredictionRequest) -> RecordDict:
         config["discriminator-balanced"] = request.recipe.balanced
         config["discriminator-l2"] = request.recipe.l2
     content = RecordDict({CONFIG: config})
-    ids = {"proxy-ids": request.proxy_ids, "negative-ids": request.negative_ids}
+    ids = {
+        "proxy-ids": request.proxy_ids,
+        "negative-ids": request.negative_ids,
+        "digest-ids": request.digest_ids,
+    }
     if given := {name: value for name, value in ids.items() if value is not None}:
         content[INPUTS] = write_arrays(cast(Parameters, given))
     if request.student is not None:
@@ -164,6 +177,7 @@ def read_request(content: RecordDict) -> PredictionRequest:
         recipe=recipe,
         student=None if student is None else read_arrays(student),
         digest_epochs=config["digest-epochs"],
+        digest_ids=inputs.get("digest-ids"),
         temperature=config["temperature"],
         answers=config["answers"],
         send_parameters=config.get("send-parameters", False),

@@ -61,10 +61,9 @@ def _digested(
     asked: PredictionRequest,
     device: str,
 ) -> list[Tensors | Exception]:
-    """Become the student where the architectures agree, else imitate it on the proxy ids."""
+    """Become the student where the architectures agree, else imitate it on the proxy examples."""
     assert asked.student is not None, "nothing was fed back"
-    assert asked.proxy_ids is not None, "train.predictions without proxy ids"
-    student, proxy_ids = as_tensors(asked.student, device), asked.proxy_ids
+    student, proxy_ids = as_tensors(asked.student, device), asked.imitated_ids
     networks, proxy = clients.place(device).networks, clients.splits.proxy
     if not unlike(networks.of(clients.architectures[ids[0]]), student):
         return [student] * len(starts)

@@ -161,4 +161,4 @@ def _digesting(clients: SimulatedClients, client_id: int, asked: PredictionReque
     if not unlike(own, asked.student):
         return 0.0
     imitating = PASSES * asked.digest_epochs * _forward(clients, client_id)
-    return len(asked.proxy_ids) * (clients.forward[STUDENT] + imitating)
+    return len(asked.imitated_ids) * (clients.forward[STUDENT] + imitating)
