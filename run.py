@@ -1,7 +1,6 @@
 """Run a federation: `python run.py`, `python run.py --help`, `python run.py report --help`.
 
-The only file that knows clients/, strategies/ and sim/. It turns the config into values and
-objects; nothing below it sees the config.
+The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
 """
 
 import sys
@@ -15,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from conf.building import instantiate
+from conf.building import instantiate, pairs
 from conf.errors import BUILDING, Stopped, explained
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
@@ -82,9 +81,11 @@ def federate(config: DictConfig, folder: Path, resume: bool = False) -> dict[str
     try:
         from sim.checkpoints import Checkpoints
         from sim.run_folder import CHECKPOINT, conclude
+        from strategies.pairing import require_pairs
 
         with explained(*BUILDING):
             check_targets(config)
+            require_pairs(pairs(config.strategy))
             checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, fingerprint(config))
             done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))

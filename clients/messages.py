@@ -31,6 +31,7 @@ TAKE_MIXED, TRAIN_MIXED, TRAIN_RECEIVED = "train.take", "train.mixed", "train.re
 SHOW_OWN = "evaluate.parameters"
 """Message types: an action after its category."""
 
+IDS = ("proxy-ids", "negative-ids", "digest-ids")
 NODE_ID_BASE = 1_000_000_000
 """Flower's node id is this plus the client id: stable from run to run, legible in its logs, and
 clear of the ids 0 and 1 that Flower keeps for itself."""
@@ -78,13 +79,6 @@ class PredictionRequest:
     temperature: float = 1.0
     answers: str = "float32"
     send_parameters: bool = False
-
-    @property
-    def imitated_ids(self) -> npt.NDArray[np.int64]:
-        """The proxy examples on which a student that is fed back is imitated [D]."""
-        ids = self.proxy_ids if self.digest_ids is None else self.digest_ids
-        assert ids is not None, "train.predictions without proxy ids"
-        return ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +137,7 @@ def write_request(request: PredictionRequest) -> RecordDict:
         config["discriminator-balanced"] = request.recipe.balanced
         config["discriminator-l2"] = request.recipe.l2
     content = RecordDict({CONFIG: config})
-    ids = {
-        "proxy-ids": request.proxy_ids,
-        "negative-ids": request.negative_ids,
-        "digest-ids": request.digest_ids,
-    }
+    ids = {name: getattr(request, name.replace("-", "_")) for name in IDS}
     if given := {name: value for name, value in ids.items() if value is not None}:
         content[INPUTS] = write_arrays(cast(Parameters, given))
     if request.student is not None:

@@ -24,6 +24,7 @@ from strategies.chunks import ahead, answers_to, to_each
 from strategies.cohorts import draw
 from strategies.ensemble import Combiner, Ensemble, EnsembleRule
 from strategies.lessons import epochs_of, teach
+from strategies.pairing import require_discriminator
 from strategies.proxy import Ids, cut_proxy
 from strategies.ranges import check_ranges
 from strategies.reduction import Scorer, gather
@@ -122,6 +123,7 @@ class DistillationStrategy(Strategy):
         self.answers = answers
         self.overlap = overlap
         self.report = report
+        require_discriminator(scorer, discriminator, "strategy")
         told = discriminator is not None
         if not local_training and (told or feed_back):
             raise ValueError(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
+from clients.answering import imitated_ids
 from clients.app import SimulatedApp
 from clients.architectures import build, parameters_of
 from clients.arrays import write_arrays
@@ -67,7 +68,7 @@ def test_other_chunks_and_first_rounds_bring_no_student_and_one_chunk_no_more_by
     clients = two_clients()
     strategy = distillation(clients, feed_back=True, proxy_chunks=3)
     asked = read_request(fed_back(clients, strategy)[0].content)
-    assert asked.imitated_ids.tolist() == strategy.distilled_ids.tolist()
+    assert imitated_ids(asked).tolist() == strategy.distilled_ids.tolist()
     assert strategy._question(ROUND, strategy.cut.chunks[1]).student is None
     alone = read_request(fed_back(clients, distillation(clients, feed_back=True))[0].content)
     assert alone.digest_ids is None
