@@ -1,7 +1,6 @@
 """Run a federation: `python run.py`, `python run.py --help`, `python run.py report --help`.
 
-The only file that knows clients/, strategies/ and sim/. It turns the config into values and
-objects; nothing below it sees the config.
+The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
 """
 
 import sys
@@ -15,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from conf.building import instantiate
+from conf.building import instantiate, pairs
 from conf.claiming import claim, release
 from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.ranges import check_ranges
@@ -90,10 +89,12 @@ def federate(
     try:
         from sim.checkpoints import Checkpoints
         from sim.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
+        from strategies.pairing import require_pairs
 
         with explained(*BUILDING):
             check_targets(config)
             check_strategy(config)
+            require_pairs(pairs(config.strategy))
             about = config.seed, fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None

@@ -103,6 +103,13 @@ def ids_of(request: PredictionRequest, dataset: Dataset) -> npt.NDArray[np.int64
     return np.arange(len(dataset)) if request.proxy_ids is None else request.proxy_ids
 
 
+def imitated_ids(request: PredictionRequest) -> npt.NDArray[np.int64]:
+    """Say on which proxy examples a student that is fed back is imitated."""
+    ids = request.proxy_ids if request.digest_ids is None else request.digest_ids
+    assert ids is not None, "train.predictions without proxy ids"
+    return ids
+
+
 def write_discriminator(fitted: Discriminator) -> ArrayRecord:
     """Turn a discriminator into a record of a client's state."""
     return ArrayRecord({name: Array(value) for name, value in vars(fitted).items()})

@@ -17,6 +17,14 @@ from threadpoolctl import threadpool_limits
 
 Floats = npt.NDArray[np.floating]
 
+TOLERANCE = 1e-10
+"""Largest entry of the gradient of the mean loss at which a fit is at its optimum: probabilities
+are then within 1e-6 of the exact ones (tests/test_optimum.py). scikit-learn's own 1e-4, with its
+own solver, left them .01 off on digits and .23 off on MNIST's pixels."""
+
+MOST_STEPS = 1000
+"""FedAUX's budget. Newton's method takes 7 to 20."""
+
 
 @dataclass(frozen=True)
 class DiscriminatorRecipe:
@@ -64,10 +72,10 @@ def fit_discriminator(
         l2: Strength of the L2 penalty, > 0; scikit-learn's C is 1 / l2.
 
     Returns:
-        The fitted discriminator.
+        The fitted discriminator, at the optimum.
 
     Raises:
-        ValueError: There are no negatives.
+        ValueError: There are no negatives, or the optimum was not found.
     """
     if len(negatives) == 0:
         raise ValueError("no negatives: expected strategy.negative_share > 0")
@@ -79,13 +87,22 @@ def fit_discriminator(
     norm = max(float(np.linalg.norm(inputs, axis=1).max()), 1e-12)
     labels = np.repeat([1, 0], [len(own), len(negatives)])
     model = LogisticRegression(
-        C=1 / l2, class_weight="balanced" if balanced else None, max_iter=1000
+        C=1 / l2,
+        class_weight="balanced" if balanced else None,
+        solver="newton-cg",
+        tol=TOLERANCE,
+        max_iter=MOST_STEPS,
     )
     # Its libraries were just loaded and would take every core: the sum's order is part of the bits.
     with warnings.catch_warnings(), threadpool_limits(limits=torch.get_num_threads()):
-        # 1,000 steps are FedAUX's own budget; stopping there is a choice, not a fault.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(inputs / norm, labels)
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            model.fit(inputs / norm, labels)
+        except ConvergenceWarning as warning:
+            raise ValueError(
+                f"the discriminator is not at its optimum after {MOST_STEPS} steps: raise "
+                f"strategy.discriminator.l2={l2}"
+            ) from warning
     return Discriminator(model.coef_[0], model.intercept_, np.array([norm]))
 
 

@@ -32,6 +32,7 @@ TAKE_MIXED, TRAIN_MIXED, TRAIN_RECEIVED = "train.take", "train.mixed", "train.re
 SHOW_OWN = "evaluate.parameters"
 """Message types: an action after its category."""
 
+IDS = ("proxy-ids", "negative-ids", "digest-ids")
 NODE_ID_BASE = 1_000_000_000
 """Flower's node id is this plus the client id: stable from run to run, legible in its logs, and
 clear of the ids 0 and 1 that Flower keeps for itself."""
@@ -61,6 +62,7 @@ class PredictionRequest:
         student: The student's parameters, fed back; None = nothing is.
         digest_epochs: Epochs of imitating the student before local training, where it is fed
             back to a client of another architecture.
+        digest_ids: On which proxy examples it is imitated [D]; None = those to be answered.
         temperature: T of that imitation.
         answers: How they are to be sent, one of `clients.answers.ANSWERS`.
         send_parameters: Whether the client is to send its network's parameters along.
@@ -74,6 +76,7 @@ class PredictionRequest:
     recipe: DiscriminatorRecipe | None = None
     student: Parameters | None = None
     digest_epochs: int = 0
+    digest_ids: npt.NDArray[np.int64] | None = None
     temperature: float = 1.0
     answers: str = "float32"
     send_parameters: bool = False
@@ -135,7 +138,7 @@ def write_request(request: PredictionRequest) -> RecordDict:
         config["discriminator-balanced"] = request.recipe.balanced
         config["discriminator-l2"] = request.recipe.l2
     content = RecordDict({CONFIG: config})
-    ids = {"proxy-ids": request.proxy_ids, "negative-ids": request.negative_ids}
+    ids = {name: getattr(request, name.replace("-", "_")) for name in IDS}
     if given := {name: value for name, value in ids.items() if value is not None}:
         content[INPUTS] = write_arrays(cast(Parameters, given))
     if request.student is not None:
@@ -165,6 +168,7 @@ def read_request(content: RecordDict) -> PredictionRequest:
         recipe=recipe,
         student=None if student is None else read_arrays(student),
         digest_epochs=config["digest-epochs"],
+        digest_ids=inputs.get("digest-ids"),
         temperature=config["temperature"],
         answers=config["answers"],
         send_parameters=config.get("send-parameters", False),

@@ -6,7 +6,14 @@ from functools import partial
 import torch
 from flwr.app import Context, Message
 
-from clients.answering import answer, fit_for, ids_of, read_discriminator, write_discriminator
+from clients.answering import (
+    answer,
+    fit_for,
+    ids_of,
+    imitated_ids,
+    read_discriminator,
+    write_discriminator,
+)
 from clients.architectures import unlike
 from clients.arrays import write_arrays
 from clients.losses import kl
@@ -61,10 +68,9 @@ def _digested(
     asked: PredictionRequest,
     device: str,
 ) -> list[Tensors | Exception]:
-    """Become the student where the architectures agree, else imitate it on the proxy ids."""
+    """Become the student where the architectures agree, else imitate it on the proxy examples."""
     assert asked.student is not None, "nothing was fed back"
-    assert asked.proxy_ids is not None, "train.predictions without proxy ids"
-    student, proxy_ids = as_tensors(asked.student, device), asked.proxy_ids
+    student, proxy_ids = as_tensors(asked.student, device), imitated_ids(asked)
     networks, proxy = clients.place(device).networks, clients.splits.proxy
     if not unlike(networks.of(clients.architectures[ids[0]]), student):
         return [student] * len(starts)

@@ -13,6 +13,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from clients.answering import imitated_ids
 from clients.architectures import unlike
 from clients.arrays import read_arrays
 from clients.feature_exchange import requested_inputs
@@ -161,4 +162,4 @@ def _digesting(clients: SimulatedClients, client_id: int, asked: PredictionReque
     if not unlike(own, asked.student):
         return 0.0
     imitating = PASSES * asked.digest_epochs * _forward(clients, client_id)
-    return len(asked.proxy_ids) * (clients.forward[STUDENT] + imitating)
+    return len(imitated_ids(asked)) * (clients.forward[STUDENT] + imitating)

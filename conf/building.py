@@ -1,6 +1,7 @@
 """From a node of the config to the function or object that it names."""
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -55,6 +56,24 @@ def instantiate(node: Any) -> Any:
         key = node._get_full_key(None)
         story = f"Error in call to target '{node['_target_']}':\n{error!r}\nfull_key: {key}"
         raise InstantiationException(story) from error
+
+
+def pairs(node: Any, key: str = "strategy") -> Iterator[tuple[str, Any, Any]]:
+    """Build the scorers that a strategy, or a stage of it, has, and the discriminators beside them.
+
+    Args:
+        node: The strategy's.
+        key: Of that node.
+
+    Yields:
+        Key, scorer and discriminator's recipe, or None, of each.
+    """
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return
+    if _holds_targets(node.get("scorer")):
+        yield key, instantiate(node.scorer), instantiate(node.get("discriminator"))
+    for inner in node:
+        yield from pairs(node[inner], f"{key}.{inner!s}")
 
 
 def _holds_targets(node: Any) -> bool:

@@ -24,6 +24,7 @@ from strategies.chunks import ahead, answers_to, to_each
 from strategies.cohorts import draw
 from strategies.ensemble import Combiner, Ensemble, EnsembleRule
 from strategies.lessons import epochs_of, teach
+from strategies.pairing import require_discriminator
 from strategies.proxy import Ids, cut_proxy
 from strategies.ranges import check_ranges
 from strategies.reduction import Scorer, gather
@@ -91,7 +92,8 @@ class DistillationStrategy(Strategy):
                 discriminator either.
             feed_back: Send the student's parameters along, from round 2 on: a client of the
                 student's architecture goes on from them, any other imitates the student first.
-            digest_epochs: Epochs of that imitation, by KL with T**2, >= 0.
+            digest_epochs: Epochs of that imitation, of all distilled examples, by KL with T**2,
+                >= 0.
             fallback_below: Where clients fit discriminators, and even the largest probability of
                 the cohort that an example is a client's own is below this, in [0, 1], nobody knows
                 the example, the scores are noise, and all teachers are trusted alike.
@@ -121,6 +123,7 @@ class DistillationStrategy(Strategy):
         self.answers = answers
         self.overlap = overlap
         self.report = report
+        require_discriminator(scorer, discriminator, "strategy")
         told = discriminator is not None
         if not local_training and (told or feed_back):
             raise ValueError(
@@ -161,6 +164,7 @@ class DistillationStrategy(Strategy):
         """Draw the cohort; ask it to train and to answer the first chunk of distilled examples."""
         load_parameters(self.student, read_arrays(arrays))
         self._grid = grid  # for the other chunks
+        feed_back = self.feed_back and server_round > 1
         request = PredictionRequest(
             server_round=server_round,
             num_inputs=len(self.cut.chunks[0]),
@@ -168,8 +172,9 @@ class DistillationStrategy(Strategy):
             proxy_ids=self.cut.chunks[0],
             negative_ids=None if self.discriminator is None else self.negative_ids,
             recipe=self.discriminator,
-            student=read_arrays(arrays) if self.feed_back and server_round > 1 else None,
+            student=read_arrays(arrays) if feed_back else None,
             digest_epochs=self.digest_epochs,
+            digest_ids=self.distilled_ids if feed_back and len(self.cut.chunks) > 1 else None,
             temperature=self.rule.temperature,
             answers=self.answers,
         )

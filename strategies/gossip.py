@@ -39,6 +39,7 @@ from strategies.gossip_parameters import without_arrays
 from strategies.letter_weights import Missing
 from strategies.meetings import Meeting
 from strategies.neighbours import Availability, Delivery, Mixing, Neighbours, payload_name
+from strategies.pairing import require_discriminator
 from strategies.proxy import cut_proxy
 from strategies.reduction import Scorer
 from strategies.rehearsal import is_reducible, rehearse
@@ -116,6 +117,7 @@ class Gossip(Strategy):
         if missing == "sender":
             raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
         numbers = _numbers(distil)
+        require_discriminator(scorer, discriminator, "strategy")
         told = discriminator is not None
         self.rule = EnsembleRule(
             scorer, combiner, temperature, weight_cap, fallback_below if told else None

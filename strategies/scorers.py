@@ -4,13 +4,15 @@ A scorer is a function `(teachers) -> scores [K, N]`, >= 0, larger = trusted mor
 function anywhere on the Python path and three YAML lines under `conf/strategy/scorer/`. Scores may
 use `teachers.logits`, `own_probs` and `num_examples`; silent and masked clients are `normalise`'s
 business. A function whose score of a client and an example depends on that client's answer to it
-alone lets workers sum up answers where they are made.
+alone lets workers sum up answers where they are made. One that was derived for a certain kind of
+discriminator says so with `for_discriminators`; nobody has to.
 """
 
 import torch
 from torch import Tensor
 
 from clients.teachers import TeacherPredictions
+from strategies.pairing import for_discriminators
 
 PROBABILITY_FLOOR = 1e-4
 """Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: a client sends them, and no
@@ -79,6 +81,7 @@ def margin(teachers: TeacherPredictions) -> Tensor:
     return top2[..., 0] - top2[..., 1]
 
 
+@for_discriminators()
 def own_probability(teachers: TeacherPredictions) -> Tensor:
     """Trust a teacher by its discriminator's probability c that the example is of its own kind.
 
@@ -96,6 +99,7 @@ def own_probability(teachers: TeacherPredictions) -> Tensor:
     return _own_probs(teachers)
 
 
+@for_discriminators(False, "balanced odds lack n_k; scorer num_examples_own_odds puts it back")
 def own_odds(teachers: TeacherPredictions) -> Tensor:
     """Trust a teacher by the odds c / (1 - c) of its discriminator.
 
@@ -116,6 +120,7 @@ def own_odds(teachers: TeacherPredictions) -> Tensor:
     return probs / (1 - probs)
 
 
+@for_discriminators(True, "in others a threshold of 0.5 is not in the middle, it moves with n_k")
 def own_selection(teachers: TeacherPredictions, *, threshold: float = 0.5) -> Tensor:
     """Trust a teacher on the examples that its discriminator takes for its own kind, and no other.
 
@@ -141,6 +146,7 @@ def own_selection(teachers: TeacherPredictions, *, threshold: float = 0.5) -> Te
     return (_own_probs(teachers) >= threshold).float()
 
 
+@for_discriminators(True, "plain odds have n_k in them, it would count twice; take scorer own_odds")
 def num_examples_own_odds(teachers: TeacherPredictions) -> Tensor:
     """Trust a teacher by n_k times its discriminator's odds.
 

@@ -190,6 +190,12 @@ TAUGHT = RecordDict(
             questions(student=SENT, digest_epochs=2),
             10 * LINEAR + 3 * 2 * 10 * MLP + LOCAL + 10 * MLP,
         ),
+        # The ten are a chunk of the 24 that are distilled.
+        (
+            "train.predictions",
+            questions(student=SENT, digest_epochs=2, digest_ids=np.arange(24)),
+            24 * LINEAR + 3 * 2 * 24 * MLP + LOCAL + 10 * MLP,
+        ),
         ("train.predictions", questions(student=OWN, digest_epochs=2), LOCAL + 10 * MLP),
         ("evaluate.predictions", questions(), 10 * MLP),
         ("evaluate.predictions", questions(None), TEST * MLP),

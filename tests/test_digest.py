@@ -1,0 +1,74 @@
+"""A student that is fed back: what clients of another architecture make of it before they train."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+
+from clients.answering import imitated_ids
+from clients.app import SimulatedApp
+from clients.architectures import build, parameters_of
+from clients.arrays import write_arrays
+from clients.losses import kl
+from clients.messages import read_reply, read_request
+from clients.prediction import predict
+from clients.screening import fault_of
+from clients.seeding import Purpose, generator, stream
+from clients.simulated import SimulatedClients
+from sim.grid import PoolGrid
+from strategies.distillation import DistillationStrategy
+from tests.federations import SEED, distillation, inline, tiny_clients, trainer
+
+ROUND, UNLIKE = 2, 1
+"""In round 2 the student, a linear model, comes to client 1, an mlp."""
+
+
+def two_clients() -> SimulatedClients:
+    """Clients that do not train, so that their answers show what became of the student."""
+    return tiny_clients(2, train=partial(trainer(), epochs=0))
+
+
+def fed_back(clients: SimulatedClients, strategy: DistillationStrategy) -> list[Message]:
+    """Send a student that is sure of itself; return the requests, then the replies to them."""
+    grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+    grid.begin_round(ROUND)
+    sure = write_arrays({k: 5 * v for k, v in parameters_of(strategy.student).items()})
+    requests = list(strategy.configure_train(ROUND, sure, ConfigRecord(), grid))
+    return [*requests, *grid.send_and_receive(requests)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_an_unlike_client_imitates_the_student_on_all_distilled_examples(
+    chunks: int, temperature: float
+) -> None:
+    # By T**2 KL(softmax(student / T) || softmax(client / T)), three epochs long.
+    clients = two_clients()
+    strategy = distillation(
+        clients, feed_back=True, digest_epochs=3, temperature=temperature, proxy_chunks=chunks
+    )
+    _, request, _, reply = fed_back(clients, strategy)
+    splits, ids = clients.splits, strategy.distilled_ids
+    start = generator(SEED, Purpose.INITIALISE, 0, UNLIKE)
+    expected = build(clients.models["mlp"], (1, 4, 4), 4, start)
+    targets = (predict(strategy.student, splits.proxy, ids) / temperature).softmax(-1)
+    loss = partial(kl, temperature=temperature)
+    rng = np.random.default_rng(stream(SEED, Purpose.DIGEST, ROUND, UNLIKE))
+    trainer()(expected, splits.proxy, ids, targets, loss, rng, epochs=3)
+    answered = read_request(request.content).proxy_ids
+    assert answered is not None
+    assert len(answered) == len(ids) // chunks
+    logits = torch.from_numpy(read_reply(reply.content).logits)
+    assert torch.equal(logits, predict(expected, splits.proxy, answered))
+
+
+def test_other_chunks_and_first_rounds_bring_no_student_and_one_chunk_no_more_bytes() -> None:
+    clients = two_clients()
+    strategy = distillation(clients, feed_back=True, proxy_chunks=3)
+    asked = read_request(fed_back(clients, strategy)[0].content)
+    assert imitated_ids(asked).tolist() == strategy.distilled_ids.tolist()
+    assert strategy._question(ROUND, strategy.cut.chunks[1]).student is None
+    alone = read_request(fed_back(clients, distillation(clients, feed_back=True))[0].content)
+    assert alone.digest_ids is None
