@@ -129,10 +129,13 @@ def _fault(request: Message, reply: Message) -> str | None:
         return f"answers message {reply.metadata.reply_to_message_id!r}, which is another one"
     # Not content.array_records: it refers to the content and back, and a reply of some megabytes
     # would wait for the garbage collector.
+    kind = request.metadata.message_type
     for name, record in content.items():
         if reason := _fault_in_record(name, record, asked.get(name)):
             return reason
-    kind = request.metadata.message_type
+        lists = [key for key, value in record.items() if isinstance(value, list)]
+        if kind in ASKED and isinstance(record, MetricRecord) and lists:
+            return f"metric '{name}/{lists[0]}' is a list, expected a number"
     if unasked := sorted(set(content) - ASKED.get(kind, set(content))):
         return f"sends '{unasked[0]}', which was not asked for"
     if kind in (TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS):

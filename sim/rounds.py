@@ -5,11 +5,12 @@ calls the same five methods of a strategy, and nothing else of it.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
@@ -209,7 +210,7 @@ def _agreeing(
     looks = iter((names_of, forms_of))
     while True:
         try:
-            return aggregate(replies)
+            return aggregate([_lent(reply) for reply in replies])
         except ENDINGS:
             raise
         except Exception as error:
@@ -225,6 +226,15 @@ def _agreeing(
                 raise
             _require_quorum(grid.exchanges[len(grid.exchanges) - len(replies) :], quorum)
             replies = agreeing
+
+
+def _lent(reply: Message) -> Message:
+    """Copy a reply but for its arrays: some of Flower's strategies empty the records they read."""
+    if not reply.has_content():
+        return reply
+    lent = copy(reply)
+    lent.content = RecordDict({name: record.copy() for name, record in reply.content.items()})
+    return lent
 
 
 def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:

@@ -236,7 +236,8 @@ def _wrong(
     for client_id, reason in failed.items():
         if not (0 < len(reason) <= 600 and reason.isprintable()):
             yield f"client {client_id}: its reason is {reason[:700]!r}"
-        if client_id != these.app.victim:
+        # Who learns from a neighbour's huge numbers may diverge, by name; else nobody else fails.
+        if client_id != these.app.victim and these.app.rules != ["other_values"]:
             yield f"client {client_id}, which is innocent: {reason}"
     for report in reports:
         ClientsTable().add(client_rows(report.exchanges))
