@@ -109,9 +109,11 @@ def _forget_the_machine(config: DictConfig, given: Sequence[str]) -> None:
         section, _, name = key.rpartition(".")
         if section != "sim" or name not in config.sim:
             continue
-        before = config.sim.pop(name)
+        before = config.sim[name]
         if name in ours:
             config.sim[name] = ours[name]
+        else:  # somebody's own pool, with defaults of its own
+            del config.sim[name]
         if key not in given and before != ours.get(name):
             print(
                 f"note: {key}={before} of the run folder's config.yaml is not followed; say it "

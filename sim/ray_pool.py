@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import ray
 
-from sim.ray_cluster import require_answer, room_for, start_ray, worker_options
+from sim.ray_cluster import require_answer, room_for, start_ray, stop_ray, worker_options
 from sim.ray_worker import Worker
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class RayPool:
         self._peer_workers = peer_workers
         self._peer_timeout_s = peer_timeout_s
         self._whole_gpus = device != "cpu" and gpus_per_worker >= 1
+        self._folder: Path | None = None
         self._workers: list[Any] = []
         self._program: Any = None
         self._loading: list[Any] = []
@@ -91,7 +92,7 @@ class RayPool:
 
         def start() -> None:
             if self._started_ray:
-                start_ray(workers, object_store_bytes, address, threads)
+                self._folder = start_ray(workers, object_store_bytes, address, threads)
             options = worker_options(threads, device, gpus_per_worker, self._private)
             make = ray.remote(**options)(Worker)
             room = room_for(device, gpus_per_worker, free=not self._started_ray)
@@ -284,6 +285,6 @@ class RayPool:
 
     def _stop_ray(self) -> None:
         if self._started_ray:
-            ray.shutdown()
+            stop_ray(self._folder)
             self._started_ray = False
         self._executor.shutdown()
