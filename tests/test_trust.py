@@ -15,9 +15,11 @@ import torch
 
 from conf.errors import ConfigError
 from conf.trust import FLOWER, PATHS, require_plain_files, require_trusted, role_of, shipped
+from sim.report.command import main as report
 from sim.strategy_state import KEPT
 from tests.test_config import CONF
 from tests.test_house import MODULES, ROOT
+from tests.test_report import write_run
 from tests.test_resume import hydra_in_conf, resumed, saved
 
 __all__ = ["hydra_in_conf"]
@@ -262,3 +264,37 @@ def test_links_to_nowhere_and_to_folders_are_links_to_a_resume(tmp_path: Path) -
             resumed(folder)
         (folder / name).unlink()
     resumed(folder)
+
+
+# --- the report of a folder from anybody ---
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "clients.parquet", "result.json"])
+def test_a_report_reads_through_no_link(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).rename(tmp_path / "precious")
+    (folder / name).symlink_to(tmp_path / "precious")
+    assert report([str(folder)]) == 1
+    assert f"{folder}/{name}: expected a plain file, found a link" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_a_report_is_written_through_no_link(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).symlink_to(tmp_path / "absent")
+    assert report([str(folder)]) == 1
+    assert f"{folder}/{name}: a link, which is not written through" in capsys.readouterr().err
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_config_that_swells_is_not_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "config.yaml").write_text("a: &a {b: 1}\nc: *a\n")
+    assert report([str(folder)]) == 1
+    assert "config.yaml: no YAML: aliases" in capsys.readouterr().err
