@@ -1,27 +1,33 @@
 """What a run folder's `config.yaml` may say, and what of it a resumed run may change.
 
 The file is data that anyone may have written: it is read as text, nothing in it is looked up, and
-it can name only classes and functions of ours, torch's optimisers and Flower's strategies, unless
-the command line names others.
+it can name only what the shipped config has at the same place, torch's optimisers and some of
+Flower's strategies, unless the command line names others.
 """
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
 
 from conf.errors import ConfigError
 from conf.schema import Config
-
-TRUSTED = ("clients.", "strategies.", "sim.", "torch.optim.", "flwr.serverapp.strategy.")
-"""Where a `_target_` that a run folder names may be defined."""
+from conf.trust import (
+    PATHS,
+    nodes,
+    require_file_path,
+    require_plain_files,
+    require_trusted,
+    shipped,
+)
 
 CHANGEABLE = (
     "rounds",
@@ -38,6 +44,12 @@ CHANGEABLE = (
 """What no bit of a round depends on, as long as no client hangs."""
 
 OF_THE_CALL = ("resume", "resume_targets")
+
+NEEDED = ("sim", "clients.training", "data.source", "partition", "student", "strategy")
+"""Nodes without which there is nothing to build."""
+
+MOST_BYTES, MOST_DEPTH = 1 << 24, 64
+"""Of a config file: a run's has 5,000 and 6."""
 
 
 def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -63,7 +75,12 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
                 f"{key}=...: a resumed run keeps its config; only {', '.join(CHANGEABLE)} can be "
                 "changed"
             )
-    config = _read(Path(composed.resume) / "config.yaml", composed.resume_targets)
+    folder = Path(composed.resume)
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"resume={folder}: no run folder, it has no config.yaml")
+    require_plain_files(folder)
+    config = _read(folder / "config.yaml", composed.resume_targets)
+    _forget_the_machine(config, keys)
     for key in CHANGEABLE:
         if key in keys:
             OmegaConf.update(config, key, OmegaConf.select(composed, key))
@@ -87,46 +104,69 @@ def fingerprint(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def _forget_the_machine(config: DictConfig, given: Sequence[str]) -> None:
+    """Set anew what `sim` says of the machine: a stranger's address would be connected to."""
+    ours = shipped()["sim"].get(config.sim._target_, {})
+    for key in CHANGEABLE:
+        section, _, name = key.rpartition(".")
+        if section != "sim" or name not in config.sim:
+            continue
+        before = config.sim[name]
+        if name in ours:
+            config.sim[name] = ours[name]
+        else:  # somebody's own pool, with defaults of its own
+            del config.sim[name]
+        if key not in given and before != ours.get(name):
+            print(
+                f"note: {key}={before} of the run folder's config.yaml is not followed; say it "
+                "again where it is wanted",
+                file=sys.stderr,
+            )
+
+
 def _read(path: Path, named: Sequence[str]) -> DictConfig:
-    if not path.is_file():
-        raise ConfigError(f"resume={path.parent}: no run folder, it has no config.yaml")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        content = OmegaConf.to_container(OmegaConf.load(StringIO(_text(path))), resolve=False)
     except (YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        _require_data(content)
+        for place, node in nodes(content, ""):
+            require_trusted(place, node, named)
+        begun: dict[str, Any] = {"resume": None, "resume_targets": []}
+        config = OmegaConf.merge(OmegaConf.structured(Config), content, begun)
+        for key in NEEDED:
+            if OmegaConf.select(config, f"{key}._target_") is None:
+                raise ConfigError(f"{key}: expected a node with a _target_")
+    except (ConfigError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    return cast(DictConfig, config)
+
+
+def _text(path: Path) -> str:
+    """Read YAML that has no aliases, whose copies may be without end, and is not deep."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"expected at most {MOST_BYTES} bytes")
+    text, depth = path.read_text(encoding="utf-8"), 0
+    for event in parse(text, Loader=CSafeLoader):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent) or depth > MOST_DEPTH:
+            raise ValueError(f"expected no alias, and at most {MOST_DEPTH} levels")
+    return text
+
+
+def _require_data(content: Any) -> None:
+    """Refuse all but numbers, texts and the like, and paths to what is no file."""
     for key, value in _leaves(content, ""):
         # Not plain would be a path: OmegaConf's YAML makes them, and some function may remove it.
         if not (value is None or value in ({}, []) or type(value) in (bool, int, float, str)):
-            raise ConfigError(f"{path}: {key}={value!r}: expected a number, a text or the like")
+            raise ConfigError(f"{key}={value!r}: expected a number, a text or the like")
+        if not f"{key}{value}".isprintable():  # a terminal obeys what is not
+            raise ConfigError(f"{key!r}={value!r}: expected what can be printed in a line")
         if isinstance(value, str) and "${" in value:
-            raise ConfigError(f"{path}: {key}={value}: a resolved config has no interpolations")
-        if key.split(".")[-1] == "_target_":
-            _trust(path, key, value, named)
-    begun: dict[str, Any] = {"resume": None, "resume_targets": []}
-    try:
-        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), content, begun))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _trust(path: Path, key: str, target: Any, named: Sequence[str]) -> None:
-    """Refuse a target from elsewhere, and one that a module of ours has only imported."""
-    if target in named:
-        return
-    if isinstance(target, str) and target.startswith(TRUSTED):
-        module_name, _, name = target.rpartition(".")
-        try:  # what is private takes what its own module gives it, and checks nothing
-            found = (
-                None if name.startswith("_") else getattr(import_module(module_name), name, None)
-            )
-        except ImportError:  # a chain of attributes, such as a module's import of `os`
-            found = None
-        if str(getattr(found, "__module__", None)).startswith(TRUSTED):
-            return
-    raise ConfigError(
-        f"{path}: {key}={target}: not run because a file says so; if it is yours and you trust it, "
-        f"give 'resume_targets=[{target}]'"
-    )
+            raise ConfigError(f"{key}={value}: a resolved config has no interpolations")
+        if isinstance(value, str) and key.split(".")[-1] in PATHS:
+            require_file_path(key, value)
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:

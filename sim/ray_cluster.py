@@ -2,19 +2,29 @@
 
 import logging
 import os
+import secrets
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # Without this Ray warns, at every start, of a change to come that concerns GPUs we did not ask for.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 TUNABLES = "glibc.malloc.hugetlb=1"
 """For workers' `GLIBC_TUNABLES`: huge pages, which only a fresh process can be given."""
+
+MOST_PATH = 107 - len(
+    "/ray-12345678/r/session_2026-01-31_12-00-00_123456_4194304/sockets/plasma_store"
+)
+"""Length of a folder that Ray's folder can be made in: Linux's limit is on the sockets in it."""
 
 
 def require_answer(address: str | None) -> None:
@@ -29,24 +39,61 @@ def require_answer(address: str | None) -> None:
 
 def start_ray(
     workers: int | None, object_store_bytes: int | None, address: str | None, threads: int = 1
-) -> None:
+) -> Path | None:
     """Start a private Ray, or join the cluster at an address.
+
+    A private one listens on all interfaces, as Ray does: nobody without its token gets an answer.
 
     Args:
         workers: How many processes it is to have room for; None = one per core.
         object_store_bytes: Of its store; None = its own choice.
         address: Of the cluster; None = a private one.
         threads: Of each worker.
+
+    Returns:
+        The folder of a private one, for `stop_ray`.
     """
-    with _inherited({} if address else worker_environment(threads)):
-        ray.init(
-            object_store_memory=object_store_bytes,
-            address=address or "local",  # None would join whatever $RAY_ADDRESS names
-            num_cpus=None if address else workers,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    folder = None if address else _folder_of_ours()
+    try:
+        with _inherited({} if address else {**worker_environment(threads), **_secret()}):
+            _read_secret()
+            ray.init(
+                object_store_memory=object_store_bytes,
+                address=address or "local",  # None would join whatever $RAY_ADDRESS names
+                num_cpus=None if address else workers,
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=None if folder is None else str(folder / "r"),
+            )
+    except BaseException:
+        stop_ray(folder)
+        raise
+    return folder
+
+
+def stop_ray(folder: Path | None) -> None:
+    """End what `start_ray` started, with its folder and its secret, or leave the cluster."""
+    ray.shutdown()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        _read_secret()
+
+
+def _folder_of_ours() -> Path:
+    """Make a folder that nobody else can enter; Ray opens to all the one that it is given."""
+    home = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="ray-", dir=home if len(home) <= MOST_PATH else "/tmp"))
+
+
+def _secret() -> dict[str, str]:
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _read_secret() -> None:
+    """Have Ray look at the environment, which it otherwise does but once, as it is imported."""
+    AuthenticationTokenLoader.instance().reset_cache()
+    Config.initialize("")
 
 
 def worker_environment(threads: int) -> dict[str, str]:

@@ -9,6 +9,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+LOOPBACK = "127.0.0.1"
+"""Where processes of one machine meet, if all are there."""
+
 
 class LinkLost(RuntimeError):
     """Another process of the group did not answer."""
@@ -95,7 +98,12 @@ class TorchLink:
 
 def _group(meeting: Meeting, store: Any, rank: int, limit: timedelta) -> Any:
     if meeting.backend == "gloo":
-        return dist.ProcessGroupGloo(store, rank, meeting.size, limit)
+        gloo, own = dist.ProcessGroupGloo, dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+        own._timeout = limit
+        alone = meeting.host == LOOPBACK  # then who is elsewhere need not reach us either
+        device = gloo.create_device(hostname=LOOPBACK) if alone else gloo.create_default_device()
+        own._devices = [device]
+        return gloo(store, rank, meeting.size, own)
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = limit
     return dist.ProcessGroupNCCL(store, rank, meeting.size, options)

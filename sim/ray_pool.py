@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import ray
 
-from sim.ray_cluster import require_answer, room_for, start_ray, worker_options
+from sim.ray_cluster import require_answer, room_for, start_ray, stop_ray, worker_options
 from sim.ray_worker import Worker
 from sim.ray_workers import SAY_AFTER_S, SAY_EVERY_S, RayWorkers
 
@@ -85,12 +85,13 @@ class RayPool:
         self._whole_gpus = device != "cpu" and gpus_per_worker >= 1
         self._client_timeout_s = client_timeout_s
         self._scattered = address is not None  # a cluster may grow, and shrink
+        self._folder: Path | None = None
         self._suspects: Suspects | None = None
         self._workers: RayWorkers | None = None
 
         def start() -> None:
             if self._started_ray:
-                start_ray(workers, object_store_bytes, address, threads)
+                self._folder = start_ray(workers, object_store_bytes, address, threads)
             options = worker_options(threads, device, gpus_per_worker, self._private)
             make = ray.remote(**options)(Worker)
             room = room_for(device, gpus_per_worker, free=not self._started_ray)
@@ -223,6 +224,6 @@ class RayPool:
 
     def _stop_ray(self) -> None:
         if self._started_ray:
-            ray.shutdown()
+            stop_ray(self._folder)
             self._started_ray = False
         self._executor.shutdown()

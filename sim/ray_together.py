@@ -1,5 +1,6 @@
 """Functions that several workers run together, talking to each other, until one is lost."""
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -164,11 +165,19 @@ class Together:
         """Open a store, which outlives all workers, and think of a name not used before."""
         host = self.workers.host()
         if self._store is None:
-            self._store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+            self._store = _store_at(host)
         self._meetings += 1
         backend = "nccl" if self.workers.own_gpus() else "gloo"
         name, port = f"meeting-{self._meetings}", self._store.port
         return Meeting(host, port, name, size, self._timeout_s, backend)
+
+
+def _store_at(host: str) -> TCPStore:
+    """Open a store that listens at one address: torch's own would at all of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
+    port, handle = listener.getsockname()[1], listener.detach()
+    return TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=handle)
 
 
 def _linked(

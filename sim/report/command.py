@@ -66,5 +66,7 @@ def _require_ours(page: Path, twin: Path) -> None:
     if not page.parent.is_dir():
         raise ReportError(f"--out {page}: no such folder as {page.parent}")
     for path in (page, twin):
+        if path.is_symlink():
+            raise ReportError(f"{path}: a link, which is not written through; name a file by --out")
         if path.exists() and MARK.encode() not in path.read_bytes()[:500]:
             raise ReportError(f"{path}: exists and is no report; name another file by --out")

@@ -13,7 +13,15 @@ from typing import Any
 
 import yaml
 
-from sim.run_files import CONFIG, FAILURES, METRICS, PARTITION_SUMMARY, RESULT
+from sim.run_files import (
+    CLIENTS,
+    CONFIG,
+    FAILURES,
+    METRICS,
+    PARTITION,
+    PARTITION_SUMMARY,
+    RESULT,
+)
 
 EXPECTED = (
     f"a run folder, as a run leaves it ({CONFIG}, {METRICS} and more; runs/DATE/TIME if not said "
@@ -130,10 +138,13 @@ def read_run(folder: Path, source: Path | None = None) -> Run:
         ReportError: A file is damaged; names the file, and the line where it has lines.
     """
     source = folder if source is None else source
+    _require_plain(folder)
     within = folder.resolve().relative_to(source.resolve())
     text = _text(folder / CONFIG)
     try:
-        config = yaml.safe_load(text) or {}
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.CSafeLoader)):
+            raise yaml.YAMLError("aliases, whose copies may be without end")
+        config = yaml.load(text, yaml.CSafeLoader) or {}
     except yaml.YAMLError as error:
         raise ReportError(f"{folder / CONFIG}: no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
@@ -188,6 +199,14 @@ def _record(text: str, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ReportError(f"{where}: expected names and values, not {str(record)[:40]}")
     return record
+
+
+def _require_plain(folder: Path) -> None:
+    """Refuse a link, which might put any file of the reader's into a report, and a device."""
+    for name in (CONFIG, METRICS, RESULT, FAILURES, CLIENTS, PARTITION):
+        path = folder / name
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ReportError(f"{path}: expected a plain file, found a link or a device")
 
 
 def _text(path: Path) -> str:
