@@ -18,6 +18,9 @@ from strategies.weights import normalise, unless_unknown
 
 Combiner = Callable[[Tensor, Tensor, float], Tensor]
 
+TOLERANCE = 1e-3
+"""How far soft labels may be off the simplex: float32 sums over 1,000 classes are off by 1e-4."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
@@ -68,7 +71,8 @@ class EnsembleRule:
             The ensemble.
 
         Raises:
-            ValueError: The scorer gave scores that are none; says which scorer.
+            ValueError: The scorer gave scores that are none, or the combiner targets that are none;
+                says which.
         """
         if isinstance(answers, Part):
             assert self.mean is not None, "only a weighted mean is ever reduced"
@@ -79,7 +83,7 @@ class EnsembleRule:
             weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
             return Ensemble(targets, covered, teachers, weights)
         weights = self.weights(answers)
-        targets = self.combiner(answers.logits, weights, self.temperature)
+        targets = self.combined(answers.logits, weights)
         columns = torch.from_numpy(probe)
         return Ensemble(
             targets, weights.sum(0) > 0, _columns(answers, columns), weights[:, columns]
@@ -108,9 +112,25 @@ class EnsembleRule:
                 scores = scores * (mixing / mixing.max())[:, None]  # equal ones are exactly 1
             return normalise(scores, teachers.mask, self.weight_cap)
         except ValueError as error:
-            rule = self.scorer.func if isinstance(self.scorer, partial) else self.scorer
-            name = getattr(rule, "__qualname__", type(rule).__qualname__)
-            raise ValueError(f"scorer {rule.__module__}.{name}: {error}") from error
+            raise ValueError(f"scorer {_name_of(self.scorer)}: {error}") from error
+
+    def combined(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """Combine all answers, and see that soft labels come of it.
+
+        Args:
+            logits: Answers [K, N, C].
+            weights: Trust [K, N]; where it sums to 0 anything may come.
+
+        Returns:
+            Targets [N, C]; what is trusted sums to 1 within `TOLERANCE`.
+
+        Raises:
+            ValueError: The combiner gave something else; says which combiner.
+        """
+        targets = self.combiner(logits, weights, self.temperature)
+        if reason := _off_simplex(targets, weights.sum(0) > 0, tuple(logits.shape[1:])):
+            raise ValueError(f"combiner {_name_of(self.combiner)}: {reason}")
+        return targets
 
     @property
     def mean(self) -> WeightedMean | None:
@@ -126,6 +146,27 @@ class EnsembleRule:
             temperature=self.temperature,
             probe=probe,
         )
+
+
+def _name_of(rule: Any) -> str:
+    rule = rule.func if isinstance(rule, partial) else rule
+    return f"{rule.__module__}.{getattr(rule, '__qualname__', type(rule).__qualname__)}"
+
+
+def _off_simplex(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Say why these are no soft labels, where anybody is trusted."""
+    if tuple(targets.shape) != shape:
+        return f"gave targets of shape {tuple(targets.shape)}, expected {shape}"
+    there = targets[covered]
+    if not there.numel():
+        return None
+    if not float(there.min()) >= -TOLERANCE:  # NaN is not either
+        return f"gave {float(there.min()):.4g} as a probability, expected rows on the simplex"
+    sums = there.sum(-1)
+    if not float((sums - 1).abs().max()) <= TOLERANCE:
+        worst = float(sums[(sums - 1).abs().argmax()])
+        return f"gave targets of which a row sums to {worst:.4g}, expected 1"
+    return None
 
 
 def _if_mean(combiner: Any) -> WeightedMean | None:

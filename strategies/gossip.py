@@ -192,7 +192,7 @@ class Gossip(Strategy):
         teachers = read_predictions(shown)
         if teachers is not None:
             weights = self.rule.weights(teachers)
-            targets = self.rule.combiner(teachers.logits, weights, self.rule.temperature)
+            targets = self.rule.combined(teachers.logits, weights)
             ids = tuple(self.cut.probe_ids.tolist())
             self.report(RoundView(server_round, ids, teachers, weights, targets, losses))
         metrics = {"num-teachers": float(answered), **self._meeting.close(teachers)}

@@ -84,7 +84,7 @@ def targets_of_answers(
     """
     teachers, mixing = _teachers(letters)
     weights = rule.weights(teachers, mixing)
-    targets = rule.combiner(teachers.logits, weights, rule.temperature)
+    targets = rule.combined(teachers.logits, weights)
     return _targets(targets, weights.sum(0) > 0, proxy_ids)
 
 

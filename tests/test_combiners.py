@@ -2,12 +2,18 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from clients.losses import kl
 from strategies.combiners import mean_of_logits, mean_of_probs
+from strategies.ensemble import EnsembleRule
+from strategies.rehearsal import made_up, rehearse
+from strategies.scorers import uniform
 
 Combiner = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -139,3 +145,57 @@ def test_inputs_are_not_changed(combiner: Combiner) -> None:
     combiner(logits, weights, 2.0)
     assert torch.equal(logits, random_logits())
     assert torch.equal(weights, random_weights())
+
+
+def total(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    """A mean that forgets to divide."""
+    return (logits / temperature).softmax(-1).sum(0)
+
+
+def centred(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    probs = mean_of_probs(logits, weights, temperature)
+    return probs - probs.mean(-1, keepdim=True)
+
+
+def undefined(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    return torch.full_like(logits[0], math.nan)
+
+
+def chosen(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
+    return logits[0].argmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("combiner", "message"),
+    [
+        (total, r"combiner .*test_combiners.total: .* a row sums to 3, expected 1"),
+        (centred, r"combiner .*test_combiners.centred: gave -0\.\d+ as a probability"),
+        (undefined, r"combiner .*test_combiners.undefined: gave nan as a probability"),
+        (chosen, r"combiner .*test_combiners.chosen: .* shape \(24,\), expected \(24, 5\)"),
+    ],
+)
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_combiner_that_leaves_the_simplex_is_named(
+    combiner: Combiner, message: str, bound: bool
+) -> None:
+    """Where answers are combined by a server, by neighbours, and before anybody trains."""
+    made = partial(combiner) if bound else combiner
+    rule = EnsembleRule(uniform, made, 1.0, 1.0, None)
+    answers = made_up(5, discriminator=False)
+    for use in (
+        lambda: rule(answers, np.arange(3)),
+        lambda: rule.combined(answers.logits, rule.weights(answers, torch.ones(3))),
+        lambda: rehearse(rule, kl, 5, False),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+def test_what_nobody_is_trusted_on_may_be_anything() -> None:
+    weights = random_weights()
+    weights[:, 2] = 0
+    rule = EnsembleRule(uniform, lambda *given: total(*given) * torch.nan, 1.0, 1.0, None)
+    with pytest.raises(ValueError, match="nan"):
+        rule.combined(random_logits(), weights)
+    rule = EnsembleRule(uniform, lambda *given: mean_of_probs(*given), 1.0, 1.0, None)
+    assert rule.combined(random_logits(), weights)[2].sum() == 0

@@ -603,6 +603,25 @@ def test_images_that_clients_or_the_test_have_are_left_out_of_a_foreign_proxy_se
         cut(train, proxy_source=train)
 
 
+@pytest.mark.parametrize("told", ["bytes as floats", "floats as bytes", "floats of half precision"])
+def test_a_foreign_proxy_set_is_compared_by_what_networks_see(told: str) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 1, 4, 4), dtype=np.uint8)
+    stored = Dataset("stored", pixels, np.zeros(40, np.int64), 1, 1 / 255, (0.5,), (0.3,))
+    floats = (pixels / 255).astype(np.float32)
+    if "half" in told:
+        stored = replace(stored, images=floats - 0.001, scale=1.0)
+        floats = (floats - 0.001).astype(np.float16).astype(np.float32)
+    copies = replace(stored, name="copies", images=floats, scale=1.0)
+    ours, theirs = (copies, stored) if told == "floats as bytes" else (stored, copies)
+    train, test = data.subset(ours, np.arange(25)), data.subset(ours, np.arange(25, 30))
+    splits = split(
+        train, test, proxy_share=0.2, proxy_source=theirs, limit=None, proxy_limit=None, rng=rng,
+    )  # fmt: skip
+    kept = {image.tobytes() for image in splits.proxy.images}
+    assert kept == {image.tobytes() for image in theirs.images[30:]}
+
+
 def test_no_proxy_set_on_request() -> None:
     splits = cut(numbered(10), proxy_share=0.0)
     assert (len(splits.private), len(splits.proxy)) == (10, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +41,8 @@ def split(
 
     Disjoint by construction: one permutation of the train set is cut in two, or images of the
     other data set that are in the train or test set are left out (CINIC-10 has CIFAR-10's, a set
-    given as its own proxy has all). `proxy_limit` only
+    given as its own proxy has all), also where one set has bytes and the other the same images as
+    floats. Shifted, cropped or otherwise changed images are not recognised. `proxy_limit` only
     shortens the proxy set; what it leaves over is not handed to the clients, so that a sweep over
     it leaves their data alone.
 
@@ -80,16 +82,39 @@ def split(
 
 
 def _not_in(source: Dataset, others: tuple[Dataset, ...], order: Indices) -> Indices:
-    """Keep the positions of `order` whose image is in none of the others."""
-    known = {image.tobytes() for other in others for image in other.images}
-    kept = [i for i in order if source.images[i].tobytes() not in known]
-    if not kept:
+    """Keep the positions of `order` whose image is in none of the others, however it is stored."""
+    step = _step(source, *others)
+    known = {key for other in others for key in _keys(other, step)}
+    fresh = np.array([key not in known for key in _keys(source, step)], dtype=np.bool_)
+    kept = order[fresh[order]]
+    if not len(kept):
         names = " or ".join(dict.fromkeys(other.name for other in others))
         raise ValueError(
             f"proxy_source={source.name}: every image of it is in {names} too, expected another "
             "data set"
         )
-    return np.array(kept, dtype=np.int64)
+    return np.asarray(kept, dtype=np.int64)
+
+
+def _step(*datasets: Dataset) -> float | None:
+    """How far apart two pixels are that differ, after scaling; None = bytes say it.
+
+    Floats that were bytes once are off by rounding: they are compared in the bytes' steps, and
+    floats with floats in steps of 1/255, or of a sixteenth of their deviation if that is finer.
+    """
+    forms = {(each.images.dtype, each.scale) for each in datasets}
+    if len(forms) == 1 and datasets[0].images.dtype == np.uint8:
+        return None
+    whole = [each.scale for each in datasets if each.images.dtype == np.uint8]
+    return min(whole) if whole else min(1 / 255, *(min(each.std) / 16 for each in datasets))
+
+
+def _keys(dataset: Dataset, step: float | None) -> Iterator[bytes]:
+    for image in dataset.images:
+        if step is None:
+            yield image.tobytes()
+        else:  # a zero may have come out negative
+            yield (np.rint(image * np.float64(dataset.scale / step)) + 0.0).tobytes()
 
 
 def _check_split(
