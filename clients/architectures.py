@@ -84,3 +84,9 @@ def unlike(
                 f"{theirs.get(name, 'absent')} in the parameters"
             )
     return None
+
+
+def buffer_names(model: nn.Module) -> set[str]:
+    """Name what a model's state holds beside parameters: running statistics, counters."""
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return set(model.state_dict()) - trained

@@ -25,6 +25,7 @@ from flwr.serverapp.strategy import (
 )
 from torch import nn
 
+from clients.architectures import buffer_names
 from clients.arrays import read_arrays, write_arrays
 from clients.folding import Receiving
 from clients.messages import ARRAYS
@@ -53,9 +54,7 @@ def buffers_of(student: nn.Module, strategy: Strategy) -> set[str]:
     Raises:
         ValueError: There are some, and the strategy promises privacy: statistics would have none.
     """
-    found = student.state_dict().keys() - {
-        name for name, _ in student.named_parameters(remove_duplicate=False)
-    }
+    found = buffer_names(student)
     if found and isinstance(strategy, PRIVATE):
         raise ValueError(
             f"{type(strategy).__name__} clips and noises parameters, but '{min(found)}' is a "

@@ -1,6 +1,6 @@
 """What neighbours' parameters come to, where the receiver is; how far all are from their mean."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -102,11 +102,12 @@ def only_received(receiver: int, letters: Letters) -> RecordDict:
 # --- consensus ---
 
 
-def fold_spread(contents: Iterable[RecordDict]) -> RecordDict:
-    """Sum parameters, and their squared norms, in float64.
+def fold_spread(contents: Iterable[RecordDict], *, buffers: Collection[str] = ()) -> RecordDict:
+    """Sum parameters and buffers, and the squared norms of parameters, in float64.
 
     Args:
         contents: Of replies with parameters, or of parts that this made; at least one.
+        buffers: Names of what are no parameters, such as batch norm's statistics.
 
     Returns:
         The sums.
@@ -124,27 +125,32 @@ def fold_spread(contents: Iterable[RecordDict]) -> RecordDict:
         else:
             count += 1.0
             squares += sum(
-                float((a.astype(np.float64) ** 2).sum()) for a in arrays.values() if _is_float(a)
+                float((array.astype(np.float64) ** 2).sum())
+                for name, array in arrays.items()
+                if _is_float(array) and name not in buffers
             )
     spread = MetricRecord({"count": count, "squares": squares})
     return RecordDict({ARRAYS: write_arrays(cast(Parameters, sums)), SPREAD: spread})
 
 
-def mean_and_distance(part: RecordDict, like: Parameters) -> tuple[Parameters, float]:
+def mean_and_distance(
+    part: RecordDict, like: Parameters, buffers: Collection[str] = ()
+) -> tuple[Parameters, float]:
     """Finish what `fold_spread` began.
 
     Args:
         part: Of all peers.
         like: Parameters with the dtypes that the mean is to have.
+        buffers: As it was told.
 
     Returns:
-        The mean, and the consensus distance, mean_i ||x_i - mean||^2 (0 = all equal; rounding may
-        leave 1e-16 of the squared norms).
+        The mean of all arrays, and of parameters the consensus distance, mean_i ||x_i - mean||^2
+        (0 = all equal; rounding may leave 1e-16 of the squared norms).
     """
     sums = read_arrays(cast(ArrayRecord, part[ARRAYS]))
     known = cast(Any, part[SPREAD])
     means = {name: value / known["count"] for name, value in sums.items()}
-    floats = [means[name] for name, array in like.items() if _is_float(array)]
+    floats = [means[n] for n, array in like.items() if _is_float(array) and n not in buffers]
     squared = sum(float((value**2).sum()) for value in floats)
     distance = max(0.0, known["squares"] / known["count"] - squared)
     return _cast(means, {name: array.dtype for name, array in like.items()}), distance

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from clients.architectures import ModelFunction
+from clients.architectures import ModelFunction, buffer_names, build
 from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.folding import Folding, Intake, Keep, Reducer
@@ -95,6 +95,8 @@ class ParameterGossip(Strategy):
         self._mixing, self._push = mixing, push
         like = student_model if messenger is not None else next(iter(models.values()))
         self._forms = forms_of({OWN: like}, test)[OWN]
+        task = test.image_shape, test.num_classes
+        self._buffers = frozenset(buffer_names(build(like, *task, np.random.default_rng(0))))
         self._first, self._second = (
             (TRAIN_OWN, TAKE_MIXED) if order == "adapt_then_combine" else (SEND_OWN, TRAIN_MIXED)
         )
@@ -172,15 +174,16 @@ class ParameterGossip(Strategy):
         assert start is not None, "configure_train comes first"
         messages = self._messages(self._meeting.present(), SHOW_OWN)
         fault = partial(fault_in_own, forms=self._forms)
+        fold = partial(fold_spread, buffers=self._buffers)
         if isinstance(grid := self._meeting.grid, Folding):
-            replies = grid.send_and_fold(messages, Reducer(fold_spread, fold_spread, fault))
+            replies = grid.send_and_fold(messages, Reducer(fold, fold, fault))
         else:
             replies = [r for r in grid.send_and_receive(messages) if r.has_content()]
             replies = [reply for reply in replies if fault(reply, reply) is None]
         contents = [reply.content for reply in replies if reply.has_content()]
         if not contents:
             return None, 0.0
-        mean, distance = mean_and_distance(fold_spread(contents), read_arrays(start))
+        mean, distance = mean_and_distance(fold(contents), read_arrays(start), self._buffers)
         return write_arrays(mean), distance
 
 

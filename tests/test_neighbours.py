@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from scipy.sparse import csr_array
+from torch import nn
 
+from clients.architectures import buffer_names
 from clients.arrays import write_arrays
 from clients.routing import Letter
 from sim.topology.availability import Availability
@@ -263,3 +265,22 @@ def test_consensus_distance_by_hand() -> None:
     np.testing.assert_allclose(mean["w"], [2 / 3, 1, 1 / 3], rtol=1e-6)
     assert distance == pytest.approx(1.111111, abs=1e-6)
     assert mean_and_distance(fold_spread([sent([3, 4, 5])] * 7), like)[1] == 0.0
+
+
+def test_consensus_is_of_parameters_and_not_of_running_statistics() -> None:
+    def peer(weight: float, mean: float) -> RecordDict:
+        arrays = {"w": np.full(3, weight, np.float32), "m": np.full(2, mean, np.float32)}
+        return RecordDict({"arrays": write_arrays(arrays)})
+
+    like = {"w": np.zeros(3, np.float32), "m": np.zeros(2, np.float32)}
+    for weights, expected in (((1.0, 1.0), 0.0), ((1.0, 3.0), 3.0)):  # 3 (1 + 1) / 2
+        contents = [peer(weight, mean) for weight, mean in zip(weights, (0.0, 2.0), strict=True)]
+        part = fold_spread([fold_spread([c], buffers={"m"}) for c in contents], buffers={"m"})
+        mean, distance = mean_and_distance(part, like, {"m"})
+        assert distance == pytest.approx(expected, abs=1e-12)
+        assert mean["m"].tolist() == [1.0, 1.0]  # averaged all the same
+
+
+def test_buffers_are_told_from_parameters() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    assert buffer_names(network) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
