@@ -1,5 +1,6 @@
 """Fixtures that every test of the engine shares."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,10 @@ from clients.messages import NODE_ID_BASE
 from sim.pool import Pool
 from sim.processes import assume_task_identity
 from tests.federations import everyone, foreign_app, open_pool
+
+# Whatever is begun in the background ignores ctrl-C, and so would all that it begins.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,7 +52,8 @@ MIXED = (*FEW, "~clients.architectures.lenet5", "clients.architectures.mlp.model
          "clients.group_size=2")  # fmt: skip
 TEACH = ("strategy.distil.epochs=1",)
 PEERS = ("strategy.epochs=1",)
-SWEEPS = ("strategy.sweeps=2", "strategy.scorer._target_=strategies.scorers.num_examples_own_odds")
+SWEEPS = ("strategy.sweeps=2", "strategy.scorer._target_=strategies.scorers.num_examples_own_odds",
+          "strategy.discriminator.balanced=true")  # fmt: skip
 OURS: dict[str, tuple[str, ...]] = {
     "averaging": SAME,
     "distillation": (*MIXED, *TEACH),

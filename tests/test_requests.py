@@ -84,7 +84,11 @@ def test_every_message_that_is_answered_says_what_it_reads() -> None:
 def test_all_that_a_predictions_request_can_hold_is_read() -> None:
     recipe = DiscriminatorRecipe("pixels", True, 1.0)
     ids = np.arange(3)
-    full = PredictionRequest(1, 3, 2, ids, ids, recipe, {"w": ids}, 1, 2.0, "uint8", True)
+    full = PredictionRequest(
+        server_round=1, num_inputs=3, num_classes=2, proxy_ids=ids, negative_ids=ids, recipe=recipe,
+        student={"w": ids}, digest_ids=ids, digest_epochs=1, temperature=2.0, answers="uint8",
+        send_parameters=True,
+    )  # fmt: skip
     content = write_request(full)
     assert unread("train.predictions", content) is None
     assert set(content["config"]) == set(UNDERSTOOD["train.predictions"].keys)
