@@ -456,7 +456,7 @@ def median(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
 
 
 def across_examples(logits: Tensor, temperature: float) -> Tensor:
-    return logits.softmax(0)
+    return (logits - logits.mean(0)).softmax(-1)
 
 
 @pytest.mark.parametrize(
