@@ -29,6 +29,7 @@ from clients.architectures import buffer_names
 from clients.arrays import read_arrays, write_arrays
 from clients.folding import Receiving
 from clients.messages import ARRAYS
+from clients.sizes import examples_in
 
 ROBUST = (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan)
 """Bear a liar among the clients, which a mean of statistics would not: theirs is the median."""
@@ -102,7 +103,8 @@ def _averaged(replies: Iterable[Message], names: Collection[str], robust: bool) 
     for reply in replies:
         if reply.has_content() and (arrays := _arrays_of(reply.content, names)) is not None:
             rows.append(arrays)
-            weights.append(_examples(reply.content))
+            told = next(r for r in reply.content.values() if isinstance(r, MetricRecord))
+            weights.append(examples_in(told))
     if not rows:
         return {}
     if robust:
@@ -120,11 +122,6 @@ def _arrays_of(content: RecordDict, names: Collection[str]) -> Numbers | None:
     if not isinstance(record, ArrayRecord) or not set(names) <= set(record):
         return None
     return {name: record[name].numpy() for name in names}
-
-
-def _examples(content: RecordDict) -> float:
-    found = [r["num-examples"] for r in content.values() if isinstance(r, MetricRecord)]
-    return float(cast(float, found[0]))
 
 
 def _sent_back(sent: ArrayRecord, means: Numbers) -> Numbers:
