@@ -24,9 +24,10 @@ from sim.tasks import Group, Outcome
 IN_FLIGHT = 2
 """Groups sent ahead to each worker: with one it idles for a round trip (1.2 ms) after each."""
 
-DEATHS = 2
-"""How many workers a group may take with it before it is cut up, or its only client run no more:
-one can die of something else, and that must change no bit."""
+DEATHS, DEATHS_OF_SEVERAL = 2, 3
+"""How many workers a group of one, or of several, may take with it before its client is run no
+more, or it is cut up, which changes bits. One can die of something else, and so can the next: with
+2 for several, two kills in one phase of two groups changed the bits of every sixth run."""
 
 LOSSES = 5
 """After so many lost machines and connections a group is to blame all the same."""
@@ -261,7 +262,7 @@ class Dispatch:
             return
         single = len(piece.group.tasks) == 1
         piece.deaths += alone or not single
-        if piece.deaths < DEATHS:
+        if piece.deaths < (DEATHS if single else DEATHS_OF_SEVERAL):
             piece.suspect = True
             self._suspected.append(piece)
         elif single:
