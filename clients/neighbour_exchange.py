@@ -17,7 +17,7 @@ from clients.messages import ARRAYS, CONFIG, METRICS
 from clients.own import MESSENGER, MODEL, PUSH, client_of, own_network, pair_trained
 from clients.peers.from_neighbours import Transfer
 from clients.peers.messenger import Pair, learn_together
-from clients.prediction import measures, predict
+from clients.prediction import measures
 from clients.resident import as_tensors
 from clients.simulated import STUDENT, SimulatedClients
 
@@ -152,7 +152,7 @@ def evaluate_own(
     test, networks = clients.splits.test, clients.place(device).networks
 
     def measured(name: str, parameters: Any) -> dict[str, float]:
-        logits = predict(networks.loaded(name, parameters), test, np.arange(len(test)))
+        logits = networks.predict(name, parameters, test, np.arange(len(test)))
         return measures(logits, test.labels)
 
     def answer(request: Message, context: Context) -> Message:

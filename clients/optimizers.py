@@ -57,6 +57,12 @@ def elementwise(optimizer: Optimizer) -> bool:
     return kind in {getattr(torch.optim, name) for name in kinds}
 
 
+def of_torch(optimizer: Optimizer) -> bool:
+    """Tell whether an optimiser is torch's own code, whatever numbers are bound to it."""
+    kind = optimizer.func if isinstance(optimizer, partial) else optimizer
+    return str(getattr(kind, "__module__", "")).startswith("torch.optim.")
+
+
 def _complete(kind: Any, names: set[str], options: dict[str, Any]) -> dict[str, Any]:
     """Fill in torch's own defaults, and refuse what torch refuses."""
     defaults = _defaults(kind, *sorted(names))

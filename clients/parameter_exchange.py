@@ -14,7 +14,7 @@ from clients.messages import (
 )
 from clients.own import client_of, own_network, pair_trained
 from clients.peers.messenger import Messenger
-from clients.prediction import measures, predict
+from clients.prediction import measures
 from clients.requests import PROXIMAL_MU
 from clients.resident import as_tensors
 from clients.simulated import STUDENT, SimulatedClients
@@ -84,13 +84,13 @@ def evaluate_parameters(
             own = clients.architectures[client_id]
             name = own if clients.messenger is None else STUDENT
             networks, test = clients.place(device).networks, clients.splits.test
-            model = networks.loaded(name, received)
-            values = measures(predict(model, private, indices), private.labels[indices])
+            logits = networks.predict(name, received, private, indices)
+            values = measures(logits, private.labels[indices])
             named = {f"private-{name}": value for name, value in values.items()}
             if clients.messenger is not None:  # it has a network of its own
                 if isinstance(private_network := own_network(clients, context, device), Exception):
                     raise private_network
-                answers = predict(networks.loaded(own, private_network), test, np.arange(len(test)))
+                answers = networks.predict(own, private_network, test, np.arange(len(test)))
                 named |= measures(answers, test.labels)
         except Exception as error:  # the client's, not the group's
             yield error

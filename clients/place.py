@@ -13,7 +13,9 @@ from clients import training
 from clients.architectures import ModelFunction, Parameters
 from clients.data import Dataset
 from clients.groups import predict_together, train_together
-from clients.prediction import predict, predict_with_features
+from clients.isolation import unchanged
+from clients.optimizers import of_torch
+from clients.prediction import predict_with_features
 from clients.resident import Networks, Tensors
 from clients.stacking import Stack, Way
 from clients.training import Loss, Trainer
@@ -84,11 +86,13 @@ class Place:
             together: Whether like clients are trained in one batched step where
                 `clients.ways.way_of` says so, and `train` is nobody else's.
         """
-        self.networks = Networks(models, image_shape, num_classes, device)
+        ours = numbers_of(train)
+        strange = ours is None or not of_torch(ours["optimizer"])
+        self.networks = Networks(models, image_shape, num_classes, device, strange)
         self._image_shape = image_shape
         self._num_classes = num_classes
         self._train = train
-        self._numbers = numbers_of(train) if together else None
+        self._numbers = ours if together else None
         self._ways: dict[str, Way | None] = {}
         self._stacks: dict[str, Stack] = {}
 
@@ -162,15 +166,18 @@ class Place:
         """Train clients in one batched step; None where one by one will tell whose fault it is."""
         try:
             stack = self._loaded(name, way, [lesson.start for lesson in lessons])
-            outcomes = train_together(
-                stack,
-                dataset,
-                [lesson.indices for lesson in lessons],
-                [lesson.targets for lesson in lessons],
-                loss,
-                [np.random.default_rng(lesson.stream) for lesson in lessons],
-                **{**(self._numbers or {}), **changes},
-            )
+            with unchanged(**self._plugins(loss)):
+                outcomes = train_together(
+                    stack,
+                    dataset,
+                    [lesson.indices for lesson in lessons],
+                    [lesson.targets for lesson in lessons],
+                    loss,
+                    [np.random.default_rng(lesson.stream) for lesson in lessons],
+                    **{**(self._numbers or {}), **changes},
+                )
+            if stack.exchanged():
+                return None
         except Exception:  # of one of them, such as parameters of another architecture
             return None
         return (
@@ -191,7 +198,8 @@ class Place:
         """Let networks answer in one batched step; None as in `_together`."""
         try:
             stack = self._loaded(name, way, parameters)
-            return predict_together(stack, len(parameters), dataset, indices)
+            logits = predict_together(stack, len(parameters), dataset, indices)
+            return None if stack.exchanged() else logits
         except Exception:
             return None
 
@@ -202,7 +210,8 @@ class Place:
             model = self.networks.loaded(name, lesson.start)
             indices, targets = lesson.indices, lesson.targets
             rng = np.random.default_rng(lesson.stream)
-            losses = self._train(model, dataset, indices, targets, loss, rng, **changes)
+            with unchanged(**self._plugins(loss)):
+                losses = self._train(model, dataset, indices, targets, loss, rng, **changes)
             return Trained(self.networks.parameters_of(name), losses)
         except Exception as error:  # the client's, not the group's
             return error
@@ -216,12 +225,17 @@ class Place:
         features: bool,
     ) -> Answered | Exception:
         try:
-            model = self.networks.loaded(name, parameters)
             if features:
-                return Answered(*predict_with_features(model, dataset, indices))
-            return Answered(predict(model, dataset, indices), None)
+                model = self.networks.loaded(name, parameters)
+                answered = Answered(*predict_with_features(model, dataset, indices))
+                self.networks.require_same(name)
+                return answered
+            return Answered(self.networks.predict(name, parameters, dataset, indices), None)
         except Exception as error:  # the client's, not the group's
             return error
+
+    def _plugins(self, loss: Loss) -> dict[str, Any]:
+        return {"clients.training": self._train, "loss": loss}
 
     def _way(self, name: str) -> Way | None:
         """Decide, once for each architecture, how several of its clients are run."""
@@ -238,6 +252,7 @@ class Place:
         stack = self._stacks.get(name)
         if stack is None or stack.size < len(parameters):
             stack = self._stacks[name] = Stack(self.networks.of(name), len(parameters), way)
+        stack.put_back()
         if all(own is parameters[0] for own in parameters):
             stack.load_all(parameters[0])
         else:

@@ -24,7 +24,7 @@ from clients.messages import (
 )
 from clients.own import DISCRIMINATOR, MODEL, client_of, own_network
 from clients.place import Answered, Lesson
-from clients.prediction import measures, predict
+from clients.prediction import measures
 from clients.resident import Tensors, arrays_of, as_tensors
 from clients.seeding import Purpose, stream
 from clients.simulated import STUDENT, SimulatedClients
@@ -74,7 +74,7 @@ def _digested(
     networks, proxy = clients.place(device).networks, clients.splits.proxy
     if not unlike(networks.of(clients.architectures[ids[0]]), student):
         return [student] * len(starts)
-    logits = predict(networks.loaded(STUDENT, student), proxy, proxy_ids)
+    logits = networks.predict(STUDENT, student, proxy, proxy_ids)
     targets = (logits / asked.temperature).softmax(-1)
 
     def lesson(client_id: int, start: Tensors) -> Lesson:

@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clients.architectures import ModelFunction, Parameters, build, unlike
+from clients.architectures import ModelFunction, Parameters, build, parameters_of, unlike
+from clients.data import Dataset
+from clients.isolation import Original, foreign, unchanged
+from clients.prediction import predict
 
 Tensors = dict[str, Tensor]
 
@@ -26,8 +30,7 @@ def arrays_of(tensors: Tensors) -> Parameters:
 class Networks:
     """One network per architecture, built once: building one costs more than a client's round trip.
 
-    Whatever a client leaves in one, parameters and buffers, persistent or not, the next overwrites;
-    a network may keep nothing else from one call to the next.
+    Whatever a client leaves in one, the next does not see: see `clients.isolation.Original`.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Networks:
         image_shape: tuple[int, int, int],
         num_classes: int,
         device: str,
+        foreign: bool = True,
     ) -> None:
         """Describe the architectures; each is built when it is first asked for.
 
@@ -44,16 +48,20 @@ class Networks:
             image_shape: (channels, height, width).
             num_classes: C.
             device: Where the networks live.
+            foreign: Whether code that is neither ours nor torch's trains them.
         """
+        self._foreign = foreign
         self._models = models
         self._image_shape = image_shape
         self._num_classes = num_classes
         self._device = device
-        self._built: dict[str, tuple[nn.Module, Tensors, Tensors]] = {}
+        self._built: dict[str, tuple[nn.Module, Original | None, Tensors, Tensors]] = {}
 
     def fresh(self, name: str, rng: np.random.Generator) -> nn.Module:
         """Build a new network of an architecture, its parameters drawn from `rng`."""
-        network = build(self._models[name], self._image_shape, self._num_classes, rng)
+        model = self._models[name]
+        with unchanged(**{f"clients.architectures.{name}": model}):
+            network = build(model, self._image_shape, self._num_classes, rng)
         return network.to(self._device)
 
     def of(self, name: str) -> nn.Module:
@@ -62,8 +70,12 @@ class Networks:
             network = self.fresh(name, np.random.default_rng(0))
             stored = dict(network.state_dict())
             hidden = {k: v.clone() for k, v in network.named_buffers() if k not in stored}
-            self._built[name] = (network, stored, hidden)
-        return self._built[name][0]
+            original = Original(network) if self._foreign or foreign(network) else None
+            self._built[name] = (network, original, stored, hidden)
+        network, original, _, _ = self._built[name]
+        if original is not None:
+            original.put_back()
+        return network
 
     def loaded(self, name: str, parameters: Mapping[str, Tensor]) -> nn.Module:
         """Return the architecture's network with these parameters and buffers.
@@ -79,7 +91,7 @@ class Networks:
             ValueError: Names or shapes are those of another architecture.
         """
         network = self.of(name)
-        _, stored, hidden = self._built[name]
+        _, _, stored, hidden = self._built[name]
         if _shapes(stored) != _shapes(parameters):
             difference = unlike(network, parameters)
             raise ValueError(f"parameters do not fit {type(network).__name__}: {difference}")
@@ -90,8 +102,58 @@ class Networks:
         return network.train()
 
     def parameters_of(self, name: str) -> Parameters:
-        """Copy the parameters and buffers that an architecture's network has now."""
-        return {k: v.detach().cpu().numpy().copy() for k, v in self._built[name][1].items()}
+        """Copy the parameters and buffers that an architecture's network has now.
+
+        Args:
+            name: Of the architecture.
+
+        Returns:
+            All that is in its state dict.
+
+        Raises:
+            ValueError: Its modules are not those that it was built of, or their shapes.
+        """
+        self.require_same(name)
+        network, original, stored, _ = self._built[name]
+        if original is None:  # these are still its tensors; asking it takes 10 to 60 us
+            return {k: v.detach().cpu().numpy().copy() for k, v in stored.items()}
+        if difference := unlike(network, stored):
+            raise ValueError(f"'{name}' was trained to another shape: {difference}")
+        return parameters_of(network)
+
+    def predict(
+        self,
+        name: str,
+        parameters: Mapping[str, Tensor],
+        dataset: Dataset,
+        indices: npt.NDArray[np.int64],
+    ) -> Tensor:
+        """Let an architecture's network answer examples with these parameters and buffers.
+
+        Args:
+            name: Of the architecture.
+            parameters: As in `loaded`.
+            dataset: Where the inputs are.
+            indices: Which of its examples [N].
+
+        Returns:
+            Logits [N, classes], float32 on the CPU.
+
+        Raises:
+            ValueError: As in `loaded`, or it exchanged its modules as it answered.
+        """
+        logits = predict(self.loaded(name, parameters), dataset, indices)
+        self.require_same(name)
+        return logits
+
+    def require_same(self, name: str) -> None:
+        """Raise ValueError if an architecture's network has exchanged modules; names the first."""
+        original = self._built[name][1]
+        if original is not None and (fault := original.exchanged()):
+            raise ValueError(
+                f"'{name}': {fault}: whatever trains or answers must leave a network the modules "
+                "that its architecture has"
+            )
 
 
 def work_of(model: ModelFunction, image_shape: tuple[int, int, int], num_classes: int) -> float:

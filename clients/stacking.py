@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clients.architectures import Parameters, unlike
+from clients.isolation import Original, foreign
 from clients.padding import Current, Filling, MaskedBatchNorm, full
 from clients.wide import arranged, starts_flat, widened
 
@@ -53,7 +54,17 @@ class Stack:
         copy = widened(model, self.current) if way == "wide" else masked(model, self.current)
         # Without tensors of its own: what is not given at a call would be missed, not made up.
         self.network = copy.to("meta")
+        self._original = Original(self.network) if foreign(model) else None
         self.reference = deepcopy(model).to("meta")
+
+    def put_back(self) -> None:
+        """Undo what the networks before did to anything but their tensors."""
+        if self._original is not None:
+            self._original.put_back()
+
+    def exchanged(self) -> bool:
+        """Tell whether the stacked network exchanged modules as it ran."""
+        return self._original is not None and self._original.exchanged() is not None
 
     def load(self, member: int, parameters: Mapping[str, Tensor]) -> None:
         """Copy one network's tensors to one place.

@@ -1,0 +1,352 @@
+"""Nothing that a client does to what it shares with others reaches them, or is kept quiet."""
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+from torch import Tensor, nn
+
+from clients import training
+from clients.app import SimulatedApp
+from clients.architectures import parameters_of
+from clients.arrays import write_arrays
+from clients.isolation import Original, foreign, unchanged
+from clients.losses import cross_entropy
+from clients.messages import TRAIN_PREDICTIONS, PredictionRequest, node_id_of, write_request
+from clients.models import logistic_regression, mlp
+from clients.peers import rules
+from clients.peers.messenger import Messenger
+from clients.place import Lesson, Place, Trained
+from clients.resident import as_tensors
+from clients.screening import fault_of
+from clients.simulated import SimulatedClients
+from sim.grid import PoolGrid
+from sim.pool import Pool
+from tests.federations import (
+    distillation,
+    inline,
+    open_pool,
+    run_ours,
+    student_of,
+    tiny_clients,
+    trainer,
+)
+
+SHAPE, CLASSES = (1, 4, 4), 4
+
+
+@pytest.fixture(scope="module", params=["inline", "ray"])
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    with open_pool(request.param, None) as opened:
+        yield opened
+
+
+# --- what a trainer does to a network ---
+
+
+def plain(model: nn.Module, *given: Any, **numbers: Any) -> list[float]:
+    return training.train(model, *given, **numbers)
+
+
+def exchanging(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    """Put a copy of a layer where the layer was."""
+    model.classifier = copy.deepcopy(model.classifier)
+    return training.train(model, *given, **numbers)
+
+
+def adding(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    losses = training.train(model, *given, **numbers)
+    model.extra = nn.Linear(2, 2)
+    return losses
+
+
+def removing(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    losses = training.train(model, *given, **numbers)
+    del model.classifier
+    return losses
+
+
+def hooked(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    """Leave hooks behind that double every later answer."""
+    losses = training.train(model, *given, **numbers)
+    model.register_forward_hook(lambda module, inputs, output: 2 * output)
+    model.classifier.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    return losses
+
+
+def patched(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    losses = training.train(model, *given, **numbers)
+    model.forward = lambda images: torch.zeros(len(images), CLASSES)
+    return losses
+
+
+def reassigned(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    """Give parameters other memory, and put others in their place."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    losses = training.train(model, *given, **numbers)
+    last = list(model.modules())[-1]
+    last.bias = nn.Parameter(last.bias.detach().clone())
+    return losses
+
+
+def frozen(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    losses = training.train(model, *given, **numbers)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.eval().double()
+    return losses
+
+
+def fit(place: Place, lessons: int = 1, name: str = "own") -> list[Any]:
+    """Train so many clients of an architecture, all from the same start."""
+    clients = tiny_clients()
+    start = dict(place.networks.fresh(name, np.random.default_rng(3)).state_dict())
+    private = clients.splits.private
+    each = [
+        Lesson(
+            start,
+            np.arange(20 * k, 20 * k + 20),
+            torch.from_numpy(private.labels[20 * k : 20 * k + 20]),
+            np.random.SeedSequence(k),
+        )
+        for k in range(lessons)
+    ]
+    return list(place.fit(name, private, each, cross_entropy))
+
+
+def place_of(train: Any, model: Any = logistic_regression, together: bool = False) -> Place:
+    numbers = trainer().keywords
+    bound = partial(train, **numbers) if callable(train) else train
+    return Place({"own": model}, SHAPE, CLASSES, "cpu", bound, together)
+
+
+@pytest.mark.parametrize(
+    ("meddle", "said"),
+    [
+        (exchanging, "'own': module 'classifier' was Linear and is another Linear"),
+        (adding, "'own': module 'extra' is new"),
+        (removing, "'own': module 'classifier' is gone"),
+    ],
+)
+def test_a_trainer_that_exchanges_modules_is_named_and_the_next_client_is_as_alone(
+    meddle: Any, said: str
+) -> None:
+    def one_meddles(model: Any, dataset: Any, indices: Any, *given: Any, **numbers: Any) -> Any:
+        train = meddle if indices[0] == 20 else plain
+        return train(model, dataset, indices, *given, **numbers)
+
+    first, second, third = fit(place_of(one_meddles), 3)
+    expected = fit(place_of(plain), 3)
+    assert str(second).startswith(said)
+    for mine, alone in ((first, expected[0]), (third, expected[2])):
+        assert_same(mine, alone)
+
+
+@pytest.mark.parametrize("meddle", [hooked, patched, reassigned, frozen])
+def test_what_else_a_trainer_does_to_a_network_is_undone(meddle: Any) -> None:
+    place = place_of(meddle)
+    found, expected = fit(place, 3), fit(place_of(plain), 3)
+    for mine, alone in zip(found, expected, strict=True):
+        assert_same(mine, alone)
+    network, start = place.networks, as_tensors(expected[0].parameters)
+    assert all(parameter.requires_grad for parameter in network.of("own").parameters())
+    images = torch.randn(3, *SHAPE)
+    answers = [net.loaded("own", start)(images) for net in (network, place_of(plain).networks)]
+    assert torch.equal(*answers)
+
+
+def assert_same(mine: Any, other: Any) -> None:
+    assert isinstance(mine, Trained), mine
+    assert mine.losses == other.losses
+    assert mine.parameters.keys() == other.parameters.keys()
+    for name, value in mine.parameters.items():
+        np.testing.assert_array_equal(value, other.parameters[name], err_msg=name)
+
+
+def test_a_layer_of_another_shape_is_named() -> None:
+    def wider(model: Any, *given: Any, **numbers: Any) -> list[float]:
+        model.classifier.weight = nn.Parameter(torch.zeros(CLASSES, 17))
+        return []
+
+    (found,) = fit(place_of(wider))
+    assert "'own' was trained to another shape: 'classifier.weight' is" in str(found)
+
+
+# --- networks that keep something ---
+
+
+class Counting(nn.Module):
+    """Answers larger with every call, by what it keeps in an attribute of some kind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, CLASSES)
+        self.kind, self.calls, self.seen = kind, 0, [self.layer]
+        self.later: nn.Module | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        if self.kind == "lazy":
+            if self.later is None:
+                self.later = nn.Linear(CLASSES, CLASSES)
+            answers: Tensor = self.later(self.layer(flat))
+            return answers
+        self.calls += 1
+        self.seen.append(self.layer)
+        factor = self.calls if self.kind == "number" else len(self.seen)
+        return factor * self.seen[0](flat)
+
+
+@pytest.mark.parametrize("kind", ["number", "list"])
+@pytest.mark.parametrize("together", [False, True])
+def test_what_a_network_keeps_in_attributes_is_forgotten_with_the_client(
+    kind: str, together: bool
+) -> None:
+    place = place_of(training.train, partial(Counting, kind), together)
+    once, again = fit(place, 3), fit(place, 3)
+    for mine, other in zip(once, again, strict=True):
+        assert_same(mine, other)
+    if not together:
+        alone = place_of(training.train, partial(Counting, kind))
+        for mine, other in zip(fit(alone, 3), once, strict=True):
+            assert_same(mine, other)
+
+
+def test_a_network_that_makes_a_layer_as_it_answers_is_named() -> None:
+    place = place_of(training.train, partial(Counting, "lazy"))
+    (found,) = fit(place)
+    assert "'own': module 'later' is new" in str(found)
+    start = dict(place.networks.fresh("own", np.random.default_rng(3)).state_dict())
+    (answer,) = place.answers("own", [start], tiny_clients().splits.proxy, np.arange(5))
+    assert "'own': module 'later' is new" in str(answer)
+
+
+def test_only_networks_with_code_of_others_are_watched() -> None:
+    assert not foreign(mlp((1, 8, 8), 10))
+    assert foreign(Counting("number"))
+    hooks = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    assert not foreign(hooks)
+    hooks[1].register_forward_hook(lambda *given: None)
+    assert foreign(hooks)
+
+
+def test_buffers_and_shared_tensors_are_put_back() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    network[2].weight = network[0].weight
+    original = Original(network)
+    before = {name: id(tensor) for name, tensor in network.state_dict(keep_vars=True).items()}
+    network[1].running_mean = torch.ones(2)
+    network[2].weight = nn.Parameter(torch.ones(2, 2))
+    assert original.exchanged() is None
+    original.put_back()
+    assert before == {n: id(t) for n, t in network.state_dict(keep_vars=True).items()}
+    assert network[2].weight is network[0].weight
+
+
+# --- objects that keep something ---
+
+
+class Hoarder:
+    """Any plug-in that is an object; each call counts, if it is told to."""
+
+    def __init__(self, call: Callable[..., Any], counts: bool) -> None:
+        self.call, self.counts = call, counts
+        self.kept: dict[str, list[int]] = {"calls": []}
+        self.note: Any = lambda: "cannot be pickled"
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if self.counts:
+            self.kept["calls"].append(len(self.kept["calls"]))
+        return self.call(*given, **named)
+
+
+def growing(hoarder: Hoarder) -> Any:
+    """A trainer that trains an epoch longer each time, as an object's method."""
+    return partial(hoarder, **trainer().keywords)
+
+
+def test_an_object_that_keeps_something_is_named_and_put_back() -> None:
+    hoarder = Hoarder(training.train, counts=True)
+    for _ in range(2):
+        said = pytest.raises(ValueError, match="clients.training: Hoarder changed its 'kept' as")
+        with said, unchanged(**{"clients.training": growing(hoarder)}):
+            hoarder(*_nothing_to_do(), **trainer().keywords)
+        assert hoarder.kept == {"calls": []}
+
+
+def _nothing_to_do() -> Any:
+    clients = tiny_clients()
+    private = clients.splits.private
+    labels = torch.from_numpy(private.labels[:8])
+    rng = np.random.default_rng(0)
+    return logistic_regression(SHAPE, CLASSES), private, np.arange(8), labels, cross_entropy, rng
+
+
+def test_what_the_block_raises_is_not_hidden_and_the_object_is_put_back_all_the_same() -> None:
+    hoarder = Hoarder(len, counts=True)
+    with pytest.raises(TypeError), unchanged(loss=hoarder.__call__):
+        hoarder(3)
+    assert hoarder.kept == {"calls": []}
+
+
+def labels_of(labels: Any, num_classes: int, client_id: int, server_round: int) -> Any:
+    return labels
+
+
+def small(image_shape: Any, num_classes: int) -> nn.Module:
+    return mlp(image_shape, num_classes, hidden=(8,))
+
+
+PLUGINS: dict[str, tuple[Any, Callable[[Hoarder], dict[str, Any]]]] = {
+    "clients.training": (training.train, lambda h: {"train": growing(h)}),
+    "clients.corruption": (labels_of, lambda h: {"corrupt": h}),
+    "clients.architectures.mlp": (small, lambda h: {"models": {"linear": small, "mlp": h}}),
+    "rule": (rules.dml, lambda h: {"messenger": Messenger(h, **pair_numbers())}),
+}
+
+
+def pair_numbers() -> dict[str, Any]:
+    return {"optimizer": partial(torch.optim.SGD, lr=0.1), "epochs": 1, "batch_size": 16}
+
+
+def request_of(clients: SimulatedClients, averaged: bool) -> tuple[RecordDict, str]:
+    """Ask for parameters, or for answers to ten proxy examples."""
+    if not averaged:
+        return write_request(PredictionRequest(1, 10, CLASSES, np.arange(10))), TRAIN_PREDICTIONS
+    arrays = write_arrays(parameters_of(student_of(clients)))
+    config = ConfigRecord({"server-round": 1})
+    return RecordDict({"arrays": arrays, "config": config}), "train"
+
+
+@pytest.mark.parametrize("key", PLUGINS)
+def test_no_client_answers_with_an_object_that_keeps_something(pool: Pool, key: str) -> None:
+    call, changes = PLUGINS[key]
+    for counts in (False, True):
+        clients = tiny_clients(4, **changes(Hoarder(call, counts)))
+        pool.load(SimulatedApp(clients))
+        grid = PoolGrid(pool, clients.architectures, fault_of, group_size=2)
+        grid.begin_round(1)
+        content, kind = request_of(clients, averaged=key == "rule")
+        sent = [Message(content, node_id_of(k), kind) for k in range(4)]
+        list(grid.send_and_receive(sent))
+        failures = {e.client_id: e.failure for e in grid.exchanges if e.failure}
+        if not counts:
+            assert failures == {}
+            continue
+        assert failures.keys() == ({1, 3} if key.endswith("mlp") else {0, 1, 2, 3})
+        for failure in failures.values():
+            assert f"{key}: Hoarder changed its 'kept'" in failure
+
+
+def test_a_student_whose_trainer_exchanges_modules_ends_the_run_by_name() -> None:
+    clients = tiny_clients()
+    strategy = distillation(clients, distil=partial(exchanging, **trainer().keywords))
+    said = "strategy.distil, round 1: the student's module 'classifier' was Linear and is another"
+    with pytest.raises(ValueError, match=said):
+        run_ours(inline(SimulatedApp(clients)), clients, strategy)
