@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: help venv lock run test test-slow fuzz test-browser check bench bench-full clean
+.PHONY: help venv lock run test test-slow fuzz matrix test-browser check bench bench-full clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test-slow: venv  ## the tests that take longer than a minute each
 
 fuzz: venv  ## 10,000 odd answers of one client through every strategy, about half an hour on one core
 	$(BIN)/python -m tests.fuzzing 10000
+
+matrix: venv  ## faults and bits 50 times on each pool, about an hour
+	$(BIN)/python -m benchmarks.fault_matrix --times 50
 
 test-browser: venv  ## of these TensorBoard and the report in a headless browser (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -m slow -rs tests/test_browser.py
