@@ -37,18 +37,25 @@ def mixed_parameters(receiver: int, letters: Letters, *, push: bool = False) -> 
 
     Returns:
         The sum, in the dtypes of what was sent; whole numbers, such as batch norms' counts, are
-        rounded.
+        rounded, and where parameters are numerators their weighted mean is taken.
     """
     sums: dict[str, npt.NDArray[np.float64]] = {}
     dtypes: dict[str, np.dtype[Any]] = {}
     weight = 0.0
     for letter, payload in letters:
+        mass = letter.weight
+        if push:
+            mass *= float(cast(Any, payload[METRICS])[PUSH_WEIGHT])
+        weight += mass
         for name, array in read_arrays(cast(ArrayRecord, payload[ARRAYS])).items():
             dtypes[name] = array.dtype
-            own = letter.weight * array.astype(np.float64)
+            share = letter.weight if _is_float(array) else mass  # counts are no numerators
+            own = share * array.astype(np.float64)
             sums[name] = sums[name] + own if name in sums else own
-        if push:
-            weight += letter.weight * float(cast(Any, payload[METRICS])[PUSH_WEIGHT])
+    if push:
+        sums = {
+            n: s if np.issubdtype(dtypes[n], np.floating) else s / weight for n, s in sums.items()
+        }
     records: dict[str, Any] = {MIXED: write_arrays(_cast(sums, dtypes))}
     if push:
         records[PUSH] = MetricRecord({PUSH_WEIGHT: weight})

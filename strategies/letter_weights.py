@@ -105,3 +105,12 @@ def held_back(sent: Sequence[Sent], reached: Collection[int]) -> list[Sent]:
     ):
         held |= bare
     return [(i, j, weight, LOST if j in held else delay) for i, j, weight, delay in sent]
+
+
+def kept_by_sender(sent: Iterable[Sent]) -> dict[int, float]:
+    """Add up by sender what does not arrive."""
+    kept: dict[int, float] = {}
+    for _, j, weight, delay in sent:
+        if delay == LOST:
+            kept[j] = kept.get(j, 0.0) + weight
+    return kept

@@ -41,7 +41,7 @@ class Meeting:
         self._begin()
 
     def open(self, server_round: int, grid: Grid, start: ArrayRecord | None = None) -> list[int]:
-        """Begin a round; return who takes part.
+        """Begin a round; return who is to make something.
 
         Args:
             server_round: 1..R.
@@ -63,7 +63,7 @@ class Meeting:
                 self._router.payloads.keep(name, sender, payload)
             self._restored = {}
         self._begin()
-        return self.neighbours.awake(server_round)
+        return self.neighbours.making(server_round)
 
     def present(self) -> list[int]:
         """Return who belongs to the federation in this round."""

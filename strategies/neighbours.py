@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from clients.arrays import read_arrays, write_arrays
 from clients.routing import KeptPayloads, Letter
+from strategies.influence import Influence
 from strategies.late_letters import Late, due_now, without_overtaken
 from strategies.letter_weights import (
     LOST,
@@ -18,6 +19,7 @@ from strategies.letter_weights import (
     Sent,
     give_own,
     held_back,
+    kept_by_sender,
     mixed_row,
     newest,
 )
@@ -26,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 Mixing = Callable[[int], csr_array]
 """Round -> W [n receivers, n senders]: `sim.topology.Topology.mixing`, or one like it."""
 
-LATE, INFORMED = "late", "informed"
+LATE, OWING = "late", "owing"
 
 
 class Availability(Protocol):
@@ -77,11 +79,7 @@ def payload_name(kind: str, server_round: int) -> str:
 
 
 class Neighbours:
-    """Turns mixing weights and availability into letters; remembers what is still on its way.
-
-    It also remembers who could have influenced whom: a bit for each pair of peers, 12.5 MB for
-    10,000 of them.
-    """
+    """Turns mixing weights and availability into letters; remembers what is still on its way."""
 
     def __init__(
         self, mixing: Mixing, availability: Availability, num_peers: int, missing: Missing
@@ -109,10 +107,17 @@ class Neighbours:
         self.num_peers = num_peers
         self._missing, self._pushed = missing, missing == "sender"
         self._late: list[Late] = []
-        self._informed = np.packbits(np.eye(num_peers, dtype=np.bool_), axis=1)
-        self._known: dict[str, npt.NDArray[np.uint8]] = {}  # when a late letter was sent
+        self._influence = Influence(num_peers)
+        self._owing: set[int] = set()  # who has pushed all it had, and could not take what came
 
     # --- a round ---
+
+    def making(self, server_round: int) -> list[int]:
+        """Return who makes something to send in a round, ascending: who is awake and owes nothing.
+
+        Where weights are pushed, who could not take what came has no weight until it does.
+        """
+        return [k for k in self.awake(server_round) if k not in self._owing]
 
     def awake(self, server_round: int) -> list[int]:
         """Return who takes part in a round, ascending."""
@@ -138,7 +143,7 @@ class Neighbours:
         """
         awake, made = set(self.awake(server_round)), set(have)
         if self._pushed:  # whoever has sent nothing keeps its weight, and takes none
-            awake &= made
+            awake &= made | self._owing
         rows = self._rows(server_round, with_own)
         sent = self._sent(server_round, rows, awake, made)
         due, self._late, lost = due_now(self._late, server_round, kind, awake, self._pushed)
@@ -148,7 +153,7 @@ class Neighbours:
         found = self._post(server_round, name, sent, due)
         letters: dict[int, list[Letter]] = {}
         if self._pushed:
-            kept = _kept(sent)
+            kept = kept_by_sender(sent)
             for i in awake:
                 letters[i] = give_own(i, found.get(i, []), name, kept.get(i, 0.0))
         else:
@@ -157,27 +162,45 @@ class Neighbours:
                 arrived, row = newest(found.get(i, [])), rows.get(i, {})
                 letters[i] = mixed_row(i, arrived, row, self._missing, own)
         letters = {i: own for i, own in letters.items() if own}
-        late = sum(each.name != name for own in letters.values() for each in own)
-        lost += sum(map(len, due.values())) - late + sum(delay == LOST for *_, delay in sent)
+        late = [(i, each) for i, own in letters.items() for each in own if each.name != name]
+        lost += sum(map(len, due.values())) - len(late) + sum(delay == LOST for *_, delay in sent)
         if not self._pushed:
             on_their_way = len(self._late)
             self._late = without_overtaken(self._late, kind, letters)
             lost += on_their_way - len(self._late)
-        self._learn(letters, name)
-        names = self.waiting()
-        self._known = {key: value for key, value in self._known.items() if key in names}
-        return Delivery(letters, lost, late)
+        self._influence.learn(letters, name, self.waiting())
+        return Delivery(letters, lost, sum(each.sender != i for i, each in late))
+
+    def taken(self, server_round: int, delivery: Delivery, peers: Collection[int]) -> None:
+        """Let pushed letters that could not be taken come again in the next round.
+
+        Their receiver has pushed all that it had, so that its old weight counts no more: else
+        weight would be made from nothing. Until it takes them it sends nothing, and what others
+        would send it stays with them.
+
+        Args:
+            server_round: Of the delivery.
+            delivery: What was sent out.
+            peers: Who took what came.
+        """
+        if not self._pushed:
+            return
+        failed = delivery.letters.keys() - set(peers)
+        self._owing = self._owing - set(peers) | failed
+        for i in sorted(failed):
+            self._late += [(server_round + 1, i, letter) for letter in delivery.letters[i]]
+            self._influence.unlearn(i, delivery.letters[i])
 
     def informed_share(self) -> float:
         """Return the share of ordered pairs (i, j) in which j could have influenced i, in [1/n, 1].
 
         Own influence counts.
         """
-        return float(np.bitwise_count(self._informed).sum()) / self.num_peers**2
+        return self._influence.share()
 
     def informed(self) -> npt.NDArray[np.bool_]:
         """Return who could have influenced whom [n receivers, n]."""
-        return np.unpackbits(self._informed, axis=1, count=self.num_peers).astype(np.bool_)
+        return self._influence.table()
 
     def waiting(self) -> set[str]:
         """Return the names of payloads that are still on their way."""
@@ -185,7 +208,8 @@ class Neighbours:
 
     def end(self) -> set[str]:
         """Give up what is on its way; return the names of those payloads."""
-        names, self._late, self._known = self.waiting(), [], {}
+        names, self._late, self._owing = self.waiting(), [], set()
+        self._influence.forget()
         return names
 
     # --- checkpoints ---
@@ -198,8 +222,8 @@ class Neighbours:
             "receiver": np.array([i for _, i, _ in self._late], dtype=np.int64),
             "sender": np.array([letter.sender for letter in letters], dtype=np.int64),
             "weight": np.array([letter.weight for letter in letters]),
-            INFORMED: self._informed,
-            **{f"known/{name}": value for name, value in self._known.items()},
+            OWING: np.array(sorted(self._owing), dtype=np.int64),
+            **self._influence.state(),
         }
         state = RecordDict({LATE: write_arrays(arrays)})
         state["names"] = ConfigRecord({"late": [letter.name for letter in letters]})
@@ -217,9 +241,8 @@ class Neighbours:
             (due, i, Letter(j, name, weight))
             for due, i, j, weight, name in zip(*columns, names, strict=True)
         ]
-        self._informed = arrays[INFORMED].copy()
-        known = {key: value for key, value in arrays.items() if key.startswith("known/")}
-        self._known = {key.removeprefix("known/"): value.copy() for key, value in known.items()}
+        self._owing = set(arrays[OWING].tolist())
+        self._influence.restore(arrays)
         payloads: dict[tuple[str, int], RecordDict] = {}
         for path, record in state.items():
             if path.startswith("payload/"):
@@ -247,14 +270,17 @@ class Neighbours:
         awake: Collection[int],
         made: Collection[int],
     ) -> list[Sent]:
-        """Say when what was made arrives; who sleeps gets nothing in time."""
+        """Say when what was made arrives; who sleeps gets nothing in time, who owes nothing."""
+
+        def when(i: int, j: int, delay: int) -> int:
+            if i == j:
+                return 0
+            return LOST if i in self._owing or (delay == 0 and i not in awake) else delay
+
         sent = [(i, j, w) for i, row in rows.items() for j, w in row.items() if j in made]
         ends = (np.array([each[k] for each in sent], dtype=np.int64) for k in (1, 0))
         delays = self.availability.delays(server_round, *ends).tolist()
-        return [
-            (i, j, w, 0 if i == j else LOST if delay == 0 and i not in awake else delay)
-            for (i, j, w), delay in zip(sent, delays, strict=True)
-        ]
+        return [(i, j, w, when(i, j, d)) for (i, j, w), d in zip(sent, delays, strict=True)]
 
     def _post(
         self, server_round: int, name: str, sent: list[Sent], due: dict[int, list[Letter]]
@@ -266,24 +292,5 @@ class Neighbours:
                 found.setdefault(i, []).append(Letter(j, name, weight))
             elif delay > 0:
                 self._late.append((server_round + delay, i, Letter(j, name, weight)))
-                self._known[name] = self._informed
+                self._influence.send_late(name)
         return found
-
-    def _learn(self, letters: dict[int, list[Letter]], name: str) -> None:
-        """Note whose influence has come to whom."""
-        before = self._informed
-        after = before.copy()
-        for receiver, own in letters.items():
-            for letter in own:
-                known = before if letter.name == name else self._known[letter.name]
-                after[receiver] |= known[letter.sender]
-        self._informed = after
-
-
-def _kept(sent: list[Sent]) -> dict[int, float]:
-    """Add up by sender what does not arrive."""
-    kept: dict[int, float] = {}
-    for _, j, weight, delay in sent:
-        if delay == LOST:
-            kept[j] = kept.get(j, 0.0) + weight
-    return kept

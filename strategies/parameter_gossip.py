@@ -111,7 +111,7 @@ class ParameterGossip(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask everyone who is awake for its parameters, trained or not."""
+        """Ask everyone who is awake, and has a weight to push, for its parameters."""
         _require_sums(self._mixing, self._push, server_round)
         return self._messages(self._meeting.open(server_round, grid, arrays), self._first)
 
@@ -127,7 +127,9 @@ class ParameterGossip(Strategy):
         mix = partial(mixed_parameters, push=self._push)
         messages = self._messages(sorted(delivery.letters), self._second)
         taken = self._meeting.post(messages, delivery, mix, None)
-        self._meeting.began(self._meeting.senders(taken))
+        took = self._meeting.senders(taken)
+        self._meeting.began(took)
+        self._meeting.neighbours.taken(server_round, delivery, took)
         metrics = self._meeting.close()
         mean, distance = self._consensus()
         return mean, MetricRecord({**metrics, "consensus-distance": distance})
