@@ -120,6 +120,7 @@ def open_run(
     config: DictConfig, folder: Path, clients: "SimulatedClients", done: "Checkpoint | None"
 ) -> tuple["Tracker", "Display"]:
     """Write down what is to be run; return what will follow it."""
+    from clients.data import renumbered
     from clients.partition import summary
     from sim.console import Display
     from sim.run_folder import begin, changed_versions
@@ -134,6 +135,8 @@ def open_run(
     kept = (None, {}) if done is None else (done.clients, done.probes)
     tracker = Tracker(folder, probes, text, *kept, **options)
     display = Display(config.rounds, clients.architectures, shape)
+    if note := renumbered(private):
+        display.warn(note)
     if options["proxy_labels"] is None:
         display.warn("the proxy set has no labels: probes that need them are left out")
     if done is not None:
@@ -228,8 +231,7 @@ def run_federation(
     often = config.checkpoint_every, config.rounds
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stop.asked)
     calls: dict[str, Any] = {"evaluate": evaluate_student, "report": report, "watch": tracker.view}
-    calls |= {"commit": commit, "stopping": stop.asked, "first_round": first}
-    calls["buffers"] = buffers
+    calls |= {"commit": commit, "stopping": stop.asked, "first_round": first, "buffers": buffers}
     with explained(*ENDINGS), stop.at_the_end_of_rounds():
         numbers = {n: config[n] for n in ("rounds", "seed", "evaluate_every", "quorum")}
         arrays = run_rounds(strategy, grid, arrays, **numbers, **calls)

@@ -71,9 +71,21 @@ class ClaimFirst(Callback):
     """Has Hydra ask for the run folder before it writes into it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Take the folder of a run that begins, or end the program and say why not."""
+        """Take the folder of a run that begins, or end the program and say why not.
+
+        Before Hydra writes what a run was told into `.hydra/`, over what another one was told. A
+        run that is gone on with is told so in a folder of its own, which holds no run either.
+        """
+        from sim.run_files import require_no_run
+
+        folder = Path(config.hydra.run.dir)
         if config.resume is None:
-            _claim_or_end("hydra.run.dir", Path(config.hydra.run.dir))
+            _claim_or_end("hydra.run.dir", folder)
+        try:
+            require_no_run(folder.resolve())
+        except ValueError as error:
+            release(folder.resolve())
+            sys.exit(f"error: {error}")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See that the folder of a sweep can be made and written to."""

@@ -36,7 +36,12 @@ def tracking_options(
     labelled = tracking.proxy_labels
     if labelled is None:  # another data set's classes may mean something else
         labelled = config.data.proxy_source is None
-    proxy, num_classes = splits.proxy, splits.private.num_classes
+    proxy, private, num_classes = splits.proxy, splits.private, splits.private.num_classes
+    if labelled and proxy.label_values != private.label_values:
+        raise ConfigError(
+            f"tracking.proxy_labels=true: {proxy.name} and {private.name} do not number their "
+            "classes alike: expected files with the same labels, or both to say num_classes="
+        )
     if labelled and (most := proxy.labels.max(initial=-1)) >= num_classes:  # it may be empty
         raise ConfigError(
             f"tracking.proxy_labels=true: {proxy.name} has labels up to {most}, "

@@ -26,13 +26,21 @@ MOST_PATH = 107 - len(
 )
 """Length of a folder that Ray's folder can be made in: Linux's limit is on the sockets in it."""
 
+SETTINGS = b"\x04"
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + SETTINGS + b"\0" * 5
+"""What a client of gRPC, that is of HTTP/2, says first; a frame of settings is the answer."""
+
 
 def require_answer(address: str | None) -> None:
     """Raise ValueError if no cluster listens at a host:port; other addresses are Ray's to judge."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():  # Ray itself would try for minutes
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            with socket.create_connection((host, int(port)), timeout=5) as connection:
+                if not os.environ.get("RAY_USE_TLS"):
+                    connection.sendall(GREETING)
+                    if connection.recv(9)[3:4] != SETTINGS:  # Ray's servers all speak gRPC
+                        raise OSError("what listens there is something else")
         except OSError as error:
             raise ValueError(f"sim.address={address}: no Ray cluster answers: {error}") from error
 
@@ -52,9 +60,13 @@ def start_ray(
 
     Returns:
         The folder of a private one, for `stop_ray`.
+
+    Raises:
+        ValueError: It does not start, or is not to be joined; says with which settings.
     """
-    folder = None if address else _folder_of_ours()
+    folder = None
     try:
+        folder = None if address else _folder_of_ours()
         with _inherited({} if address else {**worker_environment(threads), **_secret()}):
             _read_secret()
             ray.init(
@@ -66,9 +78,20 @@ def start_ray(
                 logging_level=logging.ERROR,
                 _temp_dir=None if folder is None else str(folder / "r"),
             )
-    except BaseException:
+    except BaseException as error:
         stop_ray(folder)
-        raise
+        if not isinstance(error, Exception):
+            raise
+        # Ray raises whatever it likes, of any class and of many lines.
+        story = next(iter(str(error).split("\n")), "") or type(error).__name__
+        if address:
+            raise ValueError(
+                f"sim.address={address}: this Ray cannot be joined: {story}"
+            ) from error
+        raise ValueError(
+            f"sim=ray: Ray does not start with sim.object_store_bytes={object_store_bytes}, "
+            f"sim.workers={workers} and its files in {_home()}, where RAY_TMPDIR has them: {story}"
+        ) from error
     return folder
 
 
@@ -82,8 +105,12 @@ def stop_ray(folder: Path | None) -> None:
 
 def _folder_of_ours() -> Path:
     """Make a folder that nobody else can enter; Ray opens to all the one that it is given."""
+    return Path(tempfile.mkdtemp(prefix="ray-", dir=_home()))
+
+
+def _home() -> str:
     home = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="ray-", dir=home if len(home) <= MOST_PATH else "/tmp"))
+    return home if len(home) <= MOST_PATH else "/tmp"
 
 
 def _secret() -> dict[str, str]:

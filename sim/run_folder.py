@@ -29,6 +29,7 @@ from sim.run_files import PEERS as PEERS
 from sim.run_files import RESULT as RESULT
 from sim.run_files import STATES as STATES
 from sim.run_files import STUDENT as STUDENT
+from sim.run_files import require_no_run
 
 OF_A_GROUP = ("fused_accuracy", "peers_mean_accuracy")
 """Measures of the last round that a result has where the strategy makes them."""
@@ -52,14 +53,8 @@ def begin(
         ValueError: It holds a run; or the private set was cut otherwise than it is now, or a file
             has too few lines.
     """
-    if lines is None and (folder / CONFIG).exists():
-        kept = (folder / CHECKPOINT).exists()
-        on = (
-            f", or go on with that run by resume={folder}"
-            if kept
-            else "; that one kept no checkpoint"
-        )
-        raise ValueError(f"hydra.run.dir={folder}: already holds a run; name another folder{on}")
+    if lines is None:
+        require_no_run(folder)
     if lines is not None:
         require_same_partition(folder, summary)
         for name in (METRICS, FAILURES):

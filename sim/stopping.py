@@ -23,6 +23,7 @@ class Stop:
         self.number = 0
         self._times = 0
         self._in_rounds = False
+        self._heard: list[signal.Signals] = []
 
     @contextmanager
     def listening(self, folder: Path) -> Iterator[None]:
@@ -38,9 +39,8 @@ class Stop:
             SystemExit: The run was stopped.
         """
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        heard = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
-        for number in heard:
-            signal.signal(number, self._hear)
+        self._heard = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+        self._listen()
         try:
             yield
         except KeyboardInterrupt:
@@ -49,8 +49,9 @@ class Stop:
             print(f"stopped; {how_to_go_on(folder)}", file=sys.stderr, flush=True)
             sys.exit(128 + (self.number or signal.SIGINT))
         finally:
-            for number in heard:
+            for number in self._heard:
                 signal.signal(number, before[number])
+            self._heard = []
 
     @contextmanager
     def at_the_end_of_rounds(self) -> Iterator[None]:
@@ -60,6 +61,7 @@ class Stop:
             Nothing.
         """
         self._in_rounds = True
+        self._listen()  # anew: Ray, as it starts, takes SIGTERM for a crash that is to be told
         try:
             yield
         finally:
@@ -78,10 +80,15 @@ class Stop:
             raise KeyboardInterrupt
         return self._times > 0
 
+    def _listen(self) -> None:
+        for number in self._heard:
+            signal.signal(number, self._hear)
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         self._times += 1
         if self._times > 1 or not self._in_rounds:
+            signal.alarm(0)  # if Ray heard it first, it aborts this process after 3 s
             raise KeyboardInterrupt
         # Not `print`, which the signal may have interrupted.
         os.write(2, b"\nstops when this round is done and committed; once more to stop at once\n")

@@ -1,15 +1,20 @@
 """Giving a strategy what it wants of what there is, by the names of its arguments."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from clients.arguments import takes
+NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
 def wants(strategy: Any, name: str) -> bool:
-    """Tell whether a strategy is not complete and takes an argument of this name."""
-    return isinstance(strategy, partial) and takes(strategy, name)
+    """Tell whether a strategy is not complete and has an argument of this name.
+
+    Where it takes any (`**others`), it wants what its base class has, to which it hands them on,
+    and what a strategy wants that is one of its arguments.
+    """
+    return isinstance(strategy, partial) and name in _named(strategy)[0]
 
 
 def completed(
@@ -21,16 +26,33 @@ def completed(
 
     Args:
         strategy: One with some of its arguments bound.
-        known: What there is, by name.
+        known: What there is, by name; one that takes any, as far as its classes go, gets it all.
         made: What makes more, called only where it is wanted: some import much, or exist in some
             federations only.
 
     Returns:
         The strategy.
     """
-    given = {name: value for name, value in known.items() if wants(strategy, name)}
-    given |= {name: make() for name, make in (made or {}).items() if wants(strategy, name)}
+    names, any_name = _named(strategy)
+    given = {name: value for name, value in known.items() if any_name or name in names}
+    given |= {name: make() for name, make in (made or {}).items() if name in names}
     return strategy(**given)
+
+
+def _named(strategy: partial[Any]) -> tuple[set[str], bool]:
+    """Return the names of its arguments, and whether it takes any beside them."""
+    classes = strategy.func.__mro__ if isinstance(strategy.func, type) else ()
+    makers = [vars(each)["__init__"] for each in classes if "__init__" in vars(each)]
+    names = set(strategy.keywords)
+    for function in makers or [strategy.func]:
+        parameters = inspect.signature(function).parameters.values()
+        names |= {each.name for each in parameters if each.kind in NAMED}
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            return names, False
+    for nested in strategy.keywords.values():
+        if isinstance(nested, partial) and hasattr(nested.func, "configure_train"):
+            names |= _named(nested)[0]
+    return names, True
 
 
 def require_topology(strategy: Any, there: bool, availability: Mapping[str, Any]) -> None:

@@ -24,8 +24,8 @@ REQUIRED = {
     "proxy=npz": "data.proxy_source.path=a.npz",
 }
 SPLITS = SimpleNamespace(
-    proxy=SimpleNamespace(name="odd", labels=np.array([0, 2, 1])),
-    private=SimpleNamespace(num_classes=3),
+    proxy=SimpleNamespace(name="odd", labels=np.array([0, 2, 1]), label_values=None),
+    private=SimpleNamespace(name="own", num_classes=3, label_values=None),
 )
 MUTUAL = {"strategy/rule", "strategy/head"}
 """Groups that only the strategies of mutual learning have."""
@@ -243,17 +243,33 @@ def test_labels_of_another_data_set_are_compared_with_only_if_told(
 
 
 def test_strategies_that_need_no_proxy_set_may_have_none() -> None:
-    none = SimpleNamespace(name="none", labels=np.zeros(0, np.int64))
+    none = SimpleNamespace(name="none", labels=np.zeros(0, np.int64), label_values=None)
     splits = SimpleNamespace(proxy=none, private=SPLITS.private)
     assert tracking_options(composed(), 10, splits, begins=True)["proxy_labels"] is none.labels
 
 
 def test_labels_that_no_client_has_are_refused() -> None:
-    few = SimpleNamespace(proxy=SPLITS.proxy, private=SimpleNamespace(num_classes=2))
+    own = SimpleNamespace(num_classes=2, label_values=None)
+    few = SimpleNamespace(proxy=SPLITS.proxy, private=own)
     with pytest.raises(
         ConfigError, match=r"tracking.proxy_labels=true: odd has labels up to 2, exp"
     ):
         tracking_options(composed(), 10, few, begins=True)
+
+
+def test_labels_of_a_proxy_set_are_those_of_the_clients_or_not_compared_with() -> None:
+    def splits(values: tuple[int, ...] | None) -> SimpleNamespace:
+        labels = np.arange(3)
+        proxy = SimpleNamespace(name="shared.npz", labels=labels, label_values=values)
+        clients = SimpleNamespace(name="own.npz", num_classes=3, label_values=(1, 2, 3))
+        return SimpleNamespace(proxy=proxy, private=clients)
+
+    words = "+proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"
+    told = tracking_options(composed(*words), 10, splits((1, 2, 3)), begins=True)
+    assert told["proxy_labels"] is not None
+    for values in (None, (1, 2, 4)):
+        with pytest.raises(ConfigError, match=r"labels=true: shared\.npz and own\.npz do not numb"):
+            tracking_options(composed(*words), 10, splits(values), begins=True)
 
 
 def test_default_methods_differ_in_the_axes_their_names_say() -> None:

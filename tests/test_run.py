@@ -285,11 +285,11 @@ def test_bad_input_ends_with_one_line_that_names_it(
 
 
 def test_a_run_folder_is_never_written_twice(reference: tuple[dict, Path]) -> None:
-    before = (reference[1] / "metrics.jsonl").read_bytes()
+    files = ("metrics.jsonl", ".hydra/overrides.yaml", ".hydra/config.yaml")
+    before = [(reference[1] / file).read_bytes() for file in files]
     done = run_py("sim=inline", f"hydra.run.dir={reference[1]}")
-    assert done.returncode == 1
-    assert "already holds a run" in done.stderr
-    assert (reference[1] / "metrics.jsonl").read_bytes() == before
+    assert (done.returncode, "already holds a run" in done.stderr) == (1, True)
+    assert [(reference[1] / file).read_bytes() for file in files] == before
 
 
 def test_a_sweep_makes_a_run_folder_per_job(tmp_path: Path) -> None:

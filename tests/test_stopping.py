@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from conf.claiming import LOCK, claim, release
+from conf.claiming import LOCK, ClaimFirst, claim, release
 from conf.errors import ConfigError
 from sim.checkpoint_reading import how_to_go_on
 from sim.stopping import Stop
@@ -23,11 +24,20 @@ WORDS = ["strategy=fedavg", "clients=same", "student=mlp", "clients.num_clients=
 
 SIGNALS = '''
 """A function of a round's view that sends signals to the driver."""
-import os, signal
+import os, signal, subprocess, sys
 
 def sends(view, number, server_round, times):
     for _ in range(times if view.server_round == server_round else 0):
         os.kill(os.getpid(), number)
+    return {}
+
+def second(view, script, folder):
+    """Begin another run in the folder of this one."""
+    if view.server_round == 1:
+        words = [sys.executable, script, "sim=inline", f"hydra.run.dir={folder}"]
+        done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+        with open(f"{folder}-second", "w") as file:
+            file.write(f"{done.returncode} {done.stderr}")
     return {}
 '''
 
@@ -78,6 +88,35 @@ def test_a_run_that_is_told_to_stop_finishes_its_round_and_goes_on_with_the_same
     again = run(mine, f"resume={folder}", "resume_targets=[my_signals.sends]")
     assert again.returncode == 0, again.stderr
     assert hashes(json.loads((folder / "result.json").read_text())) == undisturbed
+
+
+def test_a_run_over_ray_refuses_a_second_one_and_is_stopped_after_a_round(mine: Path) -> None:
+    folder = mine / "over-ray"
+    about = f"_partial_: true, script: {ROOT / 'run.py'}, folder: {folder}"
+    words = [f"+probes.second={{_target_: my_signals.second, {about}}}", sender(signal.SIGTERM, 2)]
+    words += [*WORDS, "sim=ray", "sim.workers=1", "checkpoint_every=1", f"hydra.run.dir={folder}"]
+    done = run(mine, *words)
+    assert done.returncode == 143, done.stderr
+    last = f"stopped; 2 rounds are kept, go on with: python run.py resume={folder}"
+    assert done.stderr.splitlines()[-1] == last
+    assert "Traceback" not in done.stderr
+    assert "SIGTERM received" not in done.stderr  # Ray's words, 3 s before it aborts the process
+    refused = (mine / "over-ray-second").read_text()
+    assert refused.startswith(f"1 error: {folder}: another run uses it, process ")
+    assert len(refused.splitlines()) == 1
+    assert folder.name in (folder / ".hydra" / "overrides.yaml").read_text()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_folder_with_a_run_is_refused_before_hydra_writes_also_beside_a_resume(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    for resume in (None, str(tmp_path / "another"), str(tmp_path)):
+        config = OmegaConf.create({"resume": resume, "hydra": {"run": {"dir": str(tmp_path)}}})
+        with pytest.raises(SystemExit, match=f"error: hydra.run.dir={tmp_path}: already holds a r"):
+            ClaimFirst().on_run_start(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_a_run_that_is_told_twice_stops_at_once(mine: Path) -> None:

@@ -1,6 +1,6 @@
 """Data sets: what they are, where they are read from, how they are cut."""
 
-from clients.data.dataset import Dataset, normalised, subset
+from clients.data.dataset import Dataset, normalised, renumbered, subset
 from clients.data.readers import blobs, cifar10, cinic10, digits, fashion_mnist, mnist
 from clients.data.splits import Splits, split
 from clients.data.user_file import npz
@@ -16,6 +16,7 @@ __all__ = [
     "mnist",
     "normalised",
     "npz",
+    "renumbered",
     "split",
     "subset",
 ]

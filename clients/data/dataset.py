@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Dataset:
             floats.
         mean: per channel, after scaling.
         std: per channel, after scaling, positive.
+        label_values: [C], what its file calls the classes; None: 0..num_classes - 1.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    label_values: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_arrays(self)
@@ -66,15 +69,8 @@ def subset(dataset: Dataset, indices: Indices) -> Dataset:
     Returns:
         M examples with the same name, classes and constants; shares no memory with `dataset`.
     """
-    return Dataset(
-        name=dataset.name,
-        images=dataset.images.take(indices, axis=0),
-        labels=dataset.labels.take(indices),
-        num_classes=dataset.num_classes,
-        scale=dataset.scale,
-        mean=dataset.mean,
-        std=dataset.std,
-    )
+    images, labels = dataset.images.take(indices, axis=0), dataset.labels.take(indices)
+    return replace(dataset, images=images, labels=labels)
 
 
 def normalised(dataset: Dataset, indices: Indices) -> npt.NDArray[np.float32]:
@@ -108,22 +104,65 @@ def normalised(dataset: Dataset, indices: Indices) -> npt.NDArray[np.float32]:
     return inputs
 
 
-def channel_moments(images: Images, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_moments(
+    name: str, images: Images, scale: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel after scaling, to build a `Dataset` with.
 
     Args:
+        name: what the message calls it.
         images: [N, C, H, W], N at least 1.
         scale: pixels are multiplied by it first.
 
     Returns:
-        Means [C] and standard deviations [C]. A constant channel has deviation 0, which `Dataset`
-        refuses.
+        Means [C] and standard deviations [C].
+
+    Raises:
+        ValueError: a channel is constant, or as good as: rounded to float32, which has 24 bits,
+            its inputs would be off by a sixteenth of their deviation or more.
     """
     # Channel by channel: the float64 temporary of std() is then 1/C as large.
     channels = range(images.shape[1])
     means = tuple(float(images[:, c].mean(dtype=np.float64)) * scale for c in channels)
     stds = tuple(float(images[:, c].std(dtype=np.float64)) * scale for c in channels)
+    least = float(np.finfo(np.float32).tiny)
+    for channel, (mean, std) in enumerate(zip(means, stds, strict=True)):
+        if std <= max(abs(mean) * 2**-20, least):
+            raise ValueError(
+                f"{name}: channel {channel} of images is constant (mean {mean:g}, deviation "
+                f"{std:g}), expected values that differ: leave it out, or shift and scale it"
+            )
     return means, stds
+
+
+def renumbered(dataset: Dataset) -> str | None:
+    """Say which label of the file is which class.
+
+    Args:
+        dataset: any.
+
+    Returns:
+        A line, or None where they are the same.
+    """
+    if dataset.label_values is None:
+        return None
+    last = dataset.num_classes - 1
+    return f"{dataset.name}: its labels {told(dataset.label_values)} are the classes 0..{last} here"
+
+
+def told(values: Sequence[int]) -> str:
+    """Say which values there are.
+
+    Args:
+        values: distinct, in increasing order, at least one.
+
+    Returns:
+        Such as "1..10" or "0, 5, 7", at most nine of them.
+    """
+    if 1 < len(values) == values[-1] - values[0] + 1:
+        return f"{values[0]}..{values[-1]}"
+    shown = [str(value) for value in values]
+    return ", ".join(shown if len(shown) < 10 else [*shown[:8], "...", shown[-1]])
 
 
 def _check_arrays(dataset: Dataset) -> None:

@@ -128,6 +128,8 @@ def _check_split(
         raise ValueError(f"proxy_share={proxy_share}, expected a number in [0, 1)")
     if not len(train):
         raise ValueError(f"{train.name}: no training examples, expected at least 1")
+    if train.num_classes < 2:
+        raise ValueError(f"{train.name}: all labels are alike, expected at least 2 classes")
     if limit is not None and not 1 <= limit <= len(train):
         raise ValueError(
             f"limit={limit}, expected 1..{len(train)}, the training examples of {train.name}"
@@ -153,6 +155,7 @@ def hold_out(
     scale: float,
     test_share: float,
     rng: np.random.Generator,
+    label_values: tuple[int, ...] | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Cut a data set that comes in one piece into train and test, at random.
 
@@ -164,6 +167,7 @@ def hold_out(
         scale: pixels are multiplied by it first.
         test_share: share of the examples held out, in (0, 1).
         rng: draws the permutation that is cut.
+        label_values: [C], what its file calls the classes; None: 0..num_classes - 1.
 
     Returns:
         Train and test set, both normalised by the mean and deviation of the train set.
@@ -184,6 +188,6 @@ def hold_out(
         )
     order = rng.permutation(len(labels))
     test_ids, train_ids = order[:num_test], order[num_test:]
-    mean, std = channel_moments(images[train_ids], scale)
-    train = Dataset(name, images[train_ids], labels[train_ids], num_classes, scale, mean, std)
-    return train, Dataset(name, images[test_ids], labels[test_ids], num_classes, scale, mean, std)
+    about = num_classes, scale, *channel_moments(name, images[train_ids], scale), label_values
+    train = Dataset(name, images[train_ids], labels[train_ids], *about)
+    return train, Dataset(name, images[test_ids], labels[test_ids], *about)

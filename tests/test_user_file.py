@@ -1,0 +1,151 @@
+"""A user's own `.npz`: which values are classes, which axis is channels, what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from clients import data
+from tests.commands import run_py
+
+CLASSES = np.arange(40) % 4
+NOISE = np.random.default_rng(0).normal(size=(40, 1, 5, 5)).astype(np.float32)
+
+
+def own(folder: Path, labels: npt.NDArray[Any], **arrays: npt.NDArray[Any]) -> str:
+    np.savez(folder / "own.npz", **({"images": NOISE, "labels": labels} | arrays))
+    return str(folder / "own.npz")
+
+
+def test_labels_in_a_row_from_0_are_classes_and_nothing_is_said(tmp_path: Path) -> None:
+    for dtype in (np.uint8, np.int32, np.uint64):
+        train, test = data.npz(own(tmp_path, CLASSES.astype(dtype)))
+        assert (train.num_classes, train.label_values, test.label_values) == (4, None, None)
+        assert data.renumbered(train) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1, 2, 3, 4], "1..4"),
+        ([0, 5, 7, 1000], "0, 5, 7, 1000"),
+        ([0, 1, 2, 10**9], "0, 1, 2, 1000000000"),
+        ([0, 1, 2**63, 2**64 - 1], f"0, 1, {2**63}, {2**64 - 1}"),
+    ],
+)  # fmt: skip
+def test_other_values_are_numbered_in_their_order_and_said(
+    tmp_path: Path, values: list[int], said: str
+) -> None:
+    found = np.array(values, np.uint64)[CLASSES]
+    whole = data.npz(own(tmp_path, found))
+    given = data.npz(own(tmp_path, found, test_images=NOISE[:8], test_labels=found[:8]))
+    plain = data.npz(own(tmp_path, CLASSES, test_images=NOISE[:8], test_labels=CLASSES[:8]))
+    for pair, meant in ((given, plain), (whole, data.npz(own(tmp_path, CLASSES)))):
+        for mine, theirs in zip(pair, meant, strict=True):
+            assert mine.labels.tolist() == theirs.labels.tolist()
+            assert (mine.num_classes, mine.label_values) == (4, tuple(values))
+    part = data.subset(whole[0], np.arange(3))
+    assert data.renumbered(part) == f"own.npz: its labels {said} are the classes 0..3 here"
+
+
+def test_many_values_are_said_in_short(tmp_path: Path) -> None:
+    train, _ = data.npz(own(tmp_path, 3 * np.arange(40)))
+    assert "labels 0, 3, 6, 9, 12, 15, 18, 21, ..., 117 are" in str(data.renumbered(train))
+
+
+def test_unsigned_and_signed_labels_of_one_file_are_compared_as_they_are(tmp_path: Path) -> None:
+    """As floats, which numpy makes of the two, 2^53 and 2^53 + 1 were one class."""
+    labels = (CLASSES + 2**53).astype(np.uint64)
+    test = {"test_images": NOISE[:4], "test_labels": np.array([3, 2, 1, 0]) + 2**53}
+    train, held_out = data.npz(own(tmp_path, labels, **test))
+    assert train.num_classes == 4
+    assert held_out.labels.tolist() == [3, 2, 1, 0]
+
+
+def test_given_a_number_of_classes_labels_are_taken_as_they_are(tmp_path: Path) -> None:
+    train, _ = data.npz(own(tmp_path, 2 * CLASSES), num_classes=9)
+    assert (train.num_classes, train.label_values) == (9, None)
+    assert set(train.labels) == {0, 2, 4, 6}
+    with pytest.raises(
+        ValueError, match="own.npz: labels go up to 6, expected below num_classes=6"
+    ):
+        data.npz(own(tmp_path, 2 * CLASSES), num_classes=6)
+
+
+@pytest.mark.parametrize("shift", [1, 6])
+def test_test_labels_that_no_training_example_has_are_refused(tmp_path: Path, shift: int) -> None:
+    """One counted from 0 and one from 1 would be wrong for every example."""
+    path = own(tmp_path, CLASSES, test_images=NOISE[:4], test_labels=CLASSES[:4] + shift)
+    strange = "4" if shift == 1 else r"6\.\.9"
+    message = rf"/own\.npz: test_labels has {strange}, which labels \(0\.\.3\) has not: .*num_class"
+    with pytest.raises(ValueError, match=message):
+        data.npz(path)
+    assert data.npz(path, num_classes=10)[1].labels.tolist() == [n + shift for n in range(4)]
+
+
+def test_one_class_is_refused_where_it_is_learned_and_not_as_a_proxy_set(tmp_path: Path) -> None:
+    alike, _ = data.npz(own(tmp_path, 0 * CLASSES))
+    train, test = data.npz(own(tmp_path, CLASSES, images=NOISE + 1))
+    cut = {"proxy_share": 0.0, "limit": None, "proxy_limit": None, "rng": np.random.default_rng(0)}
+    assert len(data.split(train, test, proxy_source=alike, **cut).proxy) == 32
+    with pytest.raises(ValueError, match=r"own\.npz: all labels are alike, expected at least 2 cl"):
+        data.split(alike, test, proxy_source=None, **cut)
+
+
+@pytest.mark.parametrize(
+    ("shape", "last"),
+    [
+        ((28, 28, 2), True), ((28, 32, 2), True), ((32, 28, 1), True), ((4, 4, 3), True),
+        ((9, 9, 200), True), ((3, 32, 1), True), ((2, 28, 28), False), ((3, 32, 16), False),
+        ((8, 3, 3), False), ((1, 1, 50), False), ((5, 5, 5), False), ((200, 9, 9), False),
+    ],
+)  # fmt: skip
+def test_images_that_look_like_channels_last_want_a_word(
+    tmp_path: Path, shape: tuple[int, int, int], last: bool
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, *shape), dtype=np.uint8)
+    path = own(tmp_path, CLASSES, images=images, test_images=images, test_labels=CLASSES)
+    if last:
+        with pytest.raises(
+            ValueError, match=r"/own\.npz: images .* look like \[N, H, W, C\].*layo"
+        ):
+            data.npz(path)
+    else:
+        np.testing.assert_array_equal(data.npz(path)[0].images, images)
+    np.testing.assert_array_equal(data.npz(path, layout="NCHW")[0].images, images)
+    for each in data.npz(path, layout="NHWC"):
+        np.testing.assert_array_equal(each.images, images.transpose(0, 3, 1, 2))
+    with pytest.raises(ValueError, match="own.npz: layout=HWC, expected one of NCHW, NHWC"):
+        data.npz(path, layout="HWC")
+
+
+@pytest.mark.parametrize(
+    "channel", [np.zeros(()), np.full((), 0.1), 1000 + 1e-4 * NOISE[:, 0], 1e-39 * NOISE[:, 0]]
+)
+def test_a_channel_that_is_constant_as_float32_goes_is_refused(
+    tmp_path: Path, channel: npt.NDArray[Any]
+) -> None:
+    """Divided by its deviation it would be rounding, 1e9 of it for 0.1, or not a number."""
+    images = np.stack([NOISE[:, 0], np.broadcast_to(channel, (40, 5, 5))], axis=1)
+    for more in ({}, {"test_images": images, "test_labels": CLASSES}):
+        with pytest.raises(ValueError, match=r"/own\.npz: channel 1 of images is constant \(mean"):
+            data.npz(own(tmp_path, CLASSES, images=images, **more))
+    images[:, 1] = 1000 + 0.1 * NOISE[:, 0]  # a hundredth of a thousandth of its mean is something
+    assert len(data.npz(own(tmp_path, CLASSES, images=images))[0]) == 32
+
+
+def test_what_is_too_large_for_float32_is_refused_and_nothing_warns(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"/own\.npz: images holds NaN or infinity"):
+        data.npz(own(tmp_path, CLASSES, images=NOISE.astype(np.float64) * 1e300))
+
+
+def test_a_run_says_once_which_label_is_which_class(tmp_path: Path) -> None:
+    words = ["sim=inline", "data=npz", "clients=same", "clients.num_clients=2", "partition=iid"]
+    words += ["student=mlp", "strategy=averaging", "rounds=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    labels = np.array([3, 10**9, 7, 5])[CLASSES]
+    ended = run_py(*words, f"data.source.path={own(tmp_path, labels)}")
+    assert ended.returncode == 0, ended.stderr
+    said = "own.npz: its labels 3, 5, 7, 1000000000 are the classes 0..3 here"
+    assert ended.stdout.count(said) == 1
