@@ -166,6 +166,11 @@ def _splits(seen: Seen) -> Any:
     return [(each.name, len(each), each.images.tobytes(), each.labels.tobytes()) for each in sets]
 
 
+def _sizes(seen: Seen) -> list[int]:
+    splits = run.load_splits(seen.config)
+    return [len(splits.private), len(splits.proxy), len(splits.test)]
+
+
 def _partition(seen: Seen) -> list[list[int]]:
     clients = run.populate(seen.config, run.load_splits(seen.config))
     return [own.tolist() for own in clients.partitions]
@@ -209,7 +214,7 @@ def _pool(seen: Seen, name: str) -> Any:
 
 WAYS_TO_LOOK: dict[str, Callable[..., Any]] = {
     "line": _line, "lines": _lines, "column": _column, "student": _student, "files": _files,
-    "tags": _tags, "splits": _splits, "partition": _partition, "population": _population,
+    "tags": _tags, "splits": _splits, "sizes": _sizes, "partition": _partition, "population": _population,
     "profiles": _profiles, "start": _start, "graph": _graph, "strategy": _strategy, "pool": _pool,
 }  # fmt: skip
 OF_A_RUN = ("error", "line", "lines", "column", "student", "files", "tags")
