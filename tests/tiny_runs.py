@@ -214,7 +214,8 @@ def _pool(seen: Seen, name: str) -> Any:
 
 WAYS_TO_LOOK: dict[str, Callable[..., Any]] = {
     "line": _line, "lines": _lines, "column": _column, "student": _student, "files": _files,
-    "tags": _tags, "splits": _splits, "sizes": _sizes, "partition": _partition, "population": _population,
+    "tags": _tags, "splits": _splits, "sizes": _sizes, "partition": _partition,
+    "population": _population,
     "profiles": _profiles, "start": _start, "graph": _graph, "strategy": _strategy, "pool": _pool,
 }  # fmt: skip
 OF_A_RUN = ("error", "line", "lines", "column", "student", "files", "tags")
