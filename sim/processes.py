@@ -28,7 +28,7 @@ def pin_threads(threads: int) -> None:
 
 
 def require_device(key: str, device: str) -> None:
-    """Refuse a GPU where torch sees none.
+    """Refuse a device that torch does not know, and a GPU where it sees none.
 
     Args:
         key: Of the config, for the message.
@@ -37,6 +37,10 @@ def require_device(key: str, device: str) -> None:
     Raises:
         ValueError: There is no such device here.
     """
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{key}={device}: expected cpu or cuda") from error
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"{key}={device}: torch sees no GPU here")
 

@@ -1,0 +1,198 @@
+"""For each shipped option two values, and what must differ between two runs that have them."""
+
+from typing import Any, NamedTuple
+
+
+class Differs(NamedTuple):
+    """With `one` and with `other`, `what` is seen to be different.
+
+    Attributes:
+        base: One of `tests.tiny_runs.BASES`, or several words: with further overrides.
+        one: A value; or overrides, as a tuple: where the option is a choice.
+        other: Another.
+        what: See `tests.tiny_runs.observed`.
+    """
+
+    base: str
+    one: Any
+    other: Any
+    what: str
+
+
+ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1}
+RING, STAR = (
+    {"_target_": f"sim.topology.graphs.{name}", "_partial_": True} for name in ("ring", "star")
+)
+LINES = "lines"
+
+RUN: dict[str, Differs | str] = {
+    "seed": Differs("uniform", 0, 1, "student"),
+    "rounds": Differs("uniform", 1, 2, "line round"),
+    "evaluate_every": Differs("uniform rounds=2", 1, 2, LINES),
+    "quorum": "test_run.test_below_the_quorum_the_run_stops_and_says_who_failed_first",
+    "checkpoint_every": Differs("uniform", 0, 1, "files manifest*.json"),
+    "checkpoints_kept": Differs("uniform rounds=2 checkpoint_every=1", 1, 2, "files manifest*"),
+    "resume": "test_resume.test_killed_in_mid_round_and_resumed_with_more_rounds",
+    "resume_targets": "test_resume.test_targets_in_lists_are_found_and_a_named_one_is_let_through",
+    "student_device": Differs("uniform", "cpu", "nonsense", "error"),
+    "student_workers": Differs("uniform", 1, 2, "error"),
+    "sim.threads of InlinePool": "test_options.test_threads_are_the_configs",
+    "sim.device of InlinePool": Differs("uniform", "cpu", "nonsense", "error"),
+    "sim.state_memory_bytes of InlinePool": "test_options.test_states_spill_where_the_config_says",
+    "sim.client_timeout_s of InlinePool": Differs("built", None, 9.0, "pool _client_timeout_s"),
+    **dict.fromkeys(
+        (f"sim.{name} of RayPool" for name in (
+            "workers", "threads", "device", "gpus_per_worker", "object_store_bytes", "address",
+            "peer_workers", "peer_timeout_s", "client_timeout_s")),
+        "test_options.test_ray_is_started_as_the_config_says",
+    ),
+    "tracking.figures_every": Differs("uniform", 0, 1, "tags"),
+    "tracking.watch": Differs("uniform", [], [1], "tags"),
+    "tracking.proxy_labels": Differs("uniform probes=standard", True, False, "line probes"),
+    "probes.cka.most_clients of representation_drift":
+        Differs("uniform probes=with_features", 8, 1, "line probes"),
+    "probes.output_matrices.probe.most_clients of output_matrices":
+        "test_probes.test_matrices_are_of_clients_spread_over_the_cohort",
+}  # fmt: skip
+
+DATA: dict[str, Differs | str] = {
+    "data.source": Differs("any data", ("data=blobs",), ("data=digits",), "splits"),
+    "data.source.num_examples of blobs": Differs("built", 120, 130, "splits"),
+    "data.source.num_classes of blobs": Differs("built", 4, 3, "splits"),
+    "data.source.path of npz": Differs("npz", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
+    "data.source.include_valid of cinic10": "test_data.test_image_folders_are_read",
+    "data.root": Differs("mnist", "/nowhere/a", "/nowhere/b", "splits"),
+    "data.proxy_share": Differs("built", 0.2, 0.5, "sizes"),
+    "data.proxy_source": Differs("built", None, {"_target_": "clients.data.blobs", "seed": 3},
+                                 "splits"),
+    "data.proxy_source.path of npz": Differs("proxy", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
+    "data.proxy_source.include_valid of cinic10": "test_data.test_image_folders_are_read",
+    "data.limit": Differs("built", None, 40, "sizes"),
+    "data.proxy_limit": Differs("built", None, 5, "sizes"),
+    "data.test_limit": Differs("built", None, 5, "sizes"),
+    "partition.classes of classes_per_client":
+        Differs("built partition=classes_per_client", 2, 3, "partition"),
+    "partition.shards_per_client of shards": Differs("built partition=shards", 2, 3, "partition"),
+    "partition.balance of dirichlet": Differs("built partition=dirichlet", False, True,
+                                              "partition"),
+    "partition.min_examples of dirichlet":
+        Differs("built partition=dirichlet partition.dirichlet_concentration=0.1", 1, 12,
+                "partition"),
+    "partition.min_examples of quantity_skew":
+        Differs("built partition=quantity_skew partition.dirichlet_concentration=0.1", 1, 9,
+                "partition"),
+    **{f"partition.dirichlet_concentration of {name}":
+       Differs(f"built partition={name}", 0.5, 5.0, "partition")
+       for name in ("dirichlet", "dirichlet_per_client", "quantity_skew")},
+    "partition.path of from_file": Differs("built partition=from_file", "{tmp}/a.json",
+                                           "{tmp}/b.json", "partition"),
+}  # fmt: skip
+
+MESSENGER: dict[str, Differs | str] = {
+    "clients.messenger": Differs("averaging", ("clients/messenger=none",),
+                                 ("clients/messenger=fml",), "student"),
+    "clients.messenger.epochs of Messenger": Differs("fml", 1, 2, "student"),
+    "clients.messenger.batch_size of Messenger": Differs("fml", 8, 5, "student"),
+    "clients.messenger.head of Messenger":
+        Differs("fedkd", None, {"_target_": "clients.peers.heads.Projection", "_partial_": True},
+                "student"),
+    "clients.messenger.optimizer.lr of SGD": Differs("fml", 0.05, 0.1, "student"),
+    "clients.messenger.optimizer.momentum of SGD": Differs("fml", 0.9, 0.0, "student"),
+    "clients.messenger.rule.hard_loss_weight of dml": Differs("fml", 0.5, 1.0, "student"),
+    "clients.messenger.rule.soft_loss_weight of dml": Differs("fml", 0.5, 1.0, "student"),
+    "clients.messenger.rule.temperature of dml": Differs("fml", 1.0, 3.0, "student"),
+    "clients.messenger.rule.temperature of adaptive_mutual": Differs("fedkd", 1.0, 3.0, "student"),
+}  # fmt: skip
+
+SPEEDS = ("multiplications_per_s", "download_bytes_per_s", "upload_bytes_per_s", "latency_s")
+KINDS_OF_PHONES = ("alike", "lognormal", "two_speeds")
+CLIENTS: dict[str, Differs | str] = {
+    "clients.num_clients": Differs("built", 4, 3, "population"),
+    "clients.group_size": Differs("averaging", 8, 1, "student"),
+    "clients.together": Differs("averaging", True, False, "student"),
+    "clients.architectures": Differs("built", ("clients=same",), ("clients=mixed_small",),
+                                     "population"),
+    "clients.architectures.student.share": Differs("averaging", 1, 0, "error"),
+    **{f"clients.architectures.{name}.share": Differs("built clients.num_clients=20", 0.3, 2.0,
+                                                      "population")
+       for name in ("lenet5", "logistic_regression", "mlp")},
+    **{f"clients.architectures.{name}.share":
+       Differs("built clients=mixed_large clients.num_clients=10", 1, 3, "population")
+       for name in ("resnet8", "resnet20", "mobilenet_v2_small", "shufflenet_v2_05", "vgg9")},
+    "clients.architectures.mlp.model.hidden of mlp": Differs("uniform", [4], [5], "column loss"),
+    "clients.corruption": Differs("uniform", ("clients/corruption=none",),
+                                  ("clients/corruption=permuted_labels",), "column train_loss"),
+    "clients.corruption.clients of permuted_labels":
+        Differs("uniform clients/corruption=permuted_labels", [0], [1], "column train_loss"),
+    "clients.corruption.from_round of permuted_labels":
+        Differs("uniform clients/corruption=permuted_labels", 1, 2, "column train_loss"),
+    "clients.corruption.shift of permuted_labels":
+        Differs("uniform clients/corruption=permuted_labels", 1, 2, "column train_loss"),
+    "clients.profile": Differs("uniform", ("clients/profile=alike",),
+                               ("clients/profile=two_speeds",), "line simulated_time_s"),
+    **{f"clients.profile.{name} of alike":
+       Differs("uniform clients/profile=alike", 1.0, 2.0, "line simulated_time_s")
+       for name in SPEEDS},
+    **{f"clients.profile.{name} of {kind}":
+       Differs(f"built clients/profile={kind}", 1.0, 2.0, "profiles")
+       for name in SPEEDS for kind in KINDS_OF_PHONES[1:]},
+    "clients.profile.spread of lognormal":
+        Differs("built clients/profile=lognormal", 0.7, 0.1, "profiles"),
+    "clients.profile.slow_share of two_speeds":
+        Differs("built clients/profile=two_speeds", 0.5, 0.25, "profiles"),
+    "clients.profile.slowdown of two_speeds":
+        Differs("built clients/profile=two_speeds", 4, 2, "profiles"),
+    "clients.training.epochs of train": Differs("uniform", 1, 2, "column train_loss"),
+    "clients.training.batch_size of train": Differs("uniform", 8, 5, "column train_loss"),
+    "clients.training.max_grad_norm of train": Differs("uniform", None, 0.01, "column train_loss"),
+    "clients.training.autocast of train": Differs("uniform", None, "bfloat16",
+                                                  "column train_loss"),
+    "clients.training.optimizer.lr of SGD": Differs("uniform", 0.05, 0.1, "column train_loss"),
+    "clients.training.optimizer.momentum of SGD": Differs("uniform", 0.9, 0.0,
+                                                          "column train_loss"),
+}  # fmt: skip
+
+NETWORKS: dict[str, Differs | str] = {
+    "student.hidden of mlp": Differs("built", [4], [5], "start"),
+    "student.hidden of cnn": Differs("bare student=cnn", 8, 9, "start"),
+    "student.channels of cnn": Differs("bare student=cnn", [2, 3], [2, 4], "start"),
+    **{f"student.norm of {name}": Differs(f"bare student={name}", "batch", "group", "start")
+       for name in ("resnet8", "resnet20", "resnet18", "mobilenet_v2_small", "shufflenet_v2_05")},
+}  # fmt: skip
+
+TOPOLOGY: dict[str, Differs | str] = {
+    "topology": Differs("gossip", ("topology=ring",), ("topology=none",), "error"),
+    **{f"topology.graph.{key}": Differs(f"built topology={name}", one, other, "graph")
+       for name, key, one, other in (
+           ("torus", "rows of torus", 2, 4),
+           ("k_regular", "degree of k_regular", 4, 3),
+           ("k_regular topology.graph.degree=2", "connected of k_regular", True, False),
+           ("erdos_renyi", "edge_probability of erdos_renyi", 0.5, 0.9),
+           ("erdos_renyi topology.graph.edge_probability=0.15 topology.require_connected=false",
+            "connected of erdos_renyi", True, False),
+           ("sequence", "rules of sequence", [RING], [STAR]),
+           ("epidemic", "receivers of epidemic", 2, 3),
+           ("clusters", "num_clusters of clusters", 2, 4),
+           ("clusters topology.require_connected=false", "bridges of clusters", True, False),
+           ("from_file", "path of from_file", "{tmp}/a.csv", "{tmp}/b.csv"),
+           ("from_file topology.graph.path={tmp}/a.csv topology/mixing=push_sum",
+            "directed of from_file", False, True),
+           ("static_exponential topology/mixing=uniform", "directed of static_exponential", False,
+            True),
+           ("small_world", "degree of small_world", 4, 2),
+           ("small_world", "rewiring_probability of small_world", 0.2, 0.9),
+       )},
+    "topology.redraw of Topology": Differs("built topology=k_regular", False, True, "graph"),
+    "topology.require_connected of Topology":
+        Differs("built topology=clusters topology.graph.bridges=false", True, False, "graph"),
+    **{f"availability.{name} of Availability": Differs(f"peers{more}", one, other, LINES)
+       for name, one, other, more in (
+           ("sleep_probability", 0.0, 0.5, ""),
+           ("drop_probability", 0.0, 0.5, ""),
+           ("late_probability", 0.0, 0.7, ""),
+           ("late_rounds", 1, 3, " availability.late_probability=0.9"),
+           ("leave_probability", 0.0, 0.5, ""),
+           ("join_probability", 0.0, 0.9, " availability.present_share=0.5"),
+           ("present_share", 1.0, 0.5, ""),
+       )},
+}  # fmt: skip

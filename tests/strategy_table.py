@@ -1,0 +1,126 @@
+"""For each option of the shipped strategies two values, and what must differ: `option_table`."""
+
+from tests.option_table import ADAM, LINES, Differs
+
+STUDENT = "student"
+FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
+           "MultiKrum": "multikrum"}  # fmt: skip
+
+ENSEMBLE: dict[str, Differs | str] = {
+    "strategy.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
+    "strategy.negative_share of DistillationStrategy": Differs("uniform", 0.2, 0.5, STUDENT),
+    "strategy.weight_cap of DistillationStrategy":
+        Differs("uniform strategy/scorer=max_prob", 1.0, 0.26, STUDENT),
+    "strategy.fallback_below of DistillationStrategy": Differs("own", 0.001, 1.0, STUDENT),
+    "strategy.fraction of DistillationStrategy":
+        Differs("uniform", 1.0, 0.5, "line strategy.num_teachers"),
+    "strategy.feed_back of DistillationStrategy":
+        Differs("uniform rounds=2", False, True, "column train_loss"),
+    "strategy.digest_epochs of DistillationStrategy":
+        Differs("fed back", 1, 3, "column train_loss"),
+    "strategy.answers of DistillationStrategy":
+        Differs("uniform", "float32", "uint8", "line bytes.reply"),
+    "strategy.proxy_chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
+    "strategy.probe_examples of DistillationStrategy":
+        Differs("uniform probes=standard", 256, 5, "line probes"),
+    "strategy.discriminator":
+        Differs("uniform", ("strategy/discriminator=none",),
+                ("strategy/discriminator=features",), "line bytes.reply"),
+    "strategy.discriminator.inputs of DiscriminatorRecipe":
+        Differs("own", "features", "pixels", STUDENT),
+    "strategy.discriminator.balanced of DiscriminatorRecipe": Differs("own", False, True, STUDENT),
+    "strategy.discriminator.l2 of DiscriminatorRecipe": Differs("own", 0.01, 10.0, STUDENT),
+    "strategy.scorer.threshold of own_selection":
+        Differs("own strategy/scorer=own_selection strategy.discriminator.balanced=true", 0.5, 0.9,
+                STUDENT),
+    "strategy.loss.scale_by_t2 of kl":
+        Differs("uniform strategy.temperature=2", True, False, "line strategy.distillation_loss"),
+    "strategy.distil.epochs of train": Differs("uniform", 1, 2, STUDENT),
+    "strategy.distil.batch_size of train": Differs("uniform", 16, 8, STUDENT),
+    "strategy.distil.max_grad_norm of train":
+        Differs("uniform strategy.distil.optimizer._target_=torch.optim.SGD", None, 0.001, STUDENT),
+    "strategy.distil.autocast of train": Differs("uniform", None, "bfloat16", STUDENT),
+    "strategy.distil.optimizer.lr of Adam": Differs("uniform", 0.001, 0.01, STUDENT),
+}  # fmt: skip
+
+MUTUAL: dict[str, Differs | str] = {
+    "strategy.temperature of MutualStrategy": Differs("mutual", 1.0, 4.0, STUDENT),
+    "strategy.negative_share of MutualStrategy": Differs("mutual", 0.2, 0.5, STUDENT),
+    "strategy.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
+    "strategy.fallback_below of MutualStrategy": Differs("mutual", 0.001, 1.0, STUDENT),
+    "strategy.fraction of MutualStrategy":
+        Differs("mutual", 1.0, 0.5, "line strategy.num_teachers"),
+    "strategy.answers of MutualStrategy": Differs("mutual", "float32", "uint8", "line bytes.reply"),
+    "strategy.probe_examples of MutualStrategy":
+        Differs("mutual probes=standard", 256, 5, "line probes"),
+    "strategy.epochs of MutualStrategy": Differs("mutual", 1, 2, STUDENT),
+    "strategy.batch_size of MutualStrategy": Differs("mutual", 16, 8, STUDENT),
+    "strategy.optimizer.lr of Adam": Differs("mutual", 0.001, 0.01, STUDENT),
+    "strategy.head_optimizer of MutualStrategy":
+        Differs("one strategy.epochs=2", None, ADAM, STUDENT),
+    "strategy.update of MutualStrategy": Differs("mutual", "simultaneous", "sequential", STUDENT),
+    "strategy.refresh_epochs of MutualStrategy": Differs("codistillation", 2, 1, STUDENT),
+    "strategy.peers of MutualStrategy": Differs("mutual", "architectures", "clients", STUDENT),
+    "strategy.most_peers of MutualStrategy": Differs("mutual strategy.peers=clients", 3, 2, LINES),
+    "strategy.taps of MutualStrategy":
+        Differs("ffl strategy.epochs=2", {}, {"mlp": "classifier"}, STUDENT),
+    "strategy.head": Differs("one", ("strategy/head=gate",), ("strategy/head=none",), "error"),
+    "strategy.head.channels of Fusion": Differs("ffl", None, 9, STUDENT),
+    "strategy.head.width of Attention": Differs("okddip strategy.epochs=3", 8, 2, STUDENT),
+    "strategy.rule.hard_loss_weight of dml": Differs("mutual", 1.0, 2.0, STUDENT),
+    "strategy.rule.soft_loss_weight of dml": Differs("mutual", 1.0, 2.0, STUDENT),
+    "strategy.rule.temperature of dml": Differs("mutual", 1.0, 4.0, STUDENT),
+    "strategy.rule.soft_loss_weight of codistillation":
+        Differs("codistillation", 1.0, 2.0, STUDENT),
+    "strategy.rule.burn_in_epochs of codistillation": Differs("codistillation", 1, 2, STUDENT),
+    **{f"strategy.rule.{name} of {rule}": Differs(f"{rule} strategy.epochs=2", one, other, STUDENT)
+       for rule in ("one", "ffl", "okddip")
+       for name, one, other in (("temperature", 3.0, 1.0), ("ramp_epochs", 10, 2),
+                                ("soft_loss_weight", 1.0, 0.5))},
+    "strategy.rule.detach_features of ffl": Differs("ffl", False, True, STUDENT),
+}  # fmt: skip
+
+PEERS: dict[str, Differs | str] = {
+    **{f"strategy.{name} of Gossip": Differs(f"gossip{more}", one, other, what)
+       for name, more, one, other, what in (
+           ("temperature", "", 1.0, 4.0, "column digest_loss"),
+           ("negative_share", "", 0.2, 0.5, "column digested_examples"),
+           ("weight_cap", " strategy/scorer=max_prob", 1.0, 0.35, "column digest_loss"),
+           ("fallback_below", "", 0.001, 1.0, "column digest_loss"),
+           ("answers", "", "float32", "uint8", "column digest_loss"),
+           ("with_own", "", True, False, "column digest_loss"),
+           ("sweeps", " strategy/scorer=num_examples", 1, 2, "column digest_loss"),
+           ("missing", " topology/mixing=uniform topology=star availability.drop_probability=0.4",
+            "own", "renormalise", "column digest_loss"),
+           ("probe_examples", " probes=standard", 256, 5, LINES))},
+    "strategy.order of ParameterGossip":
+        Differs("peers", "adapt_then_combine", "combine_then_adapt", LINES),
+    "strategy.push of ParameterGossip":
+        Differs("push", (), ("strategy.push=false", "strategy.missing=own"), LINES),
+    "strategy.missing of ParameterGossip":
+        Differs("peers availability.drop_probability=0.4", "own", "renormalise", LINES),
+    "strategy.first_rounds of Stages": Differs("cpfl", 1, 2, LINES),
+    "strategy.second.local_training of Stages": Differs("cpfl", False, True, "column train_loss"),
+    "strategy.keep of MutualTransfer": Differs("defkt", "received", "own", LINES),
+    "strategy.how.epochs of Messenger": Differs("defkt", 1, 2, LINES),
+    "strategy.how.batch_size of Messenger": Differs("defkt", 8, 5, LINES),
+    "strategy.how.optimizer.lr of SGD": Differs("defkt", 0.05, 0.1, LINES),
+    "strategy.how.optimizer.momentum of SGD": Differs("defkt", 0.9, 0.0, LINES),
+}  # fmt: skip
+
+AVERAGES: dict[str, Differs | str] = {
+    "strategy.fraction_train of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
+    "strategy.fraction_evaluate of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
+    **{f"strategy.{name} of {kind}":
+       Differs(f"built strategy={file}", one, other, f"strategy {name}")
+       for kind, file in FLOWERS.items()
+       for name, one, other in (("fraction_train", 1.0, 0.5), ("fraction_evaluate", 1.0, 0.5),
+                                ("min_train_nodes", 1, 2), ("min_evaluate_nodes", 1, 2),
+                                ("min_available_nodes", 1, 2))},
+    "strategy.eta of FedAdam": Differs("built strategy=fedadam", 0.1, 0.2, "strategy eta"),
+    "strategy.num_malicious_nodes of MultiKrum":
+        Differs("built strategy=multikrum", 0, 1, "strategy num_malicious_nodes"),
+    "strategy.num_nodes_to_select of MultiKrum":
+        Differs("built strategy=multikrum", 5, 2, "strategy num_nodes_to_select"),
+}  # fmt: skip
+"""What Flower's own do with their options is Flower's: here they are seen to have them."""

@@ -1,0 +1,221 @@
+"""Tiny runs of the whole program in this process, and what can be seen of each."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import run
+from clients.architectures import parameters_of
+from conf.building import instantiate
+from conf.errors import Stopped
+from conf.schema import register
+from tests.shipped_options import CONF
+
+FEW = (
+    *("clients.num_clients=4", "clients.training.epochs=1", "clients.training.batch_size=8"),
+    *("data=blobs", "data.source.num_examples=120", "partition=iid", "sim=inline"),
+    *("probes=none", "tracking.figures_every=0", "student=mlp", "student.hidden=[4]"),
+)
+MIXED = (*FEW, "~clients.architectures.lenet5", "clients.architectures.mlp.model.hidden=[4]")
+TAUGHT = (*MIXED, "strategy.distil.epochs=1", "strategy.distil.batch_size=16")
+GROUP = (*MIXED, "strategy.epochs=1", "strategy.batch_size=16")
+SAME = (*FEW, "clients=same")
+GOSSIP = (*TAUGHT, "topology=ring", "rounds=2")
+BASES: dict[str, tuple[str, ...]] = {
+    "uniform": ("strategy=distillation", *TAUGHT),
+    "own": ("strategy=dlad", "strategy/scorer=own_probability", *TAUGHT),
+    "fed back": ("strategy=distillation", "strategy.feed_back=true", "rounds=2", *TAUGHT),
+    "mutual": ("strategy=dml", *GROUP),
+    "codistillation": ("strategy=codistillation", *GROUP, "strategy.epochs=3"),
+    "one": ("strategy=one", *GROUP),
+    "ffl": ("strategy=ffl", *GROUP),
+    "okddip": ("strategy=okddip", *GROUP),
+    "gossip": ("strategy=gossip", *GOSSIP),
+    "averaging": ("strategy=averaging", *SAME),
+    "peers": ("strategy=adapt_then_combine", *SAME, "topology=ring", "rounds=3"),
+    "cpfl": ("strategy=cpfl", *SAME, "topology=ring", "rounds=3", "strategy.first_rounds=1",
+             "strategy.second.distil.epochs=1"),
+    "push": ("strategy=push_sum", *SAME, "topology=static_exponential",
+             "topology/mixing=push_sum", "rounds=3"),
+    "defkt": ("strategy=defkt", *SAME, "topology=random_matchings", "strategy.how.epochs=1",
+              "strategy.how.batch_size=8", "rounds=2"),
+    "fml": ("strategy=averaging", "clients/messenger=fml", *MIXED, "clients.messenger.epochs=1",
+            "clients.messenger.batch_size=8"),
+    "fedkd": ("strategy=averaging", "clients/messenger=fedkd", *MIXED,
+              "clients.messenger.epochs=1", "clients.messenger.batch_size=8"),
+    "built": FEW,
+    "bare": FEW[:-2],
+    "mnist": (*(word for word in FEW if not word.startswith("data")), "data=mnist"),
+    "npz": (*(word for word in FEW if not word.startswith("data")), "data=npz"),
+    "any data": tuple(word for word in FEW if not word.startswith("data")),
+    "proxy": (*FEW, "+proxy=npz"),
+}  # fmt: skip
+"""Overrides that make a run of each kind tiny."""
+
+
+@dataclass
+class Seen:
+    """What there is to look at of one config: a run, or only what is built for it."""
+
+    config: DictConfig
+    folder: Path
+    error: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@cache
+def _composed(choices: tuple[str, ...]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(choices))
+
+
+def composed(words: tuple[str, ...], key: str = "", value: Any = None) -> DictConfig:
+    """Compose a config from choices and values, then set one of its keys.
+
+    Hydra takes 0.2 s: it is asked once for all that make the same choices.
+    """
+    values = [word for word in words if _is_value(word)]
+    config = OmegaConf.create(_composed(tuple(w for w in words if not _is_value(w))))
+    with open_dict(config):
+        for word in values:
+            name, _, text = word.partition("=")
+            OmegaConf.update(config, name, yaml.safe_load(text), merge=False)
+        if key:
+            OmegaConf.update(config, key, value, merge=False)
+    return config
+
+
+def _is_value(word: str) -> bool:
+    return word[0] not in "+~" and not (CONF / word.split("=")[0]).is_dir()
+
+
+def played(config: DictConfig, folder: Path) -> Seen:
+    """Run a config from beginning to end; an error that the user would be told is what is seen."""
+    folder.mkdir(parents=True)
+    try:
+        return Seen(config, folder, result=run.federate(config, folder))
+    except Stopped as stopped:
+        return Seen(config, folder, str(stopped))
+
+
+def observed(seen: Seen, what: str) -> Any:
+    """Look at one thing; `line student.loss` is that of the last round."""
+    if what == "error":
+        return seen.error
+    assert not seen.error, seen.error
+    name, _, path = what.partition(" ")
+    return WAYS_TO_LOOK[name](seen, *([path] if path else []))
+
+
+# --- of a run ---
+
+
+def _line(seen: Seen, path: str = "") -> Any:
+    line = json.loads((seen.folder / "metrics.jsonl").read_text().splitlines()[-1])
+    for name in path.split(".") if path else ():
+        line = line[name]
+    return line
+
+
+def _lines(seen: Seen) -> str:
+    return (seen.folder / "metrics.jsonl").read_text()
+
+
+def _column(seen: Seen, name: str) -> list[Any]:
+    values = pq.read_table(seen.folder / "clients.parquet").column(name).to_pylist()
+    assert any(value is not None and value == value for value in values), f"no {name}"
+    return [str(value) for value in values]
+
+
+def _student(seen: Seen) -> str:
+    return str(seen.result["student_sha256"])
+
+
+def _files(seen: Seen, pattern: str = "*") -> list[str]:
+    return sorted(str(path.relative_to(seen.folder)) for path in seen.folder.rglob(pattern))
+
+
+def _tags(seen: Seen) -> list[str]:
+    events = EventAccumulator(str(seen.folder / "events")).Reload()  # type: ignore[no-untyped-call]
+    return sorted(str(tag) for tags in events.Tags().values() if tags is not True and tags
+                  for tag in tags)  # fmt: skip
+
+
+# --- of what is built ---
+
+
+def _splits(seen: Seen) -> Any:
+    try:
+        splits = run.load_splits(seen.config)
+    except InstantiationException as error:
+        return str(error)
+    sets = (splits.private, splits.proxy, splits.test)
+    return [(each.name, len(each), each.images.tobytes(), each.labels.tobytes()) for each in sets]
+
+
+def _sizes(seen: Seen) -> list[int]:
+    splits = run.load_splits(seen.config)
+    return [len(splits.private), len(splits.proxy), len(splits.test)]
+
+
+def _partition(seen: Seen) -> list[list[int]]:
+    clients = run.populate(seen.config, run.load_splits(seen.config))
+    return [own.tolist() for own in clients.partitions]
+
+
+def _population(seen: Seen) -> list[str]:
+    clients = run.populate(seen.config, run.load_splits(seen.config))
+    return list(clients.architectures)
+
+
+def _profiles(seen: Seen) -> str:
+    return str(run.populate(seen.config, run.load_splits(seen.config)).profiles)
+
+
+def _start(seen: Seen) -> dict[str, bytes]:
+    clients = run.populate(seen.config, run.load_splits(seen.config))
+    student = run.begin_student(seen.config, clients)
+    return {name: value.tobytes() for name, value in parameters_of(student).items()}
+
+
+def _graph(seen: Seen) -> Any:
+    try:
+        topology = instantiate(seen.config.topology)(num_peers=8, seed=0)
+        graphs = [topology.graph(server_round) for server_round in (1, 2, 3)]
+    except ValueError as error:
+        return str(error)
+    return [(graph.is_directed(), sorted(graph.edges)) for graph in graphs]
+
+
+def _strategy(seen: Seen, name: str) -> Any:
+    return vars(instantiate(seen.config.strategy))[name]
+
+
+def _pool(seen: Seen, name: str) -> Any:
+    pool = instantiate(seen.config.sim)(seed=0)
+    try:
+        return vars(pool)[name]
+    finally:
+        pool.close()
+
+
+WAYS_TO_LOOK: dict[str, Callable[..., Any]] = {
+    "line": _line, "lines": _lines, "column": _column, "student": _student, "files": _files,
+    "tags": _tags, "splits": _splits, "sizes": _sizes, "partition": _partition,
+    "population": _population,
+    "profiles": _profiles, "start": _start, "graph": _graph, "strategy": _strategy, "pool": _pool,
+}  # fmt: skip
+OF_A_RUN = ("error", "line", "lines", "column", "student", "files", "tags")
