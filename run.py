@@ -55,7 +55,7 @@ def main(config: DictConfig) -> None:
             with explained(*BUILDING):
                 if resume := config.resume is not None:
                     config = resumed_config(config, HydraConfig.get().overrides.task)
-                claim(folder)
+                claim(folder, begun=resume)
             federate(config, folder, resume, stop)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)

@@ -70,6 +70,23 @@ class Original:
 
 
 @contextmanager
+def same_modules(whose: str, network: nn.Module) -> Iterator[None]:
+    """Train a network in the block that is to keep its modules.
+
+    Args:
+        whose: What an error begins with.
+        network: It.
+
+    Raises:
+        ValueError: One was exchanged, or is new, or gone; names it.
+    """
+    original = Original(network)
+    yield
+    if fault := original.exchanged():
+        raise ValueError(f"{whose} {fault}")
+
+
+@contextmanager
 def unchanged(**plugins: Any) -> Iterator[None]:
     """Call plug-ins in the block; an object among them is put back if it changed there.
 

@@ -19,14 +19,15 @@ _held: dict[Path, int] = {}
 """Folders that this process has, and the open lock files: a second lock would be refused too."""
 
 
-def claim(folder: Path) -> None:
+def claim(folder: Path, begun: bool = False) -> None:
     """Take a run folder for this process, until `release` or its end, however it ends.
 
     Args:
         folder: Made if it is not there.
+        begun: Whether it is that of a run to go on with; else it must not hold one.
 
     Raises:
-        ConfigError: Another run has it; says which.
+        ConfigError: Another run has it, or had it; says which, or how to go on with that.
         OSError: It cannot be written to.
     """
     if folder in _held:
@@ -50,6 +51,12 @@ def claim(folder: Path) -> None:
     os.truncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     _held[folder] = handle
+    if not begun and (folder / "config.yaml").exists():
+        release(folder)
+        on = f", or go on with that run by resume={folder}"
+        if not (folder / "checkpoint").exists():
+            on = "; that one kept no checkpoint"
+        raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder{on}")
 
 
 def release(folder: Path) -> None:
@@ -76,16 +83,10 @@ class ClaimFirst(Callback):
         Before Hydra writes what a run was told into `.hydra/`, over what another one was told. A
         run that is gone on with is told so in a folder of its own, which holds no run either.
         """
-        from sim.run_files import require_no_run
-
         folder = Path(config.hydra.run.dir)
-        if config.resume is None:
-            _claim_or_end("hydra.run.dir", folder)
-        try:
-            require_no_run(folder.resolve())
-        except ValueError as error:
+        _claim_or_end("hydra.run.dir", folder)
+        if config.resume is not None:
             release(folder.resolve())
-            sys.exit(f"error: {error}")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See that the folder of a sweep can be made and written to."""

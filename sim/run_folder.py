@@ -29,7 +29,6 @@ from sim.run_files import PEERS as PEERS
 from sim.run_files import RESULT as RESULT
 from sim.run_files import STATES as STATES
 from sim.run_files import STUDENT as STUDENT
-from sim.run_files import require_no_run
 
 OF_A_GROUP = ("fused_accuracy", "peers_mean_accuracy")
 """Measures of the last round that a result has where the strategy makes them."""
@@ -47,14 +46,11 @@ def begin(
         folder: The run folder.
         config_text: The resolved config as YAML.
         summary: How the private set was cut.
-        lines: How many lines to keep of METRICS and FAILURES; None = the folder must hold no run.
+        lines: How many lines to keep of METRICS and FAILURES; None = the folder holds no run.
 
     Raises:
-        ValueError: It holds a run; or the private set was cut otherwise than it is now, or a file
-            has too few lines.
+        ValueError: The private set was cut otherwise than it is now, or a file has too few lines.
     """
-    if lines is None:
-        require_no_run(folder)
     if lines is not None:
         require_same_partition(folder, summary)
         for name in (METRICS, FAILURES):

@@ -15,7 +15,7 @@ from clients.arrays import read_arrays, write_arrays
 from clients.data import Dataset
 from clients.discriminator import DiscriminatorRecipe
 from clients.folding import Reducer
-from clients.isolation import Original
+from clients.isolation import same_modules
 from clients.messages import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS, PredictionRequest, node_id_of
 from clients.prediction import measures
 from clients.seeding import Purpose, generator
@@ -264,11 +264,8 @@ class DistillationStrategy(Strategy):
         loss = partial(self.loss, temperature=self.rule.temperature)
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
-            original = Original(self.student)
-            losses = self.distil(self.student, self.proxy, ids, targets, loss, rng, **changes)
-            if fault := original.exchanged():
-                raise ValueError(f"strategy.distil, round {server_round}: the student's {fault}")
-            return losses
+            with same_modules("strategy.distil: the student's", self.student):
+                return self.distil(self.student, self.proxy, ids, targets, loss, rng, **changes)
 
         def ask(number: int) -> Ensemble | None:
             return self._ask(server_round, number) if number else first

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,11 +68,16 @@ class Mortal(SimulatedApp):
             yield answer
 
     def _is_on_the_machine(self) -> bool:
+        """Tell whether this worker is to lose its machine; others wait for that, up to a minute."""
         order = self._orders / MACHINE
-        if not order.exists() or order.read_text() != str(os.getppid()):
-            return False
-        order.unlink()
-        return True
+        if order.exists() and order.read_text() == str(os.getppid()):
+            order.unlink()
+            return True
+        for _ in range(600):
+            if not order.exists():
+                break
+            time.sleep(0.1)
+        return False
 
     def _obeys(self, kill: str) -> bool:
         try:

@@ -347,6 +347,6 @@ def test_no_client_answers_with_an_object_that_keeps_something(pool: Pool, key: 
 def test_a_student_whose_trainer_exchanges_modules_ends_the_run_by_name() -> None:
     clients = tiny_clients()
     strategy = distillation(clients, distil=partial(exchanging, **trainer().keywords))
-    said = "strategy.distil, round 1: the student's module 'classifier' was Linear and is another"
+    said = "strategy.distil: the student's module 'classifier' was Linear and is another"
     with pytest.raises(ValueError, match=said):
         run_ours(inline(SimulatedApp(clients)), clients, strategy)

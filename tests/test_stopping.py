@@ -136,11 +136,12 @@ def test_a_signal_outside_of_rounds_interrupts(
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         told()
     assert ended.value.code == 143
     assert "no round is kept that can be gone on from" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_second_signal_is_heard_though_somebody_kept_its_exception(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_folder_that_a_live_process_uses_is_refused_before_anything_is_written
 
 
 def test_a_resume_of_a_folder_in_use_is_refused(mine: Path, undisturbed: tuple[str, ...]) -> None:
-    claim(mine / "whole")
+    claim(mine / "whole", begun=True)
     try:
         done = run(mine, f"resume={mine / 'whole'}", "resume_targets=[my_signals.sends]")
     finally:
