@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
     composed = True
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
-            sys.path.insert(0, source.path)
+            sys.path.insert(1, source.path)  # after our own, which a `strategies.py` would hide
     folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
     stop = Stop()
     try:

@@ -84,17 +84,22 @@ def aggregated_train(
     Returns:
         What the strategy returned, the buffers averaged, with the dtypes of `sent`.
     """
-    if isinstance(strategy, Receiving):  # one that folds, ours, sees to buffers itself
-        return strategy.aggregate_train(server_round, replies)
+    if isinstance(strategy, Receiving):  # one that folds, ours, averages buffers itself
+        return _kept(sent, *strategy.aggregate_train(server_round, replies), {})
     means = _averaged(replies, buffers, isinstance(strategy, ROBUST)) if buffers else {}
     # All replies agree in buffers: no distance between clients, and no norm, is one of counters.
     shown = _sent_back(sent, means) if isinstance(strategy, QFedAvg) else means
     if means:
         replies = [_with_buffers(reply, shown) for reply in replies]
-    aggregated, metrics = strategy.aggregate_train(server_round, replies)
-    if not isinstance(aggregated, ArrayRecord):  # nothing, or a fault that is named later
-        return aggregated, metrics
-    return _like(sent, aggregated, means), metrics
+    return _kept(sent, *strategy.aggregate_train(server_round, replies), means)
+
+
+def _kept(
+    sent: ArrayRecord, found: ArrayRecord | None, metrics: MetricRecord | None, means: Numbers
+) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    if not isinstance(found, ArrayRecord):  # nothing, or a fault that is named later
+        return found, metrics
+    return _like(sent, found, means), metrics
 
 
 def _averaged(replies: Iterable[Message], names: Collection[str], robust: bool) -> Numbers:

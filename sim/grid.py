@@ -29,6 +29,10 @@ WATCHED_TURNS = 2**20
 """A client's turns in a round from which on it is only watched: more than any strategy asks."""
 
 
+class TooFewClients(RuntimeError):
+    """A strategy waits for more clients than the federation has."""
+
+
 class PoolGrid(Grid):
     """Sends messages to simulated clients and keeps, between rounds, each client's state."""
 
@@ -163,11 +167,11 @@ class PoolGrid(Grid):
             One id per client; the same in every run.
 
         Raises:
-            RuntimeError: The strategy keeps looking and never sends: it waits for more clients.
+            TooFewClients: The strategy keeps looking and never sends.
         """
         self._looks += 1
         if self._looks > MAX_LOOKS:
-            raise RuntimeError(
+            raise TooFewClients(
                 f"the strategy waits for more clients than the federation's "
                 f"{self._num_clients}: lower its min_available_nodes, min_train_nodes and "
                 "min_evaluate_nodes, or raise clients.num_clients"

@@ -23,7 +23,7 @@ from clients.teachers import RoundView
 from sim.buffers import aggregated_train
 from sim.exchanges import Exchange, forms_of, names_of
 from sim.global_model import BadModel, require_usable
-from sim.grid import PoolGrid
+from sim.grid import PoolGrid, TooFewClients
 from sim.parameter_view import parameter_view
 from sim.probes.values import ProbeError
 from sim.processes import seeded_globals
@@ -64,7 +64,7 @@ class QuorumLost(RuntimeError):
     exit_code = 3
 
 
-ENDINGS = (QuorumLost, BadModel, FloatingPointError, ProbeError)
+ENDINGS = (QuorumLost, TooFewClients, BadModel, FloatingPointError, ProbeError)
 """What ends a run and says itself all that there is to say; the rest is a defect of some code."""
 
 

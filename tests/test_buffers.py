@@ -16,7 +16,8 @@ from clients.simulated import SimulatedClients
 from conf.errors import ConfigError
 from conf.refused import check_strategy
 from sim.buffers import aggregated_train, buffers_of
-from tests.federations import Run, inline, run_ours, student_of, tiny_clients
+from strategies.averaging import Averaging
+from tests.federations import SEED, Run, inline, run_ours, student_of, tiny_clients
 from tests.test_flower_strategies import ALONE
 
 STRATEGIES: list[Any] = [
@@ -32,6 +33,7 @@ STRATEGIES: list[Any] = [
     flower.MultiKrum,
     flower.Bulyan,
     partial(flower.QFedAvg, client_learning_rate=0.1, train_loss_key="train-loss"),
+    lambda **alone: Averaging(seed=SEED),
 ]
 
 

@@ -53,6 +53,8 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mine")
     (folder / "my_signals.py").write_text(SIGNALS)
+    for name in ("strategies", "clients", "sim"):  # ours are found all the same
+        (folder / f"{name}.py").write_text("raise RuntimeError('not ours')\n")
     return folder
 
 
