@@ -4,11 +4,9 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,16 +93,6 @@ def start_ray(
             f"sim.workers={workers} and its files in {_home()}, where RAY_TMPDIR has them: {story}"
         ) from error
     return folder
-
-
-def hear_first() -> None:
-    """Have this process's own handler of SIGTERM called, and no other, in its main thread.
-
-    Ray, as it starts, puts one before it that aborts the process 3 s later, in whatever it is then.
-    """
-    own = signal.getsignal(signal.SIGTERM)
-    if own is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, own)
 
 
 def stop_ray(folder: Path | None) -> None:

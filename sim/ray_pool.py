@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import ray
 
-from sim.ray_cluster import (
-    hear_first,
-    require_answer,
-    room_for,
-    start_ray,
-    stop_ray,
-    worker_options,
-)
+from sim.ray_cluster import require_answer, room_for, start_ray, stop_ray, worker_options
 from sim.ray_worker import Worker
 from sim.ray_workers import SAY_AFTER_S, SAY_EVERY_S, RayWorkers
 
@@ -132,7 +125,6 @@ class RayPool:
         """
         try:
             self._starting.result()
-            hear_first()
             from sim.suspects import Suspects
 
             self._suspects = Suspects()

@@ -41,16 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def heard() -> Iterator[list[int]]:
-    """What SIGTERM does to this process, as in `run.py` from before there is a Ray: it is noted."""
-    numbers: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: numbers.append(number))
-    yield numbers
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture(scope="module")
-def ray_pool(folder: Path, heard: list[int]) -> Iterator[Pool]:
+def ray_pool(folder: Path) -> Iterator[Pool]:
     """A Ray pool of two workers; for one and four see test_fault_matrix.py and test_bits.py."""
     with open_pool("ray", slow_and_mortal(folder)) as pool:
         yield pool
@@ -244,16 +235,6 @@ def assert_hanging_is_ended(pool: Any, folder: Path) -> None:
         assert took < 2 * pool._client_timeout_s
     assert ask(pool, 3, "train.peek", 3)[1] == [""] * 3  # it gets its chance with each message
     pool.load(app)
-
-
-def test_a_signal_is_heard_by_whom_it_is_for(ray_pool: Pool, heard: list[int]) -> None:
-    """Ray would hear it first, print a stack and set an alarm that aborts the process in 3 s."""
-    timer = signal.getitimer(signal.ITIMER_REAL)  # pytest's own
-    os.kill(os.getpid(), signal.SIGTERM)
-    left, _ = signal.getitimer(signal.ITIMER_REAL)
-    signal.setitimer(signal.ITIMER_REAL, *timer)
-    assert heard == [signal.SIGTERM]
-    assert left == 0 if timer[0] == 0 else timer[0] - 60 < left
 
 
 @pytest.mark.timeout(120)
