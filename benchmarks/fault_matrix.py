@@ -25,7 +25,7 @@ class Matrix:
         self._folder, self._orders = folder, folder / "orders"
         self._orders.mkdir()
         self._points, self._rng = WritePoints(), random.Random(0)
-        self.runs = self.differ = 0
+        self.runs = self.differ = self.went_on = 0
         self._write_points: dict[str, int] = {}
         self._expected: dict[str, str] = {}
         for method in METHODS:
@@ -45,8 +45,9 @@ class Matrix:
             at = self._rng.randint(1, self._write_points[method])
             place = self._fresh()
             place.rmdir()
-            died, found = killed_and_resumed(pool, method, place, self._orders, self._points, at)
-            self._count(f"{name} {method} driver killed at {at}", method, found, died)
+            left, found = killed_and_resumed(pool, method, place, self._orders, self._points, at)
+            self.went_on += bool(left)
+            self._count(f"{name} {method} driver killed at {at}", method, found, left is not None)
 
     def _count(self, cell: str, method: str, found: str, happened: bool) -> None:
         self.runs += 1
@@ -80,7 +81,11 @@ def main() -> None:
 
 def say(matrix: Matrix, name: str, began: float) -> None:
     seconds = time.monotonic() - began
-    print(f"{name}: {matrix.runs} runs, {matrix.differ} differ, {seconds:.0f} s", flush=True)
+    print(
+        f"{name}: {matrix.runs} runs, of which {matrix.went_on} went on from a commit, "
+        f"{matrix.differ} differ, {seconds:.0f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

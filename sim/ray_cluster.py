@@ -95,6 +95,14 @@ def start_ray(
     return folder
 
 
+def ray_ended() -> bool:
+    """Tell whether the Ray that this process started has ended: without these two nothing runs."""
+    node = ray._private.worker._global_node
+    if node is None:
+        return False
+    return any(kind in ("gcs_server", "raylet") for kind, _ in node.dead_processes())
+
+
 def stop_ray(folder: Path | None) -> None:
     """End what `start_ray` started, with its folder and its secret, or leave the cluster."""
     ray.shutdown()

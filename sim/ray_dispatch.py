@@ -9,15 +9,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from clients.folding import Keep
 from sim.outcomes import failed, joined, singles
+from sim.pieces import Piece, Sent, Whole
+from sim.ray_cluster import ray_ended
 from sim.ray_deaths import cause_of, machine_lost
 from sim.ray_workers import RayWorkers
+from sim.stopping import PoolLost
 from sim.suspects import Suspects, timed_out
 from sim.tasks import Group, Outcome
 
@@ -32,36 +35,10 @@ more, or it is cut up, which changes bits. One can die of something else, and so
 LOSSES = 5
 """After so many lost machines and connections a group is to blame all the same."""
 
+LOOK_EVERY_S = 2.0
+"""How often it is looked whether Ray is still there; a call of Ray's would wait 60 s for it."""
 
-@dataclass(eq=False)
-class _Whole:
-    """A group that came in, and what has come of its pieces so far."""
-
-    group: Group
-    pieces: int
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-    broke_up: bool = False
-
-
-@dataclass(eq=False)
-class _Piece:
-    """A group that is sent: a whole one, or one client of it; and what it went through."""
-
-    group: Group
-    whole: _Whole
-    part: int = 0
-    deaths: int = 0
-    losses: int = 0
-    suspect: bool = False
-
-
-@dataclass(eq=False)
-class _Sent:
-    """A piece in a worker's queue."""
-
-    piece: _Piece
-    answer: Any
-    objects: list[Any]
+ENDED = "sim=ray: Ray itself has ended on this machine"
 
 
 class Dispatch:
@@ -74,6 +51,7 @@ class Dispatch:
         groups: Iterable[Group],
         client_timeout_s: float | None,
         secure: Callable[[list[Any]], list[Any]],
+        one_machine: bool = False,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -83,6 +61,8 @@ class Dispatch:
             groups: Of different clients.
             client_timeout_s: How long a client may take; None = for ever.
             secure: References of states and payloads -> references that outlive the workers.
+            one_machine: Whether all is on this one: if it is lost, then Ray is, and `outcomes`
+                raises `PoolLost`.
         """
         self._workers = workers
         self._suspects = suspects
@@ -90,10 +70,11 @@ class Dispatch:
         self._dry = False
         self._timeout_s = client_timeout_s
         self._secure = secure
-        self._again: deque[_Piece] = deque()
-        self._suspected: deque[_Piece] = deque()
+        self._one_machine = one_machine
+        self._again: deque[Piece] = deque()
+        self._suspected: deque[Piece] = deque()
         self._place_of: dict[Any, int] = {}
-        self._queues: dict[int, deque[_Sent]] = {}
+        self._queues: dict[int, deque[Sent]] = {}
         self._since: dict[int, float] = {}
         places = sorted(workers.ready)
         # There and back, as who gets the longest group first should get the shortest of the next.
@@ -111,6 +92,8 @@ class Dispatch:
                     return
             waits = [*self._place_of, *self._workers.loading]
             done, _ = ray.wait(waits, num_returns=1, timeout=self._patience_s())
+            if self._one_machine and not done and ray_ended():
+                raise PoolLost(ENDED)
             for answer in done:
                 if answer in self._workers.loading:
                     if (place := self._workers.loaded(answer)) is not None:
@@ -134,17 +117,17 @@ class Dispatch:
                 self._close(place)  # whoever may kill its worker gets one for itself
                 self._send(self._suspected.popleft(), place)
 
-    def _next(self) -> _Piece | None:
+    def _next(self) -> Piece | None:
         if not self._again and not self._dry:
             group = next(self._source, None)
             self._dry = group is None
             if group is not None:
                 cut = self._suspects.cut(group)
-                whole = _Whole(group, len(cut))
-                self._again += [_Piece(each, whole, part) for part, each in enumerate(cut)]
+                whole = Whole(group, len(cut))
+                self._again += [Piece(each, whole, part) for part, each in enumerate(cut)]
         return self._again.popleft() if self._again else None
 
-    def _send(self, piece: _Piece, place: int) -> None:
+    def _send(self, piece: Piece, place: int) -> None:
         """Start a piece; its handles go beside it, because Ray resolves only whole arguments."""
         group = piece.group
         flags = tuple(state is not None for state in group.states)
@@ -156,7 +139,7 @@ class Dispatch:
         queue = self._queues.setdefault(place, deque())
         if not queue:
             self._since[place] = time.monotonic()
-        queue.append(_Sent(piece, answer, rest))
+        queue.append(Sent(piece, answer, rest))
         self._place_of[answer] = place
 
     def _close(self, place: int) -> None:
@@ -186,7 +169,7 @@ class Dispatch:
         self._free.extend([place] * (IN_FLIGHT if sent.piece.suspect else 1))
         yield from self._conclude(sent.piece, came)
 
-    def _fetch(self, sent: _Sent) -> "Outcome | str | ray.exceptions.RayError":
+    def _fetch(self, sent: Sent) -> "Outcome | str | ray.exceptions.RayError":
         """Fetch what came of a piece: an outcome, why it cannot be sent, or of what it died."""
         try:
             outcome: Outcome = ray.get(sent.answer)
@@ -201,7 +184,7 @@ class Dispatch:
         handles = [next(secured) if flag else None for flag in there]
         return replace(outcome, states=handles[:size], kept=handles[size:])
 
-    def _conclude(self, piece: _Piece, came: Outcome | str) -> Iterator[Outcome]:
+    def _conclude(self, piece: Piece, came: Outcome | str) -> Iterator[Outcome]:
         if isinstance(came, Outcome):
             yield from self._finish(piece, came)
         elif len(piece.group.tasks) == 1:
@@ -211,7 +194,7 @@ class Dispatch:
         else:
             self._again += self._broken_up(piece)
 
-    def _finish(self, piece: _Piece, outcome: Outcome) -> Iterator[Outcome]:
+    def _finish(self, piece: Piece, outcome: Outcome) -> Iterator[Outcome]:
         """Note what came of a piece; yield what came of its group, if that was the last."""
         whole = piece.whole
         whole.outcomes[piece.part] = outcome
@@ -222,11 +205,11 @@ class Dispatch:
         parts = [whole.outcomes[part] for part in range(whole.pieces)]
         yield joined(whole.group, parts) if whole.pieces > 1 else outcome
 
-    def _broken_up(self, piece: _Piece, suspect: bool = False) -> list[_Piece]:
+    def _broken_up(self, piece: Piece, suspect: bool = False) -> list[Piece]:
         """Cut a group up: what its clients come to is folded, and rounded, in another order."""
         each = singles(piece.group)
         piece.whole.pieces, piece.whole.broke_up = len(each), True
-        return [_Piece(one, piece.whole, part, suspect=suspect) for part, one in enumerate(each)]
+        return [Piece(one, piece.whole, part, suspect=suspect) for part, one in enumerate(each)]
 
     # --- lost workers ---
 
@@ -237,7 +220,7 @@ class Dispatch:
         for sent in queue:
             self._place_of.pop(sent.answer)
         self._workers.replace(place)
-        lost: list[tuple[_Piece, ray.exceptions.RayError]] = []
+        lost: list[tuple[Piece, ray.exceptions.RayError]] = []
         for sent in queue:
             came = self._fetch(sent)
             if isinstance(came, ray.exceptions.RayError):
@@ -252,9 +235,11 @@ class Dispatch:
             yield from self._blame(*lost[0], alone=len(lost) == 1)
 
     def _blame(
-        self, piece: _Piece, death: "ray.exceptions.RayError", alone: bool
+        self, piece: Piece, death: "ray.exceptions.RayError", alone: bool
     ) -> Iterator[Outcome]:
         """Run again what a worker died of, or had when its machine was lost; not for ever."""
+        if machine_lost(death) and self._one_machine:
+            raise PoolLost(ENDED)
         if machine_lost(death) and piece.losses < LOSSES:
             print("sim=ray: a machine was lost: what it had is run again", file=sys.stderr)
             piece.losses += 1
@@ -272,7 +257,7 @@ class Dispatch:
         else:
             self._suspected += self._broken_up(piece, suspect=True)
 
-    def _time_out(self, piece: _Piece) -> Iterator[Outcome]:
+    def _time_out(self, piece: Piece) -> Iterator[Outcome]:
         assert self._timeout_s is not None, "else nothing is overdue"
         if len(piece.group.tasks) > 1:
             self._suspected += self._broken_up(piece, suspect=True)
@@ -295,5 +280,6 @@ class Dispatch:
         times = [self._workers.say_if_waiting()] if self._workers.loading else []
         if self._timeout_s is not None:
             times += [self._left_s(place) for place, queue in self._queues.items() if queue]
+        times += [LOOK_EVERY_S] if self._one_machine else []
         soonest = min(times, default=float("inf"))
         return None if soonest == float("inf") else max(0.0, soonest)

@@ -154,7 +154,8 @@ class RayPool:
 
         assert self._suspects is not None, "load the program first"
         workers, suspects = self._there(), self._suspects
-        return Dispatch(workers, suspects, groups, self._client_timeout_s, self._secured).outcomes()
+        about = self._client_timeout_s, self._secured, not self._scattered
+        return Dispatch(workers, suspects, groups, *about).outcomes()
 
     def frozen(self, handle: Any) -> bytes | None:
         """Fetch a state, or payload, from the object store."""

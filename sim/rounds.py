@@ -27,6 +27,7 @@ from sim.grid import PoolGrid, TooFewClients
 from sim.parameter_view import parameter_view
 from sim.probes.values import ProbeError
 from sim.processes import seeded_globals
+from sim.stopping import PoolLost
 
 Aggregated = TypeVar("Aggregated")
 
@@ -64,7 +65,7 @@ class QuorumLost(RuntimeError):
     exit_code = 3
 
 
-ENDINGS = (QuorumLost, TooFewClients, BadModel, FloatingPointError, ProbeError)
+ENDINGS = (QuorumLost, TooFewClients, BadModel, FloatingPointError, ProbeError, PoolLost)
 """What ends a run and says itself all that there is to say; the rest is a defect of some code."""
 
 

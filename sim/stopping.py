@@ -11,6 +11,10 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class PoolLost(RuntimeError):
+    """What runs the clients has ended by itself: no round can be done any more."""
+
+
 class Stop:
     """Whether somebody asked the run to stop. Between rounds, or asked twice, it stops at once.
 
@@ -64,6 +68,10 @@ class Stop:
         self._listen()  # anew: Ray, as it starts, takes SIGTERM for a crash that is to be told
         try:
             yield
+        except PoolLost:
+            if self.number:  # the signal went to Ray's processes too
+                raise KeyboardInterrupt from None
+            raise
         finally:
             self._in_rounds = False
 

@@ -21,6 +21,7 @@ from clients.screening import fault_of
 from clients.simulated import SimulatedClients
 from sim.checkpoints import Checkpoints
 from sim.grid import PoolGrid
+from sim.manifest import manifests
 from sim.pool import Pool
 from sim.run_folder import METRICS, truncate
 from sim.states import freeze
@@ -126,7 +127,7 @@ def hash_of_run(
     clients.peer_lesson = getattr(strategy, "peer_lesson", None)
     pool.load(Mortal(clients, orders))
     checkpoints, done = Checkpoints(folder / "checkpoint", SEED, method), None
-    if resume and (folder / "checkpoint" / "manifest.json").exists():
+    if resume and manifests(folder / "checkpoint"):
         done = checkpoints.load(rounds)
     for name, lines in ({METRICS: 0, "failures.jsonl": 0} if done is None else done.lines).items():
         truncate(folder / name, lines)
@@ -213,11 +214,16 @@ POINTS: dict[str, Callable[[Any], bool]] = {
 
 def killed_and_resumed(
     pool: Pool, method: str, folder: Path, orders: Path, points: WritePoints, at: int
-) -> tuple[bool, str]:
-    """Kill the driver at a point, go on from what it left; return whether it died, and the hash."""
+) -> tuple[int | None, str]:
+    """Kill the driver at a point, go on from what it left.
+
+    Returns:
+        How many commits it had left, or None if it did not die; and the hash.
+    """
     folder.mkdir()
     try:
         with points.killing(folder, at):
-            return False, hash_of_run(pool, method, folder, orders)
+            return None, hash_of_run(pool, method, folder, orders)
     except Killed:
-        return True, hash_of_run(pool, method, folder, orders, resume=True)
+        left = len(manifests(folder / "checkpoint"))
+        return left, hash_of_run(pool, method, folder, orders, resume=True)

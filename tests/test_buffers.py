@@ -20,6 +20,12 @@ from strategies.averaging import Averaging
 from tests.federations import SEED, Run, inline, run_ours, student_of, tiny_clients
 from tests.test_flower_strategies import ALONE
 
+
+def averaging(**alone: int) -> Averaging:
+    """Make the strategy of ours that folds parameters where they are made."""
+    return Averaging(seed=SEED)
+
+
 STRATEGIES: list[Any] = [
     flower.FedAvg,
     flower.FedAvgM,
@@ -33,8 +39,13 @@ STRATEGIES: list[Any] = [
     flower.MultiKrum,
     flower.Bulyan,
     partial(flower.QFedAvg, client_learning_rate=0.1, train_loss_key="train-loss"),
-    lambda **alone: Averaging(seed=SEED),
+    averaging,
 ]
+
+
+def named(make: Any) -> str:
+    """Name a strategy alike in every process."""
+    return str(getattr(make, "func", make).__name__)
 
 
 def normed(**changes: Any) -> SimulatedClients:
@@ -50,7 +61,7 @@ def fedavg() -> Run:
     return run_ours(inline(SimulatedApp(clients := normed())), clients, flower.FedAvg(**ALONE))
 
 
-@pytest.mark.parametrize("make", STRATEGIES, ids=str)
+@pytest.mark.parametrize("make", STRATEGIES, ids=named)
 def test_buffers_are_averaged_and_dtypes_kept(make: Any, fedavg: Run) -> None:
     clients = normed()
     student = student_of(clients)

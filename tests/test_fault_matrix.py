@@ -9,6 +9,7 @@ from sim.pool import Pool
 from tests.faults import (
     KILLS,
     METHODS,
+    ROUNDS,
     WritePoints,
     hash_of_run,
     killed_and_resumed,
@@ -89,12 +90,14 @@ def test_a_killed_worker_changes_no_bit(
 def test_a_driver_killed_wherever_it_writes_goes_on_to_the_same_bits(
     method: str, step: int, reference: dict[str, str], orders: Path, tmp_path: Path
 ) -> None:
-    pool, died, at = inline(None), True, -step + METHODS.index(method) + 1
-    while died:
+    pool, at, commits = inline(None), -step + METHODS.index(method) + 1, list[int | None]([0])
+    while commits[-1] is not None:
         at += step
-        died, found = killed_and_resumed(pool, method, tmp_path / str(at), orders, POINTS, at)
+        left, found = killed_and_resumed(pool, method, tmp_path / str(at), orders, POINTS, at)
         assert found == reference[method], at
+        commits.append(left)
     assert at > 20  # or hardly anything was a point
+    assert {0, 1, ROUNDS} <= {*commits}  # it did go on from what was there
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -108,6 +111,6 @@ def test_a_driver_killed_on_ray_goes_on_to_the_same_bits(
         points = POINTS.seen
     for at in (points // 2, points - 3):  # of the first round's commit, and of the last one's
         run = tmp_path / str(at)
-        died, found = killed_and_resumed(ray_pool, method, run, orders, POINTS, at)
-        assert died
+        left, found = killed_and_resumed(ray_pool, method, run, orders, POINTS, at)
+        assert left, at  # a commit
         assert found == reference[method], at
