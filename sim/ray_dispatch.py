@@ -251,9 +251,8 @@ class Dispatch:
             piece.suspect = True
             self._suspected.append(piece)
         elif single:
-            self._suspects.quarantine(piece.group, cause := cause_of(death))
-            why = f"worker lost: it died {DEATHS} times running this client alone: {cause}"
-            yield from self._finish(piece, failed(piece.group, why))
+            outcome = self._suspects.quarantine(piece.group, DEATHS, cause_of(death))
+            yield from self._finish(piece, outcome)
         else:
             self._suspected += self._broken_up(piece, suspect=True)
 

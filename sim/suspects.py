@@ -16,16 +16,22 @@ class Suspects:
         """Let no client of a group share one from now on."""
         self._alone.update(task.client_id for task in group.tasks)
 
-    def quarantine(self, group: Group, cause: str) -> None:
-        """Run a client no more.
+    def quarantine(self, group: Group, deaths: int, cause: str) -> Outcome:
+        """Run a client no more, and say so now and whenever it would be run.
+
+        In the same words, without the round: a resumed run finds out anew, and has the same table.
 
         Args:
             group: Of this client alone.
-            cause: Why its worker died.
+            deaths: How many workers it took with it.
+            cause: Why they died.
+
+        Returns:
+            What comes of the group.
         """
-        self._quarantined[group.tasks[0].client_id] = (
-            f"quarantined since round {group.server_round}: {cause}"
-        )
+        why = f"quarantined: its worker died {deaths} times running it alone: {cause}"
+        self._quarantined[group.tasks[0].client_id] = why
+        return failed(group, why)
 
     def cut(self, group: Group) -> list[Group]:
         """Cut a group in which somebody is suspect into groups of one.
