@@ -96,9 +96,10 @@ def fit_discriminator(
     # Its libraries were just loaded and would take every core: the sum's order is part of the bits.
     with warnings.catch_warnings(), threadpool_limits(limits=torch.get_num_threads()):
         warnings.simplefilter("error", ConvergenceWarning)
+        warnings.filterwarnings("error", "Line Search failed", UserWarning)
         try:
             model.fit(inputs / norm, labels)
-        except ConvergenceWarning as warning:
+        except (ConvergenceWarning, UserWarning) as warning:
             raise ValueError(
                 f"the discriminator is not at its optimum after {MOST_STEPS} steps: raise "
                 f"strategy.discriminator.l2={l2}"

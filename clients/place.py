@@ -13,7 +13,7 @@ from clients import training
 from clients.architectures import ModelFunction, Parameters
 from clients.data import Dataset
 from clients.groups import predict_together, train_together
-from clients.isolation import unchanged
+from clients.isolation import keeps_nothing
 from clients.optimizers import of_torch
 from clients.prediction import predict_with_features
 from clients.resident import Networks, Tensors
@@ -166,7 +166,7 @@ class Place:
         """Train clients in one batched step; None where one by one will tell whose fault it is."""
         try:
             stack = self._loaded(name, way, [lesson.start for lesson in lessons])
-            with unchanged(**self._plugins(loss)):
+            with keeps_nothing(**self._plugins(loss)):
                 outcomes = train_together(
                     stack,
                     dataset,
@@ -210,7 +210,7 @@ class Place:
             model = self.networks.loaded(name, lesson.start)
             indices, targets = lesson.indices, lesson.targets
             rng = np.random.default_rng(lesson.stream)
-            with unchanged(**self._plugins(loss)):
+            with keeps_nothing(**self._plugins(loss)):
                 losses = self._train(model, dataset, indices, targets, loss, rng, **changes)
             return Trained(self.networks.parameters_of(name), losses)
         except Exception as error:  # the client's, not the group's

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clients.architectures import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.data import Dataset
-from clients.isolation import Original, foreign, unchanged
+from clients.isolation import Original, foreign, keeps_nothing
 from clients.prediction import predict
 
 Tensors = dict[str, Tensor]
@@ -39,7 +39,7 @@ class Networks:
         image_shape: tuple[int, int, int],
         num_classes: int,
         device: str,
-        foreign: bool = True,
+        by_others: bool = True,
     ) -> None:
         """Describe the architectures; each is built when it is first asked for.
 
@@ -48,9 +48,9 @@ class Networks:
             image_shape: (channels, height, width).
             num_classes: C.
             device: Where the networks live.
-            foreign: Whether code that is neither ours nor torch's trains them.
+            by_others: Whether code that is neither ours nor torch's trains them.
         """
-        self._foreign = foreign
+        self._by_others = by_others
         self._models = models
         self._image_shape = image_shape
         self._num_classes = num_classes
@@ -60,7 +60,7 @@ class Networks:
     def fresh(self, name: str, rng: np.random.Generator) -> nn.Module:
         """Build a new network of an architecture, its parameters drawn from `rng`."""
         model = self._models[name]
-        with unchanged(**{f"clients.architectures.{name}": model}):
+        with keeps_nothing(**{f"clients.architectures.{name}": model}):
             network = build(model, self._image_shape, self._num_classes, rng)
         return network.to(self._device)
 
@@ -70,7 +70,7 @@ class Networks:
             network = self.fresh(name, np.random.default_rng(0))
             stored = dict(network.state_dict())
             hidden = {k: v.clone() for k, v in network.named_buffers() if k not in stored}
-            original = Original(network) if self._foreign or foreign(network) else None
+            original = Original(network) if self._by_others or foreign(network) else None
             self._built[name] = (network, original, stored, hidden)
         network, original, _, _ = self._built[name]
         if original is not None:

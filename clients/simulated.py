@@ -11,7 +11,7 @@ import torch
 from clients.architectures import ModelFunction
 from clients.corruption import Corruption
 from clients.data import Dataset, Splits
-from clients.isolation import unchanged
+from clients.isolation import keeps_nothing
 from clients.losses import cross_entropy
 from clients.peers.from_neighbours import Digest, Transfer
 from clients.peers.messenger import Messenger
@@ -149,7 +149,7 @@ class SimulatedClients:
             indices = self.partitions[client_id]
             labels = private.labels[indices]
             if self.corrupt is not None:
-                with unchanged(**{"clients.corruption": self.corrupt}):
+                with keeps_nothing(**{"clients.corruption": self.corrupt}):
                     labels = self.corrupt(labels, private.num_classes, client_id, server_round)
             draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
             return Lesson(start, indices, torch.from_numpy(labels), draws)

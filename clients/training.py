@@ -62,7 +62,8 @@ def train(
     """Train `model` in place by mini-batch descent on the mean of `loss`.
 
     With `proximal_mu` the objective is that mean + mu/2 ||w - w0||^2 over the parameters to be
-    trained, w0 being what they were at the start: FedProx, Li et al., MLSys 2020
+    trained, w0 being what they were at the start; a step that does not reach a parameter does not
+    pull it either: FedProx, Li et al., MLSys 2020
     (arXiv:1812.06127), eq. 2. Its gradient mu (w - w0) is added to that of the loss, before both
     are clipped and before an optimiser adds its weight decay.
 

@@ -15,7 +15,7 @@ from clients import training
 from clients.app import SimulatedApp
 from clients.architectures import parameters_of
 from clients.arrays import write_arrays
-from clients.isolation import Original, foreign, unchanged
+from clients.isolation import Original, foreign, keeps_nothing
 from clients.losses import cross_entropy
 from clients.messages import TRAIN_PREDICTIONS, PredictionRequest, node_id_of, write_request
 from clients.models import logistic_regression, mlp
@@ -103,8 +103,15 @@ def frozen(model: Any, *given: Any, **numbers: Any) -> list[float]:
     return losses
 
 
-def fit(place: Place, lessons: int = 1, name: str = "own") -> list[Any]:
-    """Train so many clients of an architecture, all from the same start."""
+def fit(
+    place: Place,
+    lessons: int = 1,
+    only: int | None = None,
+    loss: Any = cross_entropy,
+    **changes: Any,
+) -> list[Any]:
+    """Train so many clients of an architecture, or only one, all from the same start."""
+    name = "own"
     clients = tiny_clients()
     start = dict(place.networks.fresh(name, np.random.default_rng(3)).state_dict())
     private = clients.splits.private
@@ -116,8 +123,9 @@ def fit(place: Place, lessons: int = 1, name: str = "own") -> list[Any]:
             np.random.SeedSequence(k),
         )
         for k in range(lessons)
+        if only in (None, k)
     ]
-    return list(place.fit(name, private, each, cross_entropy))
+    return list(place.fit(name, private, each, loss, **changes))
 
 
 def place_of(train: Any, model: Any = logistic_regression, together: bool = False) -> Place:
@@ -181,6 +189,10 @@ def test_a_layer_of_another_shape_is_named() -> None:
 # --- networks that keep something ---
 
 
+LATE = 12
+"""Calls: a group of three is trained in four, and tried in a few before."""
+
+
 class Counting(nn.Module):
     """Answers larger with every call, by what it keeps in an attribute of some kind."""
 
@@ -189,6 +201,7 @@ class Counting(nn.Module):
         self.layer = nn.Linear(16, CLASSES)
         self.kind, self.calls, self.seen = kind, 0, [self.layer]
         self.later: nn.Module | None = None
+        self.memory = torch.zeros(1)
 
     def forward(self, images: Tensor) -> Tensor:
         flat = images.flatten(1)
@@ -199,23 +212,53 @@ class Counting(nn.Module):
             return answers
         self.calls += 1
         self.seen.append(self.layer)
-        factor = self.calls if self.kind == "number" else len(self.seen)
-        return factor * self.seen[0](flat)
+        if self.kind == "late":
+            late: Tensor = self.layer(flat)
+            return 2 * late if self.calls > LATE else late
+        self.memory += 1
+        kept = {"number": self.calls, "list": len(self.seen), "tensor": self.memory}
+        first: Tensor = self.seen[0](flat)
+        return kept[self.kind] * first
 
 
-@pytest.mark.parametrize("kind", ["number", "list"])
-@pytest.mark.parametrize("together", [False, True])
-def test_what_a_network_keeps_in_attributes_is_forgotten_with_the_client(
-    kind: str, together: bool
-) -> None:
-    place = place_of(training.train, partial(Counting, kind), together)
-    once, again = fit(place, 3), fit(place, 3)
-    for mine, other in zip(once, again, strict=True):
-        assert_same(mine, other)
-    if not together:
-        alone = place_of(training.train, partial(Counting, kind))
-        for mine, other in zip(fit(alone, 3), once, strict=True):
-            assert_same(mine, other)
+@pytest.mark.parametrize("kind", ["number", "list", "tensor"])
+def test_what_a_network_keeps_in_attributes_is_forgotten_with_the_client(kind: str) -> None:
+    model = partial(Counting, kind)
+    together = fit(place_of(training.train, model), 3)
+    for k, mine in enumerate(together):
+        alone = fit(place_of(training.train, model), 3, only=k)
+        assert_same(mine, alone[0])
+
+
+def test_what_a_stacked_network_keeps_is_forgotten_with_the_group() -> None:
+    place = place_of(training.train, partial(Counting, "late"), together=True)
+    assert place._way("own") is not None
+    first, *others = (fit(place, 3) for _ in range(5))
+    for other in others:
+        for mine, theirs in zip(first, other, strict=True):
+            assert_same(mine, theirs)
+
+
+class Growing(nn.Module):
+    """Makes a module in a call that comes late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(16, CLASSES), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == LATE:
+            self.extra = nn.Identity()
+        answers: Tensor = self.layer(images.flatten(1))
+        return answers
+
+
+def test_a_network_that_makes_a_module_in_a_stack_is_named() -> None:
+    place = place_of(training.train, Growing, together=True)
+    assert place._way("own") is not None
+    for each in fit(place, 3, epochs=8):
+        assert "'own': module 'extra' is new" in str(each)
 
 
 def test_a_network_that_makes_a_layer_as_it_answers_is_named() -> None:
@@ -223,8 +266,10 @@ def test_a_network_that_makes_a_layer_as_it_answers_is_named() -> None:
     (found,) = fit(place)
     assert "'own': module 'later' is new" in str(found)
     start = dict(place.networks.fresh("own", np.random.default_rng(3)).state_dict())
-    (answer,) = place.answers("own", [start], tiny_clients().splits.proxy, np.arange(5))
-    assert "'own': module 'later' is new" in str(answer)
+    for features in (False, True):
+        proxy = tiny_clients().splits.proxy
+        (answer,) = place.answers("own", [start], proxy, np.arange(5), features=features)
+        assert "'own': module 'later' is new" in str(answer)
 
 
 def test_only_networks_with_code_of_others_are_watched() -> None:
@@ -275,9 +320,94 @@ def test_an_object_that_keeps_something_is_named_and_put_back() -> None:
     hoarder = Hoarder(training.train, counts=True)
     for _ in range(2):
         said = pytest.raises(ValueError, match="clients.training: Hoarder changed its 'kept' as")
-        with said, unchanged(**{"clients.training": growing(hoarder)}):
+        with said, keeps_nothing(**{"clients.training": growing(hoarder)}):
             hoarder(*_nothing_to_do(), **trainer().keywords)
         assert hoarder.kept == {"calls": []}
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [[], {}, np.zeros(1), torch.zeros(1), np.random.default_rng(0)],
+    ids=["list", "dict", "array", "tensor", "generator"],
+)
+def test_what_a_partial_binds_keeps_nothing_either(memory: Any) -> None:
+    def remembering(*given: Any, memory: Any, **numbers: Any) -> list[float]:
+        if isinstance(memory, list):
+            memory.append(1)
+        elif isinstance(memory, dict):
+            memory[len(memory)] = 1
+        elif isinstance(memory, np.random.Generator):
+            memory.random()
+        else:
+            memory += 1
+        return training.train(*given, **numbers)
+
+    for each in fit(place_of(partial(remembering, memory=memory)), 2):
+        assert "clients.training: remembering changed its 'memory'" in str(each)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_loss_keeps_nothing_either(together: bool) -> None:
+    place = place_of(training.train, together=together)
+    assert not together or place._way("own") is not None
+    for each in fit(place, 2, loss=Hoarder(cross_entropy, counts=True)):
+        assert "loss: Hoarder changed its 'kept'" in str(each)
+
+
+class Assigning(torch.optim.Optimizer):
+    """Plain descent that gives parameters new memory."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data = parameter.data - group["lr"] * parameter.grad
+
+
+def test_an_optimizer_may_give_parameters_new_memory() -> None:
+    numbers = trainer().keywords
+    mine = partial(training.train, **(numbers | {"optimizer": partial(Assigning, lr=0.1)}))
+    place = Place({"own": logistic_regression}, SHAPE, CLASSES, "cpu", mine, True)
+    for found, expected in zip(fit(place, 3), fit(place_of(plain), 3), strict=True):
+        assert found.losses == pytest.approx(expected.losses, rel=1e-5)
+        for name, value in found.parameters.items():
+            np.testing.assert_allclose(value, expected.parameters[name], rtol=1e-4, atol=1e-6)
+
+
+def turned(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    losses = training.train(model, *given, **numbers)
+    model.hidden.weight.data = model.hidden.weight.data.t()
+    return losses
+
+
+def shortened(model: Any, *given: Any, **numbers: Any) -> list[float]:
+    losses = training.train(model, *given, **numbers)
+    model.hidden.weight.data = model.hidden.weight.data[:5]
+    return losses
+
+
+class Square(nn.Module):
+    """With a weight that fits its place when it is turned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.classifier = nn.Linear(16, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers: Tensor = self.classifier(self.hidden(images.flatten(1)).relu())
+        return answers
+
+
+@pytest.mark.parametrize("meddle", [turned, shortened])
+def test_another_view_of_the_same_memory_is_not_left_to_the_next(meddle: Any) -> None:
+    def one_meddles(model: Any, dataset: Any, indices: Any, *given: Any, **numbers: Any) -> Any:
+        train = meddle if indices[0] == 0 else plain
+        return train(model, dataset, indices, *given, **numbers)
+
+    _, second = fit(place_of(one_meddles, Square), 2)
+    assert_same(second, fit(place_of(plain, Square), 2)[1])
 
 
 def _nothing_to_do() -> Any:
@@ -290,7 +420,7 @@ def _nothing_to_do() -> Any:
 
 def test_what_the_block_raises_is_not_hidden_and_the_object_is_put_back_all_the_same() -> None:
     hoarder = Hoarder(len, counts=True)
-    with pytest.raises(TypeError), unchanged(loss=hoarder.__call__):
+    with pytest.raises(TypeError), keeps_nothing(loss=hoarder.__call__):
         hoarder(3)
     assert hoarder.kept == {"calls": []}
 
@@ -307,8 +437,16 @@ PLUGINS: dict[str, tuple[Any, Callable[[Hoarder], dict[str, Any]]]] = {
     "clients.training": (training.train, lambda h: {"train": growing(h)}),
     "clients.corruption": (labels_of, lambda h: {"corrupt": h}),
     "clients.architectures.mlp": (small, lambda h: {"models": {"linear": small, "mlp": h}}),
+    "private": (
+        torch.optim.SGD,
+        lambda h: {"messenger": Messenger(rules.dml, **(pair_numbers() | {"optimizer": sgd(h)}))},
+    ),
     "rule": (rules.dml, lambda h: {"messenger": Messenger(h, **pair_numbers())}),
 }
+
+
+def sgd(call: Any) -> Any:
+    return partial(call, lr=0.1)
 
 
 def pair_numbers() -> dict[str, Any]:
@@ -332,7 +470,7 @@ def test_no_client_answers_with_an_object_that_keeps_something(pool: Pool, key: 
         pool.load(SimulatedApp(clients))
         grid = PoolGrid(pool, clients.architectures, fault_of, group_size=2)
         grid.begin_round(1)
-        content, kind = request_of(clients, averaged=key == "rule")
+        content, kind = request_of(clients, averaged=key in ("rule", "private"))
         sent = [Message(content, node_id_of(k), kind) for k in range(4)]
         list(grid.send_and_receive(sent))
         failures = {e.client_id: e.failure for e in grid.exchanges if e.failure}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from clients.data import Dataset, normalised
-from clients.isolation import unchanged
+from clients.isolation import keeps_nothing
 from clients.peers.group import GroupLesson, GroupState, Part, joined
 from clients.peers.heads import Shape
 from clients.peers.learner import Host, Learner, feature_shapes, learner
@@ -120,7 +120,7 @@ def run_epoch(
     """
     peers = {peer.name: [peer.model, peer.optimizer] for peer in lesson.peers}
     head = None if lesson.head is None else [lesson.head.build, lesson.head.optimizer]
-    with ExitStack() as stack, unchanged(rule=lesson.rule, head=head, **peers):
+    with ExitStack() as stack, keeps_nothing(rule=lesson.rule, head=head, **peers):
         shapes = feature_shapes(lesson, dataset)
         mine = [k for k, rank in enumerate(places) if rank == link.rank]
         learners = {
