@@ -103,24 +103,6 @@ def fault_of(request: Message, reply: Message) -> str | None:
         return f"cannot be read: {type(error).__name__}: {error}"
 
 
-def fault_in_loss(request: Message, reply: Message, *, key: str) -> str | None:
-    """Look for a training loss whose powers can be weights, as Flower's q-FedAvg takes them.
-
-    Args:
-        request: Not looked at.
-        reply: With one metric record.
-        key: Name of the metric.
-
-    Returns:
-        The reason to reject the reply, or None.
-    """
-    records = [each for each in reply.content.values() if isinstance(each, MetricRecord)]
-    loss: Any = records[0].get(key) if records else None
-    if isinstance(loss, int | float) and loss >= 0:
-        return None
-    return f"metric '{key}' is {loss}, expected a number >= 0: replies are weighed by its powers"
-
-
 def _fault(request: Message, reply: Message) -> str | None:
     asked, content = request.content, reply.content
     if reply.metadata.src_node_id != request.metadata.dst_node_id:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import (
     Bulyan,
     DifferentialPrivacyServerSideAdaptiveClipping,
@@ -28,8 +29,7 @@ from torch import nn
 from clients.architectures import buffer_names
 from clients.arrays import read_arrays, write_arrays
 from clients.folding import Receiving
-from clients.messages import ARRAYS
-from clients.sizes import examples_in
+from clients.sizes import NUM_EXAMPLES
 
 ROBUST = (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan)
 """Bear a liar among the clients, which a mean of statistics would not: theirs is the median."""
@@ -86,7 +86,8 @@ def aggregated_train(
     """
     if isinstance(strategy, Receiving):  # one that folds, ours, averages buffers itself
         return _kept(sent, *strategy.aggregate_train(server_round, replies), {})
-    means = _averaged(replies, buffers, isinstance(strategy, ROBUST)) if buffers else {}
+    robust, key = isinstance(strategy, ROBUST), weight_key(strategy)
+    means = _averaged(replies, buffers, robust, key) if buffers else {}
     # All replies agree in buffers: no distance between clients, and no norm, is one of counters.
     shown = _sent_back(sent, means) if isinstance(strategy, QFedAvg) else means
     if means:
@@ -102,14 +103,36 @@ def _kept(
     return _like(sent, found, means), metrics
 
 
-def _averaged(replies: Iterable[Message], names: Collection[str], robust: bool) -> Numbers:
-    """Average buffers over replies by their examples, as Flower's FedAvg does to the bit."""
+def told(strategy: Strategy, name: str) -> Any:
+    """Return what a strategy, or one inside it, says of itself.
+
+    Args:
+        strategy: Any.
+        name: Of its attribute.
+
+    Returns:
+        The attribute; None if there is none.
+    """
+    inner = getattr(strategy, "strategy", None)
+    found = getattr(strategy, name, None)
+    return told(inner, name) if found is None and isinstance(inner, Strategy) else found
+
+
+def weight_key(strategy: Strategy) -> str:
+    """Name the metric by which a strategy weighs replies."""
+    key = told(strategy, "weighted_by_key")
+    return key if isinstance(key, str) else NUM_EXAMPLES
+
+
+def _averaged(
+    replies: Iterable[Message], names: Collection[str], robust: bool, key: str
+) -> Numbers:
+    """Average buffers over replies by their weights, as Flower's FedAvg does to the bit."""
     rows, weights = [], []
     for reply in replies:
         if reply.has_content() and (arrays := _arrays_of(reply.content, names)) is not None:
             rows.append(arrays)
-            told = next(r for r in reply.content.values() if isinstance(r, MetricRecord))
-            weights.append(examples_in(told))
+            weights.append(_weight_in(reply.content, key))
     if not rows:
         return {}
     if robust:
@@ -122,10 +145,25 @@ def _averaged(replies: Iterable[Message], names: Collection[str], robust: bool) 
     return means
 
 
+def _weight_in(content: RecordDict, key: str) -> float:
+    for record in content.values():
+        if isinstance(record, MetricRecord) and isinstance(weight := record.get(key), int | float):
+            return float(weight)
+    raise InconsistentMessageReplies(f"a reply lacks the number '{key}', by which it is weighed")
+
+
+def _place_of(content: RecordDict, names: Collection[str]) -> str | None:
+    """Name the record that has such arrays: a strategy may call it anything."""
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord) and set(names) <= set(record):
+            return name
+    return None
+
+
 def _arrays_of(content: RecordDict, names: Collection[str]) -> Numbers | None:
-    record = content.get(ARRAYS)
-    if not isinstance(record, ArrayRecord) or not set(names) <= set(record):
+    if (place := _place_of(content, names)) is None:
         return None
+    record = cast(ArrayRecord, content[place])
     return {name: record[name].numpy() for name in names}
 
 
@@ -137,13 +175,13 @@ def _sent_back(sent: ArrayRecord, means: Numbers) -> Numbers:
 
 def _with_buffers(reply: Message, buffers: Numbers) -> Message:
     """Return a reply with other buffers; the reply itself may be looked at again."""
-    if not reply.has_content() or _arrays_of(reply.content, buffers) is None:
+    if not reply.has_content() or (place := _place_of(reply.content, buffers)) is None:
         return reply
-    record = cast(ArrayRecord, reply.content[ARRAYS])
+    record = cast(ArrayRecord, reply.content[place])
     mine = write_arrays(buffers)
     shown = copy(reply)
     arrays = ArrayRecord({n: mine.get(n, array) for n, array in record.items()})
-    shown.content = RecordDict({**reply.content, ARRAYS: arrays})
+    shown.content = RecordDict({**reply.content, place: arrays})
     return shown
 
 

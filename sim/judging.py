@@ -23,16 +23,17 @@ def judged(task: Task, request: Message, item: Any, group: Group) -> Answer:
         group: Whose screen and intake say which replies are of use.
 
     Returns:
-        The reply, of which only the content is the client's; or why there is none.
+        The reply, of which only the content is the client's; or why there is none. An interrupt of
+        the user's that comes meanwhile is to be raised again: `heard_signals` tells.
     """
-    if isinstance(item, BaseException):
-        return raised(task, item)
-    if not isinstance(item, Message):
-        what = type(item).__name__
-        return raised(task, TypeError(f"the ClientApp returned {what}, expected a Message"))
     try:
+        if isinstance(item, BaseException):
+            return raised(task, item)
+        if not isinstance(item, Message):
+            what = _name(item)
+            return raised(task, TypeError(f"the ClientApp returned {what}, expected a Message"))
         return _judged(task, request, item, group)
-    except Exception as error:  # a reply can hold anything, and must not end the run
+    except BaseException as error:  # to look at it runs code of its own, which can raise anything
         return _refused(task, f"cannot be read: {_said(error)}")
 
 
@@ -40,7 +41,7 @@ def raised(task: Task, error: BaseException) -> Answer:
     """Say of a client that it failed by raising this."""
     try:
         trace = "".join(traceback.format_exception(error))
-    except Exception:  # its text, or its type's, is code too
+    except BaseException:  # its text, or its type's, is code too
         trace = ""
     return Answer(
         task.client_id, None, failure=_line(_said(error)), raised=True, traceback=_clean(trace)
@@ -109,10 +110,15 @@ def _size(item: Message) -> int:
 def _said(error: BaseException) -> str:
     """Name an exception and its first line, whatever its text does."""
     try:
-        text = str(error).strip()
+        text = str.__str__(str(error)).strip()  # which may be of a type that strips otherwise
     except BaseException:
         text = "its text cannot be read"
-    return f"{type(error).__name__}: {(text.splitlines() or [''])[0]}".removesuffix(": ")
+    return f"{_name(error)}: {(text.splitlines() or [''])[0]}".removesuffix(": ")
+
+
+def _name(item: Any) -> str:
+    """Name a type, past what its own type does when it is asked."""
+    return str.__str__(type.__dict__["__name__"].__get__(type(item)))
 
 
 def _line(text: str) -> str:
@@ -123,5 +129,6 @@ def _line(text: str) -> str:
 
 def _clean(text: str) -> str:
     """Free a text of what UTF-8 lacks, and of all but its end where it is enormous."""
+    text = str.__str__(text)  # a client's may be of a type of its own
     cut = text if len(text) <= MAX_TRACEBACK else f"... {text[-MAX_TRACEBACK:]}"
     return cut.encode("utf-8", "replace").decode()

@@ -18,7 +18,14 @@ from clients.folding import Keep
 from sim.outcomes import failed, joined, singles
 from sim.pieces import Piece, Sent, Whole
 from sim.ray_cluster import ray_ended
-from sim.ray_deaths import cause_of, machine_lost
+from sim.ray_deaths import (
+    GONE,
+    UNREADABLE,
+    cause_of,
+    connection_lost,
+    ended_by,
+    machine_lost,
+)
 from sim.ray_workers import RayWorkers
 from sim.stopping import PoolLost
 from sim.suspects import Suspects, timed_out
@@ -177,10 +184,12 @@ class Dispatch:
             there = [*outcome.states, *outcome.kept]  # nothing is kept where nothing was to be
             found = [ref for flag, ref in zip(there, sent.objects, strict=False) if flag]
             secured = iter(self._secure(found))
-        except ray.exceptions.RayTaskError as error:  # ours ran, and an answer cannot be pickled
+        except UNREADABLE as error:  # ours ran, and an answer cannot be pickled, there or here
             return str(error)
-        except ray.exceptions.RayError as death:  # killed, out of memory, machine gone, ...
+        except GONE as death:  # killed, out of memory, machine gone, ...
             return death
+        except ray.exceptions.RayError as error:  # a full store or disk: no worker's doing
+            raise ended_by(error) from error
         handles = [next(secured) if flag else None for flag in there]
         return replace(outcome, states=handles[:size], kept=handles[size:])
 
@@ -238,10 +247,12 @@ class Dispatch:
         self, piece: Piece, death: "ray.exceptions.RayError", alone: bool
     ) -> Iterator[Outcome]:
         """Run again what a worker died of, or had when its machine was lost; not for ever."""
-        if machine_lost(death) and self._one_machine:
+        machine, away = machine_lost(death), connection_lost(death)
+        if self._one_machine and (machine or (away and ray_ended())):
             raise PoolLost(ENDED)
-        if machine_lost(death) and piece.losses < LOSSES:
-            print("sim=ray: a machine was lost: what it had is run again", file=sys.stderr)
+        if (machine or away) and piece.losses < LOSSES:
+            what = "a machine" if machine else "the connection to a worker"
+            print(f"sim=ray: {what} was lost: what it had is run again", file=sys.stderr)
             piece.losses += 1
             (self._suspected if piece.suspect else self._again).append(piece)
             return

@@ -13,6 +13,7 @@ import joblib
 import ray
 
 from sim.ray_cluster import require_answer, room_for, start_ray, stop_ray, worker_options
+from sim.ray_deaths import FULL, ended_by
 from sim.ray_worker import Worker
 from sim.ray_workers import SAY_AFTER_S, SAY_EVERY_S, RayWorkers
 
@@ -138,7 +139,7 @@ class RayPool:
         """Put a content into the object store once, for every group that carries it."""
         from sim.running import frozen_content
 
-        return ray.put(frozen_content(content))
+        return _put(frozen_content(content))
 
     def states(self, folder: Path) -> dict[int, "ray.ObjectRef[bytes]"]:
         """Return a place for references.
@@ -163,7 +164,7 @@ class RayPool:
 
     def keep(self, frozen: bytes) -> Any:
         """Put a state, or payload, into the object store."""
-        return ray.put(frozen)
+        return _put(frozen)
 
     def train_peers(self, warn: Callable[[str], None]) -> "SpreadPeers":
         """Return what trains groups of peers over these workers; see `Pool.train_peers`."""
@@ -221,10 +222,18 @@ class RayPool:
 
     def _secured(self, handles: list[Any]) -> list[Any]:
         """Move states and payloads to this machine, where there are others that may be lost."""
-        return [ray.put(each) for each in ray.get(handles)] if self._scattered else handles
+        return [_put(each) for each in ray.get(handles)] if self._scattered else handles
 
     def _stop_ray(self) -> None:
         if self._started_ray:
             stop_ray(self._folder)
             self._started_ray = False
         self._executor.shutdown()
+
+
+def _put(what: bytes) -> "ray.ObjectRef[bytes]":
+    """Put into the object store; without room the run ends, as no client can help it."""
+    try:
+        return ray.put(what)
+    except FULL as error:
+        raise ended_by(error) from error

@@ -14,13 +14,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
-from clients.folding import Intake, Receiving, Sieve
+from clients.folding import Fault, Intake, Receiving, Sieve
 from clients.messages import EVALUATE_FEATURES
 from clients.offering import offers
-from clients.screening import fault_in_loss
 from clients.seeding import Purpose, stream
+from clients.sizes import NUM_EXAMPLES
 from clients.teachers import RoundView
-from sim.buffers import aggregated_train
+from clients.weighing import fault_in_loss, fault_in_weight, first_fault
+from sim.buffers import aggregated_train, told, weight_key
 from sim.exchanges import Exchange, forms_of, names_of
 from sim.global_model import BadModel, require_usable
 from sim.grid import PoolGrid, TooFewClients
@@ -173,8 +174,13 @@ def _report(
 def _intake(strategy: Strategy, server_round: int, phase: str) -> Intake:
     if isinstance(strategy, Receiving) and offers(strategy, Receiving):
         return strategy.intake(server_round, phase)
-    key = getattr(strategy, "train_loss_key", None)  # Flower's q-FedAvg weighs by powers of it
-    return Sieve(partial(fault_in_loss, key=key)) if key and phase == "train" else None
+    faults: list[Fault] = []
+    if (weight := weight_key(strategy)) != NUM_EXAMPLES:
+        faults.append(partial(fault_in_weight, key=weight))
+    loss = told(strategy, "train_loss_key")  # Flower's q-FedAvg weighs by powers of it
+    if isinstance(loss, str) and loss and phase == "train":
+        faults.append(partial(fault_in_loss, key=loss))
+    return Sieve(partial(first_fault, faults=faults)) if faults else None
 
 
 def _exchange(

@@ -75,7 +75,7 @@ def run_group(
         return Outcome(group.number, [], [], [], broken=traceback.format_exc())
     with heard_signals() as again:
         served = _served(app, group, contents, states, seed, device, again)
-        outcome = _outcome(app, group, states, served)
+        outcome = _outcome(app, group, states, served, again)
         again()
     return outcome
 
@@ -85,7 +85,11 @@ Served = Iterator[tuple[Message, Context, Any]]
 
 
 def _outcome(
-    app: ClientApp, group: Group, states: Sequence[bytes | None], served: Served
+    app: ClientApp,
+    group: Group,
+    states: Sequence[bytes | None],
+    served: Served,
+    again: Callable[[], None],
 ) -> Outcome:
     """Judge each answer as it comes; fold, sift or keep it."""
     answers: list[Answer] = []
@@ -101,8 +105,9 @@ def _outcome(
             if not answer.failure:
                 try:
                     state = _changed(context.state, before)
-                except Exception as error:  # a client may leave anything in its state
+                except BaseException as error:  # a client may leave anything in its state
                     answer = raised(task, error)
+            again()
             reply = None if answer.reply is None else answer.reply.content
             if reply is not None and isinstance(intake, Keep | Sieve):
                 try:

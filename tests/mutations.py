@@ -21,7 +21,7 @@ from flwr.app import (
     RecordDict,
 )
 
-from tests.odd_errors import RAISED
+from tests.odd_errors import RAISED, Ending, Unbound
 
 KINDS = (ArrayRecord, MetricRecord, ConfigRecord)
 NAMES = ("arrays", "metrics", "config", "predictions", "features", "sums", "probe", "spread",
@@ -249,6 +249,7 @@ def other_message(answer: Message, request: Message, context: Context, draw: Ran
         lambda: with_metadata("message_type", "train.nonsense"), lambda: with_content({}),
         lambda: with_content("text"), lambda: with_metadata("group_id", "g" * 10**6),
         lambda: with_content(RecordDict()), lambda: with_content(request.content),
+        Unbound, lambda: with_content(RecordDict({"metrics": Ending({"num-examples": 3})})),
         *(lambda e=e: Message(e, reply_to=request) for e in errors),
     )  # fmt: skip
     return draw.choice(ways)()

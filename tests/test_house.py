@@ -85,6 +85,7 @@ DOORS = {
         "clients/screening.py",
         "clients/sizes.py",
         "clients/target_exchange.py",
+        "clients/weighing.py",
         "clients/work.py",
         "sim/buffers.py",
         "sim/clock.py",

@@ -20,7 +20,17 @@ from sim.judging import MAX_REASON
 from sim.rounds import QuorumLost
 from tests.federations import Run, inline, run_foreign, run_ours, tiny_clients
 from tests.mutations import raw
-from tests.odd_errors import Mute, OddError, Silent, Stubborn
+from tests.odd_errors import (
+    Ending,
+    Mute,
+    Nameless,
+    OddError,
+    Silent,
+    Stubborn,
+    Texted,
+    Unbound,
+    Unread,
+)
 
 START = ArrayRecord({"w": Array(np.zeros(2, np.float32)), "b": Array(np.zeros(3, np.float32))})
 
@@ -129,6 +139,11 @@ def refused(how: Any, strategy: Strategy | None = None) -> str:
         (throw(Silent()), "Silent: its text cannot be read"),
         (throw(Mute()), "Mute: its text cannot be read"),
         (throw(Stubborn()), "Stubborn: its text cannot be read"),
+        (throw(Nameless("x")), "Nameless: x"),
+        (throw(Texted()), "Texted: odd"),
+        (throw(Unread()), "Unread: odd"),
+        (lambda reply: Unbound(), "cannot be read: RuntimeError: unbound"),
+        (add("metrics", Ending({"num-examples": 3})), "cannot be read: SystemExit: 1"),
         (throw(ValueError("e" * 10**6)), "eee ... ("),
         (throw(ValueError("\ud800")), "ValueError: ?"),
     ],
@@ -238,6 +253,17 @@ def test_ctrl_c_stops_the_run_even_if_a_client_swallows_it() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(how)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class _Interrupting(MetricRecord):
+    def items(self) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().items()
+
+
+def test_ctrl_c_that_comes_while_an_answer_is_judged_stops_the_run() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(add("metrics", _Interrupting({"num-examples": 1, "train-loss": 0.5})))
 
 
 # --- what a strategy returned ---
