@@ -39,6 +39,7 @@ from sim.manifest import (
     write_manifest,
     write_unfinished,
 )
+from sim.run_files import CONFIG, PARTITION, PARTITION_SUMMARY
 from sim.run_folder import versions
 from sim.state_files import Place, SavedStates, write_states
 from sim.states import freeze
@@ -181,7 +182,7 @@ class Checkpoints:
             before = {entry["file"] for entry in entries_of(self._kept[0])} if self._kept else ()
             names = [entry["file"] for entry in entries_of(content)]
             new = [self.folder / name for name in names if name not in before]
-            finish(new, also=[path for path in (*lines, self.folder.parent) if path.exists()])
+            finish(new, also=self._besides(lines))
             write_manifest(self.folder / name_of(server_round), content)
         except OSError:  # such as a full disk: make room, what is kept is whole
             self._remove_others()
@@ -189,6 +190,12 @@ class Checkpoints:
         self._kept, self._places = [content, *self._kept][: self._number], places
         self._remove_others()
         return str(content["strategy"].get("unknown", ""))
+
+    def _besides(self, lines: Mapping[Path, int]) -> list[Path]:
+        """List what a resumed run reads beside the checkpoint: some grows, some is there once."""
+        run = self.folder.parent
+        once = () if self._kept else (run / CONFIG, run / PARTITION, run / PARTITION_SUMMARY)
+        return [path for path in (*lines, *once, run) if path.exists()]
 
     def _write_strategy(self, strategy: Strategy, name: str) -> Entry:
         try:

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from clients.offering import offers
 from clients.partition import PartitionSummary
 from sim.exchanges import Exchange
+from sim.manifest import finish, write_unfinished
 from sim.partition_table import require_same_partition, write_partition
 from sim.run_files import CHECKPOINT as CHECKPOINT
 from sim.run_files import CLIENTS as CLIENTS
@@ -51,15 +52,19 @@ def begin(
     Raises:
         ValueError: The private set was cut otherwise than it is now, or a file has too few lines.
     """
-    if lines is not None:
+    if lines is None:
+        write_partition(folder, summary)
+    else:
         require_same_partition(folder, summary)
+    # Without it no run is gone on with: in place, a full disk would leave half of it.
+    write_unfinished(folder / CONFIG, config_text.encode())
+    finish([folder / CONFIG])
+    if lines is not None:
         for name in (METRICS, FAILURES):
             truncate(folder / name, lines[name])
         for name in (RESULT, STUDENT):  # of the run's earlier end, if it had one
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / PEERS, ignore_errors=True)
-    (folder / CONFIG).write_text(config_text, encoding="utf-8")
-    write_partition(folder, summary)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
