@@ -158,7 +158,8 @@ def require_plain_files(folder: Path) -> None:
         elif not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
             link = stat.S_ISLNK(about.st_mode)
             kind = "a link" if link else "a hard link" if about.st_nlink > 1 else "no file"
+            shown = repr(str(path))[1:-1]  # a terminal obeys what some names hold
             raise ConfigError(
-                f"{path}: {kind}; a run goes on only in a folder of plain files, such as "
+                f"{shown}: {kind}; a run goes on only in a folder of plain files, such as "
                 "cp -rL makes"
             )

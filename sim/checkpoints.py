@@ -33,6 +33,7 @@ from sim.manifest import (
     manifests,
     name_of,
     ours,
+    printable,
     read_manifest,
     sha256_of,
     unfinished,
@@ -201,7 +202,7 @@ class Checkpoints:
         try:
             state = strategy_state(strategy)
         except NotImplementedError as reason:
-            return {"unknown": str(reason)}
+            return {"unknown": printable(str(reason))}
         return self._write(name, freeze(state))
 
     def _write_rows(self, clients: ClientsTable, name: str) -> list[Entry]:

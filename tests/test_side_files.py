@@ -3,16 +3,23 @@
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy import FedAvg
 
 from clients.partition import PartitionSummary, summary
+from conf.errors import ConfigError
+from conf.trust import require_plain_files
 from sim import manifest
-from sim.manifest import UNFINISHED
+from sim.clients_table import ClientsTable
+from sim.manifest import UNFINISHED, CheckpointError
 from sim.partition_table import PARTITION, PARTITION_SUMMARY
 from sim.run_folder import CONFIG, FAILURES, METRICS, PEERS, RESULT, STUDENT, begin
-from tests.test_checkpoints import committed
+from tests.federations import vector
+from tests.test_checkpoint_damage import LOUD
+from tests.test_checkpoints import checkpoints, committed, no_lines
 
 LINES = {METRICS: 0, FAILURES: 0}
 
@@ -73,3 +80,28 @@ def test_the_first_commit_has_on_the_disk_what_no_run_goes_on_without(
     for name in (CONFIG, PARTITION, PARTITION_SUMMARY):
         assert synced.count(name) == 1
         assert synced.index(name) < synced.index(f"manifest-000001.json{UNFINISHED}")
+
+
+def test_a_files_name_does_not_reach_the_terminal_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / LOUD).symlink_to("/absent")
+    with pytest.raises(ConfigError, match=r"/\\x1b\[2Jx\\nerror: all is well: a link") as caught:
+        require_plain_files(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+class Loud(FedAvg):
+    """A strategy whose reason not to be resumed has lines."""
+
+    def state(self) -> Any:
+        raise NotImplementedError(LOUD)
+
+    def restore(self, state: Any) -> None:
+        pass
+
+
+def test_a_reason_of_several_lines_is_kept_in_one(tmp_path: Path) -> None:
+    table, writer = ClientsTable(), checkpoints(tmp_path)
+    why_not = writer.commit(1, vector("a"), {}, Loud(), table, no_lines(tmp_path))
+    assert why_not == r"\x1b[2Jx\nerror: all is well"
+    with pytest.raises(CheckpointError, match="cannot be resumed: .*all is well"):
+        checkpoints(tmp_path).load(rounds=2)
