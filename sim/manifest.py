@@ -160,7 +160,7 @@ def _odd(content: Any) -> str:
         ),
         "arrays": partial(_is_entry, "arrays"),
         "strategy": lambda value: _is_reason(value) or _is_entry("strategy", value),
-        "probes": lambda value: value is None or _is_entry("probes", value),
+        "probes": lambda value: PROBES not in content or _is_entry("probes", value),
         "rows": lambda value: (
             _is_list_of("rows", value) and all(_is_count(part.get("rows")) for part in value)
         ),

@@ -170,7 +170,7 @@ ODD = [
     *setting(
         "strategy", {"unknown": LOUD}, {**entry("strategy-000002.safetensors"), "sha256": LOUD}
     ),
-    *setting("probes", [], entry("arrays-000002.safetensors")),
+    *setting("probes", None, [], entry("arrays-000002.safetensors")),
     *setting("rows", None, {}, "x", [None], [entry("clients-000001.parquet")]),
     *setting("rows", [{**entry("arrays-000002.safetensors"), "rows": 1}]),
     *setting("states", None, {"0": entry("states-000002.safetensors")}),

@@ -1,5 +1,6 @@
 """The files beside a checkpoint without which, or with damaged ones, a run does not go on."""
 
+import json
 import os
 import resource
 from pathlib import Path
@@ -11,12 +12,13 @@ from flwr.serverapp.strategy import FedAvg
 
 from clients.partition import PartitionSummary, summary
 from conf.errors import ConfigError
-from conf.trust import require_plain_files
-from sim import manifest
+from conf.trust import require_file_path, require_plain_files
+from sim import manifest, projector
 from sim.clients_table import ClientsTable
 from sim.manifest import UNFINISHED, CheckpointError
 from sim.partition_table import PARTITION, PARTITION_SUMMARY
 from sim.run_folder import CONFIG, FAILURES, METRICS, PEERS, RESULT, STUDENT, begin
+from sim.tracking import Tracker
 from tests.federations import vector
 from tests.test_checkpoint_damage import LOUD
 from tests.test_checkpoints import checkpoints, committed, no_lines
@@ -105,3 +107,44 @@ def test_a_reason_of_several_lines_is_kept_in_one(tmp_path: Path) -> None:
     assert why_not == r"\x1b[2Jx\nerror: all is well"
     with pytest.raises(CheckpointError, match="cannot be resumed: .*all is well"):
         checkpoints(tmp_path).load(rounds=2)
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "{", "[" * 100_000, '[["round", 1]]', "\udcff"])
+def test_a_line_that_is_no_object_is_named_before_anything_is_removed(
+    tmp_path: Path, line: str
+) -> None:
+    begin(tmp_path, "", shape())
+    (tmp_path / RESULT).write_text("x")
+    content = f"{{}}\n{line}\n".encode(errors="surrogateescape")
+    (tmp_path / METRICS).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{METRICS}: line 2: expected a JSON object"):
+        begin(tmp_path, "", shape(), {**LINES, METRICS: 2})
+    assert (tmp_path / RESULT).exists()
+    begin(tmp_path, "", shape(), {**LINES, METRICS: 1})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bytes": []}, {"strategy": None}, {"student": {"accuracy": "x"}}, {"failures": "1"}],
+)
+def test_a_line_of_a_round_that_no_run_has_written_is_named(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    whole = {"round": 1, "failures": 0, "bytes": {}, "strategy": {}, "student": {}, "clients": {}}
+    (tmp_path / METRICS).write_text(json.dumps(whole | change) + "\n")
+    with pytest.raises(ValueError, match=f"{METRICS}: line 1: is none that a run has written"):
+        Tracker(tmp_path, {}, "")
+
+
+@pytest.mark.parametrize("line", ["3", "3\tx", ""])
+def test_names_of_points_that_nobody_wrote_are_named(tmp_path: Path, line: str) -> None:
+    projector.add(tmp_path, 1, [3], np.zeros((1, 2)))
+    (tmp_path / projector.NAMES).write_text(f"{projector.HEAD}\n{line}\n")
+    with pytest.raises(ValueError, match=r"clients_names.tsv: expected lines of client, tab, r"):
+        projector.go_on_after(tmp_path, 1)
+
+
+@pytest.mark.parametrize("value", ["~nosuchuser/x", "a\0b"])
+def test_a_path_that_is_none_is_named_by_its_key(value: str) -> None:
+    with pytest.raises(ConfigError, match="data.root=.*: expected a path: "):
+        require_file_path("data.root", value)
