@@ -28,6 +28,7 @@ from sim.manifest import (
     CheckpointError,
     Damaged,
     Entry,
+    clear,
     entries_of,
     finish,
     manifests,
@@ -164,7 +165,7 @@ class Checkpoints:
         Returns:
             "", or why no run can be resumed from this checkpoint.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        clear(self.folder)
         tag = f"-{server_round:06d}"
         try:
             content: dict[str, Any] = {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from sim.run_files import FAILURES, METRICS
@@ -87,6 +88,14 @@ def ours(name: str) -> bool:
     """Tell whether a file in a checkpoint folder is called as those that are written here."""
     bare = name.removesuffix(UNFINISHED)
     return any(form.fullmatch(bare) for form in (MANIFEST, *ROLES.values()))
+
+
+def clear(folder: Path) -> None:
+    """Make a checkpoint folder; move folders aside that have the names of files of ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [*folder.iterdir()]:
+        if ours(path.name) and path.is_dir() and not path.is_symlink():
+            path.rename(mkdtemp(prefix=f"{path.name}.", suffix=".aside", dir=folder))
 
 
 # --- writing and reading one ---

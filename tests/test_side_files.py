@@ -148,3 +148,21 @@ def test_names_of_points_that_nobody_wrote_are_named(tmp_path: Path, line: str) 
 def test_a_path_that_is_none_is_named_by_its_key(value: str) -> None:
     with pytest.raises(ConfigError, match="data.root=.*: expected a path: "):
         require_file_path("data.root", value)
+
+
+@pytest.mark.parametrize("server_round", [2, 3])
+@pytest.mark.parametrize("name", ["arrays-000002.safetensors", "manifest-000002.json"])
+def test_a_folder_in_the_place_of_a_file_does_not_keep_rounds_from_ending(
+    tmp_path: Path, name: str, server_round: int
+) -> None:
+    committed(tmp_path)
+    path = tmp_path / "checkpoint" / name
+    path.unlink()
+    path.mkdir()
+    (path / "precious").touch()
+    writer = checkpoints(tmp_path)
+    done = writer.load(rounds=3)
+    table, lines = ClientsTable(done.clients), no_lines(tmp_path)
+    writer.commit(server_round, vector("c"), {}, FedAvg(), table, lines)
+    assert checkpoints(tmp_path).load(rounds=3).server_round == server_round
+    assert [each.name for each in path.parent.glob("*.aside/*")] == ["precious"]
