@@ -106,10 +106,10 @@ def federate(
         finally:
             display.stop()
             tracker.close()
+        totals = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
+        result = conclude(folder, student, totals | {"wall_time_s": time.perf_counter() - began})
     finally:
         pool.close()
-    totals = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-    result = conclude(folder, student, totals | {"wall_time_s": time.perf_counter() - began})
     display.result(result, str(folder))
     with explained(LeavingError):
         write_peers(folder, strategy)

@@ -134,7 +134,10 @@ def _is_optimizer(target: str) -> bool:
 
 def require_file_path(key: str, value: str) -> None:
     """Refuse a path to what is neither a file nor a folder, such as a device, which never ends."""
-    path = Path(value).expanduser().resolve()
+    try:
+        path = Path(value).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a loop of links, a null
+        raise ConfigError(f"{key}={value}: expected a path: {error}") from error
     special = path.exists() and not (path.is_file() or path.is_dir())
     if special or any(path.is_relative_to(folder) for folder in NO_FILES):
         raise ConfigError(f"{key}={value}: expected a file or folder on a disk")
@@ -158,7 +161,8 @@ def require_plain_files(folder: Path) -> None:
         elif not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
             link = stat.S_ISLNK(about.st_mode)
             kind = "a link" if link else "a hard link" if about.st_nlink > 1 else "no file"
+            shown = repr(str(path))[1:-1]  # a terminal obeys what some names hold
             raise ConfigError(
-                f"{path}: {kind}; a run goes on only in a folder of plain files, such as "
+                f"{shown}: {kind}; a run goes on only in a folder of plain files, such as "
                 "cp -rL makes"
             )

@@ -28,17 +28,20 @@ from sim.manifest import (
     CheckpointError,
     Damaged,
     Entry,
+    clear,
     entries_of,
     finish,
     manifests,
     name_of,
     ours,
+    printable,
     read_manifest,
     sha256_of,
     unfinished,
     write_manifest,
     write_unfinished,
 )
+from sim.run_files import CONFIG, PARTITION, PARTITION_SUMMARY
 from sim.run_folder import versions
 from sim.state_files import Place, SavedStates, write_states
 from sim.states import freeze
@@ -162,7 +165,7 @@ class Checkpoints:
         Returns:
             "", or why no run can be resumed from this checkpoint.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        clear(self.folder)
         tag = f"-{server_round:06d}"
         try:
             content: dict[str, Any] = {
@@ -181,7 +184,7 @@ class Checkpoints:
             before = {entry["file"] for entry in entries_of(self._kept[0])} if self._kept else ()
             names = [entry["file"] for entry in entries_of(content)]
             new = [self.folder / name for name in names if name not in before]
-            finish(new, also=[path for path in (*lines, self.folder.parent) if path.exists()])
+            finish(new, also=self._besides(lines))
             write_manifest(self.folder / name_of(server_round), content)
         except OSError:  # such as a full disk: make room, what is kept is whole
             self._remove_others()
@@ -190,11 +193,17 @@ class Checkpoints:
         self._remove_others()
         return str(content["strategy"].get("unknown", ""))
 
+    def _besides(self, lines: Mapping[Path, int]) -> list[Path]:
+        """List what a resumed run reads beside the checkpoint: some grows, some is there once."""
+        run = self.folder.parent
+        once = () if self._kept else (run / CONFIG, run / PARTITION, run / PARTITION_SUMMARY)
+        return [path for path in (*lines, *once, run) if path.exists()]
+
     def _write_strategy(self, strategy: Strategy, name: str) -> Entry:
         try:
             state = strategy_state(strategy)
         except NotImplementedError as reason:
-            return {"unknown": str(reason)}
+            return {"unknown": printable(str(reason))}
         return self._write(name, freeze(state))
 
     def _write_rows(self, clients: ClientsTable, name: str) -> list[Entry]:

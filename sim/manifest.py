@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from sim.run_files import FAILURES, METRICS
@@ -43,9 +44,22 @@ Entry = dict[str, Any]
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file and says why."""
 
+    def __init__(self, story: str) -> None:
+        """Keep why, in one line: anyone may have written what is quoted in it.
+
+        Args:
+            story: Which file, and why.
+        """
+        super().__init__(printable(story))
+
 
 class Damaged(CheckpointError):
     """One that is not as it was written: the one before it may do."""
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey instead of showing it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 # --- what belongs to a checkpoint ---
@@ -74,6 +88,14 @@ def ours(name: str) -> bool:
     """Tell whether a file in a checkpoint folder is called as those that are written here."""
     bare = name.removesuffix(UNFINISHED)
     return any(form.fullmatch(bare) for form in (MANIFEST, *ROLES.values()))
+
+
+def clear(folder: Path) -> None:
+    """Make a checkpoint folder; move folders aside that have the names of files of ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [*folder.iterdir()]:
+        if ours(path.name) and path.is_dir() and not path.is_symlink():
+            path.rename(mkdtemp(prefix=f"{path.name}.", suffix=".aside", dir=folder))
 
 
 # --- writing and reading one ---
@@ -138,8 +160,8 @@ def _odd(content: Any) -> str:
     checks: dict[str, Callable[[Any], bool]] = {
         "round": lambda value: _is_count(value) and 0 < value < 10**12,
         "seed": _is_count,
-        "config_sha256": lambda value: isinstance(value, str),
-        "versions": lambda value: _is_table(value, str),
+        "config_sha256": _is_text,
+        "versions": lambda value: _is_table(value, str) and _is_text("".join(value.values())),
         "lines": lambda value: (
             _is_table(value, int)
             and value.keys() == {METRICS, FAILURES}
@@ -147,7 +169,7 @@ def _odd(content: Any) -> str:
         ),
         "arrays": partial(_is_entry, "arrays"),
         "strategy": lambda value: _is_reason(value) or _is_entry("strategy", value),
-        "probes": lambda value: value is None or _is_entry("probes", value),
+        "probes": lambda value: PROBES not in content or _is_entry("probes", value),
         "rows": lambda value: (
             _is_list_of("rows", value) and all(_is_count(part.get("rows")) for part in value)
         ),
@@ -160,12 +182,20 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()  # a terminal obeys what is not
+
+
 def _is_table(value: Any, kind: type) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, kind) for each in value.values())
+    return (
+        isinstance(value, dict)
+        and all(map(_is_text, value))
+        and all(isinstance(each, kind) for each in value.values())
+    )
 
 
 def _is_reason(value: Any) -> bool:
-    return _is_table(value, str) and value.keys() == {"unknown"}
+    return isinstance(value, dict) and value.keys() == {"unknown"} and _is_text(value["unknown"])
 
 
 def _is_entry(role: str, value: Any) -> bool:
@@ -174,7 +204,7 @@ def _is_entry(role: str, value: Any) -> bool:
         and isinstance(value.get("file"), str)
         and ROLES[role].fullmatch(value["file"]) is not None
         and _is_count(value.get("bytes"))
-        and isinstance(value.get("sha256"), str)
+        and _is_text(value.get("sha256"))
     )
 
 

@@ -44,13 +44,19 @@ def go_on_after(folder: Path, server_round: int) -> None:
     Args:
         folder: Where TensorBoard looks; there need be no files yet.
         server_round: The last round that is done, 0 = none.
+
+    Raises:
+        ValueError: A file is not as `add` writes it; names it.
     """
     if not (folder / CONFIG).exists():
         return
     names, points = (_lines(folder / name) for name in (NAMES, POINTS))
     # A crash may have come between the two files, or in the middle of a line.
     pairs = zip(names[1:], points, strict=False)
-    kept = [(n, p) for n, p in pairs if int(n.split("\t")[1]) <= server_round]
+    try:
+        kept = [(n, p) for n, p in pairs if int(n.split("\t")[1]) <= server_round]
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"{folder / NAMES}: expected lines of client, tab, round") from error
     _write(folder / NAMES, [HEAD, *(name for name, _ in kept)])
     _write(folder / POINTS, [point for _, point in kept])
 

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from clients.offering import offers
 from clients.partition import PartitionSummary
 from sim.exchanges import Exchange
+from sim.manifest import finish, write_unfinished
 from sim.partition_table import require_same_partition, write_partition
 from sim.run_files import CHECKPOINT as CHECKPOINT
 from sim.run_files import CLIENTS as CLIENTS
@@ -51,15 +52,20 @@ def begin(
     Raises:
         ValueError: The private set was cut otherwise than it is now, or a file has too few lines.
     """
-    if lines is not None:
+    if lines is None:
+        write_partition(folder, summary)
+    else:
         require_same_partition(folder, summary)
+        read_lines(folder / METRICS, lines[METRICS])
+    # Without it no run is gone on with: in place, a full disk would leave half of it.
+    write_unfinished(folder / CONFIG, config_text.encode())
+    finish([folder / CONFIG])
+    if lines is not None:
         for name in (METRICS, FAILURES):
             truncate(folder / name, lines[name])
         for name in (RESULT, STUDENT):  # of the run's earlier end, if it had one
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / PEERS, ignore_errors=True)
-    (folder / CONFIG).write_text(config_text, encoding="utf-8")
-    write_partition(folder, summary)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -92,10 +98,27 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; one that does not exist has none."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+def read_lines(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """Read the lines of a file of JSON objects.
+
+    Args:
+        path: The file; one that does not exist has none.
+        most: How many to read; None = all.
+
+    Returns:
+        The objects.
+
+    Raises:
+        ValueError: A line is none; names it.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    found: list[dict[str, Any]] = []
+    for line in content.splitlines()[:most]:
+        try:
+            found.append({**json.loads(line)})
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: line {len(found) + 1}: expected a JSON object") from error
+    return found
 
 
 def truncate(path: Path, lines: int) -> None:

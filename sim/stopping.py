@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IN_A_ROUND = "stops when this round is done and committed"
 
 
 class PoolLost(RuntimeError):
@@ -16,7 +17,7 @@ class PoolLost(RuntimeError):
 
 
 class Stop:
-    """Whether somebody asked the run to stop. Between rounds, or asked twice, it stops at once.
+    """Whether somebody asked the run to stop. Before its rounds, or asked twice, it stops at once.
 
     Attributes:
         number: Of the last signal that came; 0 = none.
@@ -26,7 +27,7 @@ class Stop:
         """Begin unasked."""
         self.number = 0
         self._times = 0
-        self._in_rounds = False
+        self._waits = self._done = False
         self._heard: list[signal.Signals] = []
 
     @contextmanager
@@ -59,21 +60,21 @@ class Stop:
 
     @contextmanager
     def at_the_end_of_rounds(self) -> Iterator[None]:
-        """Stop at the end of a round, in the block, as `asked` tells.
+        """Stop at the end of a round, in the block, as `asked` tells; after the last not at all.
 
         Yields:
             Nothing.
         """
-        self._in_rounds = True
+        self._waits = True
         self._listen()  # anew: Ray, as it starts, takes SIGTERM for a crash that is to be told
         try:
             yield
-        except PoolLost:
-            if self.number:  # the signal went to Ray's processes too
+        except BaseException as error:
+            self._waits = False
+            if isinstance(error, PoolLost) and self.number:  # it went to Ray's processes too
                 raise KeyboardInterrupt from None
             raise
-        finally:
-            self._in_rounds = False
+        self._done = True
 
     def asked(self) -> bool:
         """Tell whether to stop after this round.
@@ -95,8 +96,9 @@ class Stop:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         self._times += 1
-        if self._times > 1 or not self._in_rounds:
+        if self._times > 1 or not self._waits:
             signal.alarm(0)  # if Ray heard it first, it aborts this process after 3 s
             raise KeyboardInterrupt
+        what = "ends when the results are written" if self._done else IN_A_ROUND
         # Not `print`, which the signal may have interrupted.
-        os.write(2, b"\nstops when this round is done and committed; once more to stop at once\n")
+        os.write(2, f"\n{what}; once more to stop at once\n".encode())

@@ -87,14 +87,12 @@ class Tracker:
         self.clients = ClientsTable(clients)
         self.summaries = read_lines(folder / METRICS)
         self._costs = list[dict[str, float]]()
-        for line in self.summaries:
-            self._costs.append(costs(line, self._costs))
+        shown = self._gone_through()
         self._probes = probes
         self._labels = None if proxy_labels is None else torch.from_numpy(np.array(proxy_labels))
         self._figures_every, self._watch = figures_every, watch
         self._graph: GraphView | None = None
         self._found = Findings()
-        shown = [_tags(*pair) for pair in zip(self.summaries, self._costs, strict=True)]
         self._known = dict.fromkeys(tag for tags in shown for tag in tags)
         self._layout: Layout = {}
         self._painter: Painter | None = None
@@ -199,6 +197,19 @@ class Tracker:
         self._writer.close()
 
     # --- steps ---
+
+    def _gone_through(self) -> list[dict[str, float]]:
+        """Take in the lines that there are; return the tags of each."""
+        shown = []
+        for number, line in enumerate(self.summaries, 1):
+            try:
+                self._costs.append(costs(line, self._costs))
+                shown.append(_tags(line, self._costs[-1]))
+                self.lines()
+            except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+                where = f"{self.folder / METRICS}: line {number}"
+                raise ValueError(f"{where}: is none that a run has written") from error
+        return shown
 
     def _compare(self, choices: Mapping[str, Any]) -> None:
         """Begin the session of the page that compares runs, in this folder and in no other."""

@@ -153,19 +153,24 @@ def entry(name: str) -> dict[str, Any]:
     return {"file": name, "bytes": 1, "sha256": "0"}
 
 
+LOUD = "\x1b[2Jx\nerror: all is well"
+"""What a terminal obeys."""
 COUNTS = {"metrics.jsonl": 2, "failures.jsonl": 0}
 ODD = [
     *setting("round", "2", 2.5, -3, 10**30, None, True, [2], 1),
     *setting("seed", "x", -1, None),
-    *setting("config_sha256", 3, None),
-    *setting("versions", [], {"torch": 2}),
+    *setting("config_sha256", 3, None, LOUD),
+    *setting("versions", [], {"torch": 2}, {"torch": LOUD}, {LOUD: "2"}),
     *setting("lines", "x", {}, COUNTS | {"../../x": 3}, COUNTS | {"metrics.jsonl": -1}),
     *setting("lines", COUNTS | {"metrics.jsonl": "2"}),
     *setting("arrays", [], None, "x", entry("../secret"), entry("/etc/hostname")),
     *setting("arrays", entry("strategy-000002.safetensors"), entry("states-000002.safetensors")),
     *setting("arrays", entry("arrays-2.safetensors"), {"file": "arrays-000002.safetensors"}),
     *setting("strategy", {}, entry("arrays-000002.safetensors"), {"unknown": 3}, {"unknown": []}),
-    *setting("probes", [], entry("arrays-000002.safetensors")),
+    *setting(
+        "strategy", {"unknown": LOUD}, {**entry("strategy-000002.safetensors"), "sha256": LOUD}
+    ),
+    *setting("probes", None, [], entry("arrays-000002.safetensors")),
     *setting("rows", None, {}, "x", [None], [entry("clients-000001.parquet")]),
     *setting("rows", [{**entry("arrays-000002.safetensors"), "rows": 1}]),
     *setting("states", None, {"0": entry("states-000002.safetensors")}),
@@ -182,6 +187,20 @@ def test_a_forged_manifest_is_refused_by_the_key_that_is_odd(
     rewritten(path, change)
     with pytest.raises(CheckpointError, match=f"{LAST}: damaged: its {key} is none that a run"):
         checkpoints(tmp_path).load(rounds=2)
+
+
+@pytest.mark.parametrize(("key", "value"), [("version", LOUD), ("version", [LOUD])])
+def test_nothing_that_a_forged_manifest_says_reaches_the_terminal_as_it_is(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    committed(tmp_path, kept=1)
+    path = tmp_path / "checkpoint" / LAST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(
+        CheckpointError, match=r"format version .*x1b\[2Jx\\+nerror: all is"
+    ) as caught:
+        checkpoints(tmp_path).load(rounds=2)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("levels", [500, 5000])

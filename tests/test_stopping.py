@@ -6,17 +6,23 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+import run as run_py
 from conf.claiming import LOCK, ClaimFirst, claim, release
 from conf.errors import ConfigError
 from sim.checkpoint_reading import how_to_go_on
+from sim.pool import InlinePool
 from sim.stopping import Stop
+from sim.tracking import Tracker
 from tests.test_run import ROOT, hashes
+from tests.tiny_runs import BASES, composed
 
 WORDS = ["strategy=fedavg", "clients=same", "student=mlp", "clients.num_clients=3",
          "data.limit=200", "data.test_limit=100", "clients.training.epochs=1", "rounds=4",
@@ -160,6 +166,34 @@ def test_a_second_signal_is_heard_though_somebody_kept_its_exception(tmp_path: P
     with pytest.raises(SystemExit):
         told(Stop())
     assert how_to_go_on(tmp_path).startswith("no round")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_run_that_is_told_after_its_last_round_ends_with_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], times: int
+) -> None:
+    tell = {Tracker: 1, InlinePool: times - 1}  # each as it is closed
+
+    def closing(kind: type, close: Callable[[Any], None]) -> Callable[[Any], None]:
+        def closed(self: Any) -> None:
+            for _ in range(tell[kind]):
+                os.kill(os.getpid(), signal.SIGTERM)
+            close(self)
+
+        return closed
+
+    for kind in tell:
+        monkeypatch.setattr(kind, "close", closing(kind, kind.close))  # type: ignore[attr-defined]
+    stop, folder = Stop(), tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(SystemExit) if times > 1 else nullcontext() as ended, stop.listening(folder):
+        run_py.federate(composed(BASES["averaging"]), folder, stop=stop)
+    assert ended is None or ended.value.code == 143
+    assert (folder / "student.safetensors").exists()
+    assert json.loads((folder / "result.json").read_text())["student_sha256"]
+    assert (
+        "\nends when the results are written; once more to stop at once\n" in capfd.readouterr().err
+    )
 
 
 def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
