@@ -48,10 +48,10 @@ def second(view, script, folder):
 '''
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), "--config-dir", str(folder), *words],
-        cwd=folder, capture_output=True, text=True, timeout=240, check=False,
+        cwd=cwd or folder, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
 
@@ -103,7 +103,8 @@ def test_a_run_over_ray_refuses_a_second_one_and_is_stopped_after_a_round(mine: 
     about = f"_partial_: true, script: {ROOT / 'run.py'}, folder: {folder}"
     words = [f"+probes.second={{_target_: my_signals.second, {about}}}", sender(signal.SIGTERM, 2)]
     words += [*WORDS, "sim=ray", "sim.workers=1", "checkpoint_every=1", f"hydra.run.dir={folder}"]
-    done = run(mine, *words)
+    # From elsewhere: Ray has its workers look for modules in the folder that one stands in first.
+    done = run(mine, *words, cwd=mine.parent)
     assert done.returncode == 143, done.stderr
     last = f"stopped; 2 rounds are kept, go on with: python run.py resume={folder}"
     assert done.stderr.splitlines()[-1] == last
