@@ -92,7 +92,7 @@ def test_a_dead_worker_is_replaced_and_what_kills_two_is_quarantined(
     assert (failures, workers.replaced) == ([""], 1)
     failures, workers = run(death, death)
     assert workers.replaced == 2
-    assert failures[0].startswith("worker lost: it died 2 times running this client alone: ")
+    assert failures[0].startswith("quarantined: its worker died 2 times running it alone: ")
 
 
 @pytest.mark.parametrize(
