@@ -37,6 +37,11 @@ def summable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
+def is_float(dtype: npt.DTypeLike) -> bool:
+    """Tell whether a dtype is of floats: what is averaged, unlike counts."""
+    return bool(np.issubdtype(dtype, np.floating))
+
+
 def _write(value: npt.NDArray[Any]) -> Array:
     if value.dtype.hasobject:
         raise TypeError(f"an array of dtype {value.dtype} cannot be sent")

@@ -16,6 +16,9 @@ import joblib
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+OF_TORCH = tuple(vars(nn.Module()))
+"""Attributes that every module has."""
+
 PLAIN = (int, float, complex, str, bytes, type(None))
 """Values that nothing can change; a NaN would not equal itself, but is the same object."""
 
@@ -41,15 +44,15 @@ class Original:
     def exchanged(self) -> str | None:
         """Say which module is not the one that was there, or is new, or gone; None if none is."""
         for name, module, (_, containers, _) in self._parts:
-            then = containers["_modules"]
-            for child in {**then, **module._modules}:
-                if module._modules.get(child) is not then.get(child):
-                    where = ".".join(filter(None, (name, child)))
-                    before, after = (m.get(child) for m in (then, module._modules))
-                    if after is None or before is None:
-                        return f"module '{where}' is {'new' if before is None else 'gone'}"
-                    kind = type(after).__name__
-                    return f"module '{where}' was {type(before).__name__} and is another {kind}"
+            then, now = containers["_modules"], module._modules
+            for child in {**then, **now}:
+                before, after = then.get(child), now.get(child)
+                if before is not after:
+                    where = f"module '{'.'.join(filter(None, (name, child)))}'"
+                    kinds = [type(each).__name__ for each in (before, after)]
+                    if before is None or after is None:
+                        return f"{where} is {'new' if before is None else 'gone'}"
+                    return f"{where} was {kinds[0]} and is another {kinds[1]}"
         return None
 
     def put_back(self) -> None:
@@ -135,7 +138,7 @@ def _holders(plugin: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(plugin, list):
         for each in plugin:
             yield from _holders(each)
-    elif not (inspect.isroutine(plugin) or inspect.isclass(plugin)) and hasattr(plugin, "__dict__"):
+    elif not _is_code(plugin) and hasattr(plugin, "__dict__"):
         yield type(plugin).__qualname__, vars(plugin)
 
 
@@ -146,12 +149,16 @@ def _digests(held: Mapping[str, Any]) -> dict[str, Any]:
 def _digest(value: Any) -> Any:
     if isinstance(value, PLAIN):
         return type(value), value
-    if inspect.isroutine(value) or inspect.isclass(value):
+    if _is_code(value):
         return id(value)
     try:
         return str(joblib.hash(value))
     except Exception:  # it cannot be pickled: another one is a change
         return id(value)
+
+
+def _is_code(value: Any) -> bool:
+    return inspect.isroutine(value) or inspect.isclass(value)
 
 
 def _copied(attributes: Mapping[str, Any], same: Mapping[int, Any]) -> dict[str, Any]:
@@ -175,7 +182,7 @@ def foreign(network: nn.Module) -> bool:
     ResNet-18.
     """
     known = ("torch.nn.", "clients.models.")
-    hooks = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
+    hooks = [name for name in OF_TORCH if name.endswith("_hooks")]
     return any(
         not type(module).__module__.startswith(known)
         or "forward" in vars(module)
@@ -187,19 +194,17 @@ def foreign(network: nn.Module) -> bool:
 def _attributes(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return a module's attributes, the contents of those of torch, and those that may change."""
     plain, containers = dict(vars(module)), {}
-    for name in vars(nn.Module()):
+    for name in OF_TORCH:
         if isinstance(value := plain[name], dict | set):
             containers[name] = type(value)(value)
     if type(module).__module__.startswith("torch."):
         return plain, containers, {}
-    fixed = (*PLAIN, nn.Module)
     own = {
         name: value
         for name, value in plain.items()
         if name not in containers
-        and not isinstance(value, (*fixed, partial))
-        and not inspect.isroutine(value)
-        and not inspect.isclass(value)
+        and not isinstance(value, (*PLAIN, nn.Module, partial))
+        and not _is_code(value)
     }
     return plain, containers, own
 

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Context, Message, MetricRecord, RecordDict
 
 from clients.architectures import Parameters
-from clients.arrays import read_arrays, write_arrays
+from clients.arrays import is_float, read_arrays, write_arrays
 from clients.messages import ARRAYS, CONFIG, METRICS
 from clients.own import MESSENGER, MODEL, PUSH, client_of, own_network, pair_trained
 from clients.peers.from_neighbours import Transfer
@@ -252,7 +252,7 @@ def _push_weight(context: Context) -> float:
 def _scaled(parameters: Parameters, factor: float) -> Parameters:
     """Multiply numbers; counts, such as batch norms', stay as they are."""
     return {
-        name: (value * factor).astype(value.dtype) if _is_float(value) else value
+        name: (value * factor).astype(value.dtype) if is_float(value.dtype) else value
         for name, value in parameters.items()
     }
 
@@ -282,13 +282,9 @@ def _learned(clients: SimulatedClients, context: Context, device: str) -> set[st
 
 def _mean(one: Parameters, other: Parameters) -> Parameters:
     return {
-        name: ((value + other[name]) / 2).astype(value.dtype) if _is_float(value) else value
+        name: ((value + other[name]) / 2).astype(value.dtype) if is_float(value.dtype) else value
         for name, value in one.items()
     }
-
-
-def _is_float(value: Any) -> bool:
-    return bool(np.issubdtype(value.dtype, np.floating))
 
 
 def _round_of(request: Message) -> int:

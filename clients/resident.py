@@ -116,7 +116,7 @@ class Networks:
         self.require_same(name)
         network, original, stored, _ = self._built[name]
         if original is None:  # these are still its tensors; asking it takes 10 to 60 us
-            return {k: v.detach().cpu().numpy().copy() for k, v in stored.items()}
+            return {key: array.copy() for key, array in arrays_of(stored).items()}
         if difference := unlike(network, stored):
             raise ValueError(f"'{name}' was trained to another shape: {difference}")
         return parameters_of(network)

@@ -62,10 +62,10 @@ def train(
     """Train `model` in place by mini-batch descent on the mean of `loss`.
 
     With `proximal_mu` the objective is that mean + mu/2 ||w - w0||^2 over the parameters to be
-    trained, w0 being what they were at the start; a step that does not reach a parameter does not
-    pull it either: FedProx, Li et al., MLSys 2020
+    trained, w0 being what they were at the start: FedProx, Li et al., MLSys 2020
     (arXiv:1812.06127), eq. 2. Its gradient mu (w - w0) is added to that of the loss, before both
-    are clipped and before an optimiser adds its weight decay.
+    are clipped and before an optimiser adds its weight decay; a parameter that a step's loss does
+    not reach is not pulled in that step either.
 
     Args:
         model: Network from [B, C, H, W] to logits [B, classes]; left in train mode.

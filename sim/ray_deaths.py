@@ -1,6 +1,5 @@
 """Why a worker is lost, from what Ray says of it; and what Ray says that is no worker's loss."""
 
-import ray
 from ray import exceptions
 
 from sim.stopping import PoolLost
@@ -27,17 +26,17 @@ SILENT = (
 )
 
 
-def machine_lost(death: ray.exceptions.RayError) -> bool:
+def machine_lost(death: exceptions.RayError) -> bool:
     """Tell whether a machine, or what lay on it, is gone: that is no client's fault."""
     return isinstance(death, MACHINES) or any(words in str(death) for words in OF_A_MACHINE)
 
 
-def connection_lost(death: ray.exceptions.RayError) -> bool:
+def connection_lost(death: exceptions.RayError) -> bool:
     """Tell whether only the way to a worker is gone: it may live, and nobody is to blame."""
     return isinstance(death, exceptions.ActorUnavailableError)
 
 
-def ended_by(error: ray.exceptions.RayError) -> PoolLost:
+def ended_by(error: exceptions.RayError) -> PoolLost:
     """Say what keeps Ray from going on, as a full store or disk does, where no worker died of it.
 
     Args:
@@ -50,14 +49,14 @@ def ended_by(error: ray.exceptions.RayError) -> PoolLost:
     return PoolLost(f"sim=ray: {type(error).__name__}: {said}")
 
 
-def cause_of(death: ray.exceptions.RayError) -> str:
+def cause_of(death: exceptions.RayError) -> str:
     """Say in one line why a worker is lost."""
     text = str(death)
     if machine_lost(death):
         return "its machine was lost"
     if connection_lost(death):
         return "the connection to it was lost"
-    if isinstance(death, ray.exceptions.OutOfMemoryError) or "low on memory" in text:
+    if isinstance(death, exceptions.OutOfMemoryError) or "low on memory" in text:
         return "out of memory: Ray ended it before the machine had none left"
     if "connection error code" in text:
         return SILENT

@@ -2,7 +2,8 @@
 
 A group is a pure function: if its worker dies it is run again, and nothing of the result changes.
 Of the groups that a lost worker had, only the one that ran may be to blame; it is run again with
-nothing behind it, and if that kills a worker too its clients are run one by one.
+nothing behind it, and if that kills more workers (`DEATHS_OF_SEVERAL`) its clients are run one by
+one.
 """
 
 import sys

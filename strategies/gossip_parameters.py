@@ -8,7 +8,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from clients.architectures import Parameters
-from clients.arrays import read_arrays, write_arrays
+from clients.arrays import is_float, read_arrays, write_arrays
 from clients.messages import ARRAYS, METRICS
 from clients.neighbour_exchange import MIXED, PUSH_WEIGHT
 from clients.own import PUSH
@@ -49,13 +49,11 @@ def mixed_parameters(receiver: int, letters: Letters, *, push: bool = False) -> 
         weight += mass
         for name, array in read_arrays(cast(ArrayRecord, payload[ARRAYS])).items():
             dtypes[name] = array.dtype
-            share = letter.weight if _is_float(array) else mass  # counts are no numerators
+            share = letter.weight if is_float(array.dtype) else mass  # counts are no numerators
             own = share * array.astype(np.float64)
             sums[name] = sums[name] + own if name in sums else own
     if push:
-        sums = {
-            n: s if np.issubdtype(dtypes[n], np.floating) else s / weight for n, s in sums.items()
-        }
+        sums = {n: s if is_float(dtypes[n]) else s / weight for n, s in sums.items()}
     records: dict[str, Any] = {MIXED: write_arrays(_cast(sums, dtypes))}
     if push:
         records[PUSH] = MetricRecord({PUSH_WEIGHT: weight})
@@ -95,7 +93,11 @@ def _fault_in_weight(content: RecordDict, record: ArrayRecord) -> str | None:
     if not isinstance(weight, int | float) or not LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT:
         return f"'{PUSH_WEIGHT}' is {weight}, expected in [{LEAST_WEIGHT}, {1 / LEAST_WEIGHT}]"
     for name, array in read_arrays(record).items():
-        if _is_float(array) and array.size and not np.abs(array).max() / weight <= MAX_PARAMETER:
+        if (
+            is_float(array.dtype)
+            and array.size
+            and not np.abs(array).max() / weight <= MAX_PARAMETER
+        ):
             return f"array '{name}' divided by '{PUSH_WEIGHT}' goes beyond {MAX_PARAMETER:.0e}"
     return None
 
@@ -134,7 +136,7 @@ def fold_spread(contents: Iterable[RecordDict], *, buffers: Collection[str] = ()
             squares += sum(
                 float((array.astype(np.float64) ** 2).sum())
                 for name, array in arrays.items()
-                if _is_float(array) and name not in buffers
+                if is_float(array.dtype) and name not in buffers
             )
     spread = MetricRecord({"count": count, "squares": squares})
     return RecordDict({ARRAYS: write_arrays(cast(Parameters, sums)), SPREAD: spread})
@@ -157,7 +159,7 @@ def mean_and_distance(
     sums = read_arrays(cast(ArrayRecord, part[ARRAYS]))
     known = cast(Any, part[SPREAD])
     means = {name: value / known["count"] for name, value in sums.items()}
-    floats = [means[n] for n, array in like.items() if _is_float(array) and n not in buffers]
+    floats = [means[n] for n, array in like.items() if is_float(array.dtype) and n not in buffers]
     squared = sum(float((value**2).sum()) for value in floats)
     distance = max(0.0, known["squares"] / known["count"] - squared)
     return _cast(means, {name: array.dtype for name, array in like.items()}), distance
@@ -171,7 +173,3 @@ def _cast(
         name: (np.round(value) if whole[name] else value).astype(dtypes[name])
         for name, value in arrays.items()
     }
-
-
-def _is_float(array: npt.NDArray[Any]) -> bool:
-    return bool(np.issubdtype(array.dtype, np.floating))

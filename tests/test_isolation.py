@@ -40,9 +40,9 @@ from tests.federations import (
 SHAPE, CLASSES = (1, 4, 4), 4
 
 
-@pytest.fixture(scope="module", params=["inline", "ray"])
-def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    with open_pool(request.param, None) as opened:
+@pytest.fixture(scope="module")
+def pool(pool_kind: str) -> Iterator[Pool]:
+    with open_pool(pool_kind, None) as opened:
         yield opened
 
 
