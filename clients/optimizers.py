@@ -47,6 +47,23 @@ def stepper(optimizer: Optimizer, parameters: Sequence[Tensor]) -> Step:
     return object_step(parameters, optimizer(parameters))
 
 
+def require_steps(optimizer: Optimizer, parameters: Sequence[Tensor], section: str) -> None:
+    """Try an optimiser, with gradients of zero.
+
+    Args:
+        optimizer: Which one, and its numbers.
+        parameters: To be thrown away: weight decay moves them.
+        section: Of the config, for errors.
+
+    Raises:
+        ValueError: It does not bear them, or wants more than gradients.
+    """
+    try:
+        stepper(optimizer, parameters)([torch.zeros_like(parameter) for parameter in parameters])
+    except Exception as error:  # any of torch's, or anyone's
+        raise ValueError(f"{section}: {type(error).__name__}: {error}") from error
+
+
 def elementwise(optimizer: Optimizer) -> bool:
     """Tell whether an optimiser updates each number by its own gradient and state alone.
 

@@ -1,23 +1,28 @@
 """Checks of networks before anybody trains: a network that cannot work should say so at once."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from clients.architectures import ModelFunction, build, parameters_of, unlike
+from clients.arrays import PLAIN
 from clients.corruption import permuted_labels
 from clients.data import Dataset
+from clients.losses import cross_entropy
 from clients.peers.messenger import Messenger, lesson_of
 from clients.peers.rehearsal import rehearse_group
 from clients.prediction import predict
 from clients.simulated import SimulatedClients
+from clients.training import Loss, Trainer, train
 from clients.work import local_epochs
 
 
 def rehearse(clients: SimulatedClients) -> None:
-    """Let every network answer two examples; try every architecture with the messenger.
+    """Let every network answer two examples and learn from them; try it with the messenger.
 
     Args:
         clients: Of a federation.
@@ -34,23 +39,34 @@ def rehearse(clients: SimulatedClients) -> None:
             "clients.profile: the virtual clock counts local epochs, and clients.training does not "
             "tell them: expected clients.training.epochs"
         )
-    rehearse_networks({**clients.models, "student": clients.student}, private)
+    networks = rehearse_networks({**clients.models, "student": clients.student}, private)
+    for name in clients.models:
+        section = f"clients.training: architecture '{name}'"
+        likes = private, private.num_classes, cross_entropy
+        rehearse_learning(clients.local_training, networks[name], *likes, section)
     if clients.messenger is not None:
         rehearse_messenger(clients.messenger, clients.student, clients.models, private)
 
 
-def rehearse_networks(models: Mapping[str, ModelFunction], private: Dataset) -> None:
+def rehearse_networks(
+    models: Mapping[str, ModelFunction], private: Dataset
+) -> dict[str, nn.Module]:
     """Let every network answer two examples.
 
     Args:
         models: Model functions by architecture name.
         private: Where the examples are taken from.
 
+    Returns:
+        The networks, to be thrown away.
+
     Raises:
-        ValueError: A network cannot, or does not give one finite logit per class; says which.
+        ValueError: A network cannot, does not give one finite logit per class, or holds what cannot
+            be sent; says which.
     """
     expected = (2, private.num_classes)
     rng = np.random.default_rng(0)
+    networks = {}
     for name, model in models.items():
         try:
             network = build(model, private.image_shape, private.num_classes, rng)
@@ -65,6 +81,58 @@ def rehearse_networks(models: Mapping[str, ModelFunction], private: Dataset) -> 
                 f"architecture '{name}' answers two examples by an array of shape "
                 f"{tuple(logits.shape)}: expected {expected}, finite"
             )
+        _require_sendable(name, network)
+        networks[name] = network
+    return networks
+
+
+def _require_sendable(name: str, network: nn.Module) -> None:
+    """Refuse a state that numpy arrays cannot hold."""
+    for key, value in network.state_dict().items():
+        kind = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else None
+        if kind not in PLAIN:
+            held = f"of {kind}" if kind else f"a {type(value).__name__} (of get_extra_state)"
+            raise ValueError(
+                f"architecture '{name}': '{key}' of its state is {held}, which cannot be sent: "
+                f"expected tensors of {', '.join(PLAIN)}"
+            )
+
+
+def rehearse_learning(
+    how: Trainer,
+    network: nn.Module,
+    dataset: Dataset,
+    num_classes: int,
+    loss: Loss,
+    section: str,
+) -> None:
+    """Let a copy of a network learn for one step from two examples.
+
+    A trainer that is not ours is left alone: what it does beside is not known.
+
+    Args:
+        how: `clients.training.train` with its numbers bound.
+        network: Whose copy; has the device that it will learn on.
+        dataset: Where the examples are taken from; its labels are not looked at.
+        num_classes: C.
+        loss: (logits [B, C], targets [B, C] on the simplex) -> [B].
+        section: Of the config, and whose network, for errors.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not (isinstance(how, partial) and how.func is train and how.keywords.get("epochs")):
+        return
+    ends, rng = np.array([0, len(dataset) - 1]), np.random.default_rng(0)
+    targets = torch.full((2, num_classes), 1 / num_classes)
+    try:
+        how(deepcopy(network), dataset, ends, targets, loss, rng, epochs=1)
+    except FloatingPointError:  # whoever diverges says so in the run, by round and client
+        return
+    except Exception as error:  # anyone's network, any of torch's optimisers
+        raise ValueError(
+            f"{section} cannot learn from two examples: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _require_victims(clients: SimulatedClients) -> None:

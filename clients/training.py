@@ -86,12 +86,14 @@ def train(
         Mean loss per example of each epoch, without the proximal term.
 
     Raises:
-        ValueError: A number is out of range, or there is no example.
+        ValueError: A number is out of range, or there is no example, or no parameter to train.
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
     check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
     check_proximal(proximal_mu)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("no parameter requires a gradient: expected at least one to train")
     step = stepper(optimizer, parameters)
     device = parameters[0].device
     targets = targets.to(device)

@@ -29,7 +29,7 @@ from strategies.pairing import require_discriminator
 from strategies.proxy import Ids, cut_proxy
 from strategies.ranges import check_ranges
 from strategies.reduction import Scorer, gather
-from strategies.rehearsal import is_reducible, rehearse
+from strategies.rehearsal import is_reducible, rehearse, rehearse_student
 from strategies.watching import Report, answers_of, show, unwatched
 
 DistillationLoss = Callable[..., Tensor]
@@ -110,9 +110,7 @@ class DistillationStrategy(Strategy):
             ValueError: A number is out of range.
         """
         check_ranges(temperature, weight_cap, fraction, digest_epochs, fallback_below, answers)
-        self.student = student
-        self.proxy = proxy
-        self.test = test
+        self.student, self.proxy, self.test = student, proxy, test
         self.distil = distil
         self.seed = seed
         self.loss = loss
@@ -137,6 +135,7 @@ class DistillationStrategy(Strategy):
             scorer, combiner, temperature, weight_cap, fallback_below if told else None
         )
         rehearse(self.rule, loss, test.num_classes, told)
+        rehearse_student(distil, student, proxy, loss, test.num_classes, temperature)
         self._reducible = is_reducible(self.rule, test.num_classes, told)
         self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
         self.teachers: list[int] = []  # of a round, like the grid

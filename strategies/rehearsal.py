@@ -7,10 +7,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from clients.data import Dataset
 from clients.messages import PredictionReply, write_reply
+from clients.rehearsal import rehearse_learning
 from clients.teachers import TeacherPredictions
+from clients.training import Trainer
 from strategies.ensemble import EnsembleRule
 from strategies.offering import wants
 from strategies.reduction import read_part
@@ -42,6 +45,32 @@ def rehearse(
             f"{TEACHERS} clients and {INPUTS} examples: expected {(INPUTS, num_classes)} and "
             f"{(INPUTS,)}"
         )
+
+
+def rehearse_student(
+    distil: Trainer,
+    student: nn.Module,
+    proxy: Dataset,
+    loss: Callable[..., Tensor],
+    num_classes: int,
+    temperature: float,
+) -> None:
+    """See that a student can learn from soft labels.
+
+    Args:
+        distil: Trains it.
+        student: The student; left as it is.
+        proxy: What it will learn from.
+        loss: (student logits, targets, temperature) -> [B].
+        num_classes: C.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    tried = partial(deepcopy(loss), temperature=temperature)  # a state must not see a try
+    section = "strategy.distil: the student"
+    rehearse_learning(distil, student, proxy, num_classes, tried, section)
 
 
 def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:

@@ -406,6 +406,10 @@ def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:
         # 180 * .002 rounds to no negative, 180 * .998 to no example that could be distilled
         ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.002}, "negative_share=0.002"),
         ({"negative_share": 0.998}, "negative_share=0.998"),
+        (
+            {"distil": partial(train, epochs=1, batch_size=8, optimizer=torch.optim.LBFGS)},
+            r"strategy\.distil: the student cannot learn from two examples: .*closure",
+        ),
     ],
     ids=str,
 )

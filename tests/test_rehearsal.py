@@ -10,8 +10,11 @@ from torch import nn
 
 from clients.corruption import permuted_labels
 from clients.data import blobs
+from clients.losses import cross_entropy
 from clients.models import cnn, logistic_regression, mlp
-from clients.rehearsal import rehearse, rehearse_networks, require_like
+from clients.optimizers import Optimizer, require_steps
+from clients.rehearsal import rehearse, rehearse_learning, rehearse_networks, require_like
+from clients.training import train
 from tests.federations import tiny_clients
 
 PRIVATE, _ = blobs(num_examples=40, num_classes=4)
@@ -49,6 +52,89 @@ def test_a_network_that_cannot_answer_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         rehearse_networks({"good": mlp, "mine": model}, PRIVATE)
+
+
+class Counted(nn.Linear):
+    """Keeps what no array can hold."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+class Brief(nn.Linear):
+    """Computes in bfloat16, which numpy does not know."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (Counted(16, 4), r"'1\._extra_state' of its state is a dict \(of get_extra_state\)"),
+        (Brief(16, 4).bfloat16(), r"'1\.weight' of its state is of bfloat16"),
+    ],
+)
+def test_a_network_that_cannot_be_sent_is_named(last: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=f"architecture 'mine': {message}, which cannot be sent"):
+        rehearse_networks({"mine": lambda: nn.Sequential(nn.Flatten(), last)}, PRIVATE)
+
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+
+
+def frozen() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).requires_grad_(False)
+
+
+def learn(network: nn.Module = LINEAR, optimizer: Optimizer = SGD, **numbers: Any) -> None:
+    numbers = {"epochs": 7, "batch_size": 32} | numbers
+    how = partial(train, optimizer=optimizer, **numbers)
+    rehearse_learning(how, network, PRIVATE, 4, cross_entropy, "clients.training: 'mine'")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"network": frozen()}, "no parameter requires"),
+        ({"network": nn.Sequential(LINEAR, nn.BatchNorm1d(4)), "batch_size": 1}, "more than 1 val"),
+        ({"optimizer": partial(torch.optim.LBFGS, lr=0.1)}, "TypeError: .* 'closure'"),
+        ({"optimizer": partial(torch.optim.Muon, lr=0.1)}, "only supports 2D parameters"),
+        ({"optimizer": torch.optim.SparseAdam}, "does not support dense gradients"),
+        ({"optimizer": partial(SGD, weight_decay=-1)}, "weight_decay=-1: expected >= 0"),
+        ({"autocast": "float16"}, "autocast=float16: expected one of"),
+    ],
+)
+def test_what_no_client_can_learn_with_is_refused(numbers: Any, message: str) -> None:
+    expected = f"clients.training: 'mine' cannot learn from two examples: .*{message}"
+    with pytest.raises(ValueError, match=expected):
+        learn(**numbers)
+    learn(**numbers, epochs=0)  # nobody learns
+
+
+def test_a_lesson_is_tried_on_a_copy_and_leaves_divergence_to_the_run() -> None:
+    before, state = torch.get_rng_state(), [p.clone() for p in LINEAR.parameters()]
+    learn()
+    learn(optimizer=partial(SGD, lr=float("inf")))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(torch.equal, LINEAR.parameters(), state))
+
+
+def test_architectures_are_tried_with_the_clients_trainer() -> None:
+    how = partial(train, epochs=1, batch_size=4, optimizer=partial(torch.optim.Muon, lr=0.1))
+    with pytest.raises(ValueError, match=r"clients\.training: architecture '.*' cannot learn"):
+        rehearse(tiny_clients(train=how))
+
+
+def test_an_optimiser_is_tried_with_the_parameters_it_will_have() -> None:
+    require_steps(SGD, [*LINEAR.parameters()], "strategy.optimizer")
+    require_steps(partial(torch.optim.Muon, lr=0.1), [LINEAR[1].weight], "strategy.optimizer")
+    with pytest.raises(ValueError, match=r"strategy\.optimizer: TypeError: .* 'closure'"):
+        require_steps(torch.optim.LBFGS, [*LINEAR.parameters()], "strategy.optimizer")
 
 
 def test_networks_that_can_are_let_through_and_leave_the_generator_alone() -> None:

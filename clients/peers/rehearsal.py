@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
+from clients.optimizers import Optimizer, require_steps
 from clients.peers.group import GroupLesson
 from clients.peers.heads import Shape
 from clients.peers.learner import any_network, feature_shapes, fresh_head
@@ -34,12 +35,15 @@ def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
         shapes = feature_shapes(lesson, dataset)
     except ValueError as error:
         raise ValueError(f"{section}.taps: {error}") from error
+    for peer in lesson.peers:
+        _require_steps(peer.optimizer, any_network(peer, dataset), f"{section}.optimizer")
     head = None
     if lesson.head is not None:
         try:
             head = fresh_head(lesson.head, shapes, dataset.num_classes, lesson.seed)
         except Exception as error:  # anyone's code
             raise ValueError(f"{section}.head: {type(error).__name__}: {error}") from error
+        _require_steps(lesson.head.optimizer, deepcopy(head), f"{section}.head's optimiser")
     shared, targets = _made_up(lesson, shapes, dataset.num_classes, EXAMPLES)
     rule, peers, learns = deepcopy(lesson.rule), len(lesson.peers), False
     own: list[Tensor] = [] if head is None else [p for p in head.parameters() if p.requires_grad]
@@ -56,6 +60,10 @@ def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
         raise ValueError(f"{section}.head: the rule does not look at it; set {section}.head=null")
     if min(lesson.batch_size, len(lesson.ids)) == 1:  # else no batch is of one: training.batches
         _require_learning_from_one(lesson, shapes, head, dataset, section)
+
+
+def _require_steps(optimizer: Optimizer, network: nn.Module, key: str) -> None:
+    require_steps(optimizer, [p for p in network.parameters() if p.requires_grad], key)
 
 
 def _require_learning_from_one(
