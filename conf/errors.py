@@ -66,14 +66,16 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
         raise Stopped(story, getattr(cause, "exit_code", 1)) from error
 
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
-FULL |= {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """What a disk says that takes no more."""
+
+REFUSED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE}
+"""What it says to whoever reads, too."""
 
 
 @contextmanager
 def disk_explained(folder: Path) -> Iterator[None]:
-    """Tell the user about a disk that takes no more.
+    """Tell the user about a disk that takes no more, or refuses.
 
     Args:
         folder: What was written to, if the error does not say.
@@ -90,10 +92,11 @@ def disk_explained(folder: Path) -> Iterator[None]:
         cause: BaseException | None = error
         while isinstance(cause, OSError) and cause.errno is None:
             cause = cause.__cause__
-        if not isinstance(cause, OSError) or cause.errno not in FULL:
+        if not isinstance(cause, OSError) or cause.errno not in FULL | REFUSED:
             raise
         if isinstance(error.__context__, Stopped):  # as it closed: the user has been told why
             raise error.__context__ from error
-        story = f"{cause.filename or folder}: cannot be written: {cause.strerror}"
+        fault = "cannot be written" if cause.errno in FULL else "no access"
+        story = f"{cause.filename or folder}: {fault}: {cause.strerror}"
         print(f"error: {story}", file=sys.stderr, flush=True)
         raise Stopped(story) from error

@@ -1,0 +1,56 @@
+"""What goes wrong becomes one line for the user, and an exit code."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from conf.errors import ConfigError, Stopped, disk_explained, explained
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (errno.ENOSPC, "error: runs/x: cannot be written: No space left on device\n"),
+        (errno.EROFS, "error: runs/x: cannot be written: Read-only file system\n"),
+        (errno.EACCES, "error: runs/x: no access: Permission denied\n"),  # a reader meets it too
+        (errno.EIO, "error: runs/x: no access: Input/output error\n"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_line(
+    code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped) as stopped, disk_explained(Path("runs")):
+        # a library's error that says nothing itself
+        raise OSError("while writing") from OSError(code, os.strerror(code), "runs/x")
+    assert (stopped.value.exit_code, capsys.readouterr().err) == (1, line)
+
+
+def test_a_disk_without_a_name_for_the_file_names_the_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Stopped), disk_explained(Path("runs/y")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert capsys.readouterr().err.startswith("error: runs/y: cannot be written")
+
+
+def test_an_error_of_another_kind_is_left_alone() -> None:
+    with pytest.raises(OSError, match="nobody there"), disk_explained(Path()):
+        raise OSError(errno.ECONNREFUSED, "nobody there")
+
+
+def full_at_the_end() -> None:
+    try:
+        with explained(ConfigError):
+            raise ConfigError("no such key")
+    finally:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_at_the_end_of_a_stopped_run_adds_no_second_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Stopped, match="no such key"), disk_explained(Path()):
+        full_at_the_end()
+    assert capsys.readouterr().err == "error: no such key\n"
