@@ -14,7 +14,6 @@ from typing import Any
 
 import joblib
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 OF_TORCH = tuple(vars(nn.Module()))
 """Attributes that every module has."""
@@ -33,7 +32,7 @@ class Original:
             network: Not changed.
         """
         named = dict(network.named_modules())
-        tensors = [t for t in [*network.parameters(), *network.buffers()] if not is_lazy(t)]
+        tensors = [*network.parameters(), *network.buffers()]
         self._same = {id(part): part for part in [*named.values(), *tensors]}
         self._parts = []
         for name, module in named.items():

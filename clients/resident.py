@@ -156,19 +156,25 @@ class Networks:
             )
 
 
-def work_of(model: ModelFunction, image_shape: tuple[int, int, int], num_classes: int) -> float:
+def work_of(
+    name: str, model: ModelFunction, image_shape: tuple[int, int, int], num_classes: int
+) -> float:
     """Estimate the multiplications of one forward pass of one image.
 
     Each parameter counts once for each place of its module's output where it is used: exact for
     linear layers and convolutions, and it need be no better to schedule by.
 
     Args:
+        name: Of the architecture.
         model: Its model function.
         image_shape: (channels, height, width).
         num_classes: C.
 
     Returns:
         Their number, >= 1.
+
+    Raises:
+        ValueError: It cannot answer one image alone; names it.
     """
     network = build(model, image_shape, num_classes, np.random.default_rng(0)).eval()
     counts = [1.0]
@@ -180,8 +186,13 @@ def work_of(model: ModelFunction, image_shape: tuple[int, int, int], num_classes
 
     for module in network.modules():
         module.register_forward_hook(count)
-    with torch.inference_mode():
-        network(torch.zeros(1, *image_shape))
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, *image_shape))
+    except Exception as error:  # anyone's code
+        raise ValueError(
+            f"architecture '{name}' cannot answer one image alone: {type(error).__name__}: {error}"
+        ) from error
     return sum(counts)
 
 

@@ -100,7 +100,7 @@ class SimulatedClients:
         """Multiplications of one forward pass of one image, by architecture, STUDENT included."""
         private = self.splits.private
         return {
-            name: work_of(model, private.image_shape, private.num_classes)
+            name: work_of(name, model, private.image_shape, private.num_classes)
             for name, model in {**self.models, STUDENT: self.student}.items()
         }
 

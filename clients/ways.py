@@ -5,7 +5,6 @@ from copy import deepcopy
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from clients.optimizers import Optimizer, elementwise
 from clients.padding import Current, Filling
@@ -74,8 +73,6 @@ def _unfit(model: nn.Module, optimizer: Optimizer) -> str | None:
         name = getattr(kind, "__name__", type(kind).__name__)
         return f"{name} does not update each number by its own gradient alone"
     named = [*model.named_parameters(), *model.named_buffers()]
-    if any(is_lazy(tensor) for _, tensor in named):
-        return "its shapes are not known before its first forward pass"
     if {name for name, _ in named} != set(model.state_dict()):
         return "it shares tensors between modules or keeps state outside its state dict"
     if not any(parameter.requires_grad for parameter in model.parameters()):

@@ -19,14 +19,7 @@ from clients.folding import Keep
 from sim.outcomes import failed, joined, singles
 from sim.pieces import Piece, Sent, Whole
 from sim.ray_cluster import ray_ended
-from sim.ray_deaths import (
-    GONE,
-    UNREADABLE,
-    cause_of,
-    connection_lost,
-    ended_by,
-    machine_lost,
-)
+from sim.ray_deaths import GONE, UNREADABLE, cause_of, connection_lost, ended_by, machine_lost
 from sim.ray_workers import RayWorkers
 from sim.stopping import PoolLost
 from sim.suspects import Suspects, timed_out
@@ -79,6 +72,7 @@ class Dispatch:
         self._timeout_s = client_timeout_s
         self._secure = secure
         self._one_machine = one_machine
+        self._look_at = 0.0
         self._again: deque[Piece] = deque()
         self._suspected: deque[Piece] = deque()
         self._place_of: dict[Any, int] = {}
@@ -100,8 +94,8 @@ class Dispatch:
                     return
             waits = [*self._place_of, *self._workers.loading]
             done, _ = ray.wait(waits, num_returns=1, timeout=self._patience_s())
-            if self._one_machine and not done and ray_ended():
-                raise PoolLost(ENDED)
+            if not done or time.monotonic() >= self._look_at:
+                self._look()
             for answer in done:
                 if answer in self._workers.loading:
                     if (place := self._workers.loaded(answer)) is not None:
@@ -169,6 +163,7 @@ class Dispatch:
         sent = next(each for each in queue if each.answer == answer)
         came = self._fetch(sent)
         if isinstance(came, ray.exceptions.RayError):
+            self._look()
             yield from self._bury(place)
             return
         queue.remove(sent)
@@ -223,6 +218,12 @@ class Dispatch:
 
     # --- lost workers ---
 
+    def _look(self) -> None:
+        """Raise PoolLost if Ray itself has ended: it would be asked in vain for 60 s."""
+        self._look_at = time.monotonic() + LOOK_EVERY_S
+        if self._one_machine and ray_ended():
+            raise PoolLost(ENDED)
+
     def _bury(self, place: int, overdue: bool = False) -> Iterator[Outcome]:
         """Replace a worker; see what is to become of all that it had."""
         queue = self._queues.pop(place)
@@ -249,7 +250,7 @@ class Dispatch:
     ) -> Iterator[Outcome]:
         """Run again what a worker died of, or had when its machine was lost; not for ever."""
         machine, away = machine_lost(death), connection_lost(death)
-        if self._one_machine and (machine or (away and ray_ended())):
+        if self._one_machine and machine:
             raise PoolLost(ENDED)
         if (machine or away) and piece.losses < LOSSES:
             what = "a machine" if machine else "the connection to a worker"

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import ray
 
-from sim.ray_cluster import require_answer, room_for, start_ray, stop_ray, worker_options
+from sim.ray_cluster import (
+    ray_ended,
+    require_answer,
+    room_for,
+    start_ray,
+    stop_ray,
+    worker_options,
+)
 from sim.ray_deaths import FULL, ended_by
 from sim.ray_worker import Worker
 from sim.ray_workers import SAY_AFTER_S, SAY_EVERY_S, RayWorkers
@@ -212,7 +219,8 @@ class RayPool:
         """End the workers and, if this pool started it, Ray."""
         self._starting.exception()  # wait for it
         if self._workers is not None:
-            self._workers.end()
+            if not (self._private and ray_ended()):  # it would be asked in vain for 60 s
+                self._workers.end()
             self._workers = None
         self._stop_ray()
 

@@ -8,7 +8,7 @@ import pytest
 from clients.messages import NODE_ID_BASE
 from sim.pool import Pool
 from sim.processes import assume_task_identity
-from tests.federations import everyone, foreign_app, open_pool
+from tests.federations import close_kept_pool, everyone, foreign_app, open_pool
 
 # Whatever is begun in the background ignores ctrl-C, and so would all that it begins.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -22,6 +22,19 @@ def _task_identity() -> None:
     assume_task_identity(run_id=1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _end_of_ray() -> Iterator[None]:
+    """The Ray that tests share ends with the last of them."""
+    yield
+    close_kept_pool()
+
+
+@pytest.fixture(scope="module")
+def no_ray() -> None:
+    """For modules that start a Ray of their own."""
+    close_kept_pool()
+
+
 @pytest.fixture(scope="module", params=["inline", "ray"])
 def pool_kind(request: pytest.FixtureRequest) -> str:
     """Every behaviour of a pool is tested on both."""
@@ -30,7 +43,7 @@ def pool_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def foreign_pool(pool_kind: str) -> Iterator[Pool]:
-    """A pool of clients written against Flower alone; one per module and kind."""
+    """A pool of clients written against Flower alone; loaded once per module and kind."""
     with open_pool(pool_kind, foreign_app()) as pool:
         yield pool
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clients.architectures import ModelFunction, build, load_parameters, parameters_of, unlike
 from clients.models import logistic_regression, mlp, resnet8
@@ -33,6 +33,11 @@ class Own(nn.Module):
         super().__init__()
         self.last = nn.LazyLinear(num_classes)
 
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[1:] == SHAPE
+        logits: Tensor = self.last(images.flatten(1))
+        return logits
+
 
 # --- build ---
 
@@ -45,9 +50,18 @@ def test_initial_parameters_depend_on_the_generator_only() -> None:
     assert bits(made(seed=4)) != one
 
 
+def test_lazy_modules_get_their_shapes_and_numbers_from_the_generator_too() -> None:
+    one = made(Own, seed=3)
+    assert one.training
+    assert parameters_of(one)["last.weight"].shape == (4, np.prod(SHAPE))
+    assert bits(made(Own, seed=3)) == bits(one)
+    assert bits(made(Own, seed=4)) != bits(one)
+
+
 def test_building_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     made()
+    made(Own)
     assert torch.equal(torch.get_rng_state(), before)
 
 

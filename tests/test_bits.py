@@ -1,12 +1,11 @@
 """All options on: bits are those of config and seed, not of pool, workers or scheduling."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 from flwr.serverapp.strategy import Strategy
 
@@ -18,7 +17,6 @@ from clients.screening import fault_of
 from clients.simulated import SimulatedClients
 from clients.training import train
 from sim.grid import PoolGrid
-from sim.ray_cluster import start_ray
 from sim.run_folder import sha256_of_arrays
 from strategies.averaging import Averaging
 from strategies.scorers import own_odds
@@ -27,7 +25,6 @@ from tests.federations import (
     Run,
     distillation,
     open_pool,
-    ray_left_open,
     run_ours,
     tiny_clients,
 )
@@ -36,16 +33,6 @@ OPTIMIZER = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 UNEQUAL = np.split(np.arange(120), np.cumsum([7, 20, 12, 33, 9, 16, 5, 11]))
 MLP = partial(mlp, hidden=(8,))
 KINDS = ["mlp", "linear", "mlp", "mlp", "linear", "mlp", "mlp", "linear", "mlp"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _room() -> Iterator[None]:
-    """A Ray with room for four workers, which pools join: starting one for each takes minutes."""
-    with ray_left_open():
-        start_ray(4, None, None)
-    yield
-    with ray_left_open():
-        ray.shutdown()
 
 
 def nine(**changes: Any) -> SimulatedClients:

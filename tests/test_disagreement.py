@@ -10,7 +10,7 @@ from clients.arrays import read_arrays
 from clients.screening import fault_of
 from sim.grid import PoolGrid
 from sim.rounds import QuorumLost, RoundReport, run_rounds
-from tests.federations import SEED, foreign_app, open_pool, ray_left_open, run_foreign, vector
+from tests.federations import foreign_app, open_pool, run_foreign, vector
 
 START = ArrayRecord({"w": Array(np.zeros(2, np.float32))})
 
@@ -88,8 +88,7 @@ def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(
 ) -> None:
     from sim import ray_pool
 
-    pool, real = ray_pool.RayPool(SEED, 1), ray_pool.ray.get
-    killed: list[object] = []
+    real, killed = ray_pool.ray.get, list[object]()
 
     def out_of_memory_once(answer: object) -> object:
         if not killed:
@@ -97,17 +96,14 @@ def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(
             raise ray_pool.ray.exceptions.OutOfMemoryError("killed by Ray's memory monitor")
         return real(answer)
 
-    with ray_left_open():
-        try:
-            pool.load(foreign_app())
-            pool.gather(1, 60.0)  # the only other thing that is fetched
-            workers = pool._there()
-            before = list(workers.actors)
-            monkeypatch.setattr(ray_pool.ray, "get", out_of_memory_once)
-            run = run_foreign(pool, FedAvg(), vector())
-            assert not [e for e in run.reports[0].exchanges if e.failure]
-            assert killed
-            assert workers.actors != before
-        finally:
-            monkeypatch.undo()
-            pool.close()
+    with open_pool("ray", foreign_app()) as pool:
+        assert isinstance(pool, ray_pool.RayPool)
+        pool.gather(2, 60.0)  # the only other thing that is fetched
+        workers = pool._there()
+        before = list(workers.actors)
+        monkeypatch.setattr(ray_pool.ray, "get", out_of_memory_once)
+        run = run_foreign(pool, FedAvg(), vector())
+        monkeypatch.undo()
+    assert not [e for e in run.reports[0].exchanges if e.failure]
+    assert killed
+    assert workers.actors != before

@@ -39,10 +39,9 @@ from clients.peers.terms import Shared, Terms
 from clients.prediction import predict
 from clients.seeding import Purpose, generator
 from clients.training import train
-from sim.ray_cluster import start_ray
 from sim.ray_pool import RayPool
 from sim.ray_together import WorkersLost
-from tests.federations import ray_left_open, tiny_clients
+from tests.federations import open_pool, tiny_clients
 
 DATA: Dataset = blobs(num_examples=200, seed=3)[0]
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True)
@@ -391,24 +390,17 @@ def test_every_model_of_the_zoo_can_be_tapped_where_nothing_is_said(
 
 
 @pytest.fixture(scope="module")
-def room() -> Iterator[None]:
-    """A Ray with room for four workers, which pools join: starting one for each takes minutes."""
-    with ray_left_open():
-        start_ray(4, None, None)
-    yield
-    with ray_left_open():
-        ray.shutdown()
+def pool(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with open_pool("ray", SimulatedApp(tiny_clients()), request.param) as opened:
+        yield opened
 
 
 @pytest.fixture
-def spread(request: pytest.FixtureRequest, room: None) -> Iterator[Any]:
-    """A pool of so many workers; calling it gives what trains groups over them."""
-    with ray_left_open():
-        pool = RayPool(0, request.param, peer_timeout_s=20.0)
-        pool.load(SimulatedApp(tiny_clients()))
+def spread(pool: RayPool) -> Iterator[RayPool]:
+    """A pool of so many workers, which wait no longer than 20 s for each other."""
+    before, pool._peer_timeout_s = pool._peer_timeout_s, 20.0
     yield pool
-    with ray_left_open():
-        pool.close()
+    pool._peer_timeout_s = before
 
 
 def silent(message: str) -> None:
@@ -427,7 +419,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("spread", [2, 4], indirect=True)
+@pytest.mark.parametrize("pool", [2, 4], indirect=True)
 def test_peers_spread_over_workers_learn_what_they_learn_together(spread: RayPool) -> None:
     torch.set_num_threads(1)
     for name, task in TASKS.items():
@@ -457,7 +449,7 @@ class Deadly(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("spread", [2], indirect=True)
+@pytest.mark.parametrize("pool", [2], indirect=True)
 @pytest.mark.parametrize("place", [0, 1])  # with the host, and away from it
 def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
     spread: RayPool, place: int, tmp_path: Path
@@ -486,7 +478,7 @@ def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
     assert same(spread.train_peers(silent)(task, start(task), DATA), undisturbed)
 
 
-@pytest.mark.parametrize("spread", [2], indirect=True)
+@pytest.mark.parametrize("pool", [2], indirect=True)
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_worker_lost_while_idle_costs_one_meeting(spread: RayPool, place: int) -> None:
     """The other one waited in vain for it: it must be able to meet the new one."""
@@ -497,7 +489,7 @@ def test_a_worker_lost_while_idle_costs_one_meeting(spread: RayPool, place: int)
     assert same(train_(task, start(task), DATA), train_peers(task, start(task), DATA))
 
 
-@pytest.mark.parametrize("spread", [2], indirect=True)
+@pytest.mark.parametrize("pool", [2], indirect=True)
 def test_what_a_rule_raises_is_not_taken_for_a_lost_peer(spread: RayPool) -> None:
     task = lesson(MLP, LINEAR, rule=_raising)
     spread._peer_timeout_s = 2.0  # which the other peer waits in vain
@@ -521,7 +513,7 @@ class Hanging(Deadly):
         return logits
 
 
-@pytest.mark.parametrize("spread", [2], indirect=True)
+@pytest.mark.parametrize("pool", [2], indirect=True)
 def test_a_peer_that_hangs_does_not_hang_the_others(spread: RayPool, tmp_path: Path) -> None:
     file = tmp_path / "lives"
     file.write_text("1")
@@ -555,7 +547,7 @@ def shared_and_alone(spread: RayPool, model: Any, **numbers: Any) -> tuple[Any, 
     return found[0], found[1], start_, ids
 
 
-@pytest.mark.parametrize("spread", [2, 4], indirect=True)
+@pytest.mark.parametrize("pool", [2, 4], indirect=True)
 def test_a_student_taught_by_several_workers_is_that_of_one(spread: RayPool) -> None:
     """Within 1e-5 of the distance moved: sums are rounded in another order."""
     for model, numbers in [(LENET, {}), (MLP, {"max_grad_norm": 0.5}), (LINEAR, {"epochs": 1})]:
@@ -569,7 +561,7 @@ def test_a_student_taught_by_several_workers_is_that_of_one(spread: RayPool) -> 
         assert all(np.array_equal(several[0][n], again[0][n]) for n in begun)
 
 
-@pytest.mark.parametrize("spread", [2], indirect=True)
+@pytest.mark.parametrize("pool", [2], indirect=True)
 def test_a_student_that_cannot_be_shared_is_refused(spread: RayPool) -> None:
     with pytest.raises(ValueError, match="batch norm"):
         shared_and_alone(spread, partial(resnet8, norm="batch"))

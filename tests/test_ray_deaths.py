@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray import exceptions
 
-from sim import ray_dispatch
+from sim import ray_dispatch, ray_pool
 from sim.ray_deaths import cause_of
 from sim.ray_dispatch import LOSSES, Dispatch
 from sim.ray_pool import RayPool
@@ -153,3 +153,29 @@ def test_the_only_machine_is_lost_with_ray(
     monkeypatch.setattr(ray_dispatch, "ray_ended", lambda: ended)
     with pytest.raises(PoolLost, match="^sim=ray: Ray itself has ended on this machine$"):
         run(error, one_machine=True)
+
+
+def test_a_ray_that_has_ended_is_noticed_while_workers_still_answer(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(one_machine=True)[0] == [""]
+    monkeypatch.setattr(ray_dispatch, "ray_ended", lambda: True)
+    assert run(one_machine=False)[0] == [""]  # a cluster may have it elsewhere
+    with pytest.raises(PoolLost, match="^sim=ray: Ray itself has ended on this machine$"):
+        run(one_machine=True)
+
+
+def test_of_a_ray_that_has_ended_nothing_is_asked_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    pool: Any = RayPool.__new__(RayPool)
+    pool._starting = SimpleNamespace(exception=lambda: None)
+    pool._executor = SimpleNamespace(shutdown=lambda: None)
+    pool._started_ray = False
+    for private, ended in ((True, True), (True, False), (False, True)):
+        pool._private = private
+        pool._workers = SimpleNamespace(end=lambda case=(private, ended): asked.append(str(case)))
+        monkeypatch.setattr(ray_pool, "ray_ended", lambda ended=ended: ended)
+        pool.close()
+    assert asked == ["(True, False)", "(False, True)"]

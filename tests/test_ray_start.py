@@ -12,6 +12,8 @@ import ray
 from sim import ray_cluster
 from sim.ray_cluster import require_answer, start_ray
 
+pytestmark = pytest.mark.usefixtures("no_ray")
+
 
 def raises(error: BaseException) -> Any:
     def init(**options: Any) -> None:

@@ -66,9 +66,18 @@ def test_parameters_of_another_architecture_are_refused_by_name() -> None:
 
 
 def test_work_is_that_of_layers_counted_by_hand() -> None:
-    assert work_of(logistic_regression, SHAPE, 4) == 1 + 64 * 4 + 4
+    assert work_of("linear", logistic_regression, SHAPE, 4) == 1 + 64 * 4 + 4
     # One 5x5 convolution to 3 channels over 8x8, pooled to 4x4, 48 -> 7 -> 4.
     model = lambda image_shape, num_classes: cnn(  # noqa: E731
         image_shape, num_classes, channels=(3,), hidden=7
     )
-    assert work_of(model, SHAPE, 4) == 1 + (75 + 3) * 64 + (48 * 7 + 7) + (7 * 4 + 4)
+    assert work_of("cnn", model, SHAPE, 4) == 1 + (75 + 3) * 64 + (48 * 7 + 7) + (7 * 4 + 4)
+
+
+def test_a_network_that_looks_at_whole_batches_only_is_named() -> None:
+    def normed() -> nn.Module:
+        norm = nn.BatchNorm1d(64, track_running_stats=False)
+        return nn.Sequential(nn.Flatten(), norm, nn.Linear(64, 4))
+
+    with pytest.raises(ValueError, match=r"architecture 'x' cannot answer one image alone: Value"):
+        work_of("x", normed, SHAPE, 4)

@@ -28,7 +28,7 @@ METHODS = (
 
 
 @pytest.fixture(scope="module")
-def ray_of_ours() -> Iterator[RayPool]:
+def ray_of_ours(no_ray: None) -> Iterator[RayPool]:
     with ray_left_open():
         pool = RayPool(SEED, workers=2)
         pool.load(foreign_app())
