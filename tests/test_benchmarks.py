@@ -14,6 +14,7 @@ from benchmarks.memory import MARK, PeakMemory, processes_of, proportional_bytes
 from benchmarks.profile import Phases, owner_of
 from benchmarks.rounds import AGREE, Found, distances, summary
 from benchmarks.work import Clock, Federation, Work
+from tests.commands import run_module
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = (
@@ -205,6 +206,6 @@ def test_a_phase_names_functions_that_exist() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help(script: str) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{script}", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_module(f"benchmarks.{script}", "--help")
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage:")
