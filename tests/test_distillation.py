@@ -406,16 +406,19 @@ def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:
         # 180 * .002 rounds to no negative, 180 * .998 to no example that could be distilled
         ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.002}, "negative_share=0.002"),
         ({"negative_share": 0.998}, "negative_share=0.998"),
-        (
-            {"distil": partial(train, epochs=1, batch_size=8, optimizer=torch.optim.LBFGS)},
-            r"strategy\.distil: the student cannot learn from two examples: .*closure",
-        ),
     ],
     ids=str,
 )
 def test_a_number_out_of_range_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+def test_a_student_that_cannot_be_taught_is_refused() -> None:
+    distil = partial(train, epochs=1, batch_size=8, optimizer=torch.optim.LBFGS)
+    message = r"strategy\.distil: the student cannot learn from two examples: .*closure"
+    with pytest.raises(ValueError, match=message):
+        make(distil=distil)
 
 
 # --- with simulated clients ---
