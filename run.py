@@ -184,7 +184,7 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         **{"train": instantiate(part.training), "messenger": instantiate(part.messenger)},
         **{"corrupt": instantiate(part.corruption), "profile": instantiate(part.profile)},
     )
-    rehearse(clients)
+    rehearse(clients, config.strategy.get("local_training", True), config.sim.get("device"))
     return clients
 
 

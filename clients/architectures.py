@@ -38,6 +38,9 @@ def build(
 
     Returns:
         The network, in train mode, float32, on the CPU; its lazy modules know their shapes.
+
+    Raises:
+        ValueError: A lazy module has no shape after a first image.
     """
     offered: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
     bound = model.keywords if isinstance(model, partial) else {}
@@ -47,6 +50,8 @@ def build(
         if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
             with torch.no_grad():  # their shapes, and then their numbers, come with a first image
                 network.eval()(torch.zeros(1, *image_shape))
+            if left := [name for name, each in network.named_parameters() if is_lazy(each)]:
+                raise ValueError(f"lazy '{left[0]}' is not reached by an image in eval mode")
             network.train()
     for parameter in network.parameters():
         # A step of every convolutional network of ours is 5 to 40 % faster so, on 8x8 images too.

@@ -7,6 +7,7 @@ give the same bits; any other optimiser of torch's works through its object.
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from functools import cache, partial
 from typing import Any
 
@@ -48,18 +49,23 @@ def stepper(optimizer: Optimizer, parameters: Sequence[Tensor]) -> Step:
 
 
 def require_steps(optimizer: Optimizer, parameters: Sequence[Tensor], section: str) -> None:
-    """Try an optimiser, with gradients of zero.
+    """Try an optimiser, but for one that is made for a GPU's graphs, on gradients of one.
 
     Args:
         optimizer: Which one, and its numbers.
-        parameters: To be thrown away: weight decay moves them.
+        parameters: To be thrown away: they are moved.
         section: Of the config, for errors.
 
     Raises:
-        ValueError: It does not bear them, or wants more than gradients.
+        ValueError: There is nothing to train, or it does not bear it, or wants more than gradients.
     """
+    if not parameters:
+        raise ValueError(f"{section}: no parameter requires a gradient: expected at least one")
+    if isinstance(optimizer, partial) and optimizer.keywords.get("capturable"):
+        return
     try:
-        stepper(optimizer, parameters)([torch.zeros_like(parameter) for parameter in parameters])
+        step = stepper(deepcopy(optimizer), parameters)  # a state must not see a try
+        step([torch.ones_like(parameter) for parameter in parameters])
     except Exception as error:  # any of torch's, or anyone's
         raise ValueError(f"{section}: {type(error).__name__}: {error}") from error
 

@@ -21,69 +21,71 @@ from clients.training import Loss, Trainer, train
 from clients.work import local_epochs
 
 
-def rehearse(clients: SimulatedClients) -> None:
+def rehearse(
+    clients: SimulatedClients, local_training: bool = True, device: str | None = "cpu"
+) -> None:
     """Let every network answer two examples and learn from them; try it with the messenger.
 
     Args:
         clients: Of a federation.
+        local_training: Whether clients train at all.
+        device: Where. But on "cpu" they are not tried: it may bear what this one does not.
 
     Raises:
-        ValueError: A network cannot answer, rule or head do not fit, a fault is none, or work
-            cannot be counted; says so.
+        ValueError: A network cannot answer or learn, rule or head do not fit, a fault is none, or
+            work cannot be counted; says so.
     """
-    private = clients.splits.private
+    private, messenger = clients.splits.private, clients.messenger
     _require_victims(clients)
-    timed = clients.profiles is not None and clients.messenger is None
+    timed = clients.profiles is not None and messenger is None
     if timed and local_epochs(clients.local_training) is None:
         raise ValueError(
             "clients.profile: the virtual clock counts local epochs, and clients.training does not "
             "tell them: expected clients.training.epochs"
         )
-    networks = rehearse_networks({**clients.models, "student": clients.student}, private)
-    for name in clients.models:
-        section = f"clients.training: architecture '{name}'"
-        likes = private, private.num_classes, cross_entropy
-        rehearse_learning(clients.local_training, networks[name], *likes, section)
-    if clients.messenger is not None:
-        rehearse_messenger(clients.messenger, clients.student, clients.models, private)
+    learns = local_training and device == "cpu" and messenger is None
+    for name, model in {**clients.models, "student": clients.student}.items():
+        network = rehearse_network(name, model, private)
+        if learns and name in clients.models:
+            of_what = private, private.num_classes, cross_entropy
+            who = f"clients.training: architecture '{name}'"
+            rehearse_learning(clients.local_training, network, *of_what, who)
+    if messenger is not None:
+        rehearse_messenger(messenger, clients.student, clients.models, private)
 
 
-def rehearse_networks(
-    models: Mapping[str, ModelFunction], private: Dataset
-) -> dict[str, nn.Module]:
-    """Let every network answer two examples.
+def rehearse_network(name: str, model: ModelFunction, private: Dataset) -> nn.Module:
+    """Let a network answer two examples.
 
     Args:
-        models: Model functions by architecture name.
+        name: Of the architecture.
+        model: Its model function.
         private: Where the examples are taken from.
 
     Returns:
-        The networks, to be thrown away.
+        The network, to be thrown away.
 
     Raises:
-        ValueError: A network cannot, does not give one finite logit per class, or holds what cannot
-            be sent; says which.
+        ValueError: It cannot, does not give one finite logit per class, or holds what cannot be
+            sent; names it.
     """
     expected = (2, private.num_classes)
     rng = np.random.default_rng(0)
-    networks = {}
-    for name, model in models.items():
-        try:
-            network = build(model, private.image_shape, private.num_classes, rng)
-            logits = predict(network, private, np.array([0, len(private) - 1]))
-        except Exception as error:  # anyone's code
-            raise ValueError(
-                f"architecture '{name}' cannot answer an image of shape {private.image_shape}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if tuple(logits.shape) != expected or not bool(torch.isfinite(logits).all()):
-            raise ValueError(
-                f"architecture '{name}' answers two examples by an array of shape "
-                f"{tuple(logits.shape)}: expected {expected}, finite"
-            )
-        _require_sendable(name, network)
-        networks[name] = network
-    return networks
+    try:
+        network = build(model, private.image_shape, private.num_classes, rng)
+        logits = predict(network, private, np.array([0, len(private) - 1]))
+    except Exception as error:  # anyone's code
+        raise ValueError(
+            f"architecture '{name}' cannot answer an image of shape {private.image_shape}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if tuple(logits.shape) != expected or not bool(torch.isfinite(logits).all()):
+        raise ValueError(
+            f"architecture '{name}' answers two examples by an array of shape "
+            f"{tuple(logits.shape)}: expected {expected}, finite"
+        )
+    _require_sendable(name, network)
+    return network
 
 
 def _require_sendable(name: str, network: nn.Module) -> None:
@@ -104,34 +106,38 @@ def rehearse_learning(
     dataset: Dataset,
     num_classes: int,
     loss: Loss,
-    section: str,
+    who: str,
 ) -> None:
-    """Let a copy of a network learn for one step from two examples.
+    """Let a network learn for one step from two examples.
 
     A trainer that is not ours is left alone: what it does beside is not known.
 
     Args:
         how: `clients.training.train` with its numbers bound.
-        network: Whose copy; has the device that it will learn on.
+        network: Changed; on the device that it will learn on.
         dataset: Where the examples are taken from; its labels are not looked at.
         num_classes: C.
         loss: (logits [B, C], targets [B, C] on the simplex) -> [B].
-        section: Of the config, and whose network, for errors.
+        who: Of which section of the config, for errors.
 
     Raises:
         ValueError: It cannot.
     """
-    if not (isinstance(how, partial) and how.func is train and how.keywords.get("epochs")):
+    if not (isinstance(how, partial) and how.func is train and "epochs" in how.keywords):
+        return
+    try:  # a state must not see a try
+        how = deepcopy(how)
+    except Exception:  # anyone's optimiser
         return
     ends, rng = np.array([0, len(dataset) - 1]), np.random.default_rng(0)
     targets = torch.full((2, num_classes), 1 / num_classes)
     try:
-        how(deepcopy(network), dataset, ends, targets, loss, rng, epochs=1)
+        how(network, dataset, ends, targets, loss, rng, epochs=min(1, how.keywords["epochs"]))
     except FloatingPointError:  # whoever diverges says so in the run, by round and client
         return
     except Exception as error:  # anyone's network, any of torch's optimisers
         raise ValueError(
-            f"{section} cannot learn from two examples: {type(error).__name__}: {error}"
+            f"{who} cannot learn from two examples: {type(error).__name__}: {error}"
         ) from error
 
 

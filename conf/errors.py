@@ -96,7 +96,7 @@ def disk_explained(folder: Path) -> Iterator[None]:
             raise
         if isinstance(error.__context__, Stopped):  # as it closed: the user has been told why
             raise error.__context__ from error
-        fault = "cannot be written" if cause.errno in FULL else "no access"
+        fault = "cannot be written" if cause.errno in FULL else "cannot be used"
         story = f"{cause.filename or folder}: {fault}: {cause.strerror}"
         print(f"error: {story}", file=sys.stderr, flush=True)
         raise Stopped(story) from error

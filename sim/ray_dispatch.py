@@ -98,6 +98,7 @@ class Dispatch:
                 self._look()
             for answer in done:
                 if answer in self._workers.loading:
+                    self._look()
                     if (place := self._workers.loaded(answer)) is not None:
                         self._free.extend([place] * IN_FLIGHT)
                 else:

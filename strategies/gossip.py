@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -26,6 +27,7 @@ from clients.messages import (
     read_predictions,
     write_request,
 )
+from clients.optimizers import require_steps
 from clients.peers.from_neighbours import Digest
 from clients.place import numbers_of
 from clients.routing import Mix
@@ -235,6 +237,7 @@ def _numbers(distil: Trainer) -> dict[str, Any]:
     numbers = numbers_of(distil)
     if numbers is None:
         raise ValueError("strategy.distil: expected clients.training.train, which peers run too")
+    require_steps(numbers["optimizer"], [torch.zeros(2, 2)], "strategy.distil.optimizer")
     return numbers
 
 

@@ -55,7 +55,7 @@ def rehearse_student(
     num_classes: int,
     temperature: float,
 ) -> None:
-    """See that a student can learn from soft labels.
+    """See that a student can learn from soft labels; one that cannot be copied is left alone.
 
     Args:
         distil: Trains it.
@@ -68,9 +68,14 @@ def rehearse_student(
     Raises:
         ValueError: It cannot.
     """
-    tried = partial(deepcopy(loss), temperature=temperature)  # a state must not see a try
-    section = "strategy.distil: the student"
-    rehearse_learning(distil, student, proxy, num_classes, tried, section)
+    try:  # a state must not see a try
+        student, loss = deepcopy((student, loss))
+    except Exception:  # a network, say, that holds what it computed
+        return
+    loss = partial(loss, temperature=temperature)
+    with torch.random.fork_rng():  # dropout on a GPU draws from that one's
+        who = "strategy.distil: the student"
+        rehearse_learning(distil, student, proxy, num_classes, loss, who)
 
 
 def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:

@@ -41,8 +41,8 @@ OFFSETS = (1.0, 2.0, 4.0, 8.0, 100.0, 0.0)
 """What the foreign client k adds to every array; it claims k + 1 examples."""
 
 
-_kept: dict[int, Pool] = {}
-_used: set[int] = set()
+_kept: list[tuple[int, Pool]] = []
+"""The pool over Ray of this process, if there is one, and its number of workers."""
 
 
 @contextmanager
@@ -54,24 +54,33 @@ def open_pool(kind: str, app: Any, workers: int = 2) -> Iterator[Pool]:
     if kind == "inline":
         yield inline(app)
         return
-    assert not _used, "one at a time: it is one pool, with one program"
-    if workers not in _kept:
-        close_kept_pool()
-        with ray_left_open():
-            _kept[workers] = _ray_pool(SEED, workers)
-    with ray_left_open():
-        _kept[workers].load(app)
-    _used.add(workers)
+    pool = _taken(workers)
     try:
-        yield _kept[workers]
-    finally:
-        _used.clear()
+        with ray_left_open():
+            pool.load(app)
+            pool.gather(workers, 60.0)
+        assert len(pool._there().ready) == workers
+        yield pool
+    except BaseException:  # it may have left anything
+        with ray_left_open():
+            pool.close()
+        raise
+    _kept.append((workers, pool))
+
+
+def _taken(workers: int) -> Any:
+    """Take the kept pool, or a new one; whoever asks for another meanwhile finds no room."""
+    if _kept and _kept[0][0] == workers:
+        return _kept.pop()[1]
+    close_kept_pool()
+    with ray_left_open():
+        return _ray_pool(SEED, workers)
 
 
 def close_kept_pool() -> None:
     """End the Ray of this process that is kept, if one is: before another is started."""
     while _kept:
-        _, pool = _kept.popitem()
+        _, pool = _kept.pop()
         with ray_left_open():
             pool.close()
 

@@ -58,6 +58,15 @@ def test_lazy_modules_get_their_shapes_and_numbers_from_the_generator_too() -> N
     assert bits(made(Own, seed=4)) != bits(one)
 
 
+def test_a_lazy_module_that_no_image_reaches_is_named() -> None:
+    class Hidden(Own):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) if self.training else images
+
+    with pytest.raises(ValueError, match=r"lazy 'last\.weight' is not reached by an image in eval"):
+        made(Hidden)
+
+
 def test_building_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     made()

@@ -206,6 +206,10 @@ def test_a_phase_names_functions_that_exist() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help(script: str) -> None:
-    done = run_module(f"benchmarks.{script}", "--help")
+    if script == "floor":  # one in an interpreter that has imported nothing
+        command = [sys.executable, "-m", "benchmarks.floor", "--help"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    else:
+        done = run_module(f"benchmarks.{script}", "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage:")

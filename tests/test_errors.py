@@ -14,8 +14,11 @@ from conf.errors import ConfigError, Stopped, disk_explained, explained
     [
         (errno.ENOSPC, "error: runs/x: cannot be written: No space left on device\n"),
         (errno.EROFS, "error: runs/x: cannot be written: Read-only file system\n"),
-        (errno.EACCES, "error: runs/x: no access: Permission denied\n"),  # a reader meets it too
-        (errno.EIO, "error: runs/x: no access: Input/output error\n"),
+        (
+            errno.EACCES,
+            "error: runs/x: cannot be used: Permission denied\n",
+        ),  # a reader meets it too
+        (errno.EIO, "error: runs/x: cannot be used: Input/output error\n"),
     ],
 )
 def test_a_disk_that_takes_no_more_is_one_line(

@@ -258,8 +258,11 @@ def test_without_mutual_learning_the_student_is_the_distilled_one_bit_for_bit() 
         ({"rule": rules.adaptive_mutual, "head": None}, r"strategy\.rule: .* expected 2"),
         ({"head": partial(heads.Fusion, channels=0)}, r"strategy\.head: "),
         ({"rule": lambda *given: Terms([given[0].logits[0]]), "head": None}, "expected a scalar"),
-        ({"optimizer": partial(torch.optim.Muon, lr=0.1)}, r"strategy\.optimizer: Val.* Muon only"),
-        ({"head_optimizer": torch.optim.LBFGS}, r"strategy\.head's optimiser: Type.* 'closure'"),
+        (
+            {"optimizer": partial(torch.optim.Muon, lr=0.1)},
+            r"strategy\.optimizer: peer 'linear': Val.*Muon",
+        ),
+        ({"head_optimizer": torch.optim.LBFGS}, r"strategy\.head_optimizer: the head: Type.*clos"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anybody_trains(changes: Any, message: str) -> None:

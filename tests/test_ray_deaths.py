@@ -159,10 +159,26 @@ def test_a_ray_that_has_ended_is_noticed_while_workers_still_answer(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(one_machine=True)[0] == [""]
+    monkeypatch.setattr(ray_dispatch, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(ray_dispatch, "ray_ended", iter([False, True]).__next__)
+    with pytest.raises(PoolLost, match="^sim=ray: Ray itself has ended on this machine$"):
+        run(exceptions.RaySystemError(ValueError("no such class"), "Traceback ..."), size=2,
+            one_machine=True)  # fmt: skip  # cut up: it waits for two answers more
     monkeypatch.setattr(ray_dispatch, "ray_ended", lambda: True)
     assert run(one_machine=False)[0] == [""]  # a cluster may have it elsewhere
+
+
+@pytest.mark.parametrize("death", GONE, ids=lambda death: type(death).__name__)
+def test_no_worker_is_replaced_in_a_ray_that_has_ended(
+    run: Any, monkeypatch: pytest.MonkeyPatch, death: Exception
+) -> None:
+    def replace(self: Workers, place: int) -> None:
+        raise AssertionError("asked of a Ray that is not there")
+
+    monkeypatch.setattr(Workers, "replace", replace)
+    monkeypatch.setattr(ray_dispatch, "ray_ended", iter([False, True]).__next__)
     with pytest.raises(PoolLost, match="^sim=ray: Ray itself has ended on this machine$"):
-        run(one_machine=True)
+        run(death, one_machine=True)
 
 
 def test_of_a_ray_that_has_ended_nothing_is_asked_at_the_end(

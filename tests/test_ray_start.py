@@ -8,9 +8,12 @@ from typing import Any
 import grpc
 import pytest
 import ray
+from flwr.serverapp.strategy import FedAvg
 
 from sim import ray_cluster
 from sim.ray_cluster import require_answer, start_ray
+from sim.ray_pool import RayPool
+from tests.federations import SEED, foreign_app, ray_left_open, run_foreign, vector
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 
@@ -85,3 +88,17 @@ def test_an_address_where_nobody_speaks_grpc_is_refused(monkeypatch: pytest.Monk
 
 
 connected = socket.create_connection
+
+
+def test_a_pool_joins_a_ray_of_this_process_and_leaves_it() -> None:
+    with ray_left_open():
+        folder = ray_cluster.start_ray(2, None, None)
+        try:
+            pool = RayPool(SEED, 1)
+            pool.load(foreign_app())
+            run = run_foreign(pool, FedAvg(), vector())
+            pool.close()
+            assert ray.is_initialized()
+        finally:
+            ray_cluster.stop_ray(folder)
+    assert not [each for each in run.reports[0].exchanges if each.failure]

@@ -13,8 +13,9 @@ from clients.data import blobs
 from clients.losses import cross_entropy
 from clients.models import cnn, logistic_regression, mlp
 from clients.optimizers import Optimizer, require_steps
-from clients.rehearsal import rehearse, rehearse_learning, rehearse_networks, require_like
+from clients.rehearsal import rehearse, rehearse_learning, rehearse_network, require_like
 from clients.training import train
+from strategies.rehearsal import rehearse_student
 from tests.federations import tiny_clients
 
 PRIVATE, _ = blobs(num_examples=40, num_classes=4)
@@ -51,7 +52,7 @@ def test_a_network_that_cannot_answer_is_named(
     model: Callable[..., nn.Module], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        rehearse_networks({"good": mlp, "mine": model}, PRIVATE)
+        rehearse_network("mine", model, PRIVATE)
 
 
 class Counted(nn.Linear):
@@ -80,7 +81,7 @@ class Brief(nn.Linear):
 )
 def test_a_network_that_cannot_be_sent_is_named(last: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=f"architecture 'mine': {message}, which cannot be sent"):
-        rehearse_networks({"mine": lambda: nn.Sequential(nn.Flatten(), last)}, PRIVATE)
+        rehearse_network("mine", lambda: nn.Sequential(nn.Flatten(), last), PRIVATE)
 
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -113,15 +114,50 @@ def test_what_no_client_can_learn_with_is_refused(numbers: Any, message: str) ->
     expected = f"clients.training: 'mine' cannot learn from two examples: .*{message}"
     with pytest.raises(ValueError, match=expected):
         learn(**numbers)
-    learn(**numbers, epochs=0)  # nobody learns
 
 
-def test_a_lesson_is_tried_on_a_copy_and_leaves_divergence_to_the_run() -> None:
-    before, state = torch.get_rng_state(), [p.clone() for p in LINEAR.parameters()]
+def test_where_nobody_learns_a_frozen_network_does_and_a_wrong_number_does_not() -> None:
+    learn(frozen(), epochs=0)
+    rehearse(tiny_clients(models=dict.fromkeys(("linear", "mlp"), frozen)), local_training=False)
+    rehearse(tiny_clients(models=dict.fromkeys(("linear", "mlp"), frozen)), device="cuda")
+    with pytest.raises(ValueError, match=r"architecture 'linear' cannot learn"):
+        rehearse(tiny_clients(models=dict.fromkeys(("linear", "mlp"), frozen)))
+    with pytest.raises(ValueError, match="autocast=float16"):
+        learn(autocast="float16", epochs=0)
+
+
+def test_divergence_is_left_to_the_run() -> None:
+    before = torch.get_rng_state()
     learn()
     learn(optimizer=partial(SGD, lr=float("inf")))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(map(torch.equal, LINEAR.parameters(), state))
+
+
+class Counting:
+    """An optimiser's maker, or a loss, that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, first: Any, *rest: Any, **numbers: Any) -> Any:
+        self.calls += 1
+        return cross_entropy(first, *rest) if rest else SGD(first)
+
+
+def test_a_state_sees_no_try() -> None:
+    maker, loss, student = Counting(), Counting(), nn.Sequential(LINEAR)
+    state = [p.clone() for p in student.parameters()]
+    how = partial(train, epochs=1, batch_size=2, optimizer=maker)
+    rehearse_student(how, student, PRIVATE, loss, 4, 1.0)
+    require_steps(maker, [torch.zeros(2, 2)], "strategy.optimizer")
+    assert (maker.calls, loss.calls) == (0, 0)
+    assert all(map(torch.equal, student.parameters(), state))
+
+
+def test_a_student_that_cannot_be_copied_is_left_to_the_run() -> None:
+    held = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    held.register_buffer("sum", held[1].weight * 2)  # no leaf: torch does not copy it
+    rehearse_student(partial(train, optimizer=SGD, epochs=1), held, PRIVATE, cross_entropy, 4, 1.0)
 
 
 def test_architectures_are_tried_with_the_clients_trainer() -> None:
@@ -133,13 +169,17 @@ def test_architectures_are_tried_with_the_clients_trainer() -> None:
 def test_an_optimiser_is_tried_with_the_parameters_it_will_have() -> None:
     require_steps(SGD, [*LINEAR.parameters()], "strategy.optimizer")
     require_steps(partial(torch.optim.Muon, lr=0.1), [LINEAR[1].weight], "strategy.optimizer")
+    require_steps(partial(torch.optim.Adam, capturable=True), [LINEAR[1].bias], "on a GPU")
     with pytest.raises(ValueError, match=r"strategy\.optimizer: TypeError: .* 'closure'"):
         require_steps(torch.optim.LBFGS, [*LINEAR.parameters()], "strategy.optimizer")
+    with pytest.raises(ValueError, match=r"strategy\.optimizer: no parameter requires"):
+        require_steps(SGD, [], "strategy.optimizer")
 
 
 def test_networks_that_can_are_let_through_and_leave_the_generator_alone() -> None:
     before = torch.get_rng_state()
-    rehearse_networks({"a": mlp, "b": logistic_regression, "c": cnn}, PRIVATE)
+    for model in (mlp, logistic_regression, cnn):
+        assert not isinstance(rehearse_network("a", model, PRIVATE), nn.Identity)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -42,7 +42,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
 def test_bits_depend_on_config_and_seed_only(
     reference: tuple[dict, Path], pool: list[str], hash_seed: str, tmp_path: Path
 ) -> None:
-    """On one, two and four workers: test_bits.py and test_fault_matrix.py."""
+    """Tiny federations on one, two and four workers: test_bits.py and test_fault_matrix.py."""
     result = result_of(tmp_path / "run", *QUICK, "rounds=2", *pool, PYTHONHASHSEED=hash_seed)
     assert hashes(result) == hashes(reference[0])
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.optimizers import Optimizer, require_steps
+from clients.optimizers import require_steps
 from clients.peers.group import GroupLesson
 from clients.peers.heads import Shape
 from clients.peers.learner import any_network, feature_shapes, fresh_head
@@ -36,17 +36,19 @@ def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
     except ValueError as error:
         raise ValueError(f"{section}.taps: {error}") from error
     for peer in lesson.peers:
-        _require_steps(peer.optimizer, any_network(peer, dataset), f"{section}.optimizer")
+        who = f"{section}.optimizer: peer '{peer.name}'"
+        require_steps(peer.optimizer, _trained(any_network(peer, dataset)), who)
     head = None
     if lesson.head is not None:
         try:
             head = fresh_head(lesson.head, shapes, dataset.num_classes, lesson.seed)
         except Exception as error:  # anyone's code
             raise ValueError(f"{section}.head: {type(error).__name__}: {error}") from error
-        _require_steps(lesson.head.optimizer, deepcopy(head), f"{section}.head's optimiser")
+        if trained := _trained(deepcopy(head)):
+            require_steps(lesson.head.optimizer, trained, f"{section}.head_optimizer: the head")
     shared, targets = _made_up(lesson, shapes, dataset.num_classes, EXAMPLES)
     rule, peers, learns = deepcopy(lesson.rule), len(lesson.peers), False
-    own: list[Tensor] = [] if head is None else [p for p in head.parameters() if p.requires_grad]
+    own = [] if head is None else _trained(head)
     for epoch in (0, LATE):
         try:
             with torch.random.fork_rng(devices=[]):
@@ -62,8 +64,8 @@ def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
         _require_learning_from_one(lesson, shapes, head, dataset, section)
 
 
-def _require_steps(optimizer: Optimizer, network: nn.Module, key: str) -> None:
-    require_steps(optimizer, [p for p in network.parameters() if p.requires_grad], key)
+def _trained(network: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _require_learning_from_one(
