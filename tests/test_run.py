@@ -175,12 +175,12 @@ def squared(student_logits, targets, temperature):
     return ((student_logits / temperature).softmax(-1) - targets).square().sum(-1)
 
 class Stubborn(torch.nn.Module):
-    """A network of the user's own, which cannot be trained."""
-    def __init__(self, num_classes):
+    """A network of the user's own, which learns from so many examples at once at most."""
+    def __init__(self, num_classes, most=2):
         super().__init__()
-        self.head = torch.nn.Linear(64, num_classes)
+        self.head, self.most = torch.nn.Linear(64, num_classes), most
     def forward(self, images):
-        if self.training:
+        if self.training and len(images) > self.most:
             raise ArithmeticError("I never learn")
         return self.head(images.flatten(1))
 '''
@@ -237,6 +237,21 @@ def test_a_client_that_raises_is_named_and_the_others_go_on(
     )  # fmt: skip
     assert first["failure"] == "ArithmeticError: I never learn"
     assert "my_rules.py" in first["traceback"]
+
+
+def test_an_architecture_that_never_learns_is_refused_before_anybody_trains(
+    mine: Path, tmp_path: Path
+) -> None:
+    stubborn = "{share: 0.3, model: {_target_: my_rules.Stubborn, _partial_: true, most: 0}}"
+    done = run_py(
+        "--config-dir", str(mine), "sim=inline", *QUICK, f"hydra.run.dir={tmp_path / 'run'}",
+        f"+clients.architectures.stubborn={stubborn}",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: clients.training: architecture 'stubborn' cannot learn from two examples: "
+        "ArithmeticError: I never learn\n"
+    )
 
 
 def test_below_the_quorum_the_run_stops_and_says_who_failed_first(
