@@ -22,18 +22,18 @@ from conf.refused import check_strategy
 from conf.resume import fingerprint, resumed_config
 from conf.schema import check_keys, check_targets, explain_command, register
 from conf.tracking import tracking_options
+from sim.checkpoint.stopping import Stop
 from sim.report.command import main as write_report
-from sim.stopping import Stop
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from clients.data import Splits
-    from clients.simulated import SimulatedClients
-    from sim.checkpoints import Checkpoint, Checkpoints
-    from sim.console import Display
-    from sim.pool import Pool
-    from sim.tracking import Tracker
+    from clients.population.clients import SimulatedClients
+    from sim.checkpoint.writing import Checkpoint, Checkpoints
+    from sim.tracking.console import Display
+    from sim.tracking.tracker import Tracker
+    from sim.workers.pools import Pool
 
 register()
 composed = False
@@ -87,9 +87,9 @@ def federate(
         check_targets(config, "sim")
         pool = instantiate(config.sim)(seed=config.seed)  # Ray starts while torch is imported
     try:
-        from sim.checkpoints import Checkpoints
-        from sim.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
-        from strategies.pairing import require_pairs
+        from sim.checkpoint.writing import Checkpoints
+        from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
+        from strategies.aggregation.pairing import require_pairs
 
         with explained(*BUILDING):
             check_targets(config)
@@ -122,9 +122,9 @@ def open_run(
     """Write down what is to be run; return what will follow it."""
     from clients.data import renumbered
     from clients.partition import summary
-    from sim.console import Display
-    from sim.run_folder import begin, changed_versions
-    from sim.tracking import Tracker
+    from sim.tracking.console import Display
+    from sim.tracking.run_folder import begin, changed_versions
+    from sim.tracking.tracker import Tracker
 
     private = clients.splits.private
     shape = summary(private.labels, clients.partitions, private.num_classes)
@@ -165,10 +165,10 @@ def load_splits(config: DictConfig) -> "Splits":
 
 def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     """Cut the private set among the clients and give each its architecture."""
-    from clients.population import assign_architectures
-    from clients.rehearsal import rehearse
+    from clients.population.architectures import assign_architectures
+    from clients.population.clients import SimulatedClients
+    from clients.population.rehearsal import rehearse
     from clients.seeding import Purpose, generator
-    from clients.simulated import SimulatedClients
 
     part, number = config.clients, config.clients.num_clients
     shares = {str(name): kind.share for name, kind in part.architectures.items()}
@@ -199,14 +199,14 @@ def run_federation(
 ) -> tuple[dict[str, Any], Any]:
     """Run the rounds; return the final student's parameters and the strategy."""
     from clients.app import SimulatedApp
-    from clients.architectures import load_parameters, parameters_of
-    from clients.arrays import read_arrays, write_arrays
-    from clients.prediction import evaluate
-    from clients.screening import fault_of
-    from sim.buffers import buffers_of
-    from sim.grid import PoolGrid
-    from sim.rounds import ENDINGS, RoundReport, run_rounds
-    from sim.run_folder import STATES
+    from clients.handlers.screening import fault_of
+    from clients.messages.arrays import read_arrays, write_arrays
+    from clients.models.factory import load_parameters, parameters_of
+    from clients.training.evaluation import evaluate
+    from sim.engine.buffers import buffers_of
+    from sim.engine.grid import PoolGrid
+    from sim.engine.rounds import ENDINGS, RoundReport, run_rounds
+    from sim.tracking.run_folder import STATES
 
     with explained(*BUILDING):
         student = begin_student(config, clients)
@@ -240,9 +240,9 @@ def run_federation(
 
 def begin_student(config: DictConfig, clients: "SimulatedClients") -> "Module":
     """Build the global student as it is before the first round."""
-    from clients.architectures import build
+    from clients.models.factory import build
     from clients.seeding import Purpose, generator
-    from sim.processes import require_device
+    from sim.workers.processes import require_device
 
     require_device("student_device", device := config.student_device)
     private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
@@ -258,10 +258,10 @@ def build_strategy(
     display: "Display",
 ) -> Any:
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
-    from clients.rehearsal import require_like
-    from strategies.averaging import Averaging
+    from clients.population.rehearsal import require_like
     from strategies.offering import completed, require_topology
-    from strategies.rehearsal import require_distil
+    from strategies.server.averaging import Averaging
+    from strategies.teaching.rehearsal import require_distil
 
     splits, strategy = clients.splits, instantiate(config.strategy)
     require_distil(strategy, workers := config.student_workers, clients.messenger is not None)

@@ -130,7 +130,7 @@ def hashes_of(words: list[str], folder: Path) -> dict[str, str]:
 
 def table(names: list[str]) -> dict[str, Any]:
     """Return the hashes of these runs, with what they depend on beside config and seed."""
-    from sim.run_folder import versions
+    from sim.tracking.run_folder import versions
 
     rows: dict[str, Any] = {}
     for name in names:

@@ -36,9 +36,9 @@ def seconds(work: Callable[[], Any], times: int) -> float:
 
 def replies(args: argparse.Namespace) -> tuple[list[Any], list[Any], list[Any]]:
     """Make a few clients' replies; also what they say on the first examples, to check by."""
-    from clients.answers import decode
-    from clients.arrays import read_arrays
-    from clients.messages import PREDICTIONS, PredictionReply, write_reply
+    from clients.messages.arrays import read_arrays
+    from clients.messages.codecs import decode
+    from clients.messages.requests import PREDICTIONS, PredictionReply, write_reply
 
     contents, logits, own = [], [], []
     for k in range(min(DISTINCT, args.clients)):
@@ -83,9 +83,9 @@ def main() -> None:
 
     import torch
 
-    from strategies import combiners, scorers
-    from strategies.ensemble import EnsembleRule
-    from strategies.reduction import read_part
+    from strategies.aggregation import combiners, scorers
+    from strategies.aggregation.ensemble import EnsembleRule
+    from strategies.aggregation.streaming import read_part
 
     torch.set_num_threads(args.threads)
     read = torch.ones(2**26)  # 256 MiB

@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --device cuda --models resnet8 --batches 128,512,2048
 
 Soft labels, Kullback-Leibler divergence, plain SGD, through the one training loop that the
-strategies use (`clients.training.train`). The first epoch is not counted; the median of the others
-is. Arithmetic is counted by torch's own counter, forwards and backwards.
+strategies use (`clients.training.loop.train`). The first epoch is not counted; the median of the
+others is. Arithmetic is counted by torch's own counter, forwards and backwards.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clients import models
-from clients.architectures import build
 from clients.data import Dataset
-from clients.losses import kl
-from clients.training import train
+from clients.models.factory import build
+from clients.training.loop import train
+from clients.training.losses import kl
 
 SHAPES = dict.fromkeys(("logistic_regression", "mlp", "lenet5", "cnn"), (1, 28, 28))
 COLOUR = (3, 32, 32)

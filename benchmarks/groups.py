@@ -1,4 +1,4 @@
-"""Training like clients together, beside one by one: what `clients.ways.way_of` is made from.
+"""Training like clients together, beside one by one: what `execution.policy.way_of` is made from.
 
     python -m benchmarks.groups
     python -m benchmarks.groups --models mlp cnn resnet8 --sizes 8 32 128 --device cuda
@@ -22,13 +22,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clients import models
-from clients.architectures import build, load_parameters, parameters_of
 from clients.data import Dataset
-from clients.groups import train_together
-from clients.losses import cross_entropy
-from clients.resident import as_tensors
-from clients.stacking import Stack, Way
-from clients.training import train
+from clients.execution.batched_loop import train_together
+from clients.execution.model_cache import as_tensors
+from clients.execution.stack import Stack, Way
+from clients.models.factory import build, load_parameters, parameters_of
+from clients.training.loop import train
+from clients.training.losses import cross_entropy
 
 EXAMPLES = 75  # per client: three batches, the last one short
 NUMBERS = {"epochs": 1, "batch_size": 32, "optimizer": partial(torch.optim.SGD, lr=0.01)}

@@ -51,7 +51,7 @@ def sampling_fedavg(population: int, cohort: int, tick: Callable[[], None]) -> A
 
 def folding_average(population: int, cohort: int, tick: Callable[[], None]) -> Any:
     """Make our averaging that samples `cohort` clients, with a clock."""
-    from strategies.averaging import Averaging
+    from strategies.server.averaging import Averaging
 
     class Ticking(Averaging):
         def configure_train(self, *args: Any) -> Iterable[Any]:
@@ -66,16 +66,16 @@ def run_ours(
 ) -> None:
     """Run idle rounds on one of our pools."""
     from benchmarks.idle_client import app
-    from clients.population import assign_architectures
-    from clients.screening import fault_of
-    from sim.grid import PoolGrid
-    from sim.pool import InlinePool
-    from sim.rounds import run_rounds
+    from clients.handlers.screening import fault_of
+    from clients.population.architectures import assign_architectures
+    from sim.engine.grid import PoolGrid
+    from sim.engine.rounds import run_rounds
+    from sim.workers.pools import InlinePool
 
     if args.system == "ours-inline":
         pool = InlinePool(0)
     else:
-        from sim.ray_pool import RayPool
+        from sim.workers.ray_pool import RayPool
 
         pool = RayPool(0, 2)
     pool.load(app)

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from scipy import stats
 
-from clients.architectures import ModelFunction, build, load_parameters, parameters_of
 from clients.data import Dataset, fashion_mnist, mnist, subset
 from clients.models import cnn, lenet5, mlp
-from clients.peers import heads, rules
-from clients.peers.fused import fused_classifier
-from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.peers.learner import any_network
-from clients.peers.lockstep import train_peers
-from clients.prediction import measures, predict
-from sim.processes import keep_memory, pin_threads
+from clients.models.factory import ModelFunction, build, load_parameters, parameters_of
+from clients.mutual import heads, rules
+from clients.mutual.fused import fused_classifier
+from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
+from clients.mutual.learner import any_network
+from clients.mutual.lockstep import train_peers
+from clients.training.evaluation import measures, predict
+from sim.workers.processes import keep_memory, pin_threads
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 SETS = {"mnist": mnist, "fashion_mnist": fashion_mnist}

@@ -58,15 +58,15 @@ def run(
         read_data,
     )
     from clients.app import SimulatedApp
-    from clients.arrays import read_arrays, write_arrays
     from clients.data import Splits
-    from clients.messages import node_id_of
-    from clients.screening import fault_of
-    from clients.simulated import SimulatedClients
-    from clients.training import train
-    from sim.grid import PoolGrid
-    from sim.pool import InlinePool
-    from sim.rounds import run_rounds
+    from clients.handlers.screening import fault_of
+    from clients.messages.arrays import read_arrays, write_arrays
+    from clients.messages.requests import node_id_of
+    from clients.population.clients import SimulatedClients
+    from clients.training.loop import train
+    from sim.engine.grid import PoolGrid
+    from sim.engine.rounds import run_rounds
+    from sim.workers.pools import InlinePool
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # after flwr is imported, which sets it
     federation, model = read_data(folder), model_function(work)
@@ -130,7 +130,7 @@ def started(workers: int) -> Any:
     """Begin to start a pool of Ray workers, for the seed of `benchmarks.work`; None for 0."""
     if not workers:
         return None
-    from sim.ray_pool import RayPool
+    from sim.workers.ray_pool import RayPool
 
     return RayPool(0, workers)
 

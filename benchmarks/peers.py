@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from flwr.clientapp import ClientApp
 
-from clients.architectures import ModelFunction, build, parameters_of
 from clients.data import Dataset, blobs
 from clients.models import cnn, lenet5, mlp
-from clients.peers import heads, rules
-from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.peers.lockstep import train_peers
-from sim.processes import keep_memory, pin_threads
-from sim.ray_pool import RayPool
+from clients.models.factory import ModelFunction, build, parameters_of
+from clients.mutual import heads, rules
+from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
+from clients.mutual.lockstep import train_peers
+from sim.workers.processes import keep_memory, pin_threads
+from sim.workers.ray_pool import RayPool
 
 SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
 MODELS: dict[str, ModelFunction] = {

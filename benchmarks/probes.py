@@ -24,19 +24,19 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.profile import BEGINNING, Phases, replace_everywhere
-from clients.teachers import RoundView, TeacherPredictions
+from clients.messages.answers import RoundView, TeacherPredictions
 from conf.building import instantiate
 from conf.schema import register
-from sim.exchanges import Exchange
-from sim.processes import pin_threads
-from sim.rounds import RoundReport
-from sim.tracking import Tracker
+from sim.engine.exchanges import Exchange
+from sim.engine.rounds import RoundReport
+from sim.tracking.tracker import Tracker
+from sim.workers.processes import pin_threads
 
 ROUNDS = 21
 WATCHING = {
-    "view and probes": ["strategies.watching.answers_of", "strategies.watching.show"],
-    "probes of averaging": ["sim.tracking.Tracker.view"],
-    "lines, events and figures": ["sim.tracking.Tracker.round"],
+    "view and probes": ["strategies.teaching.views.answers_of", "strategies.teaching.views.show"],
+    "probes of averaging": ["sim.tracking.tracker.Tracker.view"],
+    "lines, events and figures": ["sim.tracking.tracker.Tracker.round"],
 }
 EXAMPLES, CLASSES = 256, 10
 
@@ -44,7 +44,7 @@ EXAMPLES, CLASSES = 256, 10
 def share_of_a_run(overrides: list[str]) -> str:
     """Run a federation; say how much of a round is spent on watching it."""
     import run
-    import strategies.mutual  # noqa: F401  # all that may have taken a function by name
+    import strategies.server.mutual  # noqa: F401  # all that may have taken a function by name
 
     phases = Phases()
     for phase, names in WATCHING.items():

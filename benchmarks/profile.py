@@ -26,52 +26,58 @@ from typing import Any
 from benchmarks.work import Clock, arguments, data_folder, work_of
 
 PHASES = {
-    "training": ["clients.place.Place._alone", "clients.groups.train_together"],
-    "prediction": [
-        "clients.groups.predict_together",
-        "clients.prediction.predict",
-        "clients.prediction.predict_with_features",
-        "clients.prediction.measures",
+    "training": [
+        "clients.execution.executor.Place._alone",
+        "clients.execution.batched_loop.train_together",
     ],
-    "discriminators": ["clients.answering.fit_for", "clients.discriminator.own_probability"],
+    "prediction": [
+        "clients.execution.batched_loop.predict_together",
+        "clients.training.evaluation.predict",
+        "clients.training.evaluation.predict_with_features",
+        "clients.training.evaluation.measures",
+    ],
+    "discriminators": [
+        "clients.handlers.answering.fit_for",
+        "clients.models.discriminator.own_probability",
+    ],
     "messages": [
-        "clients.arrays.read_arrays",
-        "clients.arrays.write_arrays",
-        "clients.messages.read_predictions",
-        "clients.messages.read_request",
-        "clients.messages.size_bytes",
-        "clients.messages.write_reply",
-        "clients.messages.write_request",
-        "clients.screening.fault_of",
-        "sim.states.freeze",
-        "sim.states.thaw",
-        "sim.tasks.frozen_content",
+        "clients.messages.arrays.read_arrays",
+        "clients.messages.arrays.write_arrays",
+        "clients.messages.requests.read_predictions",
+        "clients.messages.requests.read_request",
+        "clients.messages.requests.size_bytes",
+        "clients.messages.requests.write_reply",
+        "clients.messages.requests.write_request",
+        "clients.handlers.screening.fault_of",
+        "sim.workers.frozen_states.freeze",
+        "sim.workers.frozen_states.thaw",
+        "sim.workers.tasks.frozen_content",
         "pickle.dumps",
         "pickle.loads",
     ],
     "loading models": [
-        "clients.resident.as_tensors",
-        "clients.resident.Networks.fresh",
-        "clients.resident.Networks.loaded",
-        "clients.stacking.Stack.load",
-        "clients.stacking.Stack.load_all",
-        "clients.stacking.Stack.parameters_of",
+        "clients.execution.model_cache.as_tensors",
+        "clients.execution.model_cache.Networks.fresh",
+        "clients.execution.model_cache.Networks.loaded",
+        "clients.execution.stack.Stack.load",
+        "clients.execution.stack.Stack.load_all",
+        "clients.execution.stack.Stack.parameters_of",
     ],
     "combining": [
         "flwr.serverapp.strategy.FedAvg.aggregate_train",
-        "strategies.averaging.weighted_mean",
-        "strategies.reduction.fold",
-        "strategies.reduction.merge",
-        "strategies.ensemble.EnsembleRule.__call__",
+        "strategies.server.averaging.weighted_mean",
+        "strategies.aggregation.streaming.fold",
+        "strategies.aggregation.streaming.merge",
+        "strategies.aggregation.ensemble.EnsembleRule.__call__",
     ],
-    "distilling": ["clients.training.train"],  # of clients it is part of training, see above
-    "evaluating the student": ["clients.prediction.evaluate"],
-    "tracking": ["sim.tracking.Tracker.round", "sim.tracking.Tracker.view"],
-    "checkpoint": ["sim.checkpoints.Checkpoints.commit"],
+    "distilling": ["clients.training.loop.train"],  # of clients it is part of training, see above
+    "evaluating the student": ["clients.training.evaluation.evaluate"],
+    "tracking": ["sim.tracking.tracker.Tracker.round", "sim.tracking.tracker.Tracker.view"],
+    "checkpoint": ["sim.checkpoint.writing.Checkpoints.commit"],
 }
 PULLING = {"combining"}
 """Phases whose functions pull what they work on from an iterator: while that runs others do."""
-BEGINNING = "sim.grid.PoolGrid.begin_round"
+BEGINNING = "sim.engine.grid.PoolGrid.begin_round"
 """Called at the start of every round."""
 
 

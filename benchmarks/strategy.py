@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.work import Work, cohort_of
-from strategies.averaging import Averaging
+from strategies.server.averaging import Averaging
 
 
 class FixedCohort(FedAvg):

@@ -24,11 +24,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clients.architectures import build
 from clients.data import Dataset, normalised
 from clients.models import cnn, logistic_regression, mlp
+from clients.models.factory import build
 from clients.seeding import Purpose, generator, torch_seed
-from clients.training import batches
+from clients.training.loop import batches
 
 MODELS = {
     "cnn": partial(cnn, channels=(16, 32), hidden=64),  # 114,314 parameters
@@ -103,7 +103,7 @@ def batches_of(
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Cut a client's examples into the batches of its local epoch.
 
-    The order is that of `clients.training.train` as `SimulatedClients` calls it, which draws
+    The order is that of `clients.training.loop.train` as `SimulatedClients` calls it, which draws
     torch's seed first.
     """
     rng = generator(SEED, Purpose.LOCAL_TRAINING, server_round, client)

@@ -9,8 +9,21 @@ from collections.abc import Iterator, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.feature_exchange import evaluate_features
-from clients.messages import (
+from clients.handlers.cost import multiplications
+from clients.handlers.features import evaluate_features
+from clients.handlers.known_keys import unread
+from clients.handlers.neighbours import (
+    evaluate_own,
+    learn_with_received,
+    send_own,
+    take_mixed,
+    train_mixed,
+    train_own,
+)
+from clients.handlers.parameters import evaluate_parameters, train_parameters
+from clients.handlers.predictions import evaluate_predictions, train_predictions
+from clients.handlers.targets import learn_targets, relay
+from clients.messages.requests import (
     EVALUATE_FEATURES,
     EVALUATE_OWN,
     EVALUATE_PREDICTIONS,
@@ -26,20 +39,7 @@ from clients.messages import (
     TRAIN_RECEIVED,
     TRAIN_TARGETS,
 )
-from clients.neighbour_exchange import (
-    evaluate_own,
-    learn_with_received,
-    send_own,
-    take_mixed,
-    train_mixed,
-    train_own,
-)
-from clients.parameter_exchange import evaluate_parameters, train_parameters
-from clients.prediction_exchange import evaluate_predictions, train_predictions
-from clients.requests import unread
-from clients.simulated import SimulatedClients
-from clients.target_exchange import learn_targets, relay
-from clients.work import multiplications
+from clients.population.clients import SimulatedClients
 
 NEIGHBOURLY = {
     TRAIN_TARGETS: learn_targets,
@@ -96,7 +96,7 @@ class SimulatedApp(ClientApp):
 
         Yields:
             For each request in turn the reply, or what kept the client from one: also a key or
-            a record that nobody reads (`clients.requests`).
+            a record that nobody reads (`clients.handlers.known_keys`).
         """
         handle = {
             "train": train_parameters,

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
 
 from conf.errors import ConfigError
+from conf.renamed import first_name, new_name
 from conf.schema import Config
 from conf.trust import (
     PATHS,
@@ -97,7 +98,7 @@ def fingerprint(config: DictConfig) -> str:
         SHA-256 as hex.
     """
     rest = {
-        key: value
+        key: first_name(value) if key.endswith("_target_") else value
         for key, value in _leaves(OmegaConf.to_container(config, resolve=True), "")
         if key not in (*CHANGEABLE, *OF_THE_CALL)
     }
@@ -131,6 +132,7 @@ def _read(path: Path, named: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
         _require_data(content)
+        _take_new_names(content)
         for place, node in nodes(content, ""):
             require_trusted(place, node, named)
         begun: dict[str, Any] = {"resume": None, "resume_targets": []}
@@ -141,6 +143,16 @@ def _read(path: Path, named: Sequence[str]) -> DictConfig:
     except (ConfigError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     return cast(DictConfig, config)
+
+
+def _take_new_names(node: Any) -> None:
+    """Give targets, in place, the names that they have now."""
+    if not isinstance(node, dict | list):
+        return
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if key == "_target_" and isinstance(value, str):
+            node[key] = new_name(value)
+        _take_new_names(value)
 
 
 def _text(path: Path) -> str:

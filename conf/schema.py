@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
+from conf.renamed import new_name
 from conf.sections import SECTIONS, Clients, Data, Tracking
 
 HERE = Path(__file__).parent
@@ -77,7 +78,11 @@ def check_targets(config: DictConfig, section: str = "") -> None:
         try:
             module = import_module(module_name)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"{key}={target}: cannot import '{module_name}': {error}") from error
+            now = new_name(target)
+            hint = f"; it is called {now} now" if now != target else ""
+            raise ConfigError(
+                f"{key}={target}: cannot import '{module_name}': {error}{hint}"
+            ) from error
         if not callable(getattr(module, name, None)):
             public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
             raise ConfigError(

@@ -14,7 +14,14 @@ from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
-IMPORTED = ["torch", "ray", "clients.app", "sim.ray_pool", "sim.tracking", "strategies.mutual"]
+IMPORTED = [
+    "torch",
+    "ray",
+    "clients.app",
+    "sim.workers.ray_pool",
+    "sim.tracking.tracker",
+    "strategies.server.mutual",
+]
 
 
 def run_py(*words: str, cwd: Path = ROOT, **env: str) -> "CompletedProcess[str]":

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients.messages import NODE_ID_BASE
-from sim.pool import Pool
-from sim.processes import assume_task_identity
+from clients.messages.requests import NODE_ID_BASE
+from sim.workers.pools import Pool
+from sim.workers.processes import assume_task_identity
 from tests.federations import close_kept_pool, everyone, foreign_app, open_pool
 
 # Whatever is begun in the background ignores ctrl-C, and so would all that it begins.

@@ -14,25 +14,25 @@ from typing import Any
 from flwr.app import Message
 
 from clients.app import SimulatedApp
-from clients.architectures import parameters_of
-from clients.arrays import write_arrays
-from clients.discriminator import DiscriminatorRecipe
-from clients.screening import fault_of
-from clients.simulated import SimulatedClients
-from sim.checkpoints import Checkpoints
-from sim.grid import PoolGrid
-from sim.manifest import manifests
-from sim.pool import Pool
-from sim.run_folder import METRICS, truncate
-from sim.states import freeze
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import write_arrays
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.models.factory import parameters_of
+from clients.population.clients import SimulatedClients
+from sim.checkpoint.manifest import manifests
+from sim.checkpoint.writing import Checkpoints
+from sim.engine.grid import PoolGrid
 from sim.topology import graphs
 from sim.topology.availability import Availability
 from sim.topology.mixing import uniform
 from sim.topology.topology import Topology
-from sim.tracking import Tracker
-from strategies.combiners import mean_of_probs
-from strategies.gossip import Gossip
-from strategies.scorers import max_prob, own_odds
+from sim.tracking.run_folder import METRICS, truncate
+from sim.tracking.tracker import Tracker
+from sim.workers.frozen_states import freeze
+from sim.workers.pools import Pool
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.aggregation.scorers import max_prob, own_odds
+from strategies.decentralised.gossip_distillation import Gossip
 from tests.federations import SEED, distillation, run_ours, student_of, tiny_clients, trainer
 
 CLIENTS, ROUNDS, GROUP_SIZE = 5, 2, 2

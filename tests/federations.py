@@ -18,23 +18,23 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 
 from clients.app import SimulatedApp
-from clients.architectures import build, load_parameters, parameters_of
-from clients.arrays import read_arrays, write_arrays
 from clients.data import blobs, split
-from clients.messages import node_id_of
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import node_id_of
 from clients.models import logistic_regression, mlp
-from clients.prediction import evaluate
-from clients.screening import fault_of
+from clients.models.factory import build, load_parameters, parameters_of
+from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.training import train
-from sim.grid import PoolGrid
-from sim.pool import InlinePool, Pool
-from sim.rounds import RoundReport, run_rounds
-from sim.run_folder import sha256_of_arrays
-from strategies.combiners import mean_of_probs
-from strategies.distillation import DistillationStrategy
-from strategies.scorers import uniform
+from clients.training.evaluation import evaluate
+from clients.training.loop import train
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import RoundReport, run_rounds
+from sim.tracking.run_folder import sha256_of_arrays
+from sim.workers.pools import InlinePool, Pool
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.aggregation.scorers import uniform
+from strategies.server.distillation import DistillationStrategy
 
 SEED = 7
 OFFSETS = (1.0, 2.0, 4.0, 8.0, 100.0, 0.0)
@@ -93,7 +93,7 @@ def inline(app: Any, seed: int = SEED) -> InlinePool:
 
 
 def _ray_pool(seed: int, workers: int) -> Pool:
-    from sim.ray_pool import RayPool
+    from sim.workers.ray_pool import RayPool
 
     return RayPool(seed, workers)
 
@@ -298,7 +298,7 @@ def student_of(clients: SimulatedClients) -> torch.nn.Module:
 
 def distillation(clients: SimulatedClients, **changes: Any) -> DistillationStrategy:
     """Uniform ensemble distillation with some parts changed."""
-    from clients.losses import kl
+    from clients.training.losses import kl
 
     parts: dict[str, Any] = {
         "student": student_of(clients),

@@ -24,16 +24,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from clients.app import SimulatedApp
-from clients.architectures import load_parameters, parameters_of
-from clients.arrays import read_arrays, write_arrays
-from clients.prediction import evaluate
-from clients.screening import fault_of
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.models.factory import load_parameters, parameters_of
+from clients.training.evaluation import evaluate
 from conf.schema import register
 from run import begin_student, build_strategy, load_splits, populate
-from sim.clients_table import ClientsTable, client_rows
-from sim.grid import PoolGrid
-from sim.pool import InlinePool
-from sim.rounds import RoundReport, run_rounds
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import RoundReport, run_rounds
+from sim.tracking.clients_table import ClientsTable, client_rows
+from sim.workers.pools import InlinePool
 from tests.mutations import change
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -52,7 +52,8 @@ MIXED = (*FEW, "~clients.architectures.lenet5", "clients.architectures.mlp.model
          "clients.group_size=2")  # fmt: skip
 TEACH = ("strategy.distil.epochs=1",)
 PEERS = ("strategy.epochs=1",)
-SWEEPS = ("strategy.sweeps=2", "strategy.scorer._target_=strategies.scorers.num_examples_own_odds",
+SCORER = "strategies.aggregation.scorers.num_examples_own_odds"
+SWEEPS = ("strategy.sweeps=2", f"strategy.scorer._target_={SCORER}",
           "strategy.discriminator.balanced=true")  # fmt: skip
 OURS: dict[str, tuple[str, ...]] = {
     "averaging": SAME,

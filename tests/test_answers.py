@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from clients.answers import ANSWERS, decode, encode, largest_logit
-from clients.arrays import read_arrays, write_arrays
-from clients.messages import (
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.codecs import ANSWERS, decode, encode, largest_logit
+from clients.messages.requests import (
     TRAIN_PREDICTIONS,
     PredictionReply,
     PredictionRequest,
@@ -23,9 +24,8 @@ from clients.messages import (
     write_reply,
     write_request,
 )
-from clients.screening import fault_of
-from clients.sizes import size_bytes
-from sim.grid import assume_task_identity
+from clients.messages.sizes import size_bytes
+from sim.engine.grid import assume_task_identity
 
 IDS = np.arange(7, dtype=np.int64)
 LOGITS = (4 * np.random.default_rng(0).standard_normal((7, 5))).astype(np.float32)

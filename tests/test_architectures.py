@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.architectures import ModelFunction, build, load_parameters, parameters_of, unlike
 from clients.models import logistic_regression, mlp, resnet8
+from clients.models.factory import ModelFunction, build, load_parameters, parameters_of, unlike
 
 SHAPE = (1, 4, 4)
 

@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord
 from hypothesis import given
 from hypothesis.extra import numpy as arrays
 
-from clients.arrays import read_arrays, write_arrays
+from clients.messages.arrays import read_arrays, write_arrays
 
 ANY = arrays.arrays(
     arrays.scalar_dtypes().filter(lambda dtype: dtype.kind in "biufcSU" and dtype.itemsize),

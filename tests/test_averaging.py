@@ -9,14 +9,14 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.arrays import read_arrays
-from clients.folding import Reducer
-from clients.messages import node_id_of
-from clients.screening import fault_of
-from sim.grid import PoolGrid
-from sim.pool import Pool
-from sim.strategy_state import strategy_state
-from strategies.averaging import Averaging, unlike_request, weighted_mean
+from clients.handlers.screening import fault_of
+from clients.messages.accumulator import Reducer
+from clients.messages.arrays import read_arrays
+from clients.messages.requests import node_id_of
+from sim.checkpoint.strategy_state import strategy_state
+from sim.engine.grid import PoolGrid
+from sim.workers.pools import Pool
+from strategies.server.averaging import Averaging, unlike_request, weighted_mean
 from tests.federations import (
     everyone,
     foreign_app,

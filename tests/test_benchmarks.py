@@ -200,7 +200,7 @@ def test_a_phase_that_pulls_its_work_does_not_get_the_time_of_that() -> None:
 def test_a_phase_names_functions_that_exist() -> None:
     with pytest.raises(SystemExit, match=r"clients\.training\.gone"):
         owner_of("clients.training.gone")
-    owner, last = owner_of("sim.grid.PoolGrid.begin_round")
+    owner, last = owner_of("sim.engine.grid.PoolGrid.begin_round")
     assert (owner.__name__, last) == ("PoolGrid", "begin_round")
 
 

@@ -10,16 +10,16 @@ import torch
 from flwr.serverapp.strategy import Strategy
 
 from clients.app import SimulatedApp
-from clients.discriminator import DiscriminatorRecipe
+from clients.execution.executor import Trained
+from clients.handlers.screening import fault_of
 from clients.models import mlp
-from clients.place import Trained
-from clients.screening import fault_of
-from clients.simulated import SimulatedClients
-from clients.training import train
-from sim.grid import PoolGrid
-from sim.run_folder import sha256_of_arrays
-from strategies.averaging import Averaging
-from strategies.scorers import own_odds
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.population.clients import SimulatedClients
+from clients.training.loop import train
+from sim.engine.grid import PoolGrid
+from sim.tracking.run_folder import sha256_of_arrays
+from strategies.aggregation.scorers import own_odds
+from strategies.server.averaging import Averaging
 from tests.federations import (
     SEED,
     Run,

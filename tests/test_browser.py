@@ -21,11 +21,17 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from clients.app import SimulatedApp
-from clients.corruption import permuted_labels
-from sim.probes import Forgetting, calibration, output_drift, output_matrices, teacher_audit
+from clients.population.conditions import permuted_labels
+from sim.analysis.probes import (
+    Forgetting,
+    calibration,
+    output_drift,
+    output_matrices,
+    teacher_audit,
+)
 from sim.report.command import main
-from sim.tracking import Tracker
-from strategies.scorers import max_prob
+from sim.tracking.tracker import Tracker
+from strategies.aggregation.scorers import max_prob
 from tests.federations import distillation, inline, named, run_ours
 from tests.test_probes import drifting
 

@@ -9,14 +9,14 @@ from flwr.serverapp import strategy as flower
 from omegaconf import OmegaConf
 
 from clients.app import SimulatedApp
-from clients.architectures import parameters_of
-from clients.arrays import read_arrays, write_arrays
+from clients.messages.arrays import read_arrays, write_arrays
 from clients.models import mlp, resnet8
-from clients.simulated import SimulatedClients
+from clients.models.factory import parameters_of
+from clients.population.clients import SimulatedClients
 from conf.errors import ConfigError
 from conf.refused import check_strategy
-from sim.buffers import aggregated_train, buffers_of
-from strategies.averaging import Averaging
+from sim.engine.buffers import aggregated_train, buffers_of
+from strategies.server.averaging import Averaging
 from tests.federations import SEED, Run, inline, run_ours, student_of, tiny_clients
 from tests.test_flower_strategies import ALONE
 
@@ -89,7 +89,7 @@ def test_buffers_are_averaged_and_dtypes_kept(make: Any, fedavg: Run) -> None:
 def test_averages_of_statistics_and_counters_by_hand() -> None:
     from flwr.app import Message, MetricRecord, RecordDict
 
-    from clients.messages import node_id_of
+    from clients.messages.requests import node_id_of
 
     sent = write_arrays({"w": np.zeros(1, "f4"), "v": np.ones(1, "f4"), "n": np.array(3)})
     content = RecordDict({"arrays": sent})

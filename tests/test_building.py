@@ -12,11 +12,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from clients.losses import kl
-from clients.training import train
+from clients.training.loop import train
+from clients.training.losses import kl
 from conf.building import instantiate
 from conf.schema import register
-from sim.probes import output_matrices
+from sim.analysis.probes import output_matrices
 
 CONF = Path(__file__).parent.parent / "conf"
 

@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 import run
 from clients.app import SimulatedApp
-from clients.architectures import build, parameters_of
-from clients.arrays import write_arrays
 from clients.data import normalised
-from clients.discriminator import DiscriminatorRecipe, fit_discriminator, own_probability
-from clients.losses import cross_entropy
-from clients.messages import node_id_of, read_request
-from clients.place import Lesson, Place
-from clients.prediction import predict, predict_with_features
-from clients.resident import as_tensors
+from clients.execution.executor import Lesson, Place
+from clients.execution.model_cache import as_tensors
+from clients.messages.answers import RoundView
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import node_id_of, read_request
+from clients.models.discriminator import DiscriminatorRecipe, fit_discriminator, own_probability
+from clients.models.factory import build, parameters_of
+from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.teachers import RoundView
-from strategies.scorers import max_prob, own_odds
+from clients.training.evaluation import predict, predict_with_features
+from clients.training.losses import cross_entropy
+from strategies.aggregation.scorers import max_prob, own_odds
 from tests.federations import SEED, distillation, inline, run_ours, tiny_clients, trainer
 from tests.test_digest import fed_back, two_clients
 from tests.test_distillation import TEST, distil_round, make, reduced, reply_to

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from flwr.serverapp.strategy import FedAvg
 
-from sim import manifest
-from sim.clients_table import ClientsTable
-from sim.manifest import CheckpointError, name_of
+from sim.checkpoint import manifest
+from sim.checkpoint.manifest import CheckpointError, name_of
+from sim.tracking.clients_table import ClientsTable
 from tests.test_checkpoints import checkpoints, committed
 
 LAST = name_of(2)

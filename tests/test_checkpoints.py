@@ -14,16 +14,16 @@ from flwr.serverapp.strategy import FedAvg
 from safetensors import safe_open
 from safetensors.numpy import load
 
-from clients.messages import node_id_of
-from clients.screening import fault_of
-from sim import manifest
-from sim.checkpoints import MOST_STATE_FILES, Checkpoints
-from sim.clients_table import ClientsTable
-from sim.grid import PoolGrid
-from sim.manifest import name_of
-from sim.pool import Pool
-from sim.run_folder import FAILURES, METRICS
-from sim.states import freeze, thaw
+from clients.handlers.screening import fault_of
+from clients.messages.requests import node_id_of
+from sim.checkpoint import manifest
+from sim.checkpoint.manifest import name_of
+from sim.checkpoint.writing import MOST_STATE_FILES, Checkpoints
+from sim.engine.grid import PoolGrid
+from sim.tracking.clients_table import ClientsTable
+from sim.tracking.run_folder import FAILURES, METRICS
+from sim.workers.frozen_states import freeze, thaw
+from sim.workers.pools import Pool
 from tests.federations import SEED, vector
 
 ROWS = [{"round": 1, "client": k, "architecture": "a", "request_bytes": 3, "reply_bytes": 4,
@@ -266,7 +266,7 @@ def test_a_disk_that_is_full_costs_the_commit_only(
     def full(path: Path, *_: Any) -> Any:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("sim.checkpoints.write_states", full)
+    monkeypatch.setattr("sim.checkpoint.writing.write_states", full)
     table = ClientsTable()
     table.add([*ROWS, ROWS[0]])
     about = FedAvg(), table, no_lines(tmp_path)

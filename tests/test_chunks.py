@@ -12,11 +12,10 @@ from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
-from clients.architectures import parameters_of
-from clients.arrays import write_arrays
-from clients.discriminator import DiscriminatorRecipe
-from clients.losses import kl
-from clients.messages import (
+from clients.handlers.screening import fault_of
+from clients.messages.answers import RoundView
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import (
     EVALUATE_PREDICTIONS,
     PredictionReply,
     client_id_of,
@@ -25,15 +24,16 @@ from clients.messages import (
     read_request,
     write_reply,
 )
-from clients.screening import fault_of
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
-from clients.teachers import RoundView
-from sim.grid import PoolGrid, assume_task_identity
-from strategies import chunks
-from strategies.chunks import ahead
-from strategies.distillation import DistillationStrategy
-from strategies.proxy import cut_proxy
-from strategies.scorers import max_prob, own_odds, uniform
+from clients.training.losses import kl
+from sim.engine.grid import PoolGrid, assume_task_identity
+from strategies.aggregation.scorers import max_prob, own_odds, uniform
+from strategies.server.distillation import DistillationStrategy
+from strategies.teaching import questions as chunks
+from strategies.teaching.proxy_split import cut_proxy
+from strategies.teaching.questions import ahead
 from tests.federations import inline
 from tests.test_distillation import DISTIL, PROXY, SEED, bits, federation, fresh_student, make
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sim.clients_table import ClientsTable, client_rows
-from sim.run_folder import CLIENTS, sha256_of_file
+from sim.tracking.clients_table import ClientsTable, client_rows
+from sim.tracking.run_folder import CLIENTS, sha256_of_file
 from tests.test_run_folder import exchange
 
 

@@ -13,11 +13,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hydra import compose, initialize_config_dir
 
 from clients.app import NEIGHBOURLY, SimulatedApp
-from clients.arrays import write_arrays
-from clients.discriminator import DiscriminatorRecipe
-from clients.feature_exchange import feature_request
-from clients.losses import kl
-from clients.messages import (
+from clients.handlers.cost import COUNTS, multiplications
+from clients.handlers.features import feature_request
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import (
     RELAY,
     SEND_OWN,
     SHOW_OWN,
@@ -26,27 +26,27 @@ from clients.messages import (
     node_id_of,
     write_request,
 )
+from clients.messages.routing import Letter, Post
 from clients.models import logistic_regression, mlp
-from clients.peers import rules
-from clients.peers.from_neighbours import Digest, Transfer
-from clients.peers.messenger import Messenger
-from clients.profiles import Profiles, alike, lognormal, two_speeds
-from clients.rehearsal import rehearse
-from clients.routing import Letter, Post
-from clients.screening import fault_of
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.mutual import rules
+from clients.mutual.from_neighbours import Digest, Transfer
+from clients.mutual.messenger import Messenger
+from clients.population.clients import SimulatedClients
+from clients.population.profiles import Profiles, alike, lognormal, two_speeds
+from clients.population.rehearsal import rehearse
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.training import train
-from clients.work import COUNTS, multiplications
+from clients.training.loop import train
+from clients.training.losses import kl
 from run import federate
-from sim.clients_table import ClientsTable, client_rows
-from sim.clock import exchange_s, is_measurement, letters_s
-from sim.exchanges import Exchange
-from sim.grid import PoolGrid
-from sim.tasks import Answer
+from sim.engine.clock import exchange_s, is_measurement, letters_s
+from sim.engine.exchanges import Exchange
+from sim.engine.grid import PoolGrid
 from sim.topology import graphs
-from strategies.averaging import Averaging
-from strategies.scorers import own_odds
+from sim.tracking.clients_table import ClientsTable, client_rows
+from sim.workers.tasks import Answer
+from strategies.aggregation.scorers import own_odds
+from strategies.server.averaging import Averaging
 from tests.federations import SEED, Run, distillation, open_pool, student_of, tiny_clients
 from tests.federations import run_ours as run_federation
 from tests.test_gossip import alike as like_clients
@@ -322,8 +322,8 @@ def pool(pool_kind: str) -> Any:
 
 
 def run_timed(pool: Any, clients: SimulatedClients, strategy: Any, **options: Any) -> Run:
-    from clients.screening import fault_of
-    from sim.grid import PoolGrid
+    from clients.handlers.screening import fault_of
+    from sim.engine.grid import PoolGrid
 
     clients.peer_lesson = getattr(strategy, "peer_lesson", None)
     pool.load(SimulatedApp(clients))
@@ -455,7 +455,7 @@ def test_peers_that_teach_each_other_digest_and_relay(pool: Any) -> None:
 
 
 def len_of_config(e: Exchange) -> int:
-    from clients.sizes import size_bytes
+    from clients.messages.sizes import size_bytes
 
     config = ConfigRecord({"server-round": e.server_round})
     return size_bytes(RecordDict({"config": config}))
@@ -560,7 +560,11 @@ def test_counting_work_draws_from_no_tasks_generators() -> None:
         )
         with open_pool("inline", SimulatedApp(clients)) as pool:
             grid = PoolGrid(
-                pool, clients.architectures, fault_of, group_size=3, profiles=clients.profiles
+                pool,
+                clients.architectures,
+                fault_of,
+                group_size=3,
+                profiles=clients.profiles,
             )
             hashes.add(run_federation(pool, clients, distillation(clients), grid=grid).sha256)
     assert len(hashes) == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.messages import node_id_of
+from clients.messages.requests import node_id_of
 from clients.seeding import Purpose, generator
 from strategies.cohorts import draw
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.losses import kl
-from strategies.combiners import mean_of_logits, mean_of_probs
-from strategies.ensemble import EnsembleRule
-from strategies.rehearsal import made_up, rehearse
-from strategies.scorers import uniform
+from clients.training.losses import kl
+from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
+from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.scorers import uniform
+from strategies.teaching.rehearsal import made_up, rehearse
 
 Combiner = Callable[[Tensor, Tensor, float], Tensor]
 

@@ -11,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.app import SimulatedApp
-from clients.architectures import parameters_of
 from clients.models import logistic_regression, resnet8
-from clients.peers import heads, rules
-from clients.peers.messenger import Messenger
+from clients.models.factory import parameters_of
+from clients.mutual import heads, rules
+from clients.mutual.messenger import Messenger
+from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator, named_generator
-from clients.simulated import SimulatedClients
-from clients.training import train
+from clients.training.loop import train
 from sim.topology import graphs, sequences
 from sim.topology.availability import Availability
 from sim.topology.mixing import metropolis_hastings, push_sum, replace
 from sim.topology.topology import Topology
-from strategies.averaging import Averaging
-from strategies.parameter_gossip import ParameterGossip
-from strategies.parameter_means import starts_of
+from strategies.aggregation.parameters import starts_of
+from strategies.decentralised.gossip_averaging import ParameterGossip
+from strategies.server.averaging import Averaging
 from tests.federations import SEED, inline, run_ours, student_of, tiny_clients
 from tests.test_mutual import mutual
 

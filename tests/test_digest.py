@@ -7,18 +7,18 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
-from clients.answering import imitated_ids
 from clients.app import SimulatedApp
-from clients.architectures import build, parameters_of
-from clients.arrays import write_arrays
-from clients.losses import kl
-from clients.messages import read_reply, read_request
-from clients.prediction import predict
-from clients.screening import fault_of
+from clients.handlers.answering import imitated_ids
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import read_reply, read_request
+from clients.models.factory import build, parameters_of
+from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator, stream
-from clients.simulated import SimulatedClients
-from sim.grid import PoolGrid
-from strategies.distillation import DistillationStrategy
+from clients.training.evaluation import predict
+from clients.training.losses import kl
+from sim.engine.grid import PoolGrid
+from strategies.server.distillation import DistillationStrategy
 from tests.federations import SEED, distillation, inline, tiny_clients, trainer
 
 ROUND, UNLIKE = 2, 1

@@ -6,10 +6,10 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from clients.arrays import read_arrays
-from clients.screening import fault_of
-from sim.grid import PoolGrid
-from sim.rounds import QuorumLost, RoundReport, run_rounds
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import read_arrays
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import QuorumLost, RoundReport, run_rounds
 from tests.federations import foreign_app, open_pool, run_foreign, vector
 
 START = ArrayRecord({"w": Array(np.zeros(2, np.float32))})
@@ -86,7 +86,7 @@ def test_odd_replies_count_against_the_quorum() -> None:
 def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from sim import ray_pool
+    from sim.workers import ray_pool
 
     real, killed = ray_pool.ray.get, list[object]()
 

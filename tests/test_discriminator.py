@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from clients.answering import read_discriminator, write_discriminator
-from clients.discriminator import (
+from clients.handlers.answering import read_discriminator, write_discriminator
+from clients.messages.requests import PredictionRequest, read_request, write_request
+from clients.models.discriminator import (
     Discriminator,
     DiscriminatorRecipe,
     fit_discriminator,
     own_probability,
 )
-from clients.messages import PredictionRequest, read_request, write_request
 
 A, B = np.eye(2, dtype=np.float32)
 BOTH = np.stack([A, B])

@@ -12,12 +12,11 @@ from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
-from clients.architectures import build, parameters_of
-from clients.arrays import write_arrays
 from clients.data import Splits, blobs, split
-from clients.discriminator import DiscriminatorRecipe
-from clients.losses import kl
-from clients.messages import (
+from clients.handlers.screening import fault_of
+from clients.messages.answers import RoundView
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import (
     PredictionReply,
     client_id_of,
     crc32_of,
@@ -26,17 +25,18 @@ from clients.messages import (
     write_reply,
 )
 from clients.models import logistic_regression, mlp
-from clients.prediction import evaluate, predict
-from clients.screening import fault_of
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.models.factory import build, parameters_of
+from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.teachers import RoundView
-from clients.training import train
-from sim.grid import PoolGrid
-from sim.processes import assume_task_identity
-from strategies.combiners import mean_of_probs
-from strategies.distillation import DistillationStrategy
-from strategies.scorers import max_prob, own_odds, uniform
+from clients.training.evaluation import evaluate, predict
+from clients.training.loop import train
+from clients.training.losses import kl
+from sim.engine.grid import PoolGrid
+from sim.workers.processes import assume_task_identity
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.aggregation.scorers import max_prob, own_odds, uniform
+from strategies.server.distillation import DistillationStrategy
 from tests.federations import inline
 
 SEED = 5

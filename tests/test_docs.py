@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from clients.teachers import TeacherPredictions
+from clients.messages.answers import TeacherPredictions
 from run import federate
 
 ROOT = Path(__file__).parent.parent

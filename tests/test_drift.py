@@ -12,7 +12,7 @@ from scipy.special import rel_entr
 from sklearn.calibration import calibration_curve
 from torch import Tensor
 
-from sim.drift import (
+from sim.analysis.drift import (
     consensus_distance,
     cosine_matrix,
     cosine_to_mean,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.pool import Pool
+from sim.workers.pools import Pool
 from tests.faults import (
     KILLS,
     METHODS,

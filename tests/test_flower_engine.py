@@ -16,26 +16,26 @@ import numpy as np
 from functools import partial
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 from clients.app import SimulatedApp
-from clients.simulated import SimulatedClients
-from clients.architectures import build, parameters_of
-from clients.arrays import read_arrays, write_arrays
+from clients.population.clients import SimulatedClients
+from clients.models.factory import build, parameters_of
+from clients.messages.arrays import read_arrays, write_arrays
 from clients.data import blobs, split
 from clients.models import mlp
 from clients.partition import iid
 from clients.seeding import Purpose, generator
-from clients.training import train
+from clients.training.loop import train
 from flwr.app import ConfigRecord
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from strategies.combiners import mean_of_probs
-from strategies.distillation import DistillationStrategy
-from strategies.scorers import uniform
-from clients.losses import kl
-from clients.screening import fault_of
-from sim.grid import PoolGrid
-from sim.pool import InlinePool
-from sim.processes import pin_threads
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.server.distillation import DistillationStrategy
+from strategies.aggregation.scorers import uniform
+from clients.training.losses import kl
+from clients.handlers.screening import fault_of
+from sim.engine.grid import PoolGrid
+from sim.workers.pools import InlinePool
+from sim.workers.processes import pin_threads
 import torch
 
 pin_threads(1)

@@ -11,11 +11,11 @@ import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, MultiKrum
 
 from clients.app import SimulatedApp
-from clients.architectures import parameters_of
-from clients.losses import cross_entropy
+from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
-from sim.pool import Pool
-from sim.rounds import QuorumLost
+from clients.training.losses import cross_entropy
+from sim.engine.rounds import QuorumLost
+from sim.workers.pools import Pool
 from tests.federations import (
     SEED,
     Run,

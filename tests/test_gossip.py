@@ -16,35 +16,35 @@ from flwr.serverapp import Grid
 from scipy.sparse import csr_array
 
 from clients.app import SimulatedApp
-from clients.architectures import build, parameters_of
-from clients.arrays import read_arrays, write_arrays
-from clients.discriminator import DiscriminatorRecipe
-from clients.losses import kl
-from clients.messages import TRAIN_TARGETS, client_id_of
+from clients.handlers.screening import fault_of
+from clients.handlers.state import MESSENGER, MODEL
+from clients.messages.answers import GraphView, RoundView, TeacherPredictions
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import TRAIN_TARGETS, client_id_of
 from clients.models import logistic_regression, mlp, resnet8
-from clients.own import MESSENGER, MODEL
-from clients.peers import rules
-from clients.peers.messenger import Messenger, Pair, learn_together
-from clients.screening import fault_of
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.models.factory import build, parameters_of
+from clients.mutual import rules
+from clients.mutual.messenger import Messenger, Pair, learn_together
+from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.teachers import GraphView, RoundView, TeacherPredictions
-from clients.training import train
-from sim.grid import PoolGrid
-from sim.probes.neighbours import neighbour_drift
-from sim.rounds import QuorumLost
+from clients.training.loop import train
+from clients.training.losses import kl
+from sim.analysis.probes.neighbours import neighbour_drift
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import QuorumLost
 from sim.topology import graphs, sequences
 from sim.topology.availability import Availability
 from sim.topology.mixing import metropolis_hastings, push_sum, replace, uniform
 from sim.topology.topology import Topology
-from strategies.combiners import mean_of_probs
-from strategies.distillation import DistillationStrategy
-from strategies.gossip import Gossip
-from strategies.parameter_gossip import ParameterGossip
-from strategies.scorers import max_prob, own_odds
-from strategies.scorers import uniform as uniform_trust
-from strategies.stages import Stages
-from strategies.transfer import MutualTransfer
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.aggregation.scorers import max_prob, own_odds
+from strategies.aggregation.scorers import uniform as uniform_trust
+from strategies.decentralised.def_kt import MutualTransfer
+from strategies.decentralised.gossip_averaging import ParameterGossip
+from strategies.decentralised.gossip_distillation import Gossip
+from strategies.server.distillation import DistillationStrategy
+from strategies.server.sequence import Stages
 from tests.federations import (
     SEED,
     Run,
@@ -833,7 +833,9 @@ def test_neighbours_are_compared_on_what_both_answered(monkeypatch: pytest.Monke
     # 0 and 1: differ on the second of two; 0 and 2: on their only one; 1 and 2: on none of two.
     assert neighbour_drift(view)["neighbour_disagreement"] == pytest.approx(2 / 5)
     assert neighbour_drift(view)["neighbour_js"] == pytest.approx(2 / 5 * np.log(2))
-    monkeypatch.setattr("sim.probes.neighbours.MOST_PAIRS", 2)  # the first and the last pair
+    monkeypatch.setattr(
+        "sim.analysis.probes.neighbours.MOST_PAIRS", 2
+    )  # the first and the last pair
     assert neighbour_drift(view)["neighbour_disagreement"] == pytest.approx(1 / 4)
 
 
@@ -904,7 +906,7 @@ def test_mutual_transfer_is_between_pairs_of_one_architecture() -> None:
 
 
 def test_a_payload_that_is_not_there_is_named() -> None:
-    from clients.routing import Letter, Post
+    from clients.messages.routing import Letter, Post
 
     clients = tiny_clients()
     grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)

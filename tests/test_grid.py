@@ -17,15 +17,18 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, strategy_utils
 from flwr.supercore.run import Run as FlowerRun
 
-from clients.messages import NODE_ID_BASE, client_id_of, node_id_of
-from sim.exchanges import CLIENT_RAISED, REPLY_REJECTED
-from sim.grid import PoolGrid
-from sim.pool import Pool
-from sim.rounds import ENDINGS
-from sim.tasks import Outcome, Task
+from clients.messages.requests import NODE_ID_BASE, client_id_of, node_id_of
+from sim.engine.exchanges import CLIENT_RAISED, REPLY_REJECTED
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import ENDINGS
+from sim.workers.pools import Pool
+from sim.workers.tasks import Outcome, Task
 from tests.federations import SEED, foreign_app, grid_over, inline, run_foreign, vector
 
-LOOK = "look at sim.processes.assume_task_identity and sim.tasks.run_group before raising the pin"
+LOOK = (
+    "look at sim.workers.processes.assume_task_identity and sim.workers.tasks.run_group before "
+    "raising the pin"
+)
 
 
 def to(client_id: int, action: str, tag: int = 0, content: RecordDict | None = None) -> Message:
@@ -52,7 +55,7 @@ def test_the_version_of_flower_is_the_one_that_was_read() -> None:
 def test_flower_refuses_messages_until_the_task_identity_is_assumed() -> None:
     script = """
 from flwr.app import Message, RecordDict
-from sim.processes import assume_task_identity
+from sim.workers.processes import assume_task_identity
 try:
     Message(RecordDict(), dst_node_id=5, message_type="train")
     print("accepted")

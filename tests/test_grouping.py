@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.grouping import cut_groups
+from sim.engine.grouping import cut_groups
 
 
 def test_by_hand() -> None:

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import clients.feeding
+import clients.data.loader
 from clients import models
-from clients.architectures import Parameters, build, load_parameters, parameters_of
 from clients.data import Dataset, normalised
-from clients.groups import predict_together, train_together
-from clients.losses import cross_entropy, kl
+from clients.execution.batched_loop import predict_together, train_together
+from clients.execution.grouped_layers import KEPT
+from clients.execution.model_cache import as_tensors
+from clients.execution.policy import way_of
+from clients.execution.stack import Stack, Way
+from clients.models.factory import Parameters, build, load_parameters, parameters_of
 from clients.models.layers import Norm
-from clients.prediction import predict
-from clients.resident import as_tensors
-from clients.stacking import Stack, Way
-from clients.training import train
-from clients.ways import way_of
-from clients.wide import KEPT
+from clients.training.evaluation import predict
+from clients.training.loop import train
+from clients.training.losses import cross_entropy, kl
 
 CLASSES = 5
 SHAPE = (3, 8, 8)
@@ -161,7 +161,7 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     def double(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
         return normalised(dataset, indices).astype(np.float64)
 
-    monkeypatch.setattr(clients.feeding, "normalised", double)
+    monkeypatch.setattr(clients.data.loader, "normalised", double)
 
 
 # --- equality for every model of the zoo ---

@@ -26,109 +26,34 @@ ALLOWED = {
     "conf": {"conf"},
     "run": {"run", *PACKAGES},
 }
+ROOMS = {
+    "clients": (
+        *("data", "partition", "training", "models", "messages", "execution", "mutual"),
+        *("population", "handlers", "app"),
+    ),
+    "strategies": ("aggregation", "teaching", "server", "decentralised"),
+    "sim": ("topology", "workers", "engine", "analysis", "tracking", "checkpoint", "report"),
+    "conf": (),
+}
+"""A room may import those before it; what lies beside the rooms imports none, and is anyone's."""
+
 DOORS = {
-    "ray": {
-        "sim/ray_cluster.py",
-        "sim/ray_deaths.py",
-        "sim/ray_dispatch.py",
-        "sim/ray_peers.py",
-        "sim/ray_pool.py",
-        "sim/ray_together.py",
-        "sim/ray_workers.py",
-    },
-    "hydra": {
-        "run.py",
-        "conf/building.py",
-        "conf/claiming.py",
-        "conf/errors.py",
-        "conf/resume.py",
-        "conf/schema.py",
-        "conf/tracking.py",
-    },
-    "omegaconf": {
-        "run.py",
-        "conf/building.py",
-        "conf/claiming.py",
-        "conf/errors.py",
-        "conf/ranges.py",
-        "conf/refused.py",
-        "conf/resume.py",
-        "conf/schema.py",
-        "conf/sections.py",
-        "conf/tracking.py",
-    },
-    "tensorboard": {"sim/tracking.py"},
-    "rich": {"sim/console.py"},
-    "networkx": {
-        "sim/graph_picture.py",
-        "sim/topology/edge_file.py",
-        "sim/topology/graphs.py",
-        "sim/topology/mixing.py",
-        "sim/topology/sequences.py",
-        "sim/topology/topology.py",
-    },
-    "matplotlib": {"sim/figures.py", "sim/graph_picture.py", "sim/report/drawing.py"},
-    "jinja2": {"sim/report/page.py"},
+    "ray": {"sim/workers"},
+    "hydra": {".", "conf"},
+    "omegaconf": {".", "conf"},
+    "tensorboard": {"sim/tracking"},
+    "rich": {"sim/tracking"},
+    "networkx": {"sim/topology", "sim/tracking"},
+    "matplotlib": {"sim/report", "sim/tracking"},
+    "jinja2": {"sim/report"},
     "flwr": {
-        "clients/answering.py",
-        "clients/app.py",
-        "clients/arrays.py",
-        "clients/folding.py",
-        "clients/feature_exchange.py",
-        "clients/messages.py",
-        "clients/neighbour_exchange.py",
-        "clients/own.py",
-        "clients/parameter_exchange.py",
-        "clients/prediction_exchange.py",
-        "clients/requests.py",
-        "clients/routing.py",
-        "clients/screening.py",
-        "clients/sizes.py",
-        "clients/target_exchange.py",
-        "clients/weighing.py",
-        "clients/work.py",
-        "sim/buffers.py",
-        "sim/clock.py",
-        "sim/exchanges.py",
-        "sim/global_model.py",
-        "sim/judging.py",
-        "sim/grid.py",
-        "sim/parameter_view.py",
-        "sim/pool.py",
-        "sim/processes.py",
-        "sim/ray_pool.py",
-        "sim/ray_worker.py",
-        "sim/checkpoint_reading.py",
-        "sim/checkpoints.py",
-        "sim/client_states.py",
-        "sim/rounds.py",
-        "sim/states.py",
-        "sim/strategy_state.py",
-        "sim/payloads.py",
-        "sim/running.py",
-        "sim/tasks.py",
-        "sim/waves.py",
-        "strategies/averaging.py",
-        "strategies/chunks.py",
-        "strategies/courier.py",
-        "strategies/gossip.py",
-        "strategies/gossip_parameters.py",
-        "strategies/gossip_targets.py",
-        "strategies/meetings.py",
-        "strategies/neighbours.py",
-        "strategies/parameter_gossip.py",
-        "strategies/transfer.py",
-        "strategies/distillation.py",
-        "strategies/group_teaching.py",
-        "strategies/mutual.py",
-        "strategies/parameter_means.py",
-        "strategies/reduction.py",
-        "strategies/rule_state.py",
-        "strategies/stages.py",
-        "strategies/watching.py",
+        *("clients", "clients/handlers", "clients/messages"),
+        *("sim/checkpoint", "sim/engine", "sim/workers"),
+        *("strategies", "strategies/aggregation", "strategies/decentralised"),
+        *("strategies/server", "strategies/teaching"),
     },
 }
-"""Which modules may import a heavy dependency. Flower's pool modules type the app they carry."""
+"""Which folders have files that import a heavy dependency; "." is run.py's."""
 
 
 def imports_of(path: Path) -> set[str]:
@@ -156,10 +81,30 @@ def test_imports_point_in_the_allowed_direction(path: Path) -> None:
     assert ours <= ALLOWED[top]
 
 
+def room_of(module: str) -> int:
+    """Return the place of a module's room in its package; -1 beside the rooms."""
+    top, *rest = module.split(".")
+    return ROOMS[top].index(rest[0]) if rest and rest[0] in ROOMS[top] else -1
+
+
+@pytest.mark.parametrize(("path", "module"), [*zip(SOURCES, MODULES, strict=True)], ids=MODULES)
+def test_rooms_import_those_before_them(path: Path, module: str) -> None:
+    top = module.split(".")[0]
+    for name in imports_of(path):
+        if top in ROOMS and name.split(".")[0] == top:
+            assert room_of(name) <= room_of(module), name
+
+
+def test_every_folder_is_a_room() -> None:
+    for top, rooms in ROOMS.items():
+        folders = {p.name for p in (ROOT / top).iterdir() if (p / "__init__.py").exists()}
+        assert folders == {*rooms} - {"app"}
+
+
 @pytest.mark.parametrize("dependency", DOORS)
 def test_each_heavy_dependency_has_its_doors(dependency: str) -> None:
     users = {
-        str(path.relative_to(ROOT))
+        str(path.relative_to(ROOT).parent)
         for path in SOURCES
         if any(dependency in name.split(".") for name in imports_of(path))
     }
@@ -212,10 +157,12 @@ def test_help_and_composing_import_no_heavy_dependency() -> None:
     assert out.strip().endswith("HEAVY []")
 
 
-@pytest.mark.parametrize("first", ["sim.ray_pool", "sim.rounds", "strategies.distillation", "run"])
+@pytest.mark.parametrize(
+    "first", ["sim.workers.ray_pool", "sim.engine.rounds", "strategies.server.distillation", "run"]
+)
 def test_usage_reporting_is_off_whatever_of_ours_is_imported_first(first: str) -> None:
     code = (
-        f"import {first}, clients.app, sim.ray_pool\n"
+        f"import {first}, clients.app, sim.workers.ray_pool\n"
         "from flwr.supercore import telemetry\n"
         "from ray._common.usage.usage_lib import usage_stats_enabled\n"
         "print(telemetry.FLWR_TELEMETRY_ENABLED, usage_stats_enabled())"

@@ -15,17 +15,17 @@ import yaml
 
 import run
 from clients.app import SimulatedApp
-from clients.architectures import load_parameters, parameters_of
-from clients.arrays import read_arrays, write_arrays
-from clients.prediction import evaluate
-from clients.screening import fault_of
-from clients.teachers import RoundView
+from clients.handlers.screening import fault_of
+from clients.messages.answers import RoundView
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.models.factory import load_parameters, parameters_of
+from clients.training.evaluation import evaluate
 from conf.building import instantiate
 from conf.schema import targets_in
-from sim.grid import PoolGrid
-from sim.pool import InlinePool
-from sim.rounds import RoundReport, run_rounds
-from sim.run_folder import sha256_of_arrays
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import RoundReport, run_rounds
+from sim.tracking.run_folder import sha256_of_arrays
+from sim.workers.pools import InlinePool
 from tests.federations import distillation, inline, run_ours, tiny_clients
 from tests.fuzzing import Nobody
 from tests.shipped_options import option_files
@@ -38,7 +38,7 @@ USED |= {name: (*SAME, f"strategy={name}") for name in ("fedavg", "fedadam", "fe
 USED["multikrum"] = (*SAME, "strategy=multikrum", "strategy.num_nodes_to_select=2")
 PROBES = ("trust", "output_drift", "parameter_drift", "recall_spread", "calibration",
           "teacher_audit", "forgetting", "output_matrices")  # fmt: skip
-ELSEWHERE = {"conf.claiming.ClaimFirst", "sim.ray_pool.RayPool"}
+ELSEWHERE = {"conf.claiming.ClaimFirst", "sim.workers.ray_pool.RayPool"}
 """Hydra makes one of the first; of the second several are opened in tests/test_bits.py."""
 
 

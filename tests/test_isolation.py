@@ -11,22 +11,27 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
-from clients import training
 from clients.app import SimulatedApp
-from clients.architectures import parameters_of
-from clients.arrays import write_arrays
-from clients.isolation import Original, foreign, keeps_nothing
-from clients.losses import cross_entropy
-from clients.messages import TRAIN_PREDICTIONS, PredictionRequest, node_id_of, write_request
+from clients.execution.executor import Lesson, Place, Trained
+from clients.execution.isolation import Original, foreign, keeps_nothing
+from clients.execution.model_cache import as_tensors
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import (
+    TRAIN_PREDICTIONS,
+    PredictionRequest,
+    node_id_of,
+    write_request,
+)
 from clients.models import logistic_regression, mlp
-from clients.peers import rules
-from clients.peers.messenger import Messenger
-from clients.place import Lesson, Place, Trained
-from clients.resident import as_tensors
-from clients.screening import fault_of
-from clients.simulated import SimulatedClients
-from sim.grid import PoolGrid
-from sim.pool import Pool
+from clients.models.factory import parameters_of
+from clients.mutual import rules
+from clients.mutual.messenger import Messenger
+from clients.population.clients import SimulatedClients
+from clients.training import loop as training
+from clients.training.losses import cross_entropy
+from sim.engine.grid import PoolGrid
+from sim.workers.pools import Pool
 from tests.federations import (
     distillation,
     inline,

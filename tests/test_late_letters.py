@@ -12,7 +12,7 @@ from sim.topology.graphs import erdos_renyi, ring, small_world
 from sim.topology.mixing import metropolis_hastings, push_sum, replace, uniform
 from sim.topology.sequences import epidemic, one_peer_exponential, random_matchings, sequence
 from sim.topology.topology import Topology
-from strategies.neighbours import Neighbours
+from strategies.decentralised.delivery import Neighbours
 from tests.test_neighbours import Scripted
 
 FLAKY: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.losses import cross_entropy, kl, reverse_kl
+from clients.training.losses import cross_entropy, kl, reverse_kl
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from clients.arrays import write_arrays
-from clients.discriminator import DiscriminatorRecipe
-from clients.messages import (
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import (
     EVALUATE_PREDICTIONS,
     TRAIN_PREDICTIONS,
     PredictionReply,
@@ -25,9 +25,9 @@ from clients.messages import (
     write_reply,
     write_request,
 )
-from clients.screening import fault_of
-from clients.sizes import size_bytes
-from sim.processes import assume_task_identity
+from clients.messages.sizes import size_bytes
+from clients.models.discriminator import DiscriminatorRecipe
+from sim.workers.processes import assume_task_identity
 
 IDS = np.array([4, 0, 9], dtype=np.int64)
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(3)}

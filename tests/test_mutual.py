@@ -11,11 +11,10 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from torch import nn
 
 from clients.app import SimulatedApp
-from clients.architectures import build, parameters_of
-from clients.arrays import read_arrays, write_arrays
-from clients.folding import Reducer
-from clients.losses import cross_entropy
-from clients.messages import (
+from clients.handlers.screening import fault_of
+from clients.messages.accumulator import Reducer
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import (
     ARRAYS,
     PredictionReply,
     client_id_of,
@@ -24,23 +23,24 @@ from clients.messages import (
     write_reply,
 )
 from clients.models import lenet5, logistic_regression, mlp
-from clients.peers import heads, rules
-from clients.peers.lockstep import train_peers
-from clients.peers.messenger import Messenger, Pair, learn_together
-from clients.peers.terms import Terms
-from clients.rehearsal import rehearse_messenger
-from clients.screening import fault_of
+from clients.models.factory import build, parameters_of
+from clients.mutual import heads, rules
+from clients.mutual.lockstep import train_peers
+from clients.mutual.messenger import Messenger, Pair, learn_together
+from clients.mutual.terms import Terms
+from clients.population.clients import SimulatedClients
+from clients.population.rehearsal import rehearse_messenger
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.training import train
-from sim.grid import PoolGrid
-from strategies.averaging import Averaging
-from strategies.combiners import mean_of_logits, mean_of_probs
-from strategies.distillation import DistillationStrategy
-from strategies.mutual import MutualStrategy
-from strategies.parameter_means import averaging_too, fault_in_parameters, forms_of, means_of
-from strategies.rehearsal import require_distil
-from strategies.scorers import max_prob, uniform
+from clients.training.loop import train
+from clients.training.losses import cross_entropy
+from sim.engine.grid import PoolGrid
+from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
+from strategies.aggregation.parameters import averaging_too, fault_in_parameters, forms_of, means_of
+from strategies.aggregation.scorers import max_prob, uniform
+from strategies.server.averaging import Averaging
+from strategies.server.distillation import DistillationStrategy
+from strategies.server.mutual import MutualStrategy
+from strategies.teaching.rehearsal import require_distil
 from tests.federations import (
     SEED,
     Run,

@@ -8,17 +8,21 @@ from flwr.app import ConfigRecord, RecordDict
 from scipy.sparse import csr_array
 from torch import nn
 
-from clients.architectures import buffer_names
-from clients.arrays import write_arrays
-from clients.routing import Letter
+from clients.messages.arrays import write_arrays
+from clients.messages.routing import Letter
+from clients.models.factory import buffer_names
 from sim.topology.availability import Availability
 from sim.topology.graphs import complete, line, ring
 from sim.topology.mixing import metropolis_hastings, push_sum, uniform
 from sim.topology.sequences import random_matchings
 from sim.topology.topology import Topology
-from strategies.courier import HeldPayloads
-from strategies.gossip_parameters import fold_spread, mean_and_distance, mixed_parameters
-from strategies.neighbours import Neighbours
+from strategies.decentralised.delivery import Neighbours
+from strategies.decentralised.driver_routing import HeldPayloads
+from strategies.decentralised.mixed_parameters import (
+    fold_spread,
+    mean_and_distance,
+    mixed_parameters,
+)
 
 THIRD = 1 / 3
 

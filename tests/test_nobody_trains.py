@@ -15,16 +15,16 @@ from hydra.utils import instantiate
 from torch import nn
 
 from clients.app import SimulatedApp
-from clients.architectures import Parameters, load_parameters, parameters_of
-from clients.arrays import read_arrays, write_arrays
-from clients.messages import TRAIN_TARGETS
+from clients.handlers.screening import fault_of
+from clients.handlers.state import MESSENGER, MODEL
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import TRAIN_TARGETS
+from clients.models.factory import Parameters, load_parameters, parameters_of
 from clients.models.layers import two_parts
-from clients.own import MESSENGER, MODEL
-from clients.prediction import predict
-from clients.screening import fault_of
-from sim.grid import PoolGrid
-from sim.states import freeze
+from clients.training.evaluation import predict
+from sim.engine.grid import PoolGrid
 from sim.topology.availability import Availability
+from sim.workers.frozen_states import freeze
 from strategies.offering import completed
 from tests.federations import SEED, inline, run_ours, student_of, tiny_clients
 from tests.shipped import FAULTS, TOPOLOGIES, mixings_of, serverless

@@ -11,13 +11,13 @@ from flwr.app import RecordDict as Content
 from flwr.serverapp.strategy import FedAvg, FedMedian, QFedAvg, Strategy
 
 from clients.app import SimulatedApp
-from clients.arrays import write_arrays
-from clients.screening import fault_of
-from clients.sizes import size_bytes
-from sim.global_model import BadModel
-from sim.grid import PoolGrid
-from sim.judging import MAX_REASON
-from sim.rounds import QuorumLost
+from clients.handlers.screening import fault_of
+from clients.messages.arrays import write_arrays
+from clients.messages.sizes import size_bytes
+from sim.engine.global_model import BadModel
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import QuorumLost
+from sim.workers.judging import MAX_REASON
 from tests.federations import Run, inline, run_foreign, run_ours, tiny_clients
 from tests.mutations import raw
 from tests.odd_errors import (

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import pytest
 
 from clients.offering import offers
-from strategies.averaging import Averaging
-from strategies.distillation import DistillationStrategy
-from strategies.gossip import Gossip
+from strategies.decentralised.gossip_distillation import Gossip
 from strategies.offering import completed, require_topology, wants
-from strategies.rehearsal import require_distil
-from strategies.stages import Stages
+from strategies.server.averaging import Averaging
+from strategies.server.distillation import DistillationStrategy
+from strategies.server.sequence import Stages
+from strategies.teaching.rehearsal import require_distil
 from tests.commands import run_py
 
 

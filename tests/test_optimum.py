@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from clients import discriminator
 from clients.data import digits
-from clients.discriminator import fit_discriminator, own_probability
+from clients.models import discriminator
+from clients.models.discriminator import fit_discriminator, own_probability
 
 Floats = np.ndarray
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conf.building import instantiate
-from sim import ray_pool
+from sim.workers import ray_pool
 from tests import option_table, strategy_table
 from tests.option_table import Differs
 from tests.shipped_options import shipped_keys

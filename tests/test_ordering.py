@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 from clients.app import SimulatedApp
-from clients.architectures import build, parameters_of
-from clients.arrays import write_arrays
 from clients.data import Splits, digits, split
-from clients.discriminator import DiscriminatorRecipe
-from clients.losses import kl
+from clients.handlers.screening import fault_of
+from clients.messages.answers import RoundView, TeacherPredictions
+from clients.messages.arrays import write_arrays
 from clients.models import lenet5, logistic_regression, mlp
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.models.factory import build, parameters_of
 from clients.partition import classes_per_client, iid
-from clients.screening import fault_of
+from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.teachers import RoundView, TeacherPredictions
-from clients.training import train
-from sim.grid import PoolGrid
-from strategies import scorers
-from strategies.combiners import mean_of_probs
-from strategies.distillation import DistillationStrategy
-from strategies.weights import normalise
+from clients.training.loop import train
+from clients.training.losses import kl
+from sim.engine.grid import PoolGrid
+from strategies.aggregation import scorers
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.aggregation.weights import normalise
+from strategies.server.distillation import DistillationStrategy
 from tests.federations import inline
 
 SEEDS = (0, 1, 2)

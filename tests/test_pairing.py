@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from clients.discriminator import DiscriminatorRecipe
+from clients.models.discriminator import DiscriminatorRecipe
 from conf.building import pairs
-from strategies import scorers
-from strategies.pairing import for_discriminators, require_discriminator
+from strategies.aggregation import scorers
+from strategies.aggregation.pairing import for_discriminators, require_discriminator
 from tests.federations import distillation, tiny_clients
 
 PLAIN, BALANCED = DiscriminatorRecipe(), DiscriminatorRecipe("pixels", balanced=True)
@@ -61,8 +61,8 @@ def test_a_scorer_of_ones_own_may_say_nothing_or_something() -> None:
 
 
 def test_pairs_are_found_wherever_a_strategy_has_them() -> None:
-    rule = {"_target_": "strategies.scorers.own_odds", "_partial_": True}
-    recipe = {"_target_": "clients.discriminator.DiscriminatorRecipe", "balanced": True}
+    rule = {"_target_": "strategies.aggregation.scorers.own_odds", "_partial_": True}
+    recipe = {"_target_": "clients.models.discriminator.DiscriminatorRecipe", "balanced": True}
     inner = {"scorer": rule, "discriminator": recipe}
     config = OmegaConf.create({"first": {"order": "x"}, "second": inner, "scorer": None})
     ((key, scorer, found),) = pairs(config)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from clients.peers import heads, rules
-from clients.peers.terms import Shared, imitation, ramp, supervised
+from clients.mutual import heads, rules
+from clients.mutual.terms import Shared, imitation, ramp, supervised
 
 RULES: dict[str, tuple[Any, Any]] = {
     "alone": (rules.alone, None),

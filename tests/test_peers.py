@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
-from clients.architectures import build, load_parameters, parameters_of
 from clients.data import Dataset, blobs
-from clients.losses import cross_entropy
 from clients.models import (
     cnn,
     lenet5,
@@ -29,18 +27,20 @@ from clients.models import (
     shufflenet_v2_05,
     vgg9,
 )
-from clients.peers import heads, rules
-from clients.peers.fused import fused_classifier
-from clients.peers.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.peers.learner import exchanged_bytes
-from clients.peers.lockstep import train_peers
-from clients.peers.taps import Tap, last_map
-from clients.peers.terms import Shared, Terms
-from clients.prediction import predict
+from clients.models.factory import build, load_parameters, parameters_of
+from clients.models.taps import Tap, last_map
+from clients.mutual import heads, rules
+from clients.mutual.fused import fused_classifier
+from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
+from clients.mutual.learner import exchanged_bytes
+from clients.mutual.lockstep import train_peers
+from clients.mutual.terms import Shared, Terms
 from clients.seeding import Purpose, generator
-from clients.training import train
-from sim.ray_pool import RayPool
-from sim.ray_together import WorkersLost
+from clients.training.evaluation import predict
+from clients.training.loop import train
+from clients.training.losses import cross_entropy
+from sim.workers.ray_pool import RayPool
+from sim.workers.ray_together import WorkersLost
 from tests.federations import open_pool, tiny_clients
 
 DATA: Dataset = blobs(num_examples=200, seed=3)[0]

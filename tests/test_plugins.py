@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from clients.peers import heads
-from clients.peers.terms import Shared, Terms
-from clients.teachers import TeacherPredictions
-from strategies.weights import normalise
+from clients.messages.answers import TeacherPredictions
+from clients.mutual import heads
+from clients.mutual.terms import Shared, Terms
+from strategies.aggregation.weights import normalise
 
 SHIPPED = Path(__file__).parent.parent / "conf"
 FOLDERS = [SHIPPED]

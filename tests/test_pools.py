@@ -16,14 +16,14 @@ from flwr.app import MetricRecord as Metrics
 from flwr.clientapp import ClientApp
 
 from clients.app import SimulatedApp
-from clients.discriminator import DiscriminatorRecipe
-from clients.messages import PREDICTIONS, client_id_of, node_id_of
-from clients.screening import fault_of
-from sim.clients_table import client_rows
-from sim.grid import PoolGrid
-from sim.pool import InlinePool, Pool
-from sim.summary import summarise
-from strategies.scorers import own_odds
+from clients.handlers.screening import fault_of
+from clients.messages.requests import PREDICTIONS, client_id_of, node_id_of
+from clients.models.discriminator import DiscriminatorRecipe
+from sim.engine.grid import PoolGrid
+from sim.tracking.clients_table import client_rows
+from sim.tracking.summary import summarise
+from sim.workers.pools import InlinePool, Pool
+from strategies.aggregation.scorers import own_odds
 from tests.federations import (
     Run,
     distillation,

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.app import SimulatedApp
+from clients.handlers.screening import fault_of
 from clients.partition import Partition
 from clients.partition.ownership import as_partition
-from clients.population import Architectures, assign_architectures
-from clients.screening import fault_of
-from clients.simulated import SimulatedClients
-from sim.grid import PoolGrid
+from clients.population.architectures import Architectures, assign_architectures
+from clients.population.clients import SimulatedClients
+from sim.engine.grid import PoolGrid
 from strategies.cohorts import draw
 from tests.federations import (
     distillation,

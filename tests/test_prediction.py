@@ -7,7 +7,7 @@ from torch import nn
 
 from clients.data import blobs, normalised
 from clients.models import lenet5, logistic_regression, mlp, resnet8
-from clients.prediction import (
+from clients.training.evaluation import (
     evaluate,
     measures,
     predict,

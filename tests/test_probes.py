@@ -20,20 +20,20 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
-from clients.arrays import write_arrays
-from clients.corruption import permuted_labels
 from clients.data import blobs, split
-from clients.feature_exchange import feature_request, read_features
-from clients.messages import EVALUATE_FEATURES, client_id_of, node_id_of
+from clients.handlers.features import feature_request, read_features
+from clients.messages.answers import ClientParameters, Features, RoundView, TeacherPredictions
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import EVALUATE_FEATURES, client_id_of, node_id_of
 from clients.models import logistic_regression, mlp
+from clients.population.clients import SimulatedClients
+from clients.population.conditions import permuted_labels
 from clients.seeding import Purpose, generator
-from clients.simulated import SimulatedClients
-from clients.teachers import ClientParameters, Features, RoundView, TeacherPredictions
-from clients.training import train
+from clients.training.loop import train
 from conf.building import instantiate
 from conf.schema import register
-from sim.drift import disagreement, jensen_shannon, linear_cka
-from sim.probes import (
+from sim.analysis.drift import disagreement, jensen_shannon, linear_cka
+from sim.analysis.probes import (
     ByClient,
     Curve,
     Every,
@@ -49,10 +49,10 @@ from sim.probes import (
     teacher_audit,
     trust,
 )
-from sim.run_folder import CLIENTS, METRICS
-from sim.tracking import Tracker
-from strategies.averaging import Averaging
-from strategies.scorers import max_prob
+from sim.tracking.run_folder import CLIENTS, METRICS
+from sim.tracking.tracker import Tracker
+from strategies.aggregation.scorers import max_prob
+from strategies.server.averaging import Averaging
 from tests.federations import (
     SEED,
     Run,
@@ -404,14 +404,16 @@ def test_large_layers_are_looked_at_a_piece_at_a_time(monkeypatch: pytest.Monkey
     after = [{k: v + rng.normal(size=v.shape) for k, v in before.items()} for _ in range(4)]
     seen = view(torch.zeros(4, 0), parameters=ClientParameters(before, after))
     whole = parameter_drift(seen)
-    monkeypatch.setattr("sim.probes.parameters.NUMBERS_AT_ONCE", 4 * 8)  # pieces of 8 of 35
+    monkeypatch.setattr(
+        "sim.analysis.probes.parameters.NUMBERS_AT_ONCE", 4 * 8
+    )  # pieces of 8 of 35
     pieces = parameter_drift(seen)
     for name in ("gradient_diversity", "consensus_distance"):
         assert pieces[name] == pytest.approx(whole[name], rel=1e-12)
     for name in ("update_norm", "cosine_to_mean", "cosine_to_mean_by_layer", "update_cosines"):
         np.testing.assert_allclose(pieces[name].values, whole[name].values, rtol=1e-12)
     with monkeypatch.context() as fewer:
-        fewer.setattr("sim.probes.parameters.NUMBERS_AT_ONCE", 1)  # never none at a time
+        fewer.setattr("sim.analysis.probes.parameters.NUMBERS_AT_ONCE", 1)  # never none at a time
         np.testing.assert_allclose(
             parameter_drift(seen)["update_norm"].values, whole["update_norm"].values, rtol=1e-12
         )
@@ -441,7 +443,7 @@ def test_every_shipped_probe_is_plugged_by_yaml() -> None:
         representation_drift,
     }
     plugged = {getattr(probe, "func", type(probe)) for probe in found.values()}
-    assert plugged == {*named, Forgetting, Every}  # all that sim.probes has
+    assert plugged == {*named, Forgetting, Every}  # all that sim.analysis.probes has
     assert len(found) == 9
     values = {k for probe in found.values() for k in probe(labelled())}
     assert {"output_js", "js_matrix", "ece", "weight_mass", "recall", "lost_recall"} <= values
@@ -606,7 +608,7 @@ def test_nobody_watching_costs_no_answers_of_the_student(monkeypatch: pytest.Mon
         raise AssertionError("asked for nobody")
 
     clients = tiny_clients(3)
-    monkeypatch.setattr("strategies.watching.predict", refuse)
+    monkeypatch.setattr("strategies.teaching.views.predict", refuse)
     run_ours(inline(SimulatedApp(clients)), clients, distillation(clients))
     strategy = distillation(clients, report=lambda view: None)
     with pytest.raises(AssertionError, match="asked for nobody"):
@@ -614,7 +616,7 @@ def test_nobody_watching_costs_no_answers_of_the_student(monkeypatch: pytest.Mon
 
 
 def test_the_students_answers_are_those_before_and_after_its_lesson() -> None:
-    from clients.prediction import predict
+    from clients.training.evaluation import predict
 
     clients, views = tiny_clients(3), list[RoundView]()
     first = student_of(clients)

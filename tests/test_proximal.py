@@ -10,13 +10,13 @@ from flwr.serverapp.strategy import FedAvg, FedProx
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
-from clients.architectures import Parameters, parameters_of
 from clients.data import normalised
-from clients.losses import cross_entropy
+from clients.models.factory import Parameters, parameters_of
 from clients.seeding import Purpose, generator, torch_seed
-from clients.training import pulled, train
-from sim.pool import Pool
-from sim.rounds import QuorumLost
+from clients.training.loop import pulled, train
+from clients.training.losses import cross_entropy
+from sim.engine.rounds import QuorumLost
+from sim.workers.pools import Pool
 from tests.federations import SEED, inline, run_ours, student_of, tiny_clients, trainer
 from tests.test_flower_strategies import ALONE
 from tests.test_groups import Both, built

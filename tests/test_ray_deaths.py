@@ -7,13 +7,13 @@ import pytest
 import ray
 from ray import exceptions
 
-from sim import ray_dispatch, ray_pool
-from sim.ray_deaths import cause_of
-from sim.ray_dispatch import LOSSES, Dispatch
-from sim.ray_pool import RayPool
-from sim.stopping import PoolLost
-from sim.suspects import Suspects
-from sim.tasks import Answer, Group, Outcome, Task
+from sim.errors import PoolLost
+from sim.workers import ray_dispatch, ray_pool
+from sim.workers.ray_deaths import cause_of
+from sim.workers.ray_dispatch import LOSSES, Dispatch
+from sim.workers.ray_pool import RayPool
+from sim.workers.suspects import Suspects
+from sim.workers.tasks import Answer, Group, Outcome, Task
 
 
 class Workers:

@@ -10,9 +10,9 @@ import pytest
 import ray
 from flwr.serverapp.strategy import FedAvg
 
-from sim import ray_cluster
-from sim.ray_cluster import require_answer, start_ray
-from sim.ray_pool import RayPool
+from sim.workers import ray_cluster
+from sim.workers.ray_cluster import require_answer, start_ray
+from sim.workers.ray_pool import RayPool
 from tests.federations import SEED, foreign_app, ray_left_open, run_foreign, vector
 
 pytestmark = pytest.mark.usefixtures("no_ray")

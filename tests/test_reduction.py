@@ -16,22 +16,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clients.answers import ANSWERS
-from clients.arrays import read_arrays
-from clients.messages import (
+from clients.handlers.screening import fault_of
+from clients.messages.answers import TeacherPredictions
+from clients.messages.arrays import read_arrays
+from clients.messages.codecs import ANSWERS
+from clients.messages.requests import (
     TRAIN_PREDICTIONS,
     PredictionReply,
     node_id_of,
     write_reply,
 )
-from clients.screening import fault_of
-from clients.teachers import TeacherPredictions
-from sim.grid import assume_task_identity
-from strategies import reduction, scorers
-from strategies.combiners import WeightedMean, mean_of_logits, mean_of_probs, softened, unchanged
-from strategies.ensemble import Ensemble, EnsembleRule
-from strategies.reduction import Part, gather, read_part
-from strategies.rehearsal import is_reducible
+from sim.engine.grid import assume_task_identity
+from strategies.aggregation import scorers
+from strategies.aggregation import streaming as reduction
+from strategies.aggregation.combiners import (
+    WeightedMean,
+    mean_of_logits,
+    mean_of_probs,
+    softened,
+    unchanged,
+)
+from strategies.aggregation.ensemble import Ensemble, EnsembleRule
+from strategies.aggregation.streaming import Part, gather, read_part
+from strategies.teaching.rehearsal import is_reducible
 
 SCORERS = [
     scorers.uniform,

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from clients.corruption import permuted_labels
 from clients.data import blobs
-from clients.losses import cross_entropy
 from clients.models import cnn, logistic_regression, mlp
-from clients.optimizers import Optimizer, require_steps
-from clients.rehearsal import rehearse, rehearse_learning, rehearse_network, require_like
-from clients.training import train
-from strategies.rehearsal import rehearse_student
+from clients.population.conditions import permuted_labels
+from clients.population.rehearsal import rehearse, rehearse_learning, rehearse_network, require_like
+from clients.training.loop import train
+from clients.training.losses import cross_entropy
+from clients.training.optimizers import Optimizer, require_steps
+from strategies.teaching.rehearsal import rehearse_student
 from tests.federations import tiny_clients
 
 PRIVATE, _ = blobs(num_examples=40, num_classes=4)

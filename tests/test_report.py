@@ -20,11 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from clients.corruption import permuted_labels
+from clients.population.conditions import permuted_labels
 from conf.schema import explain_command
 from run import federate
-from sim import run_folder
-from sim.probes import Forgetting, calibration, output_drift, recall_spread, teacher_audit
+from sim.analysis.probes import Forgetting, calibration, output_drift, recall_spread, teacher_audit
 from sim.report.client_tables import client_tables
 from sim.report.command import main
 from sim.report.costs import Spenders, cost_curves
@@ -42,6 +41,7 @@ from sim.report.tables import (
     final_table,
     runs_table,
 )
+from sim.tracking import run_folder
 from tests.commands import ROOT, run_py
 from tests.test_probes import drifting, watched
 
@@ -271,7 +271,7 @@ def test_two_points_over_five_seeds_are_found() -> None:
 
 
 def test_the_files_have_the_names_that_runs_give_them() -> None:
-    from sim import run_files
+    from sim.tracking import run_files
 
     assert run_folder.METRICS == run_files.METRICS == "metrics.jsonl"
     assert run_folder.CLIENTS == run_files.CLIENTS == "clients.parquet"

@@ -10,11 +10,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from clients import app
 from clients.app import SimulatedApp
-from clients.discriminator import DiscriminatorRecipe
-from clients.messages import PredictionRequest, write_request
-from clients.requests import UNDERSTOOD, unread
-from sim.pool import Pool
-from sim.rounds import QuorumLost
+from clients.handlers.known_keys import UNDERSTOOD, unread
+from clients.messages.requests import PredictionRequest, write_request
+from clients.models.discriminator import DiscriminatorRecipe
+from sim.engine.rounds import QuorumLost
+from sim.workers.pools import Pool
 from tests.federations import inline, run_ours, tiny_clients
 from tests.test_flower_strategies import ALONE
 

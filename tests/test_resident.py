@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.architectures import build, parameters_of
+from clients.execution.model_cache import Networks, as_tensors, work_of
 from clients.models import cnn, logistic_regression, mlp, resnet8
-from clients.resident import Networks, as_tensors, work_of
+from clients.models.factory import build, parameters_of
 
 SHAPE = (1, 8, 8)
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conf.errors import ConfigError
 from conf.resume import CHANGEABLE, fingerprint, resumed_config
 from conf.schema import register
-from sim.run_folder import METRICS, begin, changed_versions, truncate, versions
+from sim.tracking.run_folder import METRICS, begin, changed_versions, truncate, versions
 from tests.commands import run_py
 from tests.test_config import CONF, OPTIONS, REQUIRED
 from tests.test_run import QUICK, hashes
@@ -191,10 +191,10 @@ def test_every_option_comes_back_from_a_run_folder_as_it_went_in(
         "os.system",
         "subprocess.Popen",
         "builtins.eval",
-        "sim.ray_pool.os.system",  # ours, as a chain of attributes
-        "sim.run_folder.os.truncate",
-        "sim.manifest.Path",  # what a module of ours has only imported
-        "clients.place.partial",
+        "sim.workers.ray_pool.os.system",  # ours, as a chain of attributes
+        "sim.tracking.run_folder.os.truncate",
+        "sim.checkpoint.manifest.Path",  # what a module of ours has only imported
+        "clients.execution.executor.partial",
         "clientsx.evil",
         "sim.report.reading._record",  # ours, and private
         "torch.load",
@@ -257,7 +257,7 @@ def test_python_objects_in_yaml_are_not_made(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("value", ["!!python/object/apply:pathlib.Path [/x]", "!!binary aGk="])
 def test_values_that_are_not_plain_are_refused(value: str, tmp_path: Path) -> None:
-    target = "_target_: sim.manifest.remove"
+    target = "_target_: sim.checkpoint.manifest.remove"
     (tmp_path / "config.yaml").write_text(f"probes:\n  a:\n    {target}\n    paths: [{value}]\n")
     with pytest.raises(ConfigError, match=r"config.yaml: probes.a.paths.0=.*: expected a number"):
         resumed(tmp_path)

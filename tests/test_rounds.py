@@ -14,8 +14,8 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from sim.pool import Pool
-from sim.rounds import QuorumLost, RoundReport
+from sim.engine.rounds import QuorumLost, RoundReport
+from sim.workers.pools import Pool
 from tests.federations import (
     distillation,
     everyone,

@@ -13,8 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sim.topology.availability import Availability
-from strategies.late_letters import round_of
-from strategies.neighbours import Delivery, Mixing, Neighbours
+from strategies.decentralised.delivery import Delivery, Mixing, Neighbours
+from strategies.decentralised.late_messages import round_of
 from tests.shipped import FAULTS, MIXINGS, TOPOLOGIES, mixings_of, serverless
 
 ROUNDS = 8

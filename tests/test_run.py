@@ -126,13 +126,15 @@ def test_the_run_folder_holds_what_the_docs_say(reference: tuple[dict, Path]) ->
     summary = json.loads((folder / "partition_summary.json").read_text())
     assert summary["num_examples"]["mean"] == sizes.mean()
     assert (folder / "failures.jsonl").read_text() == ""
-    assert "_target_: strategies.scorers.own_odds" in (folder / "config.yaml").read_text()
+    assert (
+        "_target_: strategies.aggregation.scorers.own_odds" in (folder / "config.yaml").read_text()
+    )
     documented = (ROOT / "docs/run_folder.md").read_text()
     assert all(f"`{key}`" in documented for key in result)
 
 
 def test_the_saved_student_has_the_hash_of_the_result(reference: tuple[dict, Path]) -> None:
-    from sim.run_folder import sha256_of_arrays
+    from sim.tracking.run_folder import sha256_of_arrays
 
     parameters = load_file(reference[1] / "student.safetensors")
     assert sha256_of_arrays(parameters) == reference[0]["student_sha256"]

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from clients.architectures import load_parameters, parameters_of
 from clients.models import mobilenet_v2_small
+from clients.models.factory import load_parameters, parameters_of
 from clients.partition import iid, summary
-from sim.grid import Exchange
-from sim.partition_table import PARTITION, PARTITION_SUMMARY, write_partition
-from sim.run_folder import (
+from sim.engine.grid import Exchange
+from sim.tracking.partition_table import PARTITION, PARTITION_SUMMARY, write_partition
+from sim.tracking.run_folder import (
     FAILURES,
     METRICS,
     PEERS,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.teachers import TeacherPredictions
-from strategies import scorers
-from strategies.combiners import mean_of_probs
-from strategies.ensemble import EnsembleRule
-from strategies.weights import normalise
+from clients.messages.answers import TeacherPredictions
+from strategies.aggregation import scorers
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.weights import normalise
 
 Scorer = Callable[[TeacherPredictions], Tensor]
 

@@ -13,12 +13,13 @@ from flwr.serverapp.strategy import FedAvg
 from clients.partition import PartitionSummary, summary
 from conf.errors import ConfigError
 from conf.trust import require_file_path, require_plain_files
-from sim import manifest, projector
-from sim.clients_table import ClientsTable
-from sim.manifest import UNFINISHED, CheckpointError
-from sim.partition_table import PARTITION, PARTITION_SUMMARY
-from sim.run_folder import CONFIG, FAILURES, METRICS, PEERS, RESULT, STUDENT, begin
-from sim.tracking import Tracker
+from sim.checkpoint import manifest
+from sim.checkpoint.manifest import UNFINISHED, CheckpointError
+from sim.tracking import projector
+from sim.tracking.clients_table import ClientsTable
+from sim.tracking.partition_table import PARTITION, PARTITION_SUMMARY
+from sim.tracking.run_folder import CONFIG, FAILURES, METRICS, PEERS, RESULT, STUDENT, begin
+from sim.tracking.tracker import Tracker
 from tests.federations import vector
 from tests.test_checkpoint_damage import LOUD
 from tests.test_checkpoints import checkpoints, committed, no_lines

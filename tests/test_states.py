@@ -18,8 +18,8 @@ from hypothesis.extra import numpy as stn
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from safetensors.numpy import load
 
-from sim.state_store import StateStore
-from sim.states import DTYPES, freeze, thaw
+from sim.workers.frozen_states import DTYPES, freeze, thaw
+from sim.workers.state_store import StateStore
 
 # --- what states there can be ---
 

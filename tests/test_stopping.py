@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 import run as run_py
 from conf.claiming import LOCK, ClaimFirst, claim, release
 from conf.errors import ConfigError
-from sim.checkpoint_reading import how_to_go_on
-from sim.pool import InlinePool
-from sim.stopping import Stop
-from sim.tracking import Tracker
+from sim.checkpoint.reading import how_to_go_on
+from sim.checkpoint.stopping import Stop
+from sim.tracking.tracker import Tracker
+from sim.workers.pools import InlinePool
 from tests.test_run import ROOT, hashes
 from tests.tiny_runs import BASES, composed
 

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
-from sim.ray_pool import RayPool
-from sim.ray_together import Together
+from sim.workers.ray_pool import RayPool
+from sim.workers.ray_together import Together
 from tests.federations import SEED, foreign_app, ray_left_open
 
 METHODS = (

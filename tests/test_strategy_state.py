@@ -19,16 +19,16 @@ from flwr.serverapp.strategy import (
     FedYogi,
 )
 
-from clients.screening import fault_of
-from sim.checkpoint_reading import Checkpoint
-from sim.clients_table import ClientsTable
-from sim.grid import PoolGrid
-from sim.manifest import CheckpointError
-from sim.pool import Pool
-from sim.rounds import QuorumLost
-from sim.run_folder import FAILURES, METRICS
-from sim.strategy_state import KEPT, Resumable, restore_strategy, strategy_state
-from sim.tracking import Tracker
+from clients.handlers.screening import fault_of
+from sim.checkpoint.manifest import CheckpointError
+from sim.checkpoint.reading import Checkpoint
+from sim.checkpoint.strategy_state import KEPT, Resumable, restore_strategy, strategy_state
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import QuorumLost
+from sim.tracking.clients_table import ClientsTable
+from sim.tracking.run_folder import FAILURES, METRICS
+from sim.tracking.tracker import Tracker
+from sim.workers.pools import Pool
 from tests.federations import Run, distillation, populations, run_foreign, run_ours, vector
 from tests.test_checkpoints import checkpoints, files_in, no_lines
 
@@ -189,8 +189,8 @@ def distilled(pool: Pool, folder: Path, scorer: Any, last: int, resume: bool) ->
     writer = checkpoints(folder)
     if resume:
         writer.load(last)
-    from clients.architectures import parameters_of
-    from clients.messages import write_arrays
+    from clients.messages.requests import write_arrays
+    from clients.models.factory import parameters_of
 
     begun = write_arrays(parameters_of(kept.student))
     arrays, first_round = writer.start(kept, grid, begun)
@@ -207,7 +207,7 @@ def distilled(pool: Pool, folder: Path, scorer: Any, last: int, resume: bool) ->
 def test_distillation_goes_on_with_the_same_bits_and_so_do_rules_that_learn(
     everyone_pool: Pool, tmp_path: Path, scorer: Any
 ) -> None:
-    from strategies.scorers import max_prob
+    from strategies.aggregation.scorers import max_prob
 
     make = scorer or (lambda: max_prob)
     for name in ("whole", "parts"):

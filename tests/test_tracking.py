@@ -26,10 +26,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from clients.app import SimulatedApp
-from clients.discriminator import DiscriminatorRecipe
-from clients.teachers import RoundView, TeacherPredictions
-from sim import projector
-from sim.probes import (
+from clients.messages.answers import RoundView, TeacherPredictions
+from clients.models.discriminator import DiscriminatorRecipe
+from sim.analysis.probes import (
     ByClient,
     Curve,
     Every,
@@ -45,12 +44,13 @@ from sim.probes import (
     teacher_audit,
     trust,
 )
-from sim.processes import seeded_globals
-from sim.rounds import QuorumLost, RoundReport
-from sim.run_folder import CLIENTS, FAILURES, METRICS, truncate
-from sim.summary import bin_edges, costs
-from sim.tracking import Tracker
-from strategies.scorers import max_prob, own_odds
+from sim.engine.rounds import QuorumLost, RoundReport
+from sim.tracking import projector
+from sim.tracking.run_folder import CLIENTS, FAILURES, METRICS, truncate
+from sim.tracking.summary import bin_edges, costs
+from sim.tracking.tracker import Tracker
+from sim.workers.processes import seeded_globals
+from strategies.aggregation.scorers import max_prob, own_odds
 from tests.federations import (
     Run,
     distillation,

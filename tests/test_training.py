@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from clients.architectures import parameters_of
 from clients.data import Dataset, blobs, normalised
-from clients.losses import cross_entropy, kl
 from clients.models import mlp
+from clients.models.factory import parameters_of
 from clients.seeding import torch_seed
-from clients.training import batches, train
+from clients.training.loop import batches, train
+from clients.training.losses import cross_entropy, kl
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 BLOBS, _ = blobs(num_examples=80)  # 60 for training

@@ -16,8 +16,8 @@ import torch
 
 from conf.errors import ConfigError
 from conf.trust import FLOWER, PATHS, require_plain_files, require_trusted, role_of, shipped
+from sim.checkpoint.strategy_state import KEPT
 from sim.report.command import main as report
-from sim.strategy_state import KEPT
 from tests.test_config import CONF
 from tests.test_house import MODULES, ROOT
 from tests.test_report import write_run
@@ -91,8 +91,8 @@ def test_of_ours_only_what_the_shipped_config_has_at_a_place_is_trusted_there() 
     every = names_of_ours()
     assert len(every) > 1500
     assert {
-        "sim.manifest.write_manifest",
-        "sim.run_folder.append_line",
+        "sim.checkpoint.manifest.write_manifest",
+        "sim.tracking.run_folder.append_line",
         "clients.data.npz",
     } <= every
     for place, folders in FROM.items():
@@ -107,10 +107,10 @@ def test_of_ours_only_what_the_shipped_config_has_at_a_place_is_trusted_there() 
 
 
 def test_what_the_shipped_config_has_is_trusted_and_a_role_is_no_other() -> None:
-    assert is_trusted("sim", "sim.pool.InlinePool")
-    assert not is_trusted("sim", "strategies.scorers.uniform")
-    assert is_trusted("strategy.second.scorer", "strategies.scorers.uniform")
-    assert not is_trusted("strategy.loss", "strategies.scorers.uniform")
+    assert is_trusted("sim", "sim.workers.pools.InlinePool")
+    assert not is_trusted("sim", "strategies.aggregation.scorers.uniform")
+    assert is_trusted("strategy.second.scorer", "strategies.aggregation.scorers.uniform")
+    assert not is_trusted("strategy.loss", "strategies.aggregation.scorers.uniform")
     assert is_trusted("topology.graph.rules.3", "sim.topology.graphs.torus")
     assert is_trusted("anywhere.at.all", "my.own")
     assert role_of("strategy.first.second.distil.optimizer") == ".optimizer"

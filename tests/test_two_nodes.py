@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from sim.ray_pool import RayPool
+from sim.workers.ray_pool import RayPool
 from tests.faults import MACHINE, METHODS, hash_of_run
 from tests.federations import SEED, inline, ray_left_open
 
@@ -64,14 +64,14 @@ def test_it_is_said_that_others_have_all_cpus_and_goes_on_when_one_is_free(
     orders, names, said = tmp_path / "orders", ["first", "second"], list[str]()
     orders.mkdir()
     with others_cpus(cluster.address, names):
-        monkeypatch.setattr("sim.ray_pool.SAY_AFTER_S", 1.0)
+        monkeypatch.setattr("sim.workers.ray_pool.SAY_AFTER_S", 1.0)
 
         def free_one(text: str, **options: Any) -> None:
             said.append(text)
             if len(said) == 1:
                 ray.kill(ray.get_actor(names.pop(), namespace="others"))
 
-        monkeypatch.setattr("sim.ray_workers.print", free_one, raising=False)
+        monkeypatch.setattr("sim.workers.ray_workers.print", free_one, raising=False)
         pool = RayPool(SEED, 1, address=cluster.address)
         try:
             assert len(hash_of_run(pool, "gossip", tmp_path, orders)) == 64

@@ -8,16 +8,16 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.app import SimulatedApp
-from clients.architectures import parameters_of
-from clients.arrays import read_arrays, write_arrays
-from clients.messages import TAKE_MIXED, TRAIN_OWN, client_id_of
-from clients.own import MODEL, PUSH
-from clients.screening import fault_of
-from clients.training import train
-from sim.grid import PoolGrid
+from clients.handlers.screening import fault_of
+from clients.handlers.state import MODEL, PUSH
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import TAKE_MIXED, TRAIN_OWN, client_id_of
+from clients.models.factory import parameters_of
+from clients.training.loop import train
+from sim.engine.grid import PoolGrid
 from sim.topology import sequences
 from sim.topology.mixing import push_sum
-from strategies.parameter_gossip import ParameterGossip
+from strategies.decentralised.gossip_averaging import ParameterGossip
 from tests.federations import Run, inline, run_ours, student_of
 from tests.test_gossip import SGD, Plain, alike, averaging, there, topology
 
@@ -89,7 +89,7 @@ def unlike(clients: Any, pool: Any) -> tuple[PoolGrid, dict[str, float]]:
 
 
 def _frozen(state: RecordDict) -> bytes:
-    from sim.states import freeze
+    from sim.workers.frozen_states import freeze
 
     return freeze(state)
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
-from clients.architectures import parameters_of
+from clients.models.factory import parameters_of
 from conf.building import instantiate
 from conf.errors import Stopped
 from conf.schema import register

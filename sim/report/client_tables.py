@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sim.report.reading import ReportError, Run
-from sim.run_files import CLIENTS, PARTITION
+from sim.tracking.run_files import CLIENTS, PARTITION
 
 
 @dataclass(frozen=True)

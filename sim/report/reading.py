@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sim.run_files import (
+from sim.tracking.run_files import (
     CLIENTS,
     CONFIG,
     FAILURES,

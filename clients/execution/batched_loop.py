@@ -1,0 +1,291 @@
+"""Like clients as one: trained, and asked, in one batched step."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from clients.data import Dataset
+from clients.data.loader import feed
+from clients.execution.masking import Filling
+from clients.execution.stack import Stack
+from clients.seeding import torch_seed
+from clients.training.loop import (
+    Loss,
+    Precision,
+    batches,
+    check_proximal,
+    check_training,
+    half_precision,
+    loss_not_finite,
+    parameters_not_finite,
+    pulled,
+)
+from clients.training.optimizers import Optimizer, stepper
+
+Indices = npt.NDArray[np.int64]
+
+
+def train_together(
+    stack: Stack,
+    dataset: Dataset,
+    indices: Sequence[Indices],
+    targets: Sequence[Tensor],
+    loss: Loss,
+    rngs: Sequence[np.random.Generator],
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer,
+    max_grad_norm: float | None = None,
+    autocast: Precision | None = None,
+    proximal_mu: float = 0.0,
+) -> list[list[float] | Exception]:
+    """Do for each client what `clients.training.loop.train` does, all clients in the same steps.
+
+    Each client sees the examples that it would see alone, in that order, and what it learns does
+    not depend on the others but for float32 rounding. A client with fewer steps stands still at the
+    end; put those with most examples first, so that the others need not be computed any more.
+
+    Args:
+        stack: Holds the clients' networks, the i-th client's at place i; trained in place.
+        dataset: Where the inputs are.
+        indices: For each of at most G clients, which of the examples it uses [n].
+        targets: For each client, what the loss compares with: labels [n] or probs [n, C].
+        loss: Loss per example; an example's may depend on that example alone.
+        rngs: For each client its source of randomness, left as `train` leaves it.
+        epochs: Passes of each client over its examples, >= 0.
+        batch_size: Examples per client and step, >= 1.
+        optimizer: Makes a fresh optimiser, `clients.training.optimizers.elementwise`.
+        max_grad_norm: Clip each client's gradient to this total L2 norm, > 0; None = never.
+        autocast: As in `train`.
+        proximal_mu: As in `train`; each client is drawn to its own start.
+
+    Returns:
+        For each client its mean loss per example of each epoch, or the exception that `train` would
+        raise: FloatingPointError where it diverged, ValueError where batch norm had a batch of a
+        single value per channel. The network of a client with an exception is of no use.
+
+    Raises:
+        ValueError: A number is out of range, there are too many clients, or one has no example.
+    """
+    if len(indices) > stack.size:
+        raise ValueError(f"{len(indices)} clients for a stack of {stack.size}")
+    for own, its_targets in zip(indices, targets, strict=True):
+        check_training(len(own), len(its_targets), epochs, batch_size, max_grad_norm, autocast)
+    check_proximal(proximal_mu)
+    sizes = [len(own) for own in indices]
+    if not sizes:
+        return []
+    steps = list(_schedule(sizes, rngs, epochs, batch_size))
+    training = _Training(stack, len(sizes), loss, optimizer, max_grad_norm, autocast, proximal_mu)
+    examples = _Examples(indices, targets, stack.device)
+    inputs = feed(dataset, (examples.of(step.positions) for step in steps), stack.device)
+    sums = [
+        training.step(step.counts, images, examples.targets_of(step.positions))
+        for step, images in zip(steps, inputs, strict=True)
+    ]
+    losses = np.zeros((len(sizes), epochs))
+    for step, its_sums in zip(steps, sums, strict=True):
+        losses[np.arange(len(its_sums)), step.epochs] += its_sums.double().cpu().numpy()
+    losses /= np.array(sizes)[:, None]
+    refused, finite = training.refused.tolist(), stack.finite(len(sizes)).tolist()
+    return [_outcome(*each) for each in zip(losses.tolist(), refused, finite, strict=True)]
+
+
+@dataclass
+class _Step:
+    """What every client does in one step.
+
+    Attributes:
+        positions: Which of its examples each client sees [G, B]; behind those that count its first
+            one again, so that padding brings nothing into a forward pass that is not there already.
+        counts: How many count [G].
+        epochs: Which epoch each client is in [G].
+    """
+
+    positions: Indices
+    counts: Indices
+    epochs: Indices
+
+
+def _schedule(
+    sizes: Sequence[int], rngs: Sequence[np.random.Generator], epochs: int, batch_size: int
+) -> Iterator[_Step]:
+    """Draw every client's batches as `train` does; leave out those behind the last who trains."""
+    plans: list[list[tuple[int, Indices]]] = []
+    for size, rng in zip(sizes, rngs, strict=True):
+        torch_seed(rng)  # what `train` gives to torch's generator, from which nothing here draws
+        plans.append([(e, b) for e in range(epochs) for b in batches(size, batch_size, rng)])
+    for number in range(max(len(plan) for plan in plans)):
+        members = 1 + max(i for i, plan in enumerate(plans) if len(plan) > number)
+        # The epoch of a client without a step matters as little as the position: it counts nothing.
+        current = [p[number] if len(p) > number else (0, p[0][1][:0]) for p in plans[:members]]
+        counts = np.array([len(batch) for _, batch in current])
+        positions = np.zeros((members, counts.max()), dtype=np.int64)
+        for row, (_, batch) in zip(positions, current, strict=True):
+            row[: len(batch)] = batch
+            row[len(batch) :] = batch[:1] if len(batch) else 0
+        yield _Step(positions, counts, np.array([epoch for epoch, _ in current]))
+
+
+class _Examples:
+    """Whose examples of the data set those of G clients are, and what the loss compares with."""
+
+    def __init__(
+        self, indices: Sequence[Indices], targets: Sequence[Tensor], device: torch.device
+    ) -> None:
+        padded = [torch.from_numpy(np.array(own)) for own in indices]
+        self.indices = nn.utils.rnn.pad_sequence(padded, batch_first=True).numpy()
+        self.targets = nn.utils.rnn.pad_sequence(list(targets), batch_first=True).to(device)
+
+    def of(self, positions: Indices) -> Indices:
+        """Look up the examples at positions [G, B], one client behind the other [G*B]."""
+        members = np.arange(len(positions))[:, None]
+        rows: Indices = self.indices[members, positions].ravel()
+        return rows
+
+    def targets_of(self, positions: Indices) -> Tensor:
+        """Look up the targets at positions [G, B]: [G, B] or [G, B, C]."""
+        where = (np.arange(len(positions))[:, None], positions)
+        return self.targets[tuple(torch.from_numpy(w).to(self.targets.device) for w in where)]
+
+
+class _Training:
+    """Steps of a stack's first networks, of which some may stand still."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        members: int,
+        loss: Loss,
+        optimizer: Optimizer,
+        max_grad_norm: float | None,
+        autocast: Precision | None,
+        proximal_mu: float,
+    ) -> None:
+        self.stack = stack
+        self.loss = loss
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.autocast = autocast
+        self.proximal_mu = proximal_mu
+        self.refused = np.zeros(members, dtype=np.bool_)
+        self.narrow(members)
+        self.anchors = [leaf.detach().clone() for leaf in self.leaves] if proximal_mu else []
+
+    def narrow(self, members: int) -> None:
+        """Go on with the first few networks, with a fresh optimiser."""
+        self.tensors = self.stack.first(members)
+        self.leaves = [self.tensors[name] for name in self.stack.trainable]
+        self.update = stepper(self.optimizer, self.leaves)
+
+    def step(self, counts: Indices, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Take one step of every client that has examples.
+
+        Args:
+            counts: Number of examples of each client that still trains, and of those before it [G].
+            inputs: [G*B, C, H, W].
+            targets: [G, B] or [G, B, C].
+
+        Returns:
+            Each client's sum of losses [G].
+        """
+        members, rows = targets.shape[:2]
+        if members < len(self.leaves[0]) and _memoryless(self.optimizer):
+            self.narrow(members)
+        tensors = self.tensors
+        if members < len(self.leaves[0]):
+            tensors = {name: tensor[:members] for name, tensor in tensors.items()}
+        mask = None
+        if counts.min() < rows:
+            mask = torch.from_numpy(np.arange(rows) < counts[:, None]).to(inputs.device)
+        filling = Filling(counts, mask, self.refused[:members])
+        with half_precision(self.autocast, inputs.device):
+            images = torch.unflatten(inputs, 0, (members, rows))
+            logits = self.stack.forward(tensors, images, filling)
+        logits = logits.flatten(0, 1)
+        if self.autocast is not None:
+            logits = logits.float()
+        values = self.loss(logits, targets.flatten(0, 1)).view(members, rows)
+        sums: Tensor = (values if mask is None else values * mask).sum(1)
+        means = sums / torch.from_numpy(counts.clip(min=1)).to(sums)
+        # Each network's gradient is its own mean's: no other mean depends on it.
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            means.sum(), self.leaves, allow_unused=True
+        )
+        if self.proximal_mu:
+            anchors = [anchor[: len(self.leaves[0])] for anchor in self.anchors]
+            gradients = pulled(gradients, self.leaves, anchors, self.proximal_mu)
+        if self.max_grad_norm is not None:
+            _clip(gradients, self.max_grad_norm)
+        self._update(gradients, counts)
+        return sums.detach()
+
+    def _update(self, gradients: Sequence[Tensor | None], counts: Indices) -> None:
+        """Update those with examples; momentum and weight decay would move the others too."""
+        still = np.ones(len(self.leaves[0]), dtype=np.bool_)
+        still[: len(counts)] = counts == 0
+        places = torch.from_numpy(np.flatnonzero(still)).to(self.leaves[0].device)
+        kept = [leaf.detach()[places] for leaf in self.leaves] if len(places) else []
+        self.update(gradients)
+        for leaf, values in zip(self.leaves, kept, strict=bool(kept)):
+            leaf.detach()[places] = values
+
+
+def _memoryless(optimizer: Optimizer) -> bool:
+    """Tell whether an optimiser keeps nothing from step to step."""
+    kind = optimizer.func if isinstance(optimizer, partial) else optimizer
+    options = optimizer.keywords if isinstance(optimizer, partial) else {}
+    return kind is torch.optim.SGD and not options.get("momentum")
+
+
+def _clip(gradients: Sequence[Tensor | None], max_norm: float) -> None:
+    """Do in place for each client what `clients.training.loop.clipped` does."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in present])
+    factors = (max_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in present:
+        gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
+
+
+def _outcome(losses: list[float], refused: bool, finite: bool) -> list[float] | Exception:
+    if refused:
+        return ValueError("batch norm had a batch of a single value per channel")
+    for epoch, value in enumerate(losses, start=1):
+        if not np.isfinite(value):
+            return loss_not_finite(value, epoch, len(losses))
+    return losses if finite else parameters_not_finite()
+
+
+def predict_together(
+    stack: Stack,
+    members: int,
+    dataset: Dataset,
+    indices: Indices,
+    batch_size: int = 256,
+) -> Tensor:
+    """Let the first few networks answer the same examples, in eval mode and without gradients.
+
+    Args:
+        stack: Holds the networks.
+        members: How many of them answer, 1..G.
+        dataset: Where the inputs are.
+        indices: Which of its examples all answer [N].
+        batch_size: Examples per forward pass. Part of the bits, as in `predict`.
+
+    Returns:
+        Logits [members, N, classes], float32 on the CPU.
+
+    Raises:
+        ValueError: There is nothing to answer.
+    """
+    if len(indices) == 0:
+        raise ValueError("no inputs to answer: expected at least 1")
+    batches = (indices[i : i + batch_size] for i in range(0, len(indices), batch_size))
+    inputs = feed(dataset, batches, stack.device)
+    return torch.cat([stack.answer(members, images).float().cpu() for images in inputs], dim=1)

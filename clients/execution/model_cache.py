@@ -1,0 +1,200 @@
+"""Networks that stay in a process, one per architecture, and take in one client after the other."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from clients.data import Dataset
+from clients.execution.isolation import Original, foreign, keeps_nothing
+from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
+from clients.training.evaluation import predict
+
+Tensors = dict[str, Tensor]
+
+
+def as_tensors(parameters: Parameters, device: str = "cpu") -> Tensors:
+    """Copy arrays into tensors, once for all clients that start from them."""
+    return {
+        name: torch.from_numpy(np.array(value)).to(device) for name, value in parameters.items()
+    }
+
+
+def arrays_of(tensors: Tensors) -> Parameters:
+    """Return tensors as arrays, on the memory of those that are on the CPU."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+class Networks:
+    """One network per architecture, built once: building one costs more than a client's round trip.
+
+    Whatever a client leaves in one, the next does not see: see `isolation.Original`.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelFunction],
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        device: str,
+        by_others: bool = True,
+    ) -> None:
+        """Describe the architectures; each is built when it is first asked for.
+
+        Args:
+            models: Model functions by name.
+            image_shape: (channels, height, width).
+            num_classes: C.
+            device: Where the networks live.
+            by_others: Whether code that is neither ours nor torch's trains them.
+        """
+        self._by_others = by_others
+        self._models = models
+        self._image_shape = image_shape
+        self._num_classes = num_classes
+        self._device = device
+        self._built: dict[str, tuple[nn.Module, Original | None, Tensors, Tensors]] = {}
+
+    def fresh(self, name: str, rng: np.random.Generator) -> nn.Module:
+        """Build a new network of an architecture, its parameters drawn from `rng`."""
+        model = self._models[name]
+        with keeps_nothing(**{f"clients.architectures.{name}": model}):
+            network = build(model, self._image_shape, self._num_classes, rng)
+        return network.to(self._device)
+
+    def of(self, name: str) -> nn.Module:
+        """Return an architecture's network with whatever parameters it has now."""
+        if name not in self._built:
+            network = self.fresh(name, np.random.default_rng(0))
+            stored = dict(network.state_dict())
+            hidden = {k: v.clone() for k, v in network.named_buffers() if k not in stored}
+            original = Original(network) if self._by_others or foreign(network) else None
+            self._built[name] = (network, original, stored, hidden)
+        network, original, _, _ = self._built[name]
+        if original is not None:
+            original.put_back()
+        return network
+
+    def loaded(self, name: str, parameters: Mapping[str, Tensor]) -> nn.Module:
+        """Return the architecture's network with these parameters and buffers.
+
+        Args:
+            name: Of the architecture.
+            parameters: All that is in its state dict; copied.
+
+        Returns:
+            The network, in train mode; the same object for every call.
+
+        Raises:
+            ValueError: Names or shapes are those of another architecture.
+        """
+        network = self.of(name)
+        _, _, stored, hidden = self._built[name]
+        if _shapes(stored) != _shapes(parameters):
+            difference = unlike(network, parameters)
+            raise ValueError(f"parameters do not fit {type(network).__name__}: {difference}")
+        with torch.no_grad():
+            torch._foreach_copy_(list(stored.values()), [parameters[key] for key in stored])
+            for key, value in hidden.items():
+                network.get_buffer(key).copy_(value)
+        return network.train()
+
+    def parameters_of(self, name: str) -> Parameters:
+        """Copy the parameters and buffers that an architecture's network has now.
+
+        Args:
+            name: Of the architecture.
+
+        Returns:
+            All that is in its state dict.
+
+        Raises:
+            ValueError: Its modules are not those that it was built of, or their shapes.
+        """
+        self.require_same(name)
+        network, original, stored, _ = self._built[name]
+        if original is None:  # these are still its tensors; asking it takes 10 to 60 us
+            return {key: array.copy() for key, array in arrays_of(stored).items()}
+        if difference := unlike(network, stored):
+            raise ValueError(f"'{name}' was trained to another shape: {difference}")
+        return parameters_of(network)
+
+    def predict(
+        self,
+        name: str,
+        parameters: Mapping[str, Tensor],
+        dataset: Dataset,
+        indices: npt.NDArray[np.int64],
+    ) -> Tensor:
+        """Let an architecture's network answer examples with these parameters and buffers.
+
+        Args:
+            name: Of the architecture.
+            parameters: As in `loaded`.
+            dataset: Where the inputs are.
+            indices: Which of its examples [N].
+
+        Returns:
+            Logits [N, classes], float32 on the CPU.
+
+        Raises:
+            ValueError: As in `loaded`, or it exchanged its modules as it answered.
+        """
+        logits = predict(self.loaded(name, parameters), dataset, indices)
+        self.require_same(name)
+        return logits
+
+    def require_same(self, name: str) -> None:
+        """Raise ValueError if an architecture's network has exchanged modules; names the first."""
+        original = self._built[name][1]
+        if original is not None and (fault := original.exchanged()):
+            raise ValueError(
+                f"'{name}': {fault}: whatever trains or answers must leave a network the modules "
+                "that its architecture has"
+            )
+
+
+def work_of(
+    name: str, model: ModelFunction, image_shape: tuple[int, int, int], num_classes: int
+) -> float:
+    """Estimate the multiplications of one forward pass of one image.
+
+    Each parameter counts once for each place of its module's output where it is used: exact for
+    linear layers and convolutions, and it need be no better to schedule by.
+
+    Args:
+        name: Of the architecture.
+        model: Its model function.
+        image_shape: (channels, height, width).
+        num_classes: C.
+
+    Returns:
+        Their number, >= 1.
+
+    Raises:
+        ValueError: It cannot answer one image alone; names it.
+    """
+    network = build(model, image_shape, num_classes, np.random.default_rng(0)).eval()
+    counts = [1.0]
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        places = output.shape[2:].numel() if isinstance(output, Tensor) else 1
+        counts.append(float(own * places))
+
+    for module in network.modules():
+        module.register_forward_hook(count)
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, *image_shape))
+    except Exception as error:  # anyone's code
+        raise ValueError(
+            f"architecture '{name}' cannot answer one image alone: {type(error).__name__}: {error}"
+        ) from error
+    return sum(counts)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

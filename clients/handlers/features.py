@@ -1,0 +1,94 @@
+"""What clients' classifiers see of proxy examples: asked for only by who compares networks.
+
+The action "features" (`evaluate.features`) of its own, so that answers stay what they are, to the
+byte, whoever watches.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from clients.handlers.state import client_of, own_network
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import FEATURES, INPUTS, METRICS, client_id_of
+from clients.population.clients import SimulatedClients
+
+PROXY_IDS = "proxy-ids"
+
+
+def feature_request(proxy_ids: npt.NDArray[np.int64]) -> RecordDict:
+    """Ask for the penultimate features of proxy examples [P], at least one."""
+    return RecordDict({INPUTS: write_arrays({PROXY_IDS: proxy_ids})})
+
+
+def evaluate_features(
+    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+) -> Iterator[Message | Exception]:
+    """Send what each client's classifier sees of the proxy examples asked about."""
+    ids = read_arrays(cast(ArrayRecord, requests[0].content[INPUTS]))[PROXY_IDS].copy()
+    networks = [own_network(clients, context, device) for context in contexts]
+    seen = clients.place(device).answers(
+        clients.architectures[client_of(contexts[0])],
+        [network for network in networks if not isinstance(network, Exception)],
+        clients.splits.proxy,
+        ids,
+        features=True,
+    )
+    for request, context, network in zip(requests, contexts, networks, strict=True):
+        item = network if isinstance(network, Exception) else next(seen)
+        if isinstance(item, Exception):
+            yield item
+            continue
+        assert item.features is not None, "they were asked for"
+        metrics = MetricRecord({"num-examples": len(clients.partitions[client_of(context)])})
+        arrays = write_arrays({FEATURES: item.features.numpy()})
+        yield Message(RecordDict({FEATURES: arrays, METRICS: metrics}), reply_to=request)
+
+
+def read_features(replies: Iterable[Message], num_inputs: int) -> dict[int, Tensor]:
+    """Collect features by client.
+
+    Args:
+        replies: To `feature_request`; those with an error, or with anything else, are skipped: who
+            watches ends no run.
+        num_inputs: P.
+
+    Returns:
+        Features [P, D_k] by client id, ascending.
+    """
+    found = {}
+    for message in replies:
+        if message.has_content() and fault_in_features(message.content, num_inputs) is None:
+            arrays = read_arrays(cast(ArrayRecord, message.content[FEATURES]))
+            client_id = client_id_of(message.metadata.src_node_id)
+            found[client_id] = torch.tensor(arrays[FEATURES])
+    return dict(sorted(found.items()))
+
+
+def requested_inputs(request: RecordDict) -> int:
+    """Return how many proxy examples a `feature_request` asks about, P."""
+    return len(read_arrays(cast(ArrayRecord, request[INPUTS]))[PROXY_IDS])
+
+
+def fault_in_features(content: RecordDict, num_inputs: int) -> str | None:
+    """Look for what keeps a reply from being features of so many inputs.
+
+    Args:
+        content: Of the reply.
+        num_inputs: P.
+
+    Returns:
+        The reason to reject it, or None.
+    """
+    record = content.get(FEATURES)
+    features = read_arrays(record).get(FEATURES) if isinstance(record, ArrayRecord) else None
+    if features is None:
+        return f"a reply with features lacks '{FEATURES}'"
+    if features.ndim != 2 or len(features) != num_inputs or features.dtype != np.float32:
+        return f"features are {features.dtype} {features.shape}, expected float32 ({num_inputs}, D)"
+    return None if np.isfinite(features).all() else "features are not finite"

@@ -1,0 +1,107 @@
+"""Parameters out, parameters back: Flower's own convention, so that FedAvg and its kin work."""
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from clients.execution.model_cache import as_tensors
+from clients.handlers.known_keys import PROXIMAL_MU
+from clients.handlers.state import client_of, own_network, pair_trained
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+)
+from clients.mutual.messenger import Messenger
+from clients.population.clients import STUDENT, SimulatedClients
+from clients.training.evaluation import measures
+
+
+def train_parameters(
+    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+) -> Iterator[Message | Exception]:
+    """Load the parameters received, train on private data, return the parameters.
+
+    A key "proximal-mu", as Flower's FedProx sends it, is that of `clients.training.loop.train`.
+    """
+    if clients.messenger is not None:
+        yield from train_messengers(clients, clients.messenger, requests, contexts, device)
+        return
+    content = requests[0].content
+    server_round = cast(int, content.config_records[CONFIG]["server-round"])
+    start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
+    ids = [client_of(context) for context in contexts]
+    changes = _proximal(content.config_records[CONFIG])
+    trained = clients.train(ids, [start] * len(ids), server_round, device, **changes)
+    for request, client_id, result in zip(requests, ids, trained, strict=True):
+        if isinstance(result, Exception):
+            yield result
+            continue
+        metrics: dict[str, int | float] = {"num-examples": len(clients.partitions[client_id])}
+        metrics["train-loss"] = result.losses[-1] if result.losses else 0.0
+        arrays = write_arrays(result.parameters)
+        reply = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({**metrics})})
+        yield Message(reply, reply_to=request)
+
+
+def train_messengers(
+    clients: SimulatedClients,
+    how: Messenger,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    device: str,
+) -> Iterator[Message | Exception]:
+    """Let each client's own network and the messenger received teach each other; return the latter.
+
+    Raises nothing: what keeps a client from an answer is yielded.
+    """
+    content = requests[0].content
+    server_round = cast(int, content.config_records[CONFIG]["server-round"])
+    received = read_arrays(content.array_records[ARRAYS])
+    for request, context in zip(requests, contexts, strict=True):
+        result = pair_trained(clients, how, context, received, server_round, device)
+        if isinstance(result, Exception):
+            yield result
+            continue
+        messenger, metrics = result
+        arrays, measured = write_arrays(messenger), MetricRecord({**metrics})
+        yield Message(RecordDict({ARRAYS: arrays, METRICS: measured}), reply_to=request)
+
+
+def evaluate_parameters(
+    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+) -> Iterator[Message | Exception]:
+    """Measure the parameters received on each client's private data."""
+    received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
+    private = clients.splits.private
+    for request, context in zip(requests, contexts, strict=True):
+        client_id = client_of(context)
+        indices = clients.partitions[client_id]
+        try:
+            own = clients.architectures[client_id]
+            name = own if clients.messenger is None else STUDENT
+            networks, test = clients.place(device).networks, clients.splits.test
+            logits = networks.predict(name, received, private, indices)
+            values = measures(logits, private.labels[indices])
+            named = {f"private-{name}": value for name, value in values.items()}
+            if clients.messenger is not None:  # it has a network of its own
+                if isinstance(private_network := own_network(clients, context, device), Exception):
+                    raise private_network
+                answers = networks.predict(own, private_network, test, np.arange(len(test)))
+                named |= measures(answers, test.labels)
+        except Exception as error:  # the client's, not the group's
+            yield error
+            continue
+        metrics = MetricRecord({"num-examples": len(indices), **named})
+        yield Message(RecordDict({METRICS: metrics}), reply_to=request)
+
+
+def _proximal(config: ConfigRecord) -> dict[str, float]:
+    """Read what local training is told beside the config: nothing, or a proximal term."""
+    mu = config.get(PROXIMAL_MU, 0.0)
+    if isinstance(mu, bool) or not isinstance(mu, int | float):
+        raise ValueError(f"'{PROXIMAL_MU}' is {mu!r}: expected a number >= 0")
+    return {"proximal_mu": float(mu)} if PROXIMAL_MU in config else {}

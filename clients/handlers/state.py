@@ -1,0 +1,80 @@
+"""What a client has of its own: its id, its network, and the names of its state's records."""
+
+from flwr.app import Context
+
+from clients.execution.model_cache import Tensors, arrays_of, as_tensors
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.models.factory import Parameters
+from clients.mutual.messenger import Messenger, Pair, learn_together
+from clients.population.clients import SimulatedClients
+from clients.seeding import Purpose, generator
+
+MODEL, DISCRIMINATOR, HEAD = "model", "discriminator", "head"
+MESSENGER, PUSH = "messenger", "push"
+"""Names of a client's records in `Context.state`."""
+
+
+def client_of(context: Context) -> int:
+    """Return the client id, which Flower calls the partition id."""
+    return int(context.node_config["partition-id"])
+
+
+def own_network(clients: SimulatedClients, context: Context, device: str) -> Tensors | Exception:
+    """Return the network that a client's state holds; before it has one, what it begins with."""
+    try:
+        if (stored := context.state.array_records.get(MODEL)) is not None:
+            return as_tensors(read_arrays(stored), device)
+        client_id = client_of(context)
+        rng = generator(clients.seed, Purpose.INITIALISE, 0, client_id)
+        networks = clients.place(device).networks
+        return dict(networks.fresh(clients.architectures[client_id], rng).state_dict())
+    except Exception as error:  # the client's, not the group's
+        return error
+
+
+def pair_trained(
+    clients: SimulatedClients,
+    how: Messenger,
+    context: Context,
+    start: Parameters | Exception,
+    server_round: int,
+    device: str,
+) -> tuple[Parameters, dict[str, float]] | Exception:
+    """Let a client's own network and a messenger teach each other on the client's examples.
+
+    Args:
+        clients: All.
+        how: They do.
+        context: The client's; its own network, and the head, are replaced in its state.
+        start: Parameters of the messenger, or why there are none.
+        server_round: 1..R.
+        device: Where to compute.
+
+    Returns:
+        The messenger's parameters and the reply's metrics, or what kept the client from them.
+    """
+    if isinstance(start, Exception):
+        return start
+    client_id = client_of(context)
+    indices = clients.partitions[client_id]
+    try:
+        private = own_network(clients, context, device)
+        if isinstance(private, Exception):
+            return private
+        head = context.state.array_records.get(HEAD)
+        pair, loss = learn_together(
+            how,
+            (clients.models[clients.architectures[client_id]], clients.student),
+            Pair(arrays_of(private), start, None if head is None else read_arrays(head)),
+            clients.splits.private,
+            indices,
+            clients.seed,
+            (server_round, client_id),
+            device,
+        )
+    except Exception as error:  # the client's, not the group's
+        return error
+    context.state[MODEL] = write_arrays(pair.private)
+    if pair.head is not None:
+        context.state[HEAD] = write_arrays(pair.head)
+    return pair.messenger, {"num-examples": len(indices), "train-loss": loss}

@@ -1,0 +1,1 @@
+"""Messages: what crosses between server and clients, as records, arrays, codecs and sums."""

@@ -1,0 +1,1 @@
+"""Population: the clients of a federation, their architectures, profiles and conditions."""

@@ -1,0 +1,193 @@
+"""The clients of a federation: who has which examples and which network, and how they train."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clients.data import Dataset, Splits
+from clients.execution.executor import Lesson, Place, Trained
+from clients.execution.isolation import keeps_nothing
+from clients.execution.model_cache import Tensors, work_of
+from clients.models.factory import ModelFunction
+from clients.mutual.from_neighbours import Digest, Transfer
+from clients.mutual.messenger import Messenger
+from clients.population.conditions import Corruption
+from clients.population.profiles import ProfileRule, draw_profiles
+from clients.seeding import Purpose, generator, stream
+from clients.training.loop import Loss, Trainer
+from clients.training.losses import cross_entropy
+
+STUDENT = "(student)"
+"""The student's name among the architectures that a place knows."""
+
+
+class SimulatedClients:
+    """All clients of a federation: a description, and the networks that a process builds from it.
+
+    Any process may run any client at any time: nothing of one is kept here.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        partitions: Sequence[npt.NDArray[np.int64]],
+        architectures: Sequence[str],
+        models: dict[str, ModelFunction],
+        student: ModelFunction,
+        train: Trainer,
+        seed: int,
+        together: bool = True,
+        messenger: Messenger | None = None,
+        peer_lesson: Digest | Transfer | None = None,
+        corrupt: Corruption | None = None,
+        profile: ProfileRule | None = None,
+    ) -> None:
+        """Describe the federation.
+
+        Args:
+            splits: Private, proxy and test sets.
+            partitions: Indices into the private set, one array for each of K clients.
+            architectures: Name of each client's architecture, one of `models`.
+            models: Model functions by architecture name.
+            student: The student's, to run it where its parameters are fed back.
+            train: `clients.training.loop.train` with its keyword arguments bound.
+            seed: The run's seed.
+            together: Whether clients that are served together are trained, and asked, in one
+                batched step where `clients.execution.policy.way_of` says that this is faster.
+            messenger: How a client learns from parameters that it is sent, which are then those of
+                a messenger of the student's architecture; None = they become the client's.
+            peer_lesson: How clients learn from what neighbours sent; None = they take parameters
+                as they are. A strategy says so by an attribute of this name.
+            corrupt: What labels clients learn in local training, where not their own; None = these.
+            profile: Draws how fast they are, for the virtual clock; None = there is none.
+
+        Raises:
+            ValueError: Both a corruption and messengers are asked for, which learn from the private
+                set as it is; or the profiles are none.
+        """
+        if messenger is not None and corrupt is not None:
+            raise ValueError(
+                "clients.corruption: not with clients.messenger, which would ignore it"
+            )
+        self.splits = splits
+        self.partitions = partitions
+        self.architectures = architectures
+        self.models = models
+        self.student = student
+        self.local_training = train
+        self.seed = seed
+        self.together = together
+        self.messenger = messenger
+        self.peer_lesson = peer_lesson
+        self.corrupt = corrupt
+        self.profiles = draw_profiles(
+            profile, len(architectures), generator(seed, Purpose.PROFILES)
+        )
+        self._places: dict[str, Place] = {}
+        if self.profiles is not None:
+            self.forward  # noqa: B018  # here, not where it would draw from a task's generators
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what a process builds for itself."""
+        return self.__dict__ | {"_places": {}}
+
+    @cached_property
+    def forward(self) -> dict[str, float]:
+        """Multiplications of one forward pass of one image, by architecture, STUDENT included."""
+        private = self.splits.private
+        return {
+            name: work_of(name, model, private.image_shape, private.num_classes)
+            for name, model in {**self.models, STUDENT: self.student}.items()
+        }
+
+    def costs(self) -> Callable[[int], float]:
+        """Return an estimate, by client id, of how long a client takes, in multiplications."""
+        works = self.forward
+        return lambda k: works[self.architectures[k]] * len(self.partitions[k])
+
+    def place(self, device: str) -> Place:
+        """Return the networks that stay on a device of this process."""
+        if device not in self._places:
+            private = self.splits.private
+            self._places[device] = Place(
+                {**self.models, STUDENT: self.student},
+                private.image_shape,
+                private.num_classes,
+                device,
+                self.local_training,
+                self.together,
+            )
+        return self._places[device]
+
+    def train(
+        self,
+        ids: Sequence[int],
+        starts: Sequence[Tensors | Exception],
+        server_round: int,
+        device: str,
+        **changes: Any,
+    ) -> Iterator[Trained | Exception]:
+        """Train clients of one architecture on their private data.
+
+        Args:
+            ids: Whom.
+            starts: Parameters and buffers that each goes on from, or what kept it from any.
+            server_round: 1..R.
+            device: Where.
+            **changes: As in `fit`.
+
+        Yields:
+            For each client in turn what came of it.
+        """
+        private = self.splits.private
+
+        def lesson(client_id: int, start: Tensors) -> Lesson:
+            indices = self.partitions[client_id]
+            labels = private.labels[indices]
+            if self.corrupt is not None:
+                with keeps_nothing(**{"clients.corruption": self.corrupt}):
+                    labels = self.corrupt(labels, private.num_classes, client_id, server_round)
+            draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
+            return Lesson(start, indices, torch.from_numpy(labels), draws)
+
+        yield from self.fit(ids, starts, lesson, private, cross_entropy, device, **changes)
+
+    def fit(
+        self,
+        ids: Sequence[int],
+        starts: Sequence[Tensors | Exception],
+        lesson: Callable[[int, Tensors], Lesson],
+        dataset: Dataset,
+        loss: Loss,
+        device: str,
+        **changes: Any,
+    ) -> Iterator[Trained | Exception]:
+        """Train clients of one architecture on anything.
+
+        Args:
+            ids: Whom.
+            starts: Parameters and buffers that each goes on from, or what kept it from any.
+            lesson: Client id, start -> what it is to learn.
+            dataset: Where the inputs are.
+            loss: Loss per example.
+            device: Where.
+            **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
+
+        Yields:
+            For each client in turn what came of it.
+        """
+        lessons = [
+            lesson(client_id, start)
+            for client_id, start in zip(ids, starts, strict=True)
+            if not isinstance(start, Exception)
+        ]
+        if not ids:
+            return
+        name = self.architectures[ids[0]]
+        trained = self.place(device).fit(name, dataset, lessons, loss, **changes)
+        for start in starts:
+            yield start if isinstance(start, Exception) else next(trained)

@@ -1,0 +1,213 @@
+"""Checks of networks before anybody trains: a network that cannot work should say so at once."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clients.data import Dataset
+from clients.messages.arrays import PLAIN
+from clients.models.factory import ModelFunction, build, parameters_of, unlike
+from clients.mutual.messenger import Messenger, lesson_of
+from clients.mutual.rehearsal import rehearse_group
+from clients.population.clients import SimulatedClients
+from clients.population.conditions import permuted_labels
+from clients.training.evaluation import predict
+from clients.training.loop import Loss, Trainer, local_epochs, train
+from clients.training.losses import cross_entropy
+
+
+def rehearse(
+    clients: SimulatedClients, local_training: bool = True, device: str | None = "cpu"
+) -> None:
+    """Let every network answer two examples and learn from them; try it with the messenger.
+
+    Args:
+        clients: Of a federation.
+        local_training: Whether clients train at all.
+        device: Where. But on "cpu" they are not tried: it may bear what this one does not.
+
+    Raises:
+        ValueError: A network cannot answer or learn, rule or head do not fit, a fault is none, or
+            work cannot be counted; says so.
+    """
+    private, messenger = clients.splits.private, clients.messenger
+    _require_victims(clients)
+    timed = clients.profiles is not None and messenger is None
+    if timed and local_epochs(clients.local_training) is None:
+        raise ValueError(
+            "clients.profile: the virtual clock counts local epochs, and clients.training does not "
+            "tell them: expected clients.training.epochs"
+        )
+    learns = local_training and device == "cpu" and messenger is None
+    for name, model in {**clients.models, "student": clients.student}.items():
+        network = rehearse_network(name, model, private)
+        if learns and name in clients.models:
+            of_what = private, private.num_classes, cross_entropy
+            who = f"clients.training: architecture '{name}'"
+            rehearse_learning(clients.local_training, network, *of_what, who)
+    if messenger is not None:
+        rehearse_messenger(messenger, clients.student, clients.models, private)
+
+
+def rehearse_network(name: str, model: ModelFunction, private: Dataset) -> nn.Module:
+    """Let a network answer two examples.
+
+    Args:
+        name: Of the architecture.
+        model: Its model function.
+        private: Where the examples are taken from.
+
+    Returns:
+        The network, to be thrown away.
+
+    Raises:
+        ValueError: It cannot, does not give one finite logit per class, or holds what cannot be
+            sent; names it.
+    """
+    expected = (2, private.num_classes)
+    rng = np.random.default_rng(0)
+    try:
+        network = build(model, private.image_shape, private.num_classes, rng)
+        logits = predict(network, private, np.array([0, len(private) - 1]))
+    except Exception as error:  # anyone's code
+        raise ValueError(
+            f"architecture '{name}' cannot answer an image of shape {private.image_shape}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if tuple(logits.shape) != expected or not bool(torch.isfinite(logits).all()):
+        raise ValueError(
+            f"architecture '{name}' answers two examples by an array of shape "
+            f"{tuple(logits.shape)}: expected {expected}, finite"
+        )
+    _require_sendable(name, network)
+    return network
+
+
+def _require_sendable(name: str, network: nn.Module) -> None:
+    """Refuse a state that numpy arrays cannot hold."""
+    for key, value in network.state_dict().items():
+        kind = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else None
+        if kind not in PLAIN:
+            held = f"of {kind}" if kind else f"a {type(value).__name__} (of get_extra_state)"
+            raise ValueError(
+                f"architecture '{name}': '{key}' of its state is {held}, which cannot be sent: "
+                f"expected tensors of {', '.join(PLAIN)}"
+            )
+
+
+def rehearse_learning(
+    how: Trainer,
+    network: nn.Module,
+    dataset: Dataset,
+    num_classes: int,
+    loss: Loss,
+    who: str,
+) -> None:
+    """Let a network learn for one step from two examples.
+
+    A trainer that is not ours is left alone: what it does beside is not known.
+
+    Args:
+        how: `clients.training.train` with its numbers bound.
+        network: Changed; on the device that it will learn on.
+        dataset: Where the examples are taken from; its labels are not looked at.
+        num_classes: C.
+        loss: (logits [B, C], targets [B, C] on the simplex) -> [B].
+        who: Of which section of the config, for errors.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not (isinstance(how, partial) and how.func is train and "epochs" in how.keywords):
+        return
+    try:  # a state must not see a try
+        how = deepcopy(how)
+    except Exception:  # anyone's optimiser
+        return
+    ends, rng = np.array([0, len(dataset) - 1]), np.random.default_rng(0)
+    targets = torch.full((2, num_classes), 1 / num_classes)
+    try:
+        how(network, dataset, ends, targets, loss, rng, epochs=min(1, how.keywords["epochs"]))
+    except FloatingPointError:  # whoever diverges says so in the run, by round and client
+        return
+    except Exception as error:  # anyone's network, any of torch's optimisers
+        raise ValueError(
+            f"{who} cannot learn from two examples: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _require_victims(clients: SimulatedClients) -> None:
+    """Refuse a fault that would befall nobody."""
+    corrupt = clients.corrupt
+    if not (isinstance(corrupt, partial) and corrupt.func is permuted_labels):
+        return  # somebody else's
+    chosen, number = corrupt.keywords.get("clients"), len(clients.architectures)
+    if not isinstance(chosen, Sequence) or isinstance(chosen, str) or not chosen:
+        raise ValueError(f"clients.corruption.clients={chosen}: expected a list of ids, as in [3]")
+    if odd := [each for each in chosen if each not in range(number)]:
+        raise ValueError(
+            f"clients.corruption.clients={list(chosen)}: there is no client {odd[0]}, expected "
+            f"0..{number - 1}"
+        )
+    shift, classes = corrupt.keywords.get("shift", 1), clients.splits.private.num_classes
+    if not shift % classes:
+        raise ValueError(
+            f"clients.corruption.shift={shift}: leaves {classes} classes as they are, expected "
+            f"1..{classes - 1}"
+        )
+
+
+def rehearse_messenger(
+    how: Messenger,
+    messenger: ModelFunction,
+    models: Mapping[str, ModelFunction],
+    private: Dataset,
+    section: str = "clients.messenger",
+) -> None:
+    """See that every architecture can learn with the messenger.
+
+    Args:
+        how: Rule, head and numbers.
+        messenger: The messenger's model function.
+        models: Model functions by architecture name.
+        private: Where examples are taken from.
+        section: Of the config, for errors.
+
+    Raises:
+        ValueError: Rule or head do not fit; names the key and the architecture.
+    """
+    for name, model in models.items():
+        lesson = lesson_of(how, (model, messenger), private, np.arange(2))
+        try:
+            rehearse_group(lesson, private, section)
+        except ValueError as error:
+            raise ValueError(f"{error} (architecture '{name}')") from error
+
+
+def require_like(
+    student: ModelFunction, models: Mapping[str, ModelFunction], private: Dataset, strategy: str
+) -> None:
+    """Refuse architectures whose parameters cannot be averaged into the student's.
+
+    Args:
+        student: The student's model function.
+        models: Model functions by architecture name.
+        private: Gives image shape and number of classes.
+        strategy: Name of the strategy that averages.
+
+    Raises:
+        ValueError: An architecture differs; says which and where.
+    """
+    rng = np.random.default_rng(0)
+    wanted = parameters_of(build(student, private.image_shape, private.num_classes, rng))
+    for name, model in models.items():
+        network = build(model, private.image_shape, private.num_classes, rng)
+        if difference := unlike(network, wanted):
+            raise ValueError(
+                f"{strategy} averages parameters, so all clients need the student's architecture: "
+                f"set clients=same. Architecture '{name}': {difference}"
+            )

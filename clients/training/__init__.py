@@ -1,0 +1,1 @@
+"""Training: the one loop that clients and student both run, its losses, optimisers, evaluation."""

@@ -1,0 +1,1 @@
+"""Analysis of a round: drift measures, and the probes that show them."""

@@ -1,0 +1,53 @@
+"""When a probe is asked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from clients.messages.answers import RoundView
+from clients.offering import offers
+from sim.analysis.probes.values import KeepsState, Probe
+from sim.errors import ProbeError
+
+
+def is_due(server_round: int, rounds: int) -> bool:
+    """Tell whether a round is round 1 or one of every so many after it; 0 = never."""
+    return rounds > 0 and (server_round - 1) % rounds == 0
+
+
+class Every:
+    """Asks another probe in round 1 and every so many rounds after it."""
+
+    def __init__(self, rounds: int, probe: Probe) -> None:
+        """Wait for round 1.
+
+        Args:
+            rounds: How many, >= 0; 0 = never.
+            probe: The other one; what it keeps is kept.
+
+        Raises:
+            ProbeError: `rounds` is below 0.
+        """
+        if rounds < 0:
+            raise ProbeError(
+                f"sim.analysis.probes.Every: rounds={rounds}: expected an integer >= 0, 0 for never"
+            )
+        self._rounds, self._probe = rounds, probe
+
+    def __call__(self, view: RoundView) -> Mapping[str, Any]:
+        """Return what the other probe finds, or nothing."""
+        return self._probe(view) if is_due(view.server_round, self._rounds) else {}
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what the other probe keeps."""
+        return (
+            self._probe.state()
+            if isinstance(self._probe, KeepsState) and offers(self._probe, KeepsState)
+            else {}
+        )
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Give the other probe back what it kept."""
+        if isinstance(self._probe, KeepsState) and offers(self._probe, KeepsState):
+            self._probe.restore(state)

@@ -1,0 +1,1 @@
+"""The engine: the round loop, Flower's grid over a pool, grouping, the virtual clock, payloads."""

@@ -1,0 +1,1 @@
+"""Tracking: TensorBoard, the files of a run folder, the console."""

@@ -1,0 +1,290 @@
+"""What a run leaves behind for people: TensorBoard events and the lines of the run folder.
+
+The only module that knows `SummaryWriter`. The number of tags does not depend on the number of
+clients: per-client values become quantiles and one histogram, but for clients that are watched.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import histogram, hparams, scalar
+
+from clients.messages.answers import GraphView, RoundView
+from clients.models.factory import Parameters
+from clients.offering import offers
+from sim.analysis.probes.findings import Findings
+from sim.analysis.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
+from sim.analysis.probes.schedule import is_due
+from sim.analysis.probes.values import KeepsState, Probe
+from sim.engine.rounds import RoundReport
+from sim.tracking import projector
+from sim.tracking.clients_table import CLOCK, ClientsTable, client_rows
+from sim.tracking.run_folder import (
+    FAILURES,
+    METRICS,
+    append_failures,
+    append_line,
+    read_lines,
+    versions,
+)
+from sim.tracking.summary import (
+    RESERVED,
+    Layout,
+    between_peers,
+    bin_edges,
+    costs,
+    extremes,
+    flat,
+    layout,
+    over_costs,
+    summarise,
+    watched,
+)
+from sim.workers.processes import seeded_globals
+
+if TYPE_CHECKING:
+    from sim.tracking.figures import Painter
+
+EVENTS = "events"
+BINS = 30
+"""Of a histogram over clients, from the least to the largest value."""
+HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
+
+
+class Tracker:
+    """Writes a run folder round by round. Reads what it is given and changes nothing."""
+
+    def __init__(
+        self,
+        folder: Path,
+        probes: Mapping[str, Probe],
+        config_text: str,
+        clients: pa.Table | None = None,
+        kept: Parameters | None = None,
+        *,
+        proxy_labels: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+        figures_every: int = 0,
+        watch: Sequence[int] = (),
+        choices: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open the run folder's files; lines that `metrics.jsonl` has already are gone on from.
+
+        Args:
+            folder: The run folder; must exist.
+            probes: What to compute from each round's view, by name.
+            config_text: The resolved config as YAML, shown in TensorBoard's text page.
+            clients: The per-client table of the rounds that there are lines of.
+            kept: What `state` returned at the end of those rounds.
+            proxy_labels: Classes of the proxy set, shown to probes and to nobody else; None = it
+                has none that mean what the clients' do.
+            figures_every: Draw figures in round 1 and every so many rounds after it; 0 = never.
+            watch: Client ids that get curves of their own.
+            choices: What the run was told on the command line, by key, for the page that compares
+                the runs of a sweep; of a run that is gone on with they are there already.
+        """
+        self.folder = folder
+        self.clients = ClientsTable(clients)
+        self.summaries = read_lines(folder / METRICS)
+        self._costs = list[dict[str, float]]()
+        shown = self._gone_through()
+        self._probes = probes
+        self._labels = None if proxy_labels is None else torch.from_numpy(np.array(proxy_labels))
+        self._figures_every, self._watch = figures_every, watch
+        self._graph: GraphView | None = None
+        self._found = Findings()
+        self._known = dict.fromkeys(tag for tags in shown for tag in tags)
+        self._layout: Layout = {}
+        self._painter: Painter | None = None
+        self._round_began = time.perf_counter()
+        for name, probe in _keepers(probes).items():
+            own = {k: v for k, v in (kept or {}).items() if k.startswith(f"{name}/")}
+            probe.restore({key.removeprefix(f"{name}/"): value for key, value in own.items()})
+        # TensorBoard hides what an interrupted run had written of the rounds to come.
+        done = len(self.summaries)
+        self._writer = SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None)
+        projector.go_on_after(folder / EVENTS, done)
+        self._writer.add_text("config", _indented(config_text))
+        about = "\n".join(f"{name}: {number}" for name, number in versions().items())
+        self._writer.add_text("environment", _indented(about))
+        self._compared = bool(choices or done)  # in a run that is gone on with it has begun
+        if choices:
+            self._compare(choices)
+
+    def view(self, view: RoundView) -> None:
+        """Probe a round; what is found goes into the round's summary, rows and figures.
+
+        Args:
+            view: As the strategy or the round loop made it, without labels.
+
+        Raises:
+            ProbeError: A probe did what no probe may; names it.
+        """
+        if self._labels is not None and view.proxy_ids:
+            view = replace(view, labels=self._labels[torch.tensor(view.proxy_ids)])
+        with seeded_globals(np.random.SeedSequence(view.server_round)):  # a probe may draw
+            self._found.ask(self._probes, view, RESERVED)
+        if view.proxy_ids and is_due(view.server_round, self._figures_every):
+            points = projector.coordinates(view)
+            projector.add(self.folder / EVENTS, view.server_round, *points)
+
+    def graph(self, view: GraphView) -> None:
+        """Take in who heard of whom in a round of a federation without a server."""
+        self._found.take("(neighbours)", neighbour_drift(view))
+        self._graph = view
+
+    def round(self, report: RoundReport) -> dict[str, Any]:
+        """Write one round down.
+
+        Args:
+            report: What the round loop reports.
+
+        Returns:
+            The round's line of `metrics.jsonl`.
+        """
+        rows = client_rows(report.exchanges)
+        for row in rows:
+            for name, values in self._found.clients.items():
+                if name in row:  # a client's own word for something else
+                    row[f"client_{name}"] = row.pop(name)
+                if row["client"] in values:
+                    row[name] = values[row["client"]]
+        self.clients.add(rows)
+        line = summarise(report, rows, self._found.numbers, list(self._found.clients))
+        self.summaries.append(line)
+        self._costs.append(costs(line, self._costs))
+        append_line(self.folder / METRICS, line)
+        append_failures(self.folder, report.exchanges)
+        self._show(line, rows)
+        self._found, self._graph = Findings(), None
+        return line
+
+    def state(self) -> Parameters:
+        """Return what the probes keep between rounds, by probe and name."""
+        return {
+            f"{name}/{key}": value
+            for name, probe in _keepers(self._probes).items()
+            for key, value in probe.state().items()
+        }
+
+    def lines(self) -> dict[Path, int]:
+        """Count the lines written to `metrics.jsonl` and `failures.jsonl`."""
+        failures = sum(line["failures"] for line in self.summaries)
+        return {self.folder / METRICS: len(self.summaries), self.folder / FAILURES: failures}
+
+    def totals(self) -> dict[str, Any]:
+        """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
+        last = self.summaries[-1]
+        return {
+            **{name: spent for name, spent in self._costs[-1].items() if name == CLOCK},
+            "student_accuracy": last["student"].get("accuracy"),
+            "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
+            "clients_accuracy": extremes(last["clients"].get("accuracy")),
+            "clients_private_accuracy": extremes(last["clients"].get("private_accuracy")),
+            "request_bytes": sum(line["bytes"]["request"] for line in self.summaries),
+            "reply_bytes": sum(line["bytes"]["reply"] for line in self.summaries),
+            "failures": sum(line["failures"] for line in self.summaries),
+            **between_peers(self.summaries),
+        }
+
+    def close(self) -> None:
+        """Write the per-client table and close the event file."""
+        (self.folder / FAILURES).touch()
+        self.clients.write(self.folder)
+        if self._compared and sys.exception() is None:  # else the run did not succeed
+            *_, ends = hparams({}, {})  # type: ignore[no-untyped-call]
+            self._add_summaries(ends)
+        self._writer.close()
+
+    # --- steps ---
+
+    def _gone_through(self) -> list[dict[str, float]]:
+        """Take in the lines that there are; return the tags of each."""
+        shown = []
+        for number, line in enumerate(self.summaries, 1):
+            try:
+                self._costs.append(costs(line, self._costs))
+                shown.append(_tags(line, self._costs[-1]))
+                self.lines()
+            except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+                where = f"{self.folder / METRICS}: line {number}"
+                raise ValueError(f"{where}: is none that a run has written") from error
+        return shown
+
+    def _compare(self, choices: Mapping[str, Any]) -> None:
+        """Begin the session of the page that compares runs, in this folder and in no other."""
+        metrics = dict.fromkeys(HPARAM_METRICS, None)
+        experiment, begins, _ = hparams(dict(choices), metrics)  # type: ignore[no-untyped-call]
+        self._add_summaries(experiment, begins)
+
+    def _add_summaries(self, *summaries: Any, step: int | None = None) -> None:
+        writer = self._writer.file_writer
+        assert writer is not None, "it is there until the writer is closed"
+        for summary in summaries:
+            writer.add_summary(summary, step)
+
+    def _show(self, line: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        step, now = line["round"], time.perf_counter()
+        tags = _tags(line, self._costs[-1])
+        self._known |= dict.fromkeys(tags)
+        tags |= watched(rows, self._watch)
+        # One event for all of them, not one each: a third of the time and of the bytes.
+        together = scalar("seconds/round", now - self._round_began)  # type: ignore[no-untyped-call]
+        for name, value in tags.items():
+            together.value.extend(scalar(name, value).value)  # type: ignore[no-untyped-call]
+        for measure in line["clients"]:
+            every = np.array([row.get(measure, np.nan) for row in rows])
+            values = every[np.isfinite(every)]
+            shown = histogram(f"clients/{measure}", values, bin_edges(values, BINS))  # type: ignore[no-untyped-call]
+            together.value.extend(shown.value)
+        self._add_summaries(together, step=step)
+        if (charts := layout(self._known)) != self._layout:
+            self._layout = charts
+            self._writer.add_custom_scalars(charts)
+        if is_due(step, self._figures_every):
+            self._draw(step, rows)
+            self.clients.write(self.folder)  # for whoever looks while the run lasts
+        self._writer.flush()
+        self._round_began = now
+
+    def _draw(self, step: int, rows: list[dict[str, Any]]) -> None:
+        if self._painter is None:
+            from sim.tracking.figures import Painter  # matplotlib, 0.3 s, only if there is need
+
+            self._painter = Painter()
+        figures = self._found.figures | over_costs(self.summaries, self._costs)
+        for name, figure in figures.items():
+            picture = self._painter.picture(name, figure, f"{name}, round {step}")
+            self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
+        if self._graph is not None and len(self._graph.present) <= MOST_PEERS:
+            from sim.tracking.graph_picture import graph_picture
+
+            values = accuracy_by_peer(rows, len(self._graph.present))
+            picture = graph_picture(self._graph, values, f"accuracy over the graph, round {step}")
+            self._writer.add_image("figures/graph", picture, step, dataformats="HWC")
+
+
+def _keepers(probes: Mapping[str, Probe]) -> dict[str, KeepsState]:
+    """Pick the probes that keep something."""
+    found: dict[str, KeepsState] = {}
+    for name, probe in probes.items():
+        if isinstance(probe, KeepsState) and offers(probe, KeepsState):
+            found[name] = probe
+    return found
+
+
+def _tags(line: dict[str, Any], spent: dict[str, float]) -> dict[str, float]:
+    """Turn a line of `metrics.jsonl`, and what was spent until then, into numbers by tag."""
+    shown = {name: value for name, value in flat(line).items() if name != "round"}
+    return shown | {f"cost/{name}": value for name, value in spent.items()}
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())

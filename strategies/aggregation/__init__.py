@@ -1,0 +1,1 @@
+"""Aggregation: scores, weights and combiners of answers, and weighted means of parameters."""

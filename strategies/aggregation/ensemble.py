@@ -1,0 +1,186 @@
+"""All teachers combined: from the answers of a cohort, or their sums, to the student's targets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from clients.messages.accumulator import Reducer
+from clients.messages.answers import TeacherPredictions
+from strategies.aggregation.combiners import WeightedMean
+from strategies.aggregation.streaming import Part, Scorer, reducer, targets_of
+from strategies.aggregation.weights import normalise, unless_unknown
+
+Combiner = Callable[[Tensor, Tensor, float], Tensor]
+
+TOLERANCE = 1e-3
+"""How far soft labels may be off the simplex: float32 sums over 1,000 classes are off by 1e-4."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """What a cohort's answers to N inputs came to.
+
+    Attributes:
+        targets: Soft labels [N, C].
+        covered: Which inputs at least one teacher is trusted on [N].
+        teachers: The answers to P probe inputs.
+        weights: Trust on those [K, P].
+    """
+
+    targets: Tensor
+    covered: Tensor
+    teachers: TeacherPredictions
+    weights: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleRule:
+    """How answers become targets.
+
+    Attributes:
+        scorer: Answers -> scores [K, N].
+        combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+        temperature: T > 0.
+        weight_cap: Largest weight of one client on one example, in (0, 1].
+        fallback_below: Where even the largest own_probs is below this, all are trusted alike; None
+            where clients fit no discriminator.
+    """
+
+    scorer: Scorer
+    combiner: Combiner
+    temperature: float
+    weight_cap: float
+    fallback_below: float | None
+
+    def __call__(
+        self, answers: Part | TeacherPredictions, probe: npt.NDArray[np.int64]
+    ) -> Ensemble:
+        """Weigh and combine.
+
+        Args:
+            answers: All of them, or their sums with the answers to the probe inputs.
+            probe: Positions of the probe inputs among the N [P].
+
+        Returns:
+            The ensemble.
+
+        Raises:
+            ValueError: The scorer gave scores that are none, or the combiner targets that are none;
+                says which.
+        """
+        if isinstance(answers, Part):
+            assert self.mean is not None, "only a weighted mean is ever reduced"
+            targets, covered = targets_of(
+                answers.sums, self.mean, self.temperature, self.fallback_below
+            )
+            teachers = answers.teachers
+            weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
+            return Ensemble(targets, covered, teachers, weights)
+        weights = self.weights(answers)
+        targets = self.combined(answers.logits, weights)
+        columns = torch.from_numpy(probe)
+        return Ensemble(
+            targets, weights.sum(0) > 0, _columns(answers, columns), weights[:, columns]
+        )
+
+    def weights(self, teachers: TeacherPredictions, mixing: Tensor | None = None) -> Tensor:
+        """Weigh each teacher on each example.
+
+        Args:
+            teachers: Whom, and what they answered.
+            mixing: What a receiver's graph says of each [K], > 0; None = all alike.
+
+        Returns:
+            [K, N], sums over K are 1, or 0 where nobody is trusted.
+
+        Raises:
+            ValueError: The scorer gave scores that are none; says which scorer.
+        """
+        scores = self.scorer(teachers)
+        try:
+            if self.fallback_below is not None and teachers.own_probs is not None:
+                scores = unless_unknown(
+                    scores, teachers.own_probs, teachers.mask, self.fallback_below
+                )
+            if mixing is not None:
+                scores = scores * (mixing / mixing.max())[:, None]  # equal ones are exactly 1
+            return normalise(scores, teachers.mask, self.weight_cap)
+        except ValueError as error:
+            raise ValueError(f"scorer {_name_of(self.scorer)}: {error}") from error
+
+    def combined(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """Combine all answers, and see that soft labels come of it.
+
+        Args:
+            logits: Answers [K, N, C].
+            weights: Trust [K, N]; where it sums to 0 anything may come.
+
+        Returns:
+            Targets [N, C]; what is trusted sums to 1 within `TOLERANCE`.
+
+        Raises:
+            ValueError: The combiner gave something else; says which combiner.
+        """
+        targets = self.combiner(logits, weights, self.temperature)
+        if reason := _off_simplex(targets, weights.sum(0) > 0, tuple(logits.shape[1:])):
+            raise ValueError(f"combiner {_name_of(self.combiner)}: {reason}")
+        return targets
+
+    @property
+    def mean(self) -> WeightedMean | None:
+        """The combiner if it is a weighted mean, bare or as `conf/` binds it, else None."""
+        return _if_mean(self.combiner)
+
+    def reducer(self, probe: npt.NDArray[np.int64]) -> Reducer:
+        """Bind this rule for those who fold; only where `rehearsal.is_reducible` says so."""
+        return reducer(
+            self.fallback_below,
+            scorer=self.scorer,
+            mean=self.mean,
+            temperature=self.temperature,
+            probe=probe,
+        )
+
+
+def _name_of(rule: Any) -> str:
+    rule = rule.func if isinstance(rule, partial) else rule
+    return f"{rule.__module__}.{getattr(rule, '__qualname__', type(rule).__qualname__)}"
+
+
+def _off_simplex(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Say why these are no soft labels, where anybody is trusted."""
+    if tuple(targets.shape) != shape:
+        return f"gave targets of shape {tuple(targets.shape)}, expected {shape}"
+    there = targets[covered]
+    if not there.numel():
+        return None
+    if not float(there.min()) >= -TOLERANCE:  # NaN is not either
+        return f"gave {float(there.min()):.4g} as a probability, expected rows on the simplex"
+    sums = there.sum(-1)
+    if not float((sums - 1).abs().max()) <= TOLERANCE:
+        worst = float(sums[(sums - 1).abs().argmax()])
+        return f"gave targets of which a row sums to {worst:.4g}, expected 1"
+    return None
+
+
+def _if_mean(combiner: Any) -> WeightedMean | None:
+    if isinstance(combiner, partial) and not combiner.args and not combiner.keywords:
+        combiner = combiner.func
+    return combiner if isinstance(combiner, WeightedMean) else None
+
+
+def _columns(teachers: TeacherPredictions, columns: Tensor) -> TeacherPredictions:
+    own = teachers.own_probs
+    return TeacherPredictions(
+        client_ids=teachers.client_ids,
+        logits=teachers.logits[:, columns],
+        mask=teachers.mask[:, columns],
+        own_probs=None if own is None else own[:, columns],
+        num_examples=teachers.num_examples,
+    )

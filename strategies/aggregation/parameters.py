@@ -1,0 +1,226 @@
+"""Parameters of clients of several architectures, averaged each with its like.
+
+They come beside the answers to proxy examples, and are averaged where those are folded.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from clients.data import Dataset
+from clients.messages.accumulator import Fault, Reducer, Sieve
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import ARRAYS, METRICS, read_sender
+from clients.messages.sizes import examples_in
+from clients.models.factory import ModelFunction, Parameters, build, parameters_of
+from clients.seeding import Purpose, named_generator
+
+MEAN, WEIGHTS = "mean/", "mean-weights"
+
+Reduce = Callable[[Iterable[RecordDict]], RecordDict]
+
+Forms = Mapping[str, Mapping[str, str]]
+"""Shape and dtype of each parameter and buffer, by name, by architecture: "float32[10, 64]"."""
+
+
+@dataclass
+class _Sum:
+    """Weighted parameters of clients of one key, so far."""
+
+    weight: float = 0.0
+    dtypes: dict[str, np.dtype[np.generic]] = field(default_factory=dict)
+    arrays: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
+
+    def add(self, parameters: Parameters, weight: float) -> None:
+        self.weight += weight
+        for name, array in parameters.items():
+            own = weight * array.astype(np.float64)  # in float32 equal ones would not be their mean
+            if name in self.arrays:
+                self.arrays[name] += own
+            else:
+                self.dtypes[name], self.arrays[name] = array.dtype, np.asarray(own)
+
+    def mean(self) -> Parameters:
+        means = {}
+        for name, array in self.arrays.items():
+            value, dtype = array / self.weight, self.dtypes[name]
+            whole = np.issubdtype(dtype, np.integer)  # batch norms count their batches
+            means[name] = (np.round(value) if whole else value).astype(dtype)
+        return means
+
+
+Sums = dict[str, _Sum]
+
+
+def means_of(replies: Iterable[Message], by_client: bool, fault: Fault) -> dict[str, Parameters]:
+    """Average the parameters that usable replies carry, weighed by number of examples.
+
+    Args:
+        replies: The clients' own, or one that they were folded into.
+        by_client: Whether each client stands for itself.
+        fault: Tells parameters to leave out; our engine has refused such replies before.
+
+    Returns:
+        Mean parameters by key: architecture, or architecture and client.
+    """
+    sums: Sums = {}
+    for reply in replies:
+        if not reply.has_content():
+            continue
+        if WEIGHTS in reply.content:
+            _add_part(sums, reply.content)
+        elif fault(reply, reply) is None:
+            _add(sums, reply.content, by_client)
+    return {key: sums[key].mean() for key in sorted(sums)}
+
+
+def averaging_too(inner: Reducer | None, by_client: bool, fault: Fault) -> Reducer | Sieve:
+    """Extend a reducer of answers by means of the parameters beside them.
+
+    Args:
+        inner: Reducer of the answers; None = they are all wanted, and so are the parameters.
+        by_client: As in `means_of`.
+        fault: As there; who sends such parameters is counted as failed.
+
+    Returns:
+        The reducer; what it gives has the inner one's records and more.
+    """
+    if inner is None:
+        return Sieve(fault)
+    return Reducer(
+        fold=partial(_fold, inner=inner.fold, by_client=by_client),
+        merge=partial(_merge, inner=inner.merge),
+        fault=fault,
+    )
+
+
+def starts_of(
+    models: Mapping[str, ModelFunction], dataset: Dataset, seed: int
+) -> dict[str, Parameters]:
+    """Draw the network that all clients of an architecture begin with, for each architecture.
+
+    The mean of networks that began apart is no network: permuted neurons do not add up.
+
+    Args:
+        models: Model functions by name.
+        dataset: Gives image shape and classes.
+        seed: The run's.
+
+    Returns:
+        Parameters by name; each depends on seed and name alone.
+    """
+    task = (dataset.image_shape, dataset.num_classes)
+    draws = {name: named_generator(seed, Purpose.ARCHITECTURE, name) for name in models}
+    return {name: parameters_of(build(model, *task, draws[name])) for name, model in models.items()}
+
+
+def forms_of(models: Mapping[str, ModelFunction], dataset: Dataset) -> Forms:
+    """Look up what parameters of each architecture look like.
+
+    Args:
+        models: Model functions by name.
+        dataset: Gives image shape and classes.
+
+    Returns:
+        The forms.
+    """
+    rng, task = np.random.default_rng(0), (dataset.image_shape, dataset.num_classes)
+    built = {name: parameters_of(build(model, *task, rng)) for name, model in models.items()}
+    return {
+        name: {key: _form(array.dtype, array.shape) for key, array in parameters.items()}
+        for name, parameters in built.items()
+    }
+
+
+def fault_in_parameters(
+    request: Message, reply: Message, *, architectures: Sequence[str], forms: Forms
+) -> str | None:
+    """Say why parameters in a reply are not those of its client's architecture.
+
+    Args:
+        request: Not looked at.
+        reply: A predictions reply.
+        architectures: Name of each client's architecture.
+        forms: What parameters of each look like.
+
+    Returns:
+        Which name or array is odd; None if there are no parameters, or they fit.
+    """
+    record = reply.content.get(ARRAYS)
+    if record is None:
+        return None
+    client_id, architecture = read_sender(reply.content)
+    expected = architectures[client_id] if 0 <= client_id < len(architectures) else "nobody"
+    if architecture != expected:
+        return f"parameters of architecture '{architecture}', expected of '{expected}'"
+    return odd_form(cast(ArrayRecord, record), forms[architecture])
+
+
+def odd_form(arrays: ArrayRecord, wanted: Mapping[str, str]) -> str | None:
+    """Say which array has not the form that is wanted, or is missing; None if all have."""
+    found = {name: _form(array.dtype, array.shape) for name, array in arrays.items()}
+    odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    if odd:
+        return f"'{odd[0]}' is {found.get(odd[0])}, expected {wanted.get(odd[0])}"
+    return None
+
+
+def _form(dtype: object, shape: Iterable[int]) -> str:
+    return f"{dtype}{[*shape]}"
+
+
+def _fold(contents: Iterable[RecordDict], inner: Reduce, by_client: bool) -> RecordDict:
+    sums: Sums = {}
+
+    def noted() -> Iterator[RecordDict]:
+        for content in contents:
+            _add(sums, content, by_client)
+            yield content
+
+    return _with_means(_exhausted(inner, noted()), sums)
+
+
+def _merge(parts: Iterable[RecordDict], inner: Reduce) -> RecordDict:
+    sums: Sums = {}
+
+    def noted() -> Iterator[RecordDict]:
+        for part in parts:
+            _add_part(sums, part)
+            yield part
+
+    return _with_means(_exhausted(inner, noted()), sums)
+
+
+def _exhausted(reduce: Reduce, contents: Iterator[RecordDict]) -> RecordDict:
+    """Reduce, and look at what the reducer did not, too."""
+    part = reduce(contents)
+    for _ in contents:
+        pass
+    return part
+
+
+def _with_means(part: RecordDict, sums: Sums) -> RecordDict:
+    part[WEIGHTS] = MetricRecord({key: sums[key].weight for key in sums})
+    for key in sums:
+        part[MEAN + key] = write_arrays(sums[key].mean())
+    return part
+
+
+def _add(sums: Sums, content: RecordDict, by_client: bool) -> None:
+    if ARRAYS not in content:
+        return
+    client_id, architecture = read_sender(content)
+    key = f"{architecture}-{client_id}" if by_client else architecture
+    weight = examples_in(cast(MetricRecord, content[METRICS]))
+    sums.setdefault(key, _Sum()).add(read_arrays(cast(ArrayRecord, content[ARRAYS])), weight)
+
+
+def _add_part(sums: Sums, part: RecordDict) -> None:
+    for key, weight in cast(MetricRecord, part[WEIGHTS]).items():
+        arrays = read_arrays(cast(ArrayRecord, part[MEAN + key]))
+        sums.setdefault(key, _Sum()).add(arrays, float(cast(float, weight)))

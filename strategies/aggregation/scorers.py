@@ -1,0 +1,174 @@
+"""Scorers: how much to trust each teacher on each example. `normalise` turns scores into weights.
+
+A scorer is a function `(teachers) -> scores [K, N]`, >= 0, larger = trusted more. A new one is a
+function anywhere on the Python path and three YAML lines under `conf/strategy/scorer/`. Scores may
+use `teachers.logits`, `own_probs` and `num_examples`; silent and masked clients are `normalise`'s
+business. A function whose score of a client and an example depends on that client's answer to it
+alone lets workers sum up answers where they are made. One that was derived for a certain kind of
+discriminator says so with `for_discriminators`; nobody has to.
+"""
+
+import torch
+from torch import Tensor
+
+from clients.messages.answers import TeacherPredictions
+from strategies.aggregation.pairing import for_discriminators
+
+PROBABILITY_FLOOR = 1e-4
+"""Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: a client sends them, and no
+client may claim odds above 9,999 for an example."""
+
+
+def uniform(teachers: TeacherPredictions) -> Tensor:
+    """Trust all teachers alike: scores are 1.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores [K, N].
+    """
+    return torch.ones_like(teachers.mask, dtype=torch.float32)
+
+
+def num_examples(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by the size of its private set, on every example alike.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores > 0 [K, N].
+    """
+    return teachers.num_examples[:, None].expand_as(teachers.mask)
+
+
+def max_prob(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by the probability of its most likely class.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores in [1 / C, 1], [K, N].
+    """
+    return teachers.logits.softmax(-1).amax(-1)
+
+
+def entropy(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by exp(-H) of its answer, H the entropy in nats.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores in [1 / C, 1], [K, N]; 1 / exp(H) is one over the effective number of classes.
+    """
+    entropies: Tensor = torch.special.entr(teachers.logits.softmax(-1)).sum(-1)
+    return (-entropies).exp()
+
+
+def margin(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by the gap between its two most likely classes.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores in [0, 1], [K, N].
+    """
+    top2 = teachers.logits.softmax(-1).topk(2, dim=-1).values
+    return top2[..., 0] - top2[..., 1]
+
+
+@for_discriminators()
+def own_probability(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by its discriminator's probability c that the example is of its own kind.
+
+    The rule commonly recalled for DLAD, without a source at hand; DaFKD's, with published code.
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+
+    Returns:
+        Scores in (0, 1], [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator.
+    """
+    return _own_probs(teachers)
+
+
+@for_discriminators(False, "balanced odds lack n_k; scorer num_examples_own_odds puts it back")
+def own_odds(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by the odds c / (1 - c) of its discriminator.
+
+    With plain cross-entropy the odds tend to n_k p_k(x) / (m p_proxy(x)), so that normalised over
+    teachers they are Pr(client k | x), and the weighted mean of the teachers' probabilities is the
+    label posterior of the pooled data (`docs/dlad.md`).
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+
+    Returns:
+        Scores > 0 [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator.
+    """
+    probs = _own_probs(teachers)
+    return probs / (1 - probs)
+
+
+@for_discriminators(True, "in others a threshold of 0.5 is not in the middle, it moves with n_k")
+def own_selection(teachers: TeacherPredictions, *, threshold: float = 0.5) -> Tensor:
+    """Trust a teacher on the examples that its discriminator takes for its own kind, and no other.
+
+    Own-distribution selection as in IDKD, whose detector of foreign examples is another one; what
+    nobody selects is dropped. Only balanced discriminators have 0.5 in the middle.
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+        threshold: Least probability, in (0, 1).
+
+    Returns:
+        Scores 0 or 1, [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator, or the threshold is out of range.
+
+    Reference:
+        Ravikumar, Saha, Aketi, Roy, "Homogenizing Non-IID Datasets via In-Distribution Knowledge
+        Distillation for Decentralized Learning", arXiv:2304.04326.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold={threshold}: expected in (0, 1)")
+    return (_own_probs(teachers) >= threshold).float()
+
+
+@for_discriminators(True, "plain odds have n_k in them, it would count twice; take scorer own_odds")
+def num_examples_own_odds(teachers: TeacherPredictions) -> Tensor:
+    """Trust a teacher by n_k times its discriminator's odds.
+
+    The same weights as `own_odds` when discriminators are fitted by balanced cross-entropy, whose
+    odds do not contain n_k.
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+
+    Returns:
+        Scores > 0 [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator.
+    """
+    return num_examples(teachers) * own_odds(teachers)
+
+
+def _own_probs(teachers: TeacherPredictions) -> Tensor:
+    if teachers.own_probs is None:
+        raise ValueError(
+            "this scorer needs each client's discriminator: set strategy/discriminator=features "
+            "or strategy/discriminator=pixels"
+        )
+    return teachers.own_probs.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)

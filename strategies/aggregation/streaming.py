@@ -1,0 +1,232 @@
+"""A cohort's targets as sums that can be made in parts, where the answers are.
+
+Where scores s_k(x) depend on client k's answer to x alone and the combiner is a weighted mean,
+targets(x) = then(sum_k s_k(x) of(z_k(x)) / sum_k s_k(x)). Memory is that of two or three arrays
+[N, C], however many clients there are; of the answers themselves only those to the probe examples
+are kept.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from clients.messages.accumulator import Reducer
+from clients.messages.answers import TeacherPredictions
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.codecs import decode, tensor_over
+from clients.messages.requests import CONFIG, METRICS, PREDICTIONS, read_predictions
+from clients.messages.sizes import examples_in
+from clients.models.factory import Parameters
+from strategies.aggregation.combiners import WeightedMean
+from strategies.aggregation.sums import Sums
+from strategies.aggregation.weights import masked
+
+Scorer = Callable[[TeacherPredictions], Tensor]
+
+SUMS, PROBE = "sums", "probe"
+"""Names of a part's records."""
+
+BLOCK_NUMBERS = 2**19
+"""Size of the blocks of rows in which answers are worked on, 2 MiB of float32: measured best from
+10 to 100 classes; the exponentials of a block stay in the cache until they are added."""
+
+
+def fold(
+    contents: Iterable[RecordDict],
+    *,
+    scorer: Scorer,
+    mean: WeightedMean,
+    temperature: float,
+    fallback_below: float | None,
+    probe: npt.NDArray[np.int64],
+) -> RecordDict:
+    """Sum the answers of a group of clients, one client in memory at a time.
+
+    Args:
+        contents: Of usable predictions replies, at least one.
+        scorer: Answers -> scores; each may depend on one client's answer to one example only.
+        mean: What is averaged.
+        temperature: T > 0.
+        fallback_below: Where even the largest own_probs is below this, all are trusted alike;
+            None = clients fit no discriminator.
+        probe: Positions among the N examples whose answers are kept [P].
+
+    Returns:
+        A part: the sums, and each client's answers to the probe examples.
+    """
+    sums, probed = None, []
+    for content in contents:
+        teacher = _Teacher(content)
+        sums = sums or Sums(*teacher.shape)
+        unknown = None
+        if fallback_below is not None and teacher.own_probs is not None:
+            unknown = sums.meet(teacher.own_probs[0], teacher.mask[0], fallback_below)
+        for rows in _blocks(*teacher.shape):
+            one = teacher.on(rows)
+            values, divisor = _fraction(mean, one.logits[0], temperature)
+            sums.add(values, divisor, masked(scorer(one), one.mask)[0].float(), rows)
+            if unknown is not None:
+                sums.add_equal(values, divisor, unknown[rows], rows)
+        probed.append(_probe_arrays(teacher.on(probe)))
+    assert sums is not None, "at least one content, says Reducer"
+    return _write(sums, probed, fallback_below)
+
+
+def merge(parts: Iterable[RecordDict], *, fallback_below: float | None) -> RecordDict:
+    """Add up what `fold` gave of each group.
+
+    Args:
+        parts: At least one; in an order that the cohort alone decides.
+        fallback_below: As in `fold`.
+
+    Returns:
+        A part.
+    """
+    sums, probed = None, []
+    for part in parts:
+        arrays = _arrays(part, SUMS)
+        if sums is None:
+            sums = Sums(*arrays["weighted"].shape)
+        sums.merge(arrays, fallback_below)
+        probed.append(_arrays(part, PROBE))
+    assert sums is not None, "at least one part, says Reducer"
+    return _write(sums, probed, fallback_below)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What `fold` and `merge` give, read: the sums, and the answers to P probe examples."""
+
+    sums: Parameters
+    teachers: TeacherPredictions
+
+
+def gather(replies: Iterable[Message]) -> Part | TeacherPredictions | None:
+    """Read the replies of a phase, be they the clients' own or reduced to one.
+
+    Args:
+        replies: Those with an error are skipped.
+
+    Returns:
+        The part, or all answers ordered by client, or None if there is no usable reply.
+    """
+    good = [message for message in replies if message.has_content()]
+    if len(good) == 1 and SUMS in good[0].content:
+        return read_part(good[0].content)
+    return read_predictions(good)
+
+
+def read_part(content: RecordDict) -> Part:
+    """Read what `fold` or `merge` wrote."""
+    arrays = _arrays(content, PROBE)
+    order = np.argsort(arrays["client-ids"], kind="stable")
+    probed = {name: torch.from_numpy(array[order]) for name, array in arrays.items()}
+    teachers = TeacherPredictions(
+        client_ids=tuple(int(k) for k in probed["client-ids"]),
+        logits=probed["logits"],
+        mask=probed["mask"],
+        own_probs=probed.get("own-probs"),
+        num_examples=probed["num-examples"],
+    )
+    return Part(_arrays(content, SUMS), teachers)
+
+
+def targets_of(
+    sums: Parameters, mean: WeightedMean, temperature: float, fallback_below: float | None
+) -> tuple[Tensor, Tensor]:
+    """Finish the mean.
+
+    Args:
+        sums: Of all clients.
+        mean: As in `fold`.
+        temperature: T > 0.
+        fallback_below: As in `fold`.
+
+    Returns:
+        Targets [N, C], and which examples somebody covers [N].
+    """
+    weighted, mass = torch.tensor(sums["weighted"]), torch.tensor(sums["mass"])
+    if fallback_below is not None:
+        unknown = tensor_over(sums["largest"]) < fallback_below
+        weighted[unknown] = tensor_over(sums["equal"])
+        mass[unknown] = tensor_over(sums["count"])
+    divisor = torch.where(mass > 0, mass, 1)[:, None]
+    return mean.then(weighted.div_(divisor), temperature), mass > 0
+
+
+def reducer(fallback_below: float | None, **rule: Any) -> Reducer:
+    """Bind `fold` and `merge` to a rule; arguments as there."""
+    return Reducer(
+        fold=partial(fold, fallback_below=fallback_below, **rule),
+        merge=partial(merge, fallback_below=fallback_below),
+    )
+
+
+def _blocks(num_examples: int, num_classes: int) -> Iterator[slice]:
+    size = max(1, BLOCK_NUMBERS // num_classes)
+    return (slice(start, start + size) for start in range(0, num_examples, size))
+
+
+class _Teacher:
+    """One client's reply, to be read a block of rows at a time."""
+
+    def __init__(self, content: RecordDict) -> None:
+        self._arrays = _arrays(content, PREDICTIONS)
+        self.shape = self._arrays["codes" if "codes" in self._arrays else "logits"].shape
+        own, mask = self._arrays.get("own-probs"), self._arrays.get("mask")
+        self.own_probs = None if own is None else tensor_over(own)[None]
+        self.mask = (
+            torch.ones(1, self.shape[0], dtype=torch.bool)
+            if mask is None
+            else tensor_over(mask)[None]
+        )
+        num_examples = examples_in(cast(MetricRecord, content[METRICS]))
+        self._num_examples = torch.tensor([num_examples])
+        self._client_ids = (cast(int, content[CONFIG]["client-id"]),)
+
+    def on(self, rows: slice | npt.NDArray[np.int64]) -> TeacherPredictions:
+        """Return the answers to some of the examples."""
+        return TeacherPredictions(
+            client_ids=self._client_ids,
+            logits=decode(self._arrays, rows)[None],
+            mask=self.mask[:, rows],
+            own_probs=None if self.own_probs is None else self.own_probs[:, rows],
+            num_examples=self._num_examples,
+        )
+
+
+def _fraction(
+    mean: WeightedMean, logits: Tensor, temperature: float
+) -> tuple[Tensor, Tensor | float]:
+    if mean.fraction is None:
+        return mean.of(logits, temperature), 1.0
+    return mean.fraction(logits, temperature)
+
+
+def _probe_arrays(teacher: TeacherPredictions) -> Parameters:
+    tensors = {
+        "logits": teacher.logits,
+        "mask": teacher.mask,
+        "own-probs": teacher.own_probs,
+        "num-examples": teacher.num_examples,
+    }
+    arrays = {name: value.numpy() for name, value in tensors.items() if value is not None}
+    return arrays | {"client-ids": np.array(teacher.client_ids)}
+
+
+def _arrays(content: RecordDict, name: str) -> Parameters:
+    # Not content.array_records: it refers to the content and back, and megabytes of answers would
+    # wait for the garbage collector.
+    return read_arrays(cast(ArrayRecord, content[name]))
+
+
+def _write(sums: Sums, probed: list[Parameters], below: float | None) -> RecordDict:
+    together = {name: np.concatenate([one[name] for one in probed]) for name in probed[0]}
+    return RecordDict({SUMS: write_arrays(sums.arrays(below)), PROBE: write_arrays(together)})

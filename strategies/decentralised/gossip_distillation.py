@@ -1,0 +1,253 @@
+"""Distillation over a graph, without server or student: peers learn what neighbours answer.
+
+A round: everyone who is awake trains privately and answers the same proxy examples; answers go to
+neighbours, where mixing weight times confidence makes soft labels of them; each imitates its own.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from clients.data import Dataset
+from clients.execution.executor import numbers_of
+from clients.messages.accumulator import Intake, Keep
+from clients.messages.answers import GraphView, RoundView
+from clients.messages.requests import (
+    EVALUATE_OWN,
+    METRICS,
+    RELAY,
+    TRAIN_PREDICTIONS,
+    TRAIN_TARGETS,
+    PredictionRequest,
+    read_predictions,
+    write_request,
+)
+from clients.messages.routing import Mix
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.mutual.from_neighbours import Digest
+from clients.training.loop import Trainer
+from clients.training.optimizers import require_steps
+from strategies import rule_state
+from strategies.aggregation.ensemble import Combiner, EnsembleRule
+from strategies.aggregation.pairing import require_discriminator
+from strategies.aggregation.streaming import Scorer
+from strategies.decentralised import mixed_targets as mixes
+from strategies.decentralised.delivery import (
+    Availability,
+    Delivery,
+    Mixing,
+    Neighbours,
+    payload_name,
+)
+from strategies.decentralised.mixed_parameters import without_arrays
+from strategies.decentralised.mixing import Missing
+from strategies.decentralised.peer_round import Meeting
+from strategies.server.distillation import DistillationLoss
+from strategies.teaching.proxy_split import cut_proxy
+from strategies.teaching.rehearsal import is_reducible, rehearse
+
+ANSWERS = "answers"
+
+
+class Gossip(Strategy):
+    """Peers of any architecture teach their neighbours through answers on the proxy set."""
+
+    has_student = False
+
+    def __init__(
+        self,
+        *,
+        num_clients: int,
+        mixing: Mixing,
+        availability: Availability,
+        proxy: Dataset,
+        test: Dataset,
+        seed: int,
+        scorer: Scorer,
+        combiner: Combiner,
+        loss: DistillationLoss,
+        distil: Trainer,
+        discriminator: DiscriminatorRecipe | None = None,
+        temperature: float = 1.0,
+        negative_share: float = 0.2,
+        weight_cap: float = 1.0,
+        fallback_below: float = 1e-3,
+        answers: str = "float32",
+        with_own: bool = True,
+        sweeps: int = 1,
+        missing: Missing = "renormalise",
+        probe_examples: int = 256,
+        report: Callable[[RoundView], None] = lambda view: None,
+        watch: Callable[[GraphView], None] = lambda view: None,
+    ) -> None:
+        """Compose a method.
+
+        Args:
+            num_clients: n.
+            mixing: Round -> W [n receivers, n senders].
+            availability: Who is there in a round, and what arrives.
+            proxy: Shared inputs; their labels are never looked at.
+            test: Held-out set; gives the classes.
+            seed: The run's seed.
+            scorer: Answers of a neighbourhood -> scores [K, N].
+            combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+            loss: (logits, targets, temperature) -> [B], by which peers imitate.
+            distil: Trains them so: `clients.training.loop.train` with its numbers bound.
+            discriminator: How peers tell own from proxy examples; None = they need not.
+            temperature: T > 0 of combiner and loss.
+            negative_share: As in `DistillationStrategy`.
+            weight_cap: As there.
+            fallback_below: As there, with one sweep.
+            answers: As there.
+            with_own: Whether a peer's own answers count among its neighbours'.
+            sweeps: How often answers are mixed before they are imitated, >= 1. With more than one
+                what goes on is numerators and denominators of the weighted mean, so that many
+                sweeps come to what a server would make.
+            missing: What becomes of the weight of a neighbour that does not answer; see
+                `Neighbours`.
+            probe_examples: How many distilled examples a view shows, >= 1.
+            report: Receives a view of each round, in which all peers are one neighbourhood.
+            watch: Receives each round's graph.
+
+        Raises:
+            ValueError: A number is out of range, or a rule does not allow several sweeps.
+        """
+        if sweeps < 1:
+            raise ValueError(f"strategy.sweeps={sweeps}: expected >= 1")
+        if not temperature > 0:
+            raise ValueError(f"strategy.temperature={temperature}: expected > 0")
+        if missing == "sender":
+            raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
+        numbers = _numbers(distil)
+        require_discriminator(scorer, discriminator, "strategy")
+        told = discriminator is not None
+        self.rule = EnsembleRule(
+            scorer, combiner, temperature, weight_cap, fallback_below if told else None
+        )
+        rehearse(self.rule, loss, test.num_classes, told)
+        if sweeps > 1 and not is_reducible(self.rule, test.num_classes, told):
+            raise ValueError(
+                f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
+                "only weighted means, by scores of one answer each, can be mixed again"
+            )
+        self.cut = cut_proxy(len(proxy), negative_share, told, 1, probe_examples, seed)
+        self.seed = seed
+        self.sweeps = sweeps
+        self.with_own = with_own
+        self.discriminator = discriminator
+        self.peer_lesson = Digest(partial(loss, temperature=temperature), numbers)
+        self.report = report
+        self._num_classes = test.num_classes
+        self._answers = answers
+        neighbours = Neighbours(mixing, availability, num_clients, missing)
+        self._meeting = Meeting(neighbours, watch)
+        self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
+
+    # --- Flower's five methods, and what our engine asks beside them ---
+
+    def intake(self, server_round: int, phase: str) -> Intake:
+        """Leave answers where they were made, but for those to the probe examples."""
+        if phase != "train":
+            return None
+        show = partial(mixes.on_probes, probe=self.cut.probes[0])
+        fault = mixes.fault_in_size if self.sweeps > 1 else None
+        return Keep(payload_name(ANSWERS, server_round), show, fault)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask everyone who is awake to train and to answer the distilled examples."""
+        ids = self.cut.distilled_ids
+        request = PredictionRequest(
+            server_round=server_round,
+            num_inputs=len(ids),
+            num_classes=self._num_classes,
+            proxy_ids=ids,
+            negative_ids=None if self.discriminator is None else self.cut.negative_ids,
+            recipe=self.discriminator,
+            temperature=self.rule.temperature,
+            answers=self._answers,
+        )
+        awake = self._meeting.open(server_round, grid)
+        return self._meeting.messages(awake, write_request(request), TRAIN_PREDICTIONS)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Deliver the answers, as often as there are sweeps; let each peer imitate its targets."""
+        kept = self.intake(server_round, "train")
+        shown = self._meeting.received(replies, kept)
+        kind, have = ANSWERS, self._meeting.senders(shown)
+        answered = len(have)
+        mix: Mix = partial(mixes.sums_of_answers, rule=self.rule)
+        for sweep in range(1, self.sweeps):
+            delivery = self._meeting.deliver(kind, have, self.with_own or sweep > 1)
+            kind = f"sums-{sweep}"
+            keep = Keep(payload_name(kind, server_round), without_arrays)
+            have = self._meeting.senders(self._send(delivery, mix, RELAY, keep))
+            mix = mixes.sums_of_sums
+        delivery = self._meeting.deliver(kind, have, self.with_own or self.sweeps > 1)
+        made = mixes.targets_of_sums if self.sweeps > 1 else mixes.targets_of_answers
+        step = partial(made, rule=self.rule, proxy_ids=self.cut.distilled_ids)
+        learnt = self._send(delivery, step, TRAIN_TARGETS, None)
+        losses = _metric(learnt, "digest-loss")
+        teachers = read_predictions(shown)
+        if teachers is not None:
+            weights = self.rule.weights(teachers)
+            targets = self.rule.combined(teachers.logits, weights)
+            ids = tuple(self.cut.probe_ids.tolist())
+            self.report(RoundView(server_round, ids, teachers, weights, targets, losses))
+        metrics = {"num-teachers": float(answered), **self._meeting.close(teachers)}
+        if losses:
+            metrics["distillation-loss"] = float(np.mean(losses))
+        return None, MetricRecord({**metrics})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask everyone who is present, asleep or not, to measure its network."""
+        return self._meeting.ask(self._meeting.present(), EVALUATE_OWN)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Have nothing to add to what each peer says of itself."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log: the resolved config says it all."""
+
+    def state(self) -> RecordDict:
+        """Return what its rules, and its meeting, keep between rounds."""
+        return RecordDict({**self._meeting.state(), **rule_state.state_of(self._rules)})
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
+        self._meeting.restore(state)
+        rule_state.restore(self._rules, state)
+
+    # --- steps ---
+
+    def _send(self, delivery: Delivery, mix: Mix, kind: str, intake: Intake) -> list[Message]:
+        messages = self._meeting.ask(sorted(delivery.letters), kind)
+        return self._meeting.post(messages, delivery, mix, intake)
+
+
+def _numbers(distil: Trainer) -> dict[str, Any]:
+    numbers = numbers_of(distil)
+    if numbers is None:
+        raise ValueError("strategy.distil: expected clients.training.train, which peers run too")
+    require_steps(numbers["optimizer"], [torch.zeros(2, 2)], "strategy.distil.optimizer")
+    return numbers
+
+
+def _metric(replies: Iterable[Message], name: str) -> list[float]:
+    """Collect a metric of those replies that have it."""
+    records: list[Any] = [reply.content.get(METRICS) for reply in replies if reply.has_content()]
+    return [float(record[name]) for record in records if record is not None and name in record]

@@ -1,0 +1,175 @@
+"""What neighbours' parameters come to, where the receiver is; how far all are from their mean."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from clients.handlers.neighbours import MIXED, PUSH_WEIGHT
+from clients.handlers.screening import MAX_PARAMETER
+from clients.handlers.state import PUSH
+from clients.messages.arrays import is_float, read_arrays, write_arrays
+from clients.messages.requests import ARRAYS, METRICS
+from clients.messages.routing import Letter
+from clients.models.factory import Parameters
+from strategies.aggregation.parameters import odd_form
+from strategies.decentralised.late_messages import round_of
+
+SPREAD = "spread"
+"""Name of the record with number and squared norms of summed parameters."""
+
+LEAST_WEIGHT = 1e-30
+"""Least weight that a peer may push: what it is divided by; below, its numerators have no digits
+in float32."""
+
+Letters = Sequence[tuple[Letter, RecordDict]]
+
+
+def mixed_parameters(receiver: int, letters: Letters, *, push: bool = False) -> RecordDict:
+    """Add up what neighbours sent: sum_j W_ij x_j, in float64, in the order of senders.
+
+    Args:
+        receiver: Whose sum it is.
+        letters: Parameters of equal architectures, by sender.
+        push: Whether they are numerators, whose weights are to be summed too.
+
+    Returns:
+        The sum, in the dtypes of what was sent; whole numbers, such as batch norms' counts, are
+        rounded, and where parameters are numerators their weighted mean is taken.
+    """
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
+    weight = 0.0
+    for letter, payload in letters:
+        mass = letter.weight
+        if push:
+            mass *= float(cast(Any, payload[METRICS])[PUSH_WEIGHT])
+        weight += mass
+        for name, array in read_arrays(cast(ArrayRecord, payload[ARRAYS])).items():
+            dtypes[name] = array.dtype
+            share = letter.weight if is_float(array.dtype) else mass  # counts are no numerators
+            own = share * array.astype(np.float64)
+            sums[name] = sums[name] + own if name in sums else own
+    if push:
+        sums = {n: s if is_float(dtypes[n]) else s / weight for n, s in sums.items()}
+    records: dict[str, Any] = {MIXED: write_arrays(_cast(sums, dtypes))}
+    if push:
+        records[PUSH] = MetricRecord({PUSH_WEIGHT: weight})
+    return RecordDict(records)
+
+
+def without_arrays(content: RecordDict) -> RecordDict:
+    """Reduce a reply to its metrics."""
+    return RecordDict({METRICS: content[METRICS]} if METRICS in content else {})
+
+
+def fault_in_own(
+    request: Message, reply: Message, *, forms: Mapping[str, str], push: bool = False
+) -> str | None:
+    """Say why parameters that a peer sends its neighbours are of no use to them.
+
+    Args:
+        request: Not looked at.
+        reply: What it sends.
+        forms: What parameters look like, by name: "float32[10, 64]".
+        push: Whether a weight must come along.
+
+    Returns:
+        Which name or array is odd; None if they can be mixed.
+    """
+    record = reply.content.get(ARRAYS)
+    if not isinstance(record, ArrayRecord):
+        return "it sends no parameters"
+    if odd := odd_form(record, forms):
+        return odd
+    return _fault_in_weight(reply.content, record) if push else None
+
+
+def _fault_in_weight(content: RecordDict, record: ArrayRecord) -> str | None:
+    metrics: Any = content.get(METRICS) or {}
+    weight = metrics.get(PUSH_WEIGHT)
+    if not isinstance(weight, int | float) or not LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT:
+        return f"'{PUSH_WEIGHT}' is {weight}, expected in [{LEAST_WEIGHT}, {1 / LEAST_WEIGHT}]"
+    for name, array in read_arrays(record).items():
+        if (
+            is_float(array.dtype)
+            and array.size
+            and not np.abs(array).max() / weight <= MAX_PARAMETER
+        ):
+            return f"array '{name}' divided by '{PUSH_WEIGHT}' goes beyond {MAX_PARAMETER:.0e}"
+    return None
+
+
+def only_received(receiver: int, letters: Letters) -> RecordDict:
+    """Hand on what one neighbour sent: of several, where one came late, the latest."""
+    _, payload = max(letters, key=lambda each: (round_of(each[0].name), each[0].sender))
+    return RecordDict({MIXED: payload[ARRAYS]})
+
+
+# --- consensus ---
+
+
+def fold_spread(contents: Iterable[RecordDict], *, buffers: Collection[str] = ()) -> RecordDict:
+    """Sum parameters and buffers, and the squared norms of parameters, in float64.
+
+    Args:
+        contents: Of replies with parameters, or of parts that this made; at least one.
+        buffers: Names of what are no parameters, such as batch norm's statistics.
+
+    Returns:
+        The sums.
+    """
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    count, squares = 0.0, 0.0
+    for content in contents:
+        arrays = read_arrays(cast(ArrayRecord, content[ARRAYS]))
+        for name, array in arrays.items():
+            own = array.astype(np.float64)
+            sums[name] = sums[name] + own if name in sums else own
+        if SPREAD in content:
+            known = cast(Any, content[SPREAD])
+            count, squares = count + known["count"], squares + known["squares"]
+        else:
+            count += 1.0
+            squares += sum(
+                float((array.astype(np.float64) ** 2).sum())
+                for name, array in arrays.items()
+                if is_float(array.dtype) and name not in buffers
+            )
+    spread = MetricRecord({"count": count, "squares": squares})
+    return RecordDict({ARRAYS: write_arrays(cast(Parameters, sums)), SPREAD: spread})
+
+
+def mean_and_distance(
+    part: RecordDict, like: Parameters, buffers: Collection[str] = ()
+) -> tuple[Parameters, float]:
+    """Finish what `fold_spread` began.
+
+    Args:
+        part: Of all peers.
+        like: Parameters with the dtypes that the mean is to have.
+        buffers: As it was told.
+
+    Returns:
+        The mean of all arrays, and of parameters the consensus distance, mean_i ||x_i - mean||^2
+        (0 = all equal; rounding may leave 1e-16 of the squared norms).
+    """
+    sums = read_arrays(cast(ArrayRecord, part[ARRAYS]))
+    known = cast(Any, part[SPREAD])
+    means = {name: value / known["count"] for name, value in sums.items()}
+    floats = [means[n] for n, array in like.items() if is_float(array.dtype) and n not in buffers]
+    squared = sum(float((value**2).sum()) for value in floats)
+    distance = max(0.0, known["squares"] / known["count"] - squared)
+    return _cast(means, {name: array.dtype for name, array in like.items()}), distance
+
+
+def _cast(
+    arrays: dict[str, npt.NDArray[np.float64]], dtypes: dict[str, np.dtype[Any]]
+) -> Parameters:
+    whole = {name: np.issubdtype(dtype, np.integer) for name, dtype in dtypes.items()}
+    return {
+        name: (np.round(value) if whole[name] else value).astype(dtypes[name])
+        for name, value in arrays.items()
+    }

@@ -1,0 +1,1 @@
+"""Strategies with a server: distillation, mutual learning, averaging, one after another."""

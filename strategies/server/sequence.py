@@ -1,0 +1,119 @@
+"""One strategy after another over the same clients, who keep what they have learnt."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from clients.messages.accumulator import Intake, Receiving
+from clients.offering import offers
+from strategies.offering import completed
+
+
+class Stages(Strategy):
+    """Runs one strategy for some rounds, then another.
+
+    Cluster-then-distil is averaging within clusters of peers, then distillation of what each
+    cluster has come to (CPFL: Dhasade et al., "Harnessing Increased Client Participation with
+    Cohort-Parallel Federated Learning", arXiv:2405.15644, without its weights by label counts).
+    """
+
+    def __init__(
+        self,
+        *,
+        first: partial[Any],
+        second: partial[Any],
+        first_rounds: int,
+        rounds: int,
+        **offered: Any,
+    ) -> None:
+        """Complete both.
+
+        Args:
+            first: Of the rounds 1..first_rounds; only its parameters of the global model are lost.
+            second: Of the rounds after that; begins with the global model of round 0.
+            first_rounds: >= 1, below `rounds`.
+            rounds: R.
+            **offered: What there is for a strategy to want.
+
+        Raises:
+            ValueError: The number is out of range, or both say how peers learn from each other.
+        """
+        if not 1 <= first_rounds < rounds:
+            raise ValueError(
+                f"strategy.first_rounds={first_rounds}: expected from 1 to {rounds - 1}, below "
+                f"rounds={rounds}"
+            )
+        self._stages: tuple[Any, Any] = (completed(first, offered), completed(second, offered))
+        lessons = [getattr(stage, "peer_lesson", None) for stage in self._stages]
+        if all(lessons):
+            raise ValueError("strategy.second: expected one in which peers do not learn from peers")
+        self.peer_lesson = lessons[0] or lessons[1]
+        self.has_student = getattr(self._stages[1], "has_student", True)
+        self._first_rounds = first_rounds
+        self._begun: ArrayRecord | None = None
+
+    def intake(self, server_round: int, phase: str) -> Intake:
+        """Say what becomes of replies."""
+        stage = self._stage(server_round)
+        if isinstance(stage, Receiving) and offers(stage, Receiving):
+            return stage.intake(server_round, phase)
+        return None
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask as the stage asks; the second one's first round begins as round 1 did."""
+        if server_round == 1:
+            self._begun = arrays
+        if server_round == self._first_rounds + 1:
+            arrays = self._begun or arrays
+            if hasattr(self._stages[0], "end"):
+                self._stages[0].end()
+        stage = self._stage(server_round)
+        return stage.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate as the stage does."""
+        return self._stage(server_round).aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask as the stage asks."""
+        return self._stage(server_round).configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Measure as the stage does."""
+        return self._stage(server_round).aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Nothing to log: the resolved config says it all."""
+
+    def state(self) -> RecordDict:
+        """Return what both keep, and what the second begins with."""
+        state = RecordDict()
+        for place, stage in enumerate(self._stages):
+            for name, record in stage.state().items():
+                state[f"{place}.{name}"] = record
+        if self._begun is not None:
+            state["begun"] = self._begun
+        return state
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
+        self._begun = state.array_records.get("begun")
+        for place, stage in enumerate(self._stages):
+            own = {k: v for k, v in state.items() if k.startswith(f"{place}.")}
+            stage.restore(RecordDict({k.partition(".")[2]: v for k, v in own.items()}))
+
+    def _stage(self, server_round: int) -> Strategy:
+        stage: Strategy = self._stages[server_round > self._first_rounds]
+        return stage

@@ -1,0 +1,122 @@
+"""Answers to the proxy set chunk by chunk, the next one while the last is being used."""
+
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from clients.messages.accumulator import Folding, Reducer
+from clients.messages.answers import TeacherPredictions
+from clients.messages.requests import PredictionRequest, write_request
+from strategies.aggregation.ensemble import Ensemble
+from strategies.aggregation.streaming import Part, gather, read_part
+from strategies.teaching.proxy_split import ProxyCut
+
+Chunk = TypeVar("Chunk")
+
+TEACHERS_AT_ONCE = 64
+"""How many teachers' answers are in one place at a time, where they can be summed but the grid does
+not do it. Fixed, since how sums are grouped is part of the bits."""
+
+
+def ahead(ask: Callable[[int], Chunk], number: int, overlap: bool) -> Generator[Chunk]:
+    """Yield `ask(0)`, ..., `ask(number - 1)`, in this order.
+
+    Args:
+        ask: Makes one; called for one at a time.
+        number: How many.
+        overlap: Make each in a thread, while the one before is being used; else when its turn
+            comes.
+
+    Yields:
+        What `ask` returned.
+    """
+    if not overlap:
+        yield from map(ask, range(number))
+        return
+    with ThreadPoolExecutor(1) as helper:
+        coming = helper.submit(ask, 0)
+        for following in range(1, number):
+            made = coming.result()
+            coming = helper.submit(ask, following)
+            yield made
+        yield coming.result()
+
+
+def to_each(node_ids: list[int], request: PredictionRequest, kind: str) -> list[Message]:
+    """Address a request to each node; `kind` is the message type."""
+    content = write_request(request)  # one object for all: the grid shares equal payloads
+    return [Message(content, dst_node_id=node, message_type=kind) for node in node_ids]
+
+
+def answers_to(
+    messages: list[Message], grid: Grid, reducer: Reducer | None
+) -> Part | TeacherPredictions | None:
+    """Send requests; return all answers, or their sums where a reducer makes them.
+
+    Args:
+        messages: One per teacher.
+        grid: Where they go.
+        reducer: None = all answers are wanted.
+
+    Returns:
+        None if there is no usable reply.
+    """
+    if isinstance(grid, Folding):
+        return gather(grid.send_and_fold(messages, reducer))
+    if reducer is None:
+        return gather(grid.send_and_receive(messages))
+    parts = []
+    for start in range(0, len(messages), TEACHERS_AT_ONCE):
+        replies = grid.send_and_receive(messages[start : start + TEACHERS_AT_ONCE])
+        contents = [reply.content for reply in replies if reply.has_content()]
+        if contents:
+            parts.append(reducer.fold(contents))
+    return read_part(reducer.merge(parts)) if parts else None
+
+
+def on_probes(
+    cut: ProxyCut, ensembles: list[Ensemble | None]
+) -> tuple[TeacherPredictions, Tensor, Tensor]:
+    """Put the probe examples of all chunks together.
+
+    Args:
+        cut: Of the proxy set.
+        ensembles: One per chunk, None where nobody answered; the first one's teachers are the
+            round's.
+
+    Returns:
+        Their answers [K, P], weights [K, P] and targets [P, C], in the order of `cut.probe_ids`. A
+        teacher that did not answer a chunk is masked there.
+    """
+    whole = ensembles[0]
+    assert whole is not None, "a round without an answer ends before this"
+    if len(ensembles) == 1:
+        return whole.teachers, whole.weights, whole.targets[torch.from_numpy(cut.probes[0])]
+    first, ids = whole.teachers, torch.from_numpy(cut.probe_ids)
+    shape, num_classes = (len(first.client_ids), len(ids)), first.logits.shape[-1]
+    logits, mask = torch.zeros(*shape, num_classes), torch.zeros(shape, dtype=torch.bool)
+    own, weights, targets = (
+        torch.zeros(shape),
+        torch.zeros(shape),
+        torch.zeros(len(ids), num_classes),
+    )
+    rows = {client_id: row for row, client_id in enumerate(first.client_ids)}
+    for chunk, probe, ensemble in zip(cut.chunks, cut.probes, ensembles, strict=True):
+        if ensemble is None:
+            continue
+        there = ensemble.teachers
+        columns = torch.searchsorted(ids, torch.from_numpy(chunk[probe]))
+        at = torch.tensor([rows[client_id] for client_id in there.client_ids])[:, None], columns
+        logits[at], mask[at], weights[at] = there.logits, there.mask, ensemble.weights
+        if there.own_probs is not None:
+            own[at] = there.own_probs
+        targets[columns] = ensemble.targets[torch.from_numpy(probe)]
+    together = TeacherPredictions(
+        first.client_ids, logits, mask, None if first.own_probs is None else own, first.num_examples
+    )
+    return together, weights, targets

@@ -1,0 +1,71 @@
+"""Teaching the student with targets that come chunk by chunk."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clients.training.loop import Trainer
+from strategies.aggregation.ensemble import Ensemble
+from strategies.teaching.proxy_split import Ids
+
+Imitate = Callable[..., list[float]]
+"""(ids [n], targets [n, C], epochs=...) -> mean loss of each epoch."""
+
+
+def teach(
+    imitate: Imitate,
+    chunks: Sequence[Ids],
+    ensembles: Iterable[Ensemble | None],
+    epochs: int | None,
+) -> tuple[list[float], list[Ensemble | None]]:
+    """Teach one epoch chunk by chunk, as targets come, and the others on all examples together.
+
+    Args:
+        imitate: Trains the student.
+        chunks: Which proxy examples each ensemble answers.
+        ensembles: What is imitated; None where nobody answered. What nobody covers is dropped.
+        epochs: How many in all, >= 0; None = there is one chunk, and `imitate` knows.
+
+    Returns:
+        Mean loss per example of each epoch, none where nothing is covered; and the ensembles.
+    """
+    seen: list[Ensemble | None] = []
+    lessons: list[tuple[Ids, Tensor]] = []
+    total = 0.0
+    for ids, ensemble in zip(chunks, ensembles, strict=True):
+        seen.append(ensemble)
+        if ensemble is None or not ensemble.covered.any():
+            continue
+        covered = ensemble.covered
+        lessons.append((ids[covered.numpy()], ensemble.targets[covered]))
+        if epochs is not None and epochs > 0:
+            (loss,) = imitate(*lessons[-1], epochs=1)
+            total += loss * len(lessons[-1][0])
+    if not lessons or epochs == 0:
+        return [], seen
+    ids = np.concatenate([ids for ids, _ in lessons])
+    targets = torch.cat([targets for _, targets in lessons])
+    if epochs is None:
+        return imitate(ids, targets), seen
+    return [total / len(ids), *imitate(ids, targets, epochs=epochs - 1)], seen
+
+
+def epochs_of(distil: Trainer) -> int:
+    """Read how many epochs a trainer is bound to.
+
+    Args:
+        distil: `clients.training.loop.train` with its numbers bound.
+
+    Returns:
+        The number, >= 0.
+
+    Raises:
+        ValueError: None is bound.
+    """
+    parameter = inspect.signature(distil).parameters.get("epochs")
+    if parameter is None or not isinstance(parameter.default, int):
+        raise ValueError("proxy_chunks > 1: expected distil to be a trainer with epochs bound")
+    return parameter.default

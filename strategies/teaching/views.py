@@ -1,0 +1,85 @@
+"""What a distillation round shows to whoever watches."""
+
+from collections.abc import Callable, Sequence
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor, nn
+
+from clients.data import Dataset
+from clients.handlers.features import feature_request, read_features
+from clients.messages.answers import Features, RoundView
+from clients.messages.requests import EVALUATE_FEATURES, node_id_of
+from clients.training.evaluation import predict, predict_with_features
+from strategies.aggregation.ensemble import Ensemble
+from strategies.teaching.proxy_split import Ids, ProxyCut
+from strategies.teaching.questions import on_probes
+
+Report = Callable[[RoundView], None]
+
+
+def unwatched(view: RoundView) -> None:
+    """Take no notice of a round: a strategy that is given this makes no view."""
+
+
+def answers_of(student: nn.Module, proxy: Dataset, cut: ProxyCut, report: Report) -> Tensor | None:
+    """Let the student answer the probe examples: logits [P, C], or None if nobody watches."""
+    return None if report is unwatched else predict(student, proxy, cut.probe_ids)
+
+
+def show(
+    report: Report,
+    server_round: int,
+    cut: ProxyCut,
+    ensembles: list[Ensemble | None],
+    losses: list[float],
+    before: Tensor | None,
+    student: nn.Module,
+    proxy: Dataset,
+    grid: Grid | None,
+) -> None:
+    """Make the view of a round and hand it over.
+
+    Args:
+        report: Receives it; `unwatched` = there is nothing to do.
+        server_round: 1..R.
+        cut: Of the proxy set.
+        ensembles: One per chunk, None where nobody answered.
+        losses: The student's, by epoch.
+        before: What the student answered before its lesson.
+        student: As it is after the lesson.
+        proxy: Where the inputs are.
+        grid: Where clients can be asked for their features; None = nowhere.
+    """
+    if report is unwatched:
+        return
+    ids = cut.probe_ids
+
+    def features(client_ids: Sequence[int]) -> Features:
+        assert grid is not None, "else it is not handed over"
+        clients = _features(grid, client_ids, ids)
+        return Features(predict_with_features(student, proxy, ids)[1], clients)
+
+    teachers, weights, targets = on_probes(cut, ensembles)
+    report(
+        RoundView(
+            server_round=server_round,
+            proxy_ids=tuple(ids.tolist()),
+            teachers=teachers,
+            weights=weights,
+            targets=targets,
+            losses=losses,
+            student_before=before,
+            student_after=predict(student, proxy, ids),
+            features=None if grid is None else features,
+        )
+    )
+
+
+def _features(grid: Grid, client_ids: Sequence[int], ids: Ids) -> dict[int, Tensor]:
+    content = feature_request(ids)
+    messages = [
+        Message(content, dst_node_id=node_id_of(k), message_type=EVALUATE_FEATURES)
+        for k in client_ids
+    ]
+    return read_features(grid.send_and_receive(messages), len(ids))
