@@ -16,6 +16,7 @@ from safetensors.numpy import load
 
 from clients.handlers.screening import fault_of
 from clients.messages.requests import node_id_of
+from sim import files
 from sim.checkpoint import manifest
 from sim.checkpoint.manifest import name_of
 from sim.checkpoint.writing import MOST_STATE_FILES, Checkpoints
@@ -169,7 +170,7 @@ def after(folder: Path, rounds: int, changed: Any, rows: int = 4) -> tuple[Any, 
 @pytest.fixture
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody pulls the plug."""
-    monkeypatch.setattr(manifest.os, "fsync", lambda handle: None)
+    monkeypatch.setattr(files.os, "fsync", lambda handle: None)
 
 
 @pytest.mark.usefixtures("quick_disk")
@@ -226,7 +227,7 @@ def test_a_crash_anywhere_in_a_commit_leaves_the_one_before_usable(
             raise Power
         real(handle)
 
-    monkeypatch.setattr(manifest.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
     lines = {tmp_path / METRICS: 2, tmp_path / FAILURES: 0}
     table = ClientsTable()
     table.add([*ROWS, ROWS[0], ROWS[1]])

@@ -571,7 +571,7 @@ def test_a_student_that_cannot_be_shared_is_refused(spread: RayPool) -> None:
     student = build(LINEAR, DATA.image_shape, DATA.num_classes, rng)
     with pytest.raises(ValueError, match=r"student_workers=3: there are only sim\.workers=2"):
         too_many(student, DATA, few, y, cross_entropy, rng)
-    with pytest.raises(ValueError, match=r"expected distil to be clients\.training\.train"):
+    with pytest.raises(ValueError, match=r"expected distil to be clients\.training\.loop\.train"):
         spread.share_training(lambda *a, **k: [0.0], 2, silent)
     numbers = {"epochs": 1, "batch_size": 24, "optimizer": partial(torch.optim.SGD, lr=3e38)}
     shared = spread.share_training(partial(train, **numbers), 2, silent)

@@ -13,8 +13,9 @@ from flwr.serverapp.strategy import FedAvg
 from clients.partition import PartitionSummary, summary
 from conf.errors import ConfigError
 from conf.trust import require_file_path, require_plain_files
-from sim.checkpoint import manifest
-from sim.checkpoint.manifest import UNFINISHED, CheckpointError
+from sim import files
+from sim.checkpoint.manifest import CheckpointError
+from sim.files import UNFINISHED
 from sim.tracking import projector
 from sim.tracking.clients_table import ClientsTable
 from sim.tracking.partition_table import PARTITION, PARTITION_SUMMARY
@@ -78,7 +79,7 @@ def test_the_first_commit_has_on_the_disk_what_no_run_goes_on_without(
 ) -> None:
     begin(tmp_path, "", shape())
     synced: list[str] = []
-    monkeypatch.setattr(manifest, "_sync", lambda path: synced.append(path.name))
+    monkeypatch.setattr(files, "_sync", lambda path: synced.append(path.name))
     committed(tmp_path)
     for name in (CONFIG, PARTITION, PARTITION_SUMMARY):
         assert synced.count(name) == 1
