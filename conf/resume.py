@@ -132,8 +132,9 @@ def _read(path: Path, named: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
         _require_data(content)
-        _take_new_names(content)
         for place, node in nodes(content, ""):
+            if isinstance(target := node.get("_target_"), str):
+                node["_target_"] = new_name(target)
             require_trusted(place, node, named)
         begun: dict[str, Any] = {"resume": None, "resume_targets": []}
         config = OmegaConf.merge(OmegaConf.structured(Config), content, begun)
@@ -143,16 +144,6 @@ def _read(path: Path, named: Sequence[str]) -> DictConfig:
     except (ConfigError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     return cast(DictConfig, config)
-
-
-def _take_new_names(node: Any) -> None:
-    """Give targets, in place, the names that they have now."""
-    if not isinstance(node, dict | list):
-        return
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        if key == "_target_" and isinstance(value, str):
-            node[key] = new_name(value)
-        _take_new_names(value)
 
 
 def _text(path: Path) -> str:

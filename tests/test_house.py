@@ -65,6 +65,8 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names.add(str(node.module))
+            if node.module in PACKAGES:  # then what is imported are modules or rooms
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 

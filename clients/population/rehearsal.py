@@ -112,7 +112,7 @@ def rehearse_learning(
     A trainer that is not ours is left alone: what it does beside is not known.
 
     Args:
-        how: `clients.training.train` with its numbers bound.
+        how: `clients.training.loop.train` with its numbers bound.
         network: Changed; on the device that it will learn on.
         dataset: Where the examples are taken from; its labels are not looked at.
         num_classes: C.

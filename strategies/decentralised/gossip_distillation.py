@@ -242,7 +242,9 @@ class Gossip(Strategy):
 def _numbers(distil: Trainer) -> dict[str, Any]:
     numbers = numbers_of(distil)
     if numbers is None:
-        raise ValueError("strategy.distil: expected clients.training.train, which peers run too")
+        raise ValueError(
+            "strategy.distil: expected clients.training.loop.train, which peers run too"
+        )
     require_steps(numbers["optimizer"], [torch.zeros(2, 2)], "strategy.distil.optimizer")
     return numbers
 
