@@ -13,7 +13,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parent.parent
+from tests.places import ROOT
+
 IMPORTED = [
     "torch",
     "ray",

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -35,8 +34,8 @@ from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.clients_table import ClientsTable, client_rows
 from sim.workers.pools import InlinePool
 from tests.mutations import change
+from tests.places import CONF
 
-CONF = Path(__file__).parent.parent / "conf"
 ALONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 FLOWER: dict[str, dict[str, Any]] = {
     "FedAvg": {}, "FedProx": {"proximal_mu": 0.0}, "FedAvgM": {"server_momentum": 0.9},

@@ -32,8 +32,9 @@ RUN: dict[str, Differs | str] = {
     "quorum": "test_run.test_below_the_quorum_the_run_stops_and_says_who_failed_first",
     "checkpoint_every": Differs("uniform", 0, 1, "files manifest*.json"),
     "checkpoints_kept": Differs("uniform rounds=2 checkpoint_every=1", 1, 2, "files manifest*"),
-    "resume": "test_resume.test_killed_in_mid_round_and_resumed_with_more_rounds",
-    "resume_targets": "test_resume.test_targets_in_lists_are_found_and_a_named_one_is_let_through",
+    "resume": "conf/test_resume.test_killed_in_mid_round_and_resumed_with_more_rounds",
+    "resume_targets":
+        "conf/test_resume.test_targets_in_lists_are_found_and_a_named_one_is_let_through",
     "student_device": Differs("uniform", "cpu", "nonsense", "error"),
     "student_workers": Differs("uniform", 1, 2, "error"),
     "sim.threads of InlinePool": "test_options.test_threads_are_the_configs",
@@ -52,7 +53,7 @@ RUN: dict[str, Differs | str] = {
     "probes.cka.most_clients of representation_drift":
         Differs("uniform probes=with_features", 8, 1, "line probes"),
     "probes.output_matrices.probe.most_clients of output_matrices":
-        "test_probes.test_matrices_are_of_clients_spread_over_the_cohort",
+        "sim/analysis/probes/test_in_a_run.test_matrices_are_of_clients_spread_over_the_cohort",
 }  # fmt: skip
 
 DATA: dict[str, Differs | str] = {
@@ -62,19 +63,20 @@ DATA: dict[str, Differs | str] = {
     "data.source.path of npz": Differs("npz", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
     **dict.fromkeys(
         ("data.source.num_classes of npz", "data.proxy_source.num_classes of npz"),
-        "test_user_file.test_given_a_number_of_classes_labels_are_taken_as_they_are",
+        "clients/data/test_user_file.test_given_a_number_of_classes_labels_are_taken_as_they_are",
     ),
     **dict.fromkeys(
         ("data.source.layout of npz", "data.proxy_source.layout of npz"),
-        "test_user_file.test_images_that_look_like_channels_last_want_a_word",
+        "clients/data/test_user_file.test_images_that_look_like_channels_last_want_a_word",
     ),
-    "data.source.include_valid of cinic10": "test_data.test_image_folders_are_read",
+    "data.source.include_valid of cinic10": "clients/data/test_readers.test_image_folders_are_read",
     "data.root": Differs("mnist", "/nowhere/a", "/nowhere/b", "splits"),
     "data.proxy_share": Differs("built", 0.2, 0.5, "sizes"),
     "data.proxy_source": Differs("built", None, {"_target_": "clients.data.blobs", "seed": 3},
                                  "splits"),
     "data.proxy_source.path of npz": Differs("proxy", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
-    "data.proxy_source.include_valid of cinic10": "test_data.test_image_folders_are_read",
+    "data.proxy_source.include_valid of cinic10":
+        "clients/data/test_readers.test_image_folders_are_read",
     "data.limit": Differs("built", None, 40, "sizes"),
     "data.proxy_limit": Differs("built", None, 5, "sizes"),
     "data.test_limit": Differs("built", None, 5, "sizes"),

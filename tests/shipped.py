@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from scipy.sparse import csr_array
 
 from clients.arguments import takes
+from tests.places import CONF
 
-CONF = Path(__file__).parent.parent / "conf"
 DIFFERENT = 8
 """Rounds until graphs come again: drawing them is what takes long."""
 

@@ -9,8 +9,8 @@ import yaml
 
 from conf.schema import Config
 from conf.sections import SECTIONS
+from tests.places import CONF
 
-CONF = Path(__file__).parent.parent / "conf"
 PRESETS = ("experiment", "debug")
 """Folders of values for options that are others'."""
 

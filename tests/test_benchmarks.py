@@ -15,8 +15,8 @@ from benchmarks.profile import Phases, owner_of
 from benchmarks.rounds import AGREE, Found, distances, summary
 from benchmarks.work import Clock, Federation, Work
 from tests.commands import run_module
+from tests.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 SCRIPTS = (
     "floor",
     "flower",

@@ -28,9 +28,9 @@ from clients.seeding import Purpose, generator
 from clients.training.evaluation import predict, predict_with_features
 from clients.training.losses import cross_entropy
 from strategies.aggregation.scorers import max_prob, own_odds
+from tests.clients.handlers.test_answering import fed_back, two_clients
 from tests.federations import SEED, distillation, inline, run_ours, tiny_clients, trainer
-from tests.test_digest import fed_back, two_clients
-from tests.test_distillation import TEST, distil_round, make, reduced, reply_to
+from tests.strategies.server.test_distillation import TEST, distil_round, make, reduced, reply_to
 from tests.tiny_runs import BASES, composed, played
 
 

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 
 from clients.messages.answers import TeacherPredictions
 from run import federate
+from tests.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 SHORT = ("sim=inline", "rounds=6", "clients.training.epochs=5", "strategy.distil.epochs=1")
 
 

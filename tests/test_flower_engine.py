@@ -3,11 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.places import ROOT
 
 # Flower starts Ray itself and counts its nodes from random ids, so it gets a process of its own.
 SCRIPT = """

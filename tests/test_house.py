@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.places import ROOT
+
 PACKAGES = ("clients", "strategies", "sim", "conf")
 SOURCES = sorted(
     path

@@ -15,6 +15,7 @@ from conf.building import instantiate
 from sim.workers import ray_pool
 from tests import option_table, strategy_table
 from tests.option_table import Differs
+from tests.places import ROOT
 from tests.shipped_options import shipped_keys
 from tests.tiny_runs import BASES, OF_A_RUN, Seen, composed, observed, played
 
@@ -38,7 +39,7 @@ def test_every_option_has_a_test_and_only_those() -> None:
 @pytest.mark.parametrize("test", sorted(set(NAMED.values())))
 def test_a_test_that_is_named_exists(test: str) -> None:
     module, name = test.split(".")
-    text = (Path(__file__).parent / f"{module}.py").read_text()
+    text = (ROOT / "tests" / f"{module}.py").read_text()
     assert re.search(rf"^def {name}\(", text, re.MULTILINE)
 
 

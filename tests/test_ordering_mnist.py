@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.places import ROOT
+
 DATA = Path(os.environ.get("STILLHOUSE_DATA") or ROOT.parent / "shared" / "data")
 
 

@@ -23,9 +23,9 @@ from clients.messages.answers import TeacherPredictions
 from clients.mutual import heads
 from clients.mutual.terms import Shared, Terms
 from strategies.aggregation.weights import normalise
+from tests.places import CONF
 
-SHIPPED = Path(__file__).parent.parent / "conf"
-FOLDERS = [SHIPPED]
+FOLDERS = [CONF]
 if "STILLHOUSE_RULES" in os.environ:
     FOLDERS.append(Path(os.environ["STILLHOUSE_RULES"]))
     sys.path.insert(0, str(FOLDERS[-1]))
@@ -80,7 +80,7 @@ def test_how_many_rules_were_found() -> None:
     shipped = [
         p
         for kind in ("scorer", "combiner", "loss", "rule")
-        for p in (SHIPPED / "strategy" / kind).glob("*.yaml")
+        for p in (CONF / "strategy" / kind).glob("*.yaml")
     ]
     assert len(shipped) == 9 + 2 + 2 + 6
     assert len(SCORERS) + len(COMBINERS) + len(LOSSES) + len(RULES) >= 18

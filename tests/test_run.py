@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from tests.commands import ROOT, run_py
+from tests.commands import run_py
+from tests.places import ROOT
 
 QUICK = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.distil.epochs=3"]
 

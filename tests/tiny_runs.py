@@ -20,7 +20,7 @@ from clients.models.factory import parameters_of
 from conf.building import instantiate
 from conf.errors import Stopped
 from conf.schema import register
-from tests.shipped_options import CONF
+from tests.places import CONF
 
 FEW = (
     *("clients.num_clients=4", "clients.training.epochs=1", "clients.training.batch_size=8"),

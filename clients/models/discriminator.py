@@ -18,8 +18,9 @@ Floats = npt.NDArray[np.floating]
 
 TOLERANCE = 1e-10
 """Largest entry of the gradient of the mean loss at which a fit is at its optimum: probabilities
-are then within 1e-6 of the exact ones (tests/test_optimum.py). scikit-learn's own 1e-4, with its
-own solver, left them .01 off on digits and .23 off on MNIST's pixels."""
+are then within 1e-6 of the exact ones (tests/clients/models/test_discriminator_optimum.py).
+scikit-learn's own 1e-4, with its own solver, left them .01 off on digits and .23 off on MNIST's
+pixels."""
 
 MOST_STEPS = 1000
 """FedAUX's budget. Newton's method takes 7 to 20."""

@@ -64,7 +64,8 @@ def assume_task_identity(run_id: int) -> None:
     """Let this process build Flower messages outside a Flower run.
 
     flwr 1.41 refuses a `Message` in a process without a task identity. Flower's own legacy
-    simulation sets these three attributes likewise; `tests/test_grid.py` fails if that changes.
+    simulation sets these three attributes likewise; `tests/sim/engine/test_grid.py` fails if that
+    changes.
 
     Args:
         run_id: Put into every message's metadata.

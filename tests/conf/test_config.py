@@ -1,0 +1,280 @@
+"""Every shipped config composes and its targets exist; wrong input is refused with its name."""
+
+import itertools
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from conf.errors import ConfigError
+from conf.ranges import check_ranges
+from conf.schema import check_keys, check_targets, explain, register
+from conf.tracking import tracking_options
+from tests.places import CONF
+
+REQUIRED = {
+    "data=npz": "data.source.path=a.npz",
+    "partition=from_file": "partition.path=a.json",
+    "topology=from_file": "topology.graph.path=a.csv",
+    "proxy=npz": "data.proxy_source.path=a.npz",
+}
+SPLITS = SimpleNamespace(
+    proxy=SimpleNamespace(name="odd", labels=np.array([0, 2, 1]), label_values=None),
+    private=SimpleNamespace(name="own", num_classes=3, label_values=None),
+)
+MUTUAL = {"strategy/rule", "strategy/head"}
+"""Groups that only the strategies of mutual learning have."""
+OPTIONS = sorted(
+    f"{path.parent.relative_to(CONF)}={path.stem}"
+    for path in CONF.rglob("*.yaml")
+    if path.parent != CONF
+)
+REQUIRED |= {option: "strategy=mutual" for option in OPTIONS if option.split("=")[0] in MUTUAL}
+REQUIRED |= {option: "topology=ring" for option in OPTIONS if option.startswith("topology/")}
+
+
+@pytest.fixture(autouse=True)
+def hydra_in_conf() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose("config", overrides=list(overrides))
+
+
+def composed_and_checked(*overrides: str) -> DictConfig:
+    config = composed(*overrides)
+    check_keys(config)
+    check_ranges(config)
+    check_targets(config)
+    return config
+
+
+def test_how_many_configs_there_are() -> None:
+    groups = {option.split("=")[0] for option in OPTIONS}
+    assert groups == {
+        "availability", "clients", "clients/corruption", "clients/messenger", "clients/profile",
+        "clients/training", "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
+        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
+        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
+        "topology/mixing",
+    }  # fmt: skip
+    assert len(OPTIONS) == 124
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_with_targets_that_exist(option: str) -> None:
+    group = option.split("=")[0]
+    extra = [REQUIRED[option]] if option in REQUIRED else []
+    prefix = "+" if group in ("experiment", "debug", "proxy") else ""
+    composed_and_checked(prefix + option, *extra)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rounds=0", "rounds=0: expected an integer >= 1"),
+        ("tracking.figures_every=-1", "tracking.figures_every=-1: expected an integer >= 0, 0 for"),
+        ("quorum=1.5", r"quorum=1.5: expected a share in \(0, 1\]"),
+        ("sim.workers=0", "sim.workers=0: expected an integer >= 1, or null"),
+        ("clients.training.epochs=-1", "clients.training.epochs=-1: expected an integer >= 0"),
+        ("clients.training.batch_size=1.5", "clients.training.batch_size=1.5: expected an integer"),
+        ("clients.training.optimizer.lr=0", "clients.training.optimizer.lr=0: expected > 0"),
+        ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
+        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \[0, 1\)"),
+        ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
+        ("strategy=ffl strategy.optimizer.lr=-1", "strategy.optimizer.lr=-1: expected > 0"),
+        ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
+        *(
+            (
+                f"clients/profile={kind} clients.profile.{key}={value}",
+                f"clients.profile.{key}={is_}",
+            )
+            for kind, key, value, is_ in (
+                ("alike", "multiplications_per_s", "0", "0: expected > 0"),
+                ("alike", "download_bytes_per_s", "-1", "-1: expected > 0"),
+                ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected > 0"),
+                ("alike", "latency_s", "-0.1", "-0.1: expected >= 0"),
+                ("alike", "latency_s", "inf", "inf: expected >= 0 and finite"),
+                ("two_speeds", "slow_share", "1.1", r"1.1: expected a share in \[0, 1\]"),
+                ("two_speeds", "slowdown", "0.5", "0.5: expected >= 1"),
+                ("lognormal", "spread", "-1", "-1: expected from 0 to 10"),
+            )
+        ),
+        ("seed=-1", "seed=-1: expected an integer >= 0"),
+    ],
+)
+def test_numbers_out_of_range_name_key_value_and_range(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_ranges(composed(*override.split()))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("strategy.feed_back=no", "strategy.feed_back='no': expected true or false"),
+        ("strategy.loss.scale_by_t2=1", "strategy.loss.scale_by_t2=1: expected true or false"),
+        ("strategy.temperature=abc", "strategy.temperature='abc': expected a number"),
+        ("strategy.temperature=2", None),
+        ("partition.classes=2.5", "partition.classes=2.5: expected an integer"),
+        ("clients.training.epochs=true", "clients.training.epochs=True: expected an integer"),
+        ("clients.training.max_grad_norm=1", None),
+        ("student.hidden=[64]", "student.hidden"),
+    ],
+)
+def test_values_of_the_wrong_type_name_key_value_and_type(
+    override: str, message: str | None
+) -> None:
+    config = composed(override)
+    if message is None:
+        check_targets(config)
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_targets(config)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+colour=red", "unknown key 'colour'"),
+        ("+seeds=3", "unknown key 'seeds'; did you mean 'seed'?"),
+        ("+clients.trainings=3", "unknown key 'clients.trainings'; did you mean 'training'?"),
+        ("+clients.training.epoch=3", "'clients.training.epoch'; did you mean 'epochs'?"),
+        ("+strategy.temprature=3", "'strategy.temprature'; did you mean 'temperature'?"),
+        ("clients.messenger=fml", "an option is chosen by clients/messenger=fml"),
+        ("strategy.scorer=uniform", "an option is chosen by strategy/scorer=uniform"),
+    ],
+)
+def test_keys_that_nothing_reads_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed_and_checked(override)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("clients.models.resnet88", "'clients.models' has no 'resnet88'; did you mean 'resnet8'?"),
+        ("clients.model.resnet8", "cannot import 'clients.model'"),
+        ("resnet8", "cannot import ''"),
+    ],
+)
+def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> None:
+    key = "clients.architectures.mlp.model._target_"
+    with pytest.raises(ConfigError) as caught:
+        check_targets(composed(f"{key}={target}"))
+    assert message in str(caught.value)
+    assert "clients.architectures.mlp.model" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (["rouns=3"], "unknown key 'rouns'; did you mean 'rounds'?"),
+        (["num_clients=3"], "unknown key 'num_clients'; did you mean 'clients.num_clients'?"),
+        (["clients.training.epoch=3"], "did you mean 'clients.training.epochs'?"),
+        (["strategy=dlda"], "'strategy=dlda': no such option; did you mean 'dlad'?"),
+        (["strategy/scorer=margn"], "did you mean 'margin'?"),
+        (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=ray"),
+        (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
+        (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
+        (["strategy=ffl", "strategy.taps.mlp=x"], "put a plus before: +strategy.taps.mlp=..."),
+        (["probes.mine={_target_: my.probe}"], "put a plus before: +probes.mine=..."),
+        (["~probes.calibratio"], "unknown key 'probes.calibratio'; did you mean 'probes.calib"),
+        (
+            ["+probes=mine"],
+            "no such option; did you mean 'none'? (all: none, standard, with_features)",
+        ),
+        (["+probes=none"], "leave out the plus: probes=none"),
+        (["+experiment=byzantine", "rounds=x"], None),
+        (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
+        (["seed=3"], None),
+    ],
+)
+def test_the_hint_for_what_hydra_refuses(overrides: list[str], hint: str | None) -> None:
+    found = explain(overrides, [])
+    assert found is None if hint is None else hint in str(found)
+
+
+def test_a_probe_is_a_function_or_a_class_and_not_a_value() -> None:
+    for words in ("+probes.mine=3", "+probes.mine={most_clients: 3}"):
+        with pytest.raises(ConfigError, match="probes.mine=.*: expected a probe, {_target_: "):
+            check_keys(composed(words))
+    check_keys(composed("+probes.mine={_target_: my_probes.sure}", "~probes.trust"))
+
+
+def test_what_the_tracker_is_told() -> None:
+    splits, labels = SPLITS, SPLITS.proxy.labels
+    told = tracking_options(composed("tracking.watch=[0,9]"), 10, splits, begins=True)
+    assert told == {
+        "figures_every": 20, "watch": [0, 9], "choices": {"seed": 0}, "proxy_labels": labels,
+    }  # fmt: skip
+    assert tracking_options(composed(), 10, splits, begins=False)["choices"] == {}
+    for watch in ("[0,10]", "[-1]"):
+        with pytest.raises(ConfigError, match=r"there is no client (10|-1), expected 0\.\.9"):
+            tracking_options(composed(f"tracking.watch={watch}"), 10, splits, begins=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "labelled"),
+    [
+        ([], True),
+        (["tracking.proxy_labels=false"], False),
+        (["+proxy=mnist"], False),
+        (["+proxy=mnist", "tracking.proxy_labels=true"], True),
+    ],
+)
+def test_labels_of_another_data_set_are_compared_with_only_if_told(
+    words: list[str], labelled: bool
+) -> None:
+    told = tracking_options(composed(*words), 10, SPLITS, begins=True)
+    assert (told["proxy_labels"] is SPLITS.proxy.labels) == labelled
+    assert labelled or told["proxy_labels"] is None
+
+
+def test_strategies_that_need_no_proxy_set_may_have_none() -> None:
+    none = SimpleNamespace(name="none", labels=np.zeros(0, np.int64), label_values=None)
+    splits = SimpleNamespace(proxy=none, private=SPLITS.private)
+    assert tracking_options(composed(), 10, splits, begins=True)["proxy_labels"] is none.labels
+
+
+def test_labels_that_no_client_has_are_refused() -> None:
+    own = SimpleNamespace(num_classes=2, label_values=None)
+    few = SimpleNamespace(proxy=SPLITS.proxy, private=own)
+    with pytest.raises(
+        ConfigError, match=r"tracking.proxy_labels=true: odd has labels up to 2, exp"
+    ):
+        tracking_options(composed(), 10, few, begins=True)
+
+
+def test_labels_of_a_proxy_set_are_those_of_the_clients_or_not_compared_with() -> None:
+    def splits(values: tuple[int, ...] | None) -> SimpleNamespace:
+        labels = np.arange(3)
+        proxy = SimpleNamespace(name="shared.npz", labels=labels, label_values=values)
+        clients = SimpleNamespace(name="own.npz", num_classes=3, label_values=(1, 2, 3))
+        return SimpleNamespace(proxy=proxy, private=clients)
+
+    words = "+proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"
+    told = tracking_options(composed(*words), 10, splits((1, 2, 3)), begins=True)
+    assert told["proxy_labels"] is not None
+    for values in (None, (1, 2, 4)):
+        with pytest.raises(ConfigError, match=r"labels=true: shared\.npz and own\.npz do not numb"):
+            tracking_options(composed(*words), 10, splits(values), begins=True)
+
+
+def test_default_methods_differ_in_the_axes_their_names_say() -> None:
+    dlad, plain = composed("strategy=dlad").strategy, composed("strategy=distillation").strategy
+    differing = {key for key in dlad if dlad[key] != plain[key]}
+    assert differing == {"scorer", "discriminator"}
+    targets = [composed(f"strategy/scorer={s}").strategy.scorer["_target_"]
+               for s in ("own_odds", "own_probability", "uniform")]  # fmt: skip
+    assert all(a != b for a, b in itertools.combinations(targets, 2))

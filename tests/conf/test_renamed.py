@@ -1,0 +1,77 @@
+"""Targets that were called otherwise one version back: run folders of then go on."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from conf.renamed import RENAMED, first_name, new_name
+from conf.resume import fingerprint
+from conf.schema import register
+from tests.commands import run_py
+from tests.places import ROOT
+
+
+def composed(*overrides: str) -> DictConfig:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_new_name_is_there_and_the_old_one_is_not(old: str) -> None:
+    there = import_module(RENAMED[old])
+    assert Path(str(there.__file__)).is_relative_to(ROOT)
+    assert not (ROOT / f"{old.replace('.', '/')}.py").exists()
+    target = f"{old}.something"
+    assert new_name(target) == f"{RENAMED[old]}.something"
+    assert first_name(new_name(target)) == first_name(target) == target
+
+
+def test_names_that_stayed_and_those_of_others_are_left_alone() -> None:
+    for target in ("clients.models.cnn", "torch.optim.SGD", "mine.rule", "rule"):
+        assert new_name(target) == first_name(target) == target
+
+
+@pytest.mark.parametrize("strategy", ["dlad", "mutual", "gossip", "defkt", "fedadam"])
+def test_the_hash_of_a_config_does_not_know_that_names_changed(strategy: str) -> None:
+    words = ["clients=same", "topology=ring"] if strategy in ("gossip", "defkt") else []
+    config = composed(f"strategy={strategy}", *words)
+    before = OmegaConf.to_yaml(config, resolve=True)
+    for old, new in RENAMED.items():
+        before = before.replace(f"_target_: {new}.", f"_target_: {old}.")
+    assert before != OmegaConf.to_yaml(config, resolve=True)
+    assert fingerprint(OmegaConf.create(before)) == fingerprint(config)
+    assert fingerprint(composed(f"strategy={strategy}", *words, "seed=1")) != fingerprint(config)
+
+
+def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    words = ["sim=inline", "clients.num_clients=5", "clients.training.epochs=1", "data.limit=200",
+             "strategy.distil.epochs=1", "probes=none", "checkpoint_every=1"]  # fmt: skip
+    results = []
+    for name, rounds in (("whole", 2), ("half", 1)):
+        done = run_py(*words, f"rounds={rounds}", f"hydra.run.dir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+    config = tmp_path / "half" / "config.yaml"
+    text = config.read_text()
+    for old, new in RENAMED.items():
+        text = text.replace(f"_target_: {new}.", f"_target_: {old}.")
+    assert text != config.read_text()
+    config.write_text(text)
+    done = run_py(f"resume={tmp_path / 'half'}", "rounds=2", f"hydra.run.dir={tmp_path / 'told'}")
+    assert done.returncode == 0, done.stderr
+    for name in ("whole", "half"):
+        results.append((tmp_path / name / "student.safetensors").read_bytes())
+    assert results[0] == results[1]
+
+
+def test_an_own_yaml_with_an_old_name_is_told_the_new_one(tmp_path: Path) -> None:
+    done = run_py(
+        "strategy.scorer._target_=strategies.scorers.margin", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert done.returncode == 1
+    assert "it is called strategies.aggregation.scorers.margin now" in done.stderr
