@@ -8,7 +8,8 @@ import pytest
 from clients.messages.requests import NODE_ID_BASE
 from sim.workers.pools import Pool
 from sim.workers.processes import assume_task_identity
-from tests.federations import close_kept_pool, everyone, foreign_app, open_pool
+from tests.federations import close_kept_pool, everyone, open_pool
+from tests.foreign_clients import foreign_app
 
 # Whatever is begun in the background ignores ctrl-C, and so would all that it begins.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -33,10 +33,10 @@ from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.clients_table import ClientsTable, client_rows
 from sim.workers.pools import InlinePool
+from tests.federations import ALONE
 from tests.mutations import change
 from tests.places import CONF
 
-ALONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 FLOWER: dict[str, dict[str, Any]] = {
     "FedAvg": {}, "FedProx": {"proximal_mu": 0.0}, "FedAvgM": {"server_momentum": 0.9},
     "FedAdagrad": {}, "FedAdam": {}, "FedYogi": {}, "FedMedian": {}, "FedTrimmedAvg": {},

@@ -29,10 +29,10 @@ RUN: dict[str, Differs | str] = {
     "seed": Differs("uniform", 0, 1, "student"),
     "rounds": Differs("uniform", 1, 2, "line round"),
     "evaluate_every": Differs("uniform rounds=2", 1, 2, LINES),
-    "quorum": "test_run.test_below_the_quorum_the_run_stops_and_says_who_failed_first",
+    "quorum": "test_user_rules.test_below_the_quorum_the_run_stops_and_says_who_failed_first",
     "checkpoint_every": Differs("uniform", 0, 1, "files manifest*.json"),
     "checkpoints_kept": Differs("uniform rounds=2 checkpoint_every=1", 1, 2, "files manifest*"),
-    "resume": "conf/test_resume.test_killed_in_mid_round_and_resumed_with_more_rounds",
+    "resume": "test_killed_runs.test_killed_in_mid_round_and_resumed_with_more_rounds",
     "resume_targets":
         "conf/test_resume.test_targets_in_lists_are_found_and_a_named_one_is_let_through",
     "student_device": Differs("uniform", "cpu", "nonsense", "error"),
@@ -53,7 +53,7 @@ RUN: dict[str, Differs | str] = {
     "probes.cka.most_clients of representation_drift":
         Differs("uniform probes=with_features", 8, 1, "line probes"),
     "probes.output_matrices.probe.most_clients of output_matrices":
-        "sim/analysis/probes/test_in_a_run.test_matrices_are_of_clients_spread_over_the_cohort",
+        "sim/analysis/probes/test_output.test_matrices_are_of_clients_spread_over_the_cohort",
 }  # fmt: skip
 
 DATA: dict[str, Differs | str] = {

@@ -33,7 +33,7 @@ from sim.report.command import main
 from sim.tracking.tracker import Tracker
 from strategies.aggregation.scorers import max_prob
 from tests.federations import distillation, inline, named, run_ours
-from tests.sim.analysis.probes.test_in_a_run import drifting
+from tests.watching import drifting
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_S = 60

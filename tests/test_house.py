@@ -9,16 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.places import ROOT
-
-PACKAGES = ("clients", "strategies", "sim", "conf")
-SOURCES = sorted(
-    path
-    for name in (*PACKAGES, "run.py")
-    for path in [ROOT / name, *(ROOT / name).rglob("*.py")]
-    if path.suffix == ".py"
-)
-MODULES = [str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in SOURCES]
+from tests.places import MODULES, PACKAGES, ROOT, SOURCES
 
 ALLOWED = {
     "clients": {"clients"},

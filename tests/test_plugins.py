@@ -5,18 +5,13 @@ folder has `strategy/scorer/*.yaml` and so on, as for `--config-dir`, and your m
 """
 
 import math
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from clients.messages.answers import TeacherPredictions
@@ -24,29 +19,13 @@ from clients.mutual import heads
 from clients.mutual.terms import Shared, Terms
 from strategies.aggregation.weights import normalise
 from tests.places import CONF
+from tests.plugins import COMBINERS, LOSSES, RULES, SCORERS
 
-FOLDERS = [CONF]
-if "STILLHOUSE_RULES" in os.environ:
-    FOLDERS.append(Path(os.environ["STILLHOUSE_RULES"]))
-    sys.path.insert(0, str(FOLDERS[-1]))
-
-
-def found(kind: str) -> dict[str, Callable[..., Any]]:
-    """Instantiate every YAML of one kind."""
-    files = [
-        path for folder in FOLDERS for path in sorted((folder / "strategy" / kind).glob("*.yaml"))
-    ]
-    return {path.stem: instantiate(OmegaConf.load(path)) for path in files}
-
-
-SCORERS, COMBINERS, LOSSES = found("scorer"), found("combiner"), found("loss")
 scorers = pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
 combiners = pytest.mark.parametrize("combiner", COMBINERS.values(), ids=COMBINERS)
 losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-RULES = found("rule")
 rules = pytest.mark.parametrize("name", RULES)
 temperatures = pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(2, 7))
 seeds = st.integers(0, 2**32)
 
@@ -255,8 +234,6 @@ def test_loss_is_finite_for_confident_students_and_hard_targets(
     assert math.isfinite(value.item())
     assert torch.isfinite(gradient).all()
 
-
-# --- rules of mutual learning ---
 
 HEADS = {"one": heads.Gate, "okddip": heads.Attention, "ffl": heads.Fusion}
 SHAPES = [(3, 2, 2), (4, 2, 2), (2, 2, 2)]

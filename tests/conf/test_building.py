@@ -6,24 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from clients.training.loop import train
 from clients.training.losses import kl
 from conf.building import instantiate
-from conf.schema import register
 from sim.analysis.probes import output_matrices
-from tests.places import CONF
-
-
-def composed(*overrides: str) -> DictConfig:
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+from tests.composing import composed
 
 
 def partials_in(value: Any) -> list[Any]:

@@ -15,26 +15,12 @@ from conf.ranges import check_ranges
 from conf.schema import check_keys, check_targets, explain, register
 from conf.tracking import tracking_options
 from tests.places import CONF
+from tests.shipped_configs import OPTIONS, REQUIRED
 
-REQUIRED = {
-    "data=npz": "data.source.path=a.npz",
-    "partition=from_file": "partition.path=a.json",
-    "topology=from_file": "topology.graph.path=a.csv",
-    "proxy=npz": "data.proxy_source.path=a.npz",
-}
 SPLITS = SimpleNamespace(
     proxy=SimpleNamespace(name="odd", labels=np.array([0, 2, 1]), label_values=None),
     private=SimpleNamespace(name="own", num_classes=3, label_values=None),
 )
-MUTUAL = {"strategy/rule", "strategy/head"}
-"""Groups that only the strategies of mutual learning have."""
-OPTIONS = sorted(
-    f"{path.parent.relative_to(CONF)}={path.stem}"
-    for path in CONF.rglob("*.yaml")
-    if path.parent != CONF
-)
-REQUIRED |= {option: "strategy=mutual" for option in OPTIONS if option.split("=")[0] in MUTUAL}
-REQUIRED |= {option: "topology=ring" for option in OPTIONS if option.startswith("topology/")}
 
 
 @pytest.fixture(autouse=True)

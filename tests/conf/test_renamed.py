@@ -4,22 +4,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from conf.renamed import RENAMED, first_name, new_name
 from conf.resume import fingerprint
-from conf.schema import register
 from tests.commands import run_py
+from tests.composing import composed
 from tests.places import ROOT
-
-
-def composed(*overrides: str) -> DictConfig:
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
 
 
 @pytest.mark.parametrize("old", RENAMED)

@@ -17,13 +17,9 @@ import torch
 from conf.errors import ConfigError
 from conf.trust import FLOWER, PATHS, require_plain_files, require_trusted, role_of, shipped
 from sim.checkpoint.strategy_state import KEPT
-from sim.report.command import main as report
-from tests.conf.test_resume import hydra_in_conf, resumed, saved
-from tests.places import CONF, ROOT
-from tests.sim.report.test_page import write_run
-from tests.test_house import MODULES
+from tests.places import CONF, MODULES, ROOT
+from tests.saved_configs import resumed, saved
 
-__all__ = ["hydra_in_conf"]
 MODEL, OPTIMIZER = ["student", "clients"], ["clients/training", "clients/messenger", "strategy/"]
 FROM = {
     "sim": ["sim"],
@@ -269,37 +265,3 @@ def test_links_to_nowhere_and_to_folders_are_links_to_a_resume(tmp_path: Path) -
             resumed(folder)
         (folder / name).unlink()
     resumed(folder)
-
-
-# --- the report of a folder from anybody ---
-
-
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "clients.parquet", "result.json"])
-def test_a_report_reads_through_no_link(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = write_run(tmp_path / "run")
-    (folder / name).rename(tmp_path / "precious")
-    (folder / name).symlink_to(tmp_path / "precious")
-    assert report([str(folder)]) == 1
-    assert f"{folder}/{name}: expected a plain file, found a link" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["report.html", "report.md"])
-def test_a_report_is_written_through_no_link(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = write_run(tmp_path / "run")
-    (folder / name).symlink_to(tmp_path / "absent")
-    assert report([str(folder)]) == 1
-    assert f"{folder}/{name}: a link, which is not written through" in capsys.readouterr().err
-    assert not (tmp_path / "absent").exists()
-
-
-def test_a_config_that_swells_is_not_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = write_run(tmp_path / "run")
-    (folder / "config.yaml").write_text("a: &a {b: 1}\nc: *a\n")
-    assert report([str(folder)]) == 1
-    assert "config.yaml: no YAML: aliases" in capsys.readouterr().err

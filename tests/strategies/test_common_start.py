@@ -26,7 +26,7 @@ from strategies.aggregation.parameters import starts_of
 from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.server.averaging import Averaging
 from tests.federations import SEED, inline, run_ours, student_of, tiny_clients
-from tests.strategies.server.test_mutual import mutual
+from tests.mutual_learning import mutual
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 IDLE: dict[str, Any] = {"train": partial(train, epochs=0, batch_size=8, optimizer=SGD)}

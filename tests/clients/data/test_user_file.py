@@ -1,5 +1,7 @@
 """A user's own `.npz`: which values are classes, which axis is channels, what is refused."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,77 @@ def test_a_run_says_once_which_label_is_which_class(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     said = "own.npz: its labels 3, 5, 7, 1000000000 are the classes 0..3 here"
     assert ended.stdout.count(said) == 1
+
+
+def save(path: Path, **arrays: npt.NDArray[Any]) -> str:
+    np.savez(path, allow_pickle=True, **arrays)
+    return str(path)
+
+
+def test_npz_is_read_as_bytes_or_floats(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(10) % 3
+    grey = rng.integers(0, 256, (10, 4, 5), dtype=np.uint8)
+    train, test = data.npz(save(tmp_path / "a.npz", images=grey, labels=labels))
+    assert (len(train), len(test), train.num_classes) == (8, 2, 3)
+    assert train.image_shape == (1, 4, 5)
+    assert train.images.dtype == np.uint8
+    assert train.scale == 1 / 255
+    colour = rng.normal(size=(10, 3, 4, 5))
+    path = save(
+        tmp_path / "b.npz",
+        images=colour,
+        labels=labels.astype(np.uint8),
+        test_images=colour[:4],
+        test_labels=np.array([0, 1, 2, 7]),
+    )
+    train, test = data.npz(path, num_classes=8)
+    assert (len(train), len(test), train.num_classes, test.num_classes) == (10, 4, 8, 8)
+    assert train.images.dtype == np.float32
+    assert train.scale == 1.0
+    inputs = data.normalised(train, np.arange(10)).astype(np.float64)
+    # Normalised by its own moments; 200 float32 numbers of size 1 leave 1e-7 each at most.
+    np.testing.assert_allclose(inputs.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(inputs.std(axis=(0, 2, 3)), 1, atol=1e-6)
+    assert train.mean == test.mean
+
+
+GREY, LABELS = np.arange(160, dtype=np.uint8).reshape(10, 4, 4), np.arange(10)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": GREY}, r"expected an array labels, found \['images'\]"),
+        ({"images": GREY, "labels": LABELS, "test_labels": LABELS}, "an array test_images"),
+        ({"images": GREY[0], "labels": LABELS}, r"expected images as \[N, C, H, W\]"),
+        ({"images": GREY.astype(np.int64), "labels": LABELS}, "expected images as uint8 or floats"),
+        ({"images": GREY, "labels": LABELS * 1.0}, "expected labels as integers"),
+        ({"images": GREY, "labels": LABELS[:9]}, "9 labels for 10 images"),
+        ({"images": GREY, "labels": LABELS - 1}, "labels go down to -1, expected none"),
+        ({"images": GREY * np.nan, "labels": LABELS}, "images holds NaN"),
+        ({"images": GREY, "labels": np.array([{}] * 10)}, "plain arrays: Object arrays cannot"),
+        (
+            {"images": GREY, "labels": LABELS, "test_images": GREY[:, :2], "test_labels": LABELS},
+            r"expected test_images as uint8 \[1, 4, 4\] like images, found uint8 \[1, 2, 4\]",
+        ),
+    ],
+)
+def test_wrong_npz_files_are_named(
+    tmp_path: Path, arrays: dict[str, npt.NDArray[Any]], message: str
+) -> None:
+    path = save(tmp_path / "own.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as raised:
+        data.npz(path)
+    assert "own.npz" in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 cut"])
+def test_corrupt_npz_files_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "own.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"expected an \.npz file of plain arrays") as raised:
+        data.npz(str(path))
+    assert str(path) in str(raised.value)
+    np.save(tmp_path / "single.npy", GREY)
+    with pytest.raises(ValueError, match="it holds a single array"):
+        data.npz(str(tmp_path / "single.npy"))

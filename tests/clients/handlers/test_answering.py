@@ -1,6 +1,8 @@
 """A student that is fed back: what clients of another architecture make of it before they train."""
 
 from functools import partial
+from math import log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from clients.app import SimulatedApp
+from clients.execution.executor import Lesson
 from clients.handlers.answering import imitated_ids
 from clients.handlers.screening import fault_of
 from clients.messages.arrays import write_arrays
@@ -72,3 +75,34 @@ def test_other_chunks_and_first_rounds_bring_no_student_and_one_chunk_no_more_by
     assert strategy._question(ROUND, strategy.cut.chunks[1]).student is None
     alone = read_request(fed_back(clients, distillation(clients, feed_back=True))[0].content)
     assert alone.digest_ids is None
+
+
+def test_a_digest_has_its_temperature_in_the_targets_and_in_the_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The student says (2 ln 3, 0, 0, 0). At T = 2 that is (3, 1, 1, 1) / 6, at T = 1 it would be
+    # (9, 1, 1, 1) / 12. A client that knows nothing loses T**2 (ln(2) / 2 + ln(2/3) / 2), and one
+    # that says what the student says loses nothing.
+    told: list[tuple[Lesson, Any]] = []
+    fit = SimulatedClients.fit
+
+    def listening(self: Any, ids: Any, starts: Any, lesson: Any, *rest: Any, **changes: Any) -> Any:
+        told.append((lesson(ids[0], starts[0]), rest[1]))
+        return fit(self, ids, starts, lesson, *rest, **changes)
+
+    clients = two_clients()
+    strategy = distillation(clients, feed_back=True, temperature=2.0)
+    said = torch.tensor([[2 * log(3), 0.0, 0.0, 0.0]])
+    with torch.no_grad():
+        for parameter in strategy.student.parameters():
+            parameter.zero_()
+        bias = next(p for p in strategy.student.parameters() if p.ndim == 1)
+        bias.copy_(said[0] / 5)  # `fed_back` sends five times as much
+    monkeypatch.setattr(SimulatedClients, "fit", listening)
+    fed_back(clients, strategy)
+    lesson, loss = next((lesson, loss) for lesson, loss in told if lesson.targets.ndim == 2)
+    assert lesson.targets[0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6], abs=1e-6)
+    target = lesson.targets[:1]
+    expected = 4 * (log(2) / 2 + log(2 / 3) / 2)
+    assert loss(torch.zeros(1, 4), target).item() == pytest.approx(expected, abs=1e-6)
+    assert loss(said, target).item() == pytest.approx(0.0, abs=1e-6)

@@ -15,8 +15,7 @@ from clients.messages.requests import PredictionRequest, write_request
 from clients.models.discriminator import DiscriminatorRecipe
 from sim.engine.rounds import QuorumLost
 from sim.workers.pools import Pool
-from tests.federations import inline, run_ours, tiny_clients
-from tests.sim.engine.test_flower_strategies import ALONE
+from tests.federations import ALONE, inline, run_ours, tiny_clients
 
 
 class Telling(FedAvg):

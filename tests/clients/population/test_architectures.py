@@ -1,34 +1,15 @@
-"""Who has which architecture, and that a large population costs a round nothing."""
+"""Who has which architecture."""
 
-import gc
 import hashlib
 import pickle
-import tracemalloc
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
-from clients.partition import Partition
-from clients.partition.ownership import as_partition
 from clients.population.architectures import Architectures, assign_architectures
-from clients.population.clients import SimulatedClients
-from sim.engine.grid import PoolGrid
-from strategies.cohorts import draw
-from tests.federations import (
-    distillation,
-    foreign_app,
-    inline,
-    run_ours,
-    tiny_clients,
-    vector,
-)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -134,49 +115,3 @@ def test_a_client_costs_a_byte_up_to_256_architectures(number: int, item_bytes: 
     assert kinds.codes.nbytes == 10_000 * item_bytes
     assert len(set(kinds)) == number
     assert len(pickle.dumps(kinds)) < 10_000 * item_bytes + 100 * number + 1000
-
-
-# --- in a federation ---
-
-
-def test_arrays_and_lists_describe_the_same_federation() -> None:
-    lists = tiny_clients()
-    assert isinstance(lists.partitions, list)
-    arrays = tiny_clients(
-        partitions=as_partition(lists.partitions),
-        architectures=Architectures(("linear", "mlp"), np.array([0, 1, 0, 1, 0], dtype=np.uint8)),
-    )
-    assert isinstance(arrays.partitions, Partition)
-
-    def bits(clients: SimulatedClients) -> Any:
-        pool = inline(SimulatedApp(clients))
-        done = run_ours(pool, clients, distillation(clients, fraction=0.5), rounds=2)
-        return done.sha256, [str(exchange) for r in done.reports for exchange in r.exchanges]
-
-    assert bits(arrays) == bits(lists)
-
-
-def peak_of_a_round(num_clients: int, grid: PoolGrid, server_round: int) -> int:
-    """Bytes that drawing and asking 20 clients takes at most."""
-    gc.collect()
-    tracemalloc.start()
-    grid.begin_round(server_round)
-    cohort = draw(grid.get_node_ids(), 20 / num_clients, rng(server_round))
-    content = RecordDict({"arrays": vector("same")})
-    replies = grid.send_and_receive(Message(content, node, "train") for node in cohort)
-    assert [reply.metadata.src_node_id for reply in replies] == cohort
-    assert not any(reply.has_error() for reply in replies)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
-
-
-def test_the_memory_of_a_round_does_not_grow_with_the_population() -> None:
-    """A list of a million node ids alone would take 40 MB, a round of 20 clients takes 0.2."""
-    peaks = {}
-    for num_clients in (1_000, 1_000_000):
-        kinds = Architectures(("a",), np.zeros(num_clients, dtype=np.uint8))
-        grid = PoolGrid(inline(foreign_app()), kinds, fault_of)
-        peak_of_a_round(num_clients, grid, 1)  # imports and caches
-        peaks[num_clients] = peak_of_a_round(num_clients, grid, 2)
-    assert peaks[1_000_000] < 1.1 * peaks[1_000] + 10_000

@@ -9,52 +9,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
-from clients.data import Dataset, blobs, normalised
-from clients.models import mlp
-from clients.models.factory import parameters_of
+from clients.data import normalised
 from clients.seeding import torch_seed
 from clients.training.loop import batches, train
 from clients.training.losses import cross_entropy, kl
-
-SGD = partial(torch.optim.SGD, lr=0.1)
-BLOBS, _ = blobs(num_examples=80)  # 60 for training
-
-
-def small_mlp(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return mlp((1, 4, 4), 4, hidden=(8,))
-
-
-def fit(model: nn.Module, n: int = 60, seed: int = 1, **changes: Any) -> list[float]:
-    """Train on the first n blobs, with the numbers of most tests below."""
-    numbers = {"epochs": 2, "batch_size": 16, "optimizer": SGD} | changes
-    labels = torch.from_numpy(BLOBS.labels[:n])
-    rng = np.random.default_rng(seed)
-    return train(model, BLOBS, np.arange(n), labels, cross_entropy, rng, **numbers)
-
-
-def same_bits(one: nn.Module, other: nn.Module) -> bool:
-    mine, theirs = parameters_of(one), parameters_of(other)
-    return all(mine[name].tobytes() == theirs[name].tobytes() for name in mine)
+from tests.small_problems import BLOBS, SGD, fit, half_square, same_bits, scalar_problem, small_mlp
 
 
 def sizes(num_examples: int, batch_size: int) -> list[int]:
     return [len(b) for b in batches(num_examples, batch_size, np.random.default_rng(0))]
-
-
-def scalar_problem() -> tuple[nn.Module, Dataset]:
-    """One weight w = 1 and one input x = 2."""
-    images = np.full((1, 1, 1, 1), 2, dtype=np.float32)
-    labels = np.zeros(1, dtype=np.int64)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False))
-    nn.init.ones_(model[1].weight)
-    return model, Dataset("one", images, labels, 1, 1.0, (0.0,), (1.0,))
-
-
-def half_square(logits: Tensor, targets: Tensor) -> Tensor:
-    return (logits[:, 0] - targets) ** 2 / 2
 
 
 # --- batches ---

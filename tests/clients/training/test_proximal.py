@@ -17,17 +17,9 @@ from clients.training.loop import pulled, train
 from clients.training.losses import cross_entropy
 from sim.engine.rounds import QuorumLost
 from sim.workers.pools import Pool
-from tests.clients.execution.test_batched_loop import Both, built
-from tests.clients.training.test_loop import (
-    BLOBS,
-    fit,
-    half_square,
-    same_bits,
-    scalar_problem,
-    small_mlp,
-)
-from tests.federations import SEED, inline, run_ours, student_of, tiny_clients, trainer
-from tests.sim.engine.test_flower_strategies import ALONE
+from tests.federations import ALONE, SEED, inline, run_ours, student_of, tiny_clients, trainer
+from tests.small_problems import BLOBS, fit, half_square, same_bits, scalar_problem, small_mlp
+from tests.trained_together import Both, built
 
 MOMENTUM = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
 

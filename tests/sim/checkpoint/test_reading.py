@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from sim.checkpoint import manifest
 from sim.checkpoint.manifest import CheckpointError, name_of
 from sim.tracking.clients_table import ClientsTable
-from tests.sim.checkpoint.test_writing import checkpoints, committed
+from tests.checkpoints import checkpoints, committed
 
 LAST = name_of(2)
 

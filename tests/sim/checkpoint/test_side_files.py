@@ -21,11 +21,12 @@ from sim.tracking.clients_table import ClientsTable
 from sim.tracking.partition_table import PARTITION, PARTITION_SUMMARY
 from sim.tracking.run_folder import CONFIG, FAILURES, METRICS, PEERS, RESULT, STUDENT, begin
 from sim.tracking.tracker import Tracker
+from tests.checkpoints import checkpoints, committed, no_lines
 from tests.federations import vector
-from tests.sim.checkpoint.test_reading import LOUD
-from tests.sim.checkpoint.test_writing import checkpoints, committed, no_lines
 
 LINES = {METRICS: 0, FAILURES: 0}
+LOUD = "\x1b[2Jx\nerror: all is well"
+"""What a terminal obeys."""
 
 
 def shape(clients: int = 2) -> PartitionSummary:

@@ -22,7 +22,7 @@ from sim.checkpoint.stopping import Stop
 from sim.tracking.tracker import Tracker
 from sim.workers.pools import InlinePool
 from tests.places import ROOT
-from tests.test_run import hashes
+from tests.quick_runs import hashes
 from tests.tiny_runs import BASES, composed
 
 WORDS = ["strategy=fedavg", "clients=same", "student=mlp", "clients.num_clients=3",

@@ -29,8 +29,8 @@ from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_folder import FAILURES, METRICS
 from sim.tracking.tracker import Tracker
 from sim.workers.pools import Pool
+from tests.checkpoints import checkpoints, files_in, no_lines
 from tests.federations import Run, distillation, populations, run_foreign, run_ours, vector
-from tests.sim.checkpoint.test_writing import checkpoints, files_in, no_lines
 
 # --- what strategies keep ---
 

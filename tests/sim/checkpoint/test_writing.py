@@ -3,38 +3,24 @@
 import itertools
 import json
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import RecordDict
 from flwr.serverapp.strategy import FedAvg
 from safetensors import safe_open
 from safetensors.numpy import load
 
-from clients.handlers.screening import fault_of
-from clients.messages.requests import node_id_of
 from sim import files
 from sim.checkpoint import manifest
 from sim.checkpoint.manifest import name_of
-from sim.checkpoint.writing import MOST_STATE_FILES, Checkpoints
-from sim.engine.grid import PoolGrid
+from sim.checkpoint.writing import MOST_STATE_FILES
 from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_folder import FAILURES, METRICS
 from sim.workers.frozen_states import freeze, thaw
-from sim.workers.pools import Pool
-from tests.federations import SEED, vector
-
-ROWS = [{"round": 1, "client": k, "architecture": "a", "request_bytes": 3, "reply_bytes": 4,
-         "failure": "", "accuracy": k / 3} for k in range(3)]  # fmt: skip
-
-
-def state(value: float) -> bytes:
-    """Large beside what a file says of it."""
-    network = ConfigRecord({"weights": bytes(1000)})
-    return freeze(RecordDict({"m": MetricRecord({"value": value}), "network": network}))
+from tests.checkpoints import ROWS, checkpoints, committed, files_in, no_lines, state
+from tests.federations import vector
 
 
 def value_of(frozen: bytes) -> Any:
@@ -43,37 +29,6 @@ def value_of(frozen: bytes) -> Any:
 
 def values_in(states: Any) -> dict[int, Any]:
     return {key: value_of(states[key]) for key in states}
-
-
-def checkpoints(
-    folder: Path, seed: int = SEED, config: str = "c0ffee", kept: int = 2
-) -> Checkpoints:
-    return Checkpoints(folder / "checkpoint", seed, config, kept)
-
-
-def no_lines(folder: Path) -> dict[Path, int]:
-    return {folder / METRICS: 0, folder / FAILURES: 0}
-
-
-def committed(folder: Path, kept: int = 2) -> Checkpoints:
-    """Two rounds: clients 0, 1 and 3 changed in the first, 1 and 2 in the second."""
-    writer = checkpoints(folder, kept=kept)
-    commit = partial(writer.commit, strategy=FedAvg())
-    (folder / METRICS).write_text('{"round": 1}\n{"round": 2}\n')
-    lines = {folder / METRICS: 1, folder / FAILURES: 0}
-    table = ClientsTable()
-    table.add(ROWS)
-    first = {0: state(0.1), 1: state(1.1), 3: state(3.1)}
-    second = {1: state(1.2), 2: state(2.2)}
-    commit(1, vector("a"), states=first, clients=table, lines=lines)
-    table.add([{**ROWS[0], "round": 2, "zeal": 7.0}])
-    lines[folder / METRICS] = 2
-    commit(2, vector("b"), states=second, clients=table, lines=lines)
-    return writer
-
-
-def files_in(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 def named_in(folder: Path) -> set[str]:
@@ -278,34 +233,6 @@ def test_a_disk_that_is_full_costs_the_commit_only(
 
 
 # --- clients' states on a grid ---
-
-
-def test_a_grid_tells_which_states_changed_and_takes_them_back(everyone_pool: Pool) -> None:
-    def count(grid: Grid, *client_ids: int) -> list[Any]:
-        content = RecordDict({"config": ConfigRecord({"tag": 0}), "arrays": vector("w")})
-        sent = [
-            Message(content, dst_node_id=node_id_of(k), message_type="train.count")
-            for k in client_ids
-        ]
-        replies = grid.send_and_receive(sent)
-        return [reply.content.metric_records["metrics"]["before"] for reply in replies]
-
-    grid = PoolGrid(everyone_pool, ["a"] * 4, fault_of)
-    grid.begin_round(1)
-    count(grid, 0, 2)
-    count(grid, 2)
-    states = dict(grid.states.changed())
-    assert list(states) == [0, 2]
-    assert dict(grid.states.changed()) == {}
-    count(grid, 3)
-    assert [*grid.states.changed()] == [3]
-
-    other = PoolGrid(everyone_pool, ["a"] * 4, fault_of)
-    other.begin_round(2)
-    other.states.load(states)
-    assert dict(other.states.changed()) == {}
-    assert count(other, 0, 1, 2) == [1, 0, 2]
-    assert freeze(grid.states.of(2)) == states[2]
 
 
 def test_the_manifest_is_json_that_people_can_read(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from conf.errors import ConfigError
 from conf.refused import check_strategy
 from sim.engine.buffers import aggregated_train, buffers_of
 from strategies.server.averaging import Averaging
-from tests.federations import SEED, Run, inline, run_ours, student_of, tiny_clients
-from tests.sim.engine.test_flower_strategies import ALONE
+from tests.federations import ALONE, SEED, Run, inline, run_ours, student_of, tiny_clients
 
 
 def averaging(**alone: int) -> Averaging:

@@ -10,7 +10,8 @@ from clients.handlers.screening import fault_of
 from clients.messages.arrays import read_arrays
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import QuorumLost, RoundReport, run_rounds
-from tests.federations import foreign_app, open_pool, run_foreign, vector
+from tests.federations import open_pool, run_foreign, vector
+from tests.foreign_clients import foreign_app
 
 START = ArrayRecord({"w": Array(np.zeros(2, np.float32))})
 

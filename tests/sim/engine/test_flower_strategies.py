@@ -17,9 +17,9 @@ from clients.training.losses import cross_entropy
 from sim.engine.rounds import QuorumLost
 from sim.workers.pools import Pool
 from tests.federations import (
+    ALONE,
     SEED,
     Run,
-    foreign_app,
     inline,
     populations,
     run_foreign,
@@ -29,8 +29,7 @@ from tests.federations import (
     trainer,
     vector,
 )
-
-ALONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
+from tests.foreign_clients import foreign_app
 
 # --- foreign clients: client k adds (1, 2, 4, 8, 100)[k] and claims k + 1 examples ---
 

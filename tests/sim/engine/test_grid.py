@@ -23,7 +23,8 @@ from sim.engine.grid import PoolGrid
 from sim.engine.rounds import ENDINGS
 from sim.workers.pools import Pool
 from sim.workers.tasks import Outcome, Task
-from tests.federations import SEED, foreign_app, grid_over, inline, run_foreign, vector
+from tests.federations import SEED, grid_over, inline, run_foreign, vector
+from tests.foreign_clients import foreign_app
 
 LOOK = (
     "look at sim.workers.processes.assume_task_identity and sim.workers.tasks.run_group before "

@@ -19,7 +19,6 @@ from sim.workers.pools import Pool
 from tests.federations import (
     distillation,
     everyone,
-    foreign_app,
     grid_over,
     inline,
     populations,
@@ -27,6 +26,7 @@ from tests.federations import (
     run_ours,
     vector,
 )
+from tests.foreign_clients import foreign_app
 
 # Client k adds (1, 2, 4, 8)[k] to each array and claims k + 1 examples.
 MEAN_OF_ALL = 49 / 10

@@ -10,7 +10,7 @@ import pytest
 
 from sim.tracking.clients_table import ClientsTable, client_rows
 from sim.tracking.run_folder import CLIENTS, sha256_of_file
-from tests.sim.tracking.test_run_folder import exchange
+from tests.exchanges import exchange
 
 
 def table_of(*rounds: list[dict[str, Any]]) -> ClientsTable:

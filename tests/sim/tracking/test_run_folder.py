@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 from clients.models import mobilenet_v2_small
 from clients.models.factory import load_parameters, parameters_of
 from clients.partition import iid, summary
-from sim.engine.grid import Exchange
 from sim.tracking.partition_table import PARTITION, PARTITION_SUMMARY, write_partition
 from sim.tracking.run_folder import (
     FAILURES,
@@ -31,23 +30,6 @@ from sim.tracking.run_folder import (
     write_result,
     write_student,
 )
-
-
-def exchange(client_id: int, phase: str = "train", **changes: Any) -> Exchange:
-    """One client's successful exchange of 100 bytes down and 10 up in round 3."""
-    fields: dict[str, Any] = {
-        "server_round": 3,
-        "client_id": client_id,
-        "phase": phase,
-        "architecture": f"arch-{client_id}",
-        "request_bytes": 100,
-        "reply_bytes": 10,
-        "metrics": {},
-        "failure": "",
-        "traceback": "",
-    }
-    return Exchange(**(fields | changes))
-
 
 # --- the partition ---
 

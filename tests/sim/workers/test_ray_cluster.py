@@ -13,7 +13,8 @@ from flwr.serverapp.strategy import FedAvg
 from sim.workers import ray_cluster
 from sim.workers.ray_cluster import require_answer, start_ray
 from sim.workers.ray_pool import RayPool
-from tests.federations import SEED, foreign_app, ray_left_open, run_foreign, vector
+from tests.federations import SEED, ray_left_open, run_foreign, vector
+from tests.foreign_clients import foreign_app
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 

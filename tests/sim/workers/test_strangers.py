@@ -15,7 +15,8 @@ import pytest
 
 from sim.workers.ray_pool import RayPool
 from sim.workers.ray_together import Together
-from tests.federations import SEED, foreign_app, ray_left_open
+from tests.federations import SEED, ray_left_open
+from tests.foreign_clients import foreign_app
 
 METHODS = (
     "InternalKVGcsService/InternalKVKeys",

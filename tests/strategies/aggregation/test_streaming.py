@@ -1,11 +1,9 @@
 """Sums made in parts: any partition of a cohort gives what all its answers together give."""
 
-import math
 import pickle
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,123 +12,32 @@ import torch
 from flwr.app import Error, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from clients.handlers.screening import fault_of
 from clients.messages.answers import TeacherPredictions
 from clients.messages.arrays import read_arrays
 from clients.messages.codecs import ANSWERS
-from clients.messages.requests import (
-    TRAIN_PREDICTIONS,
-    PredictionReply,
-    node_id_of,
-    write_reply,
-)
+from clients.messages.requests import node_id_of
 from sim.engine.grid import assume_task_identity
 from strategies.aggregation import scorers
 from strategies.aggregation import streaming as reduction
-from strategies.aggregation.combiners import (
-    WeightedMean,
-    mean_of_logits,
-    mean_of_probs,
-    softened,
-    unchanged,
-)
-from strategies.aggregation.ensemble import Ensemble, EnsembleRule
+from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.streaming import Part, gather, read_part
-from strategies.teaching.rehearsal import is_reducible
-
-SCORERS = [
-    scorers.uniform,
-    scorers.num_examples,
-    scorers.max_prob,
-    scorers.entropy,
-    scorers.margin,
-    scorers.own_probability,
-    scorers.own_odds,
-    scorers.num_examples_own_odds,
-]
-MEANS = {"probs": mean_of_probs, "logits": mean_of_logits}
+from tests.answers_in_parts import (
+    MEANS,
+    SCORERS,
+    answers,
+    contents,
+    folded,
+    messages,
+    rule_of,
+    together,
+)
 
 
 @pytest.fixture(autouse=True)
 def _identity() -> None:
     assume_task_identity(1)
-
-
-def answers(
-    num_clients: int,
-    num_inputs: int = 9,
-    num_classes: int = 5,
-    seed: int = 0,
-    masked: float = 0.2,
-    own: bool = True,
-    scale: float = 3.0,
-) -> TeacherPredictions:
-    """Make up a cohort; own_probs lie around 1e-3, so that some examples are known to nobody."""
-    rng = torch.Generator().manual_seed(seed)
-    shape = (num_clients, num_inputs)
-    exponents = torch.rand(shape, generator=rng) * 2.5 - 5
-    exponents[:, ::2] += torch.rand(num_clients, len(range(0, num_inputs, 2)), generator=rng) * 2.5
-    return TeacherPredictions(
-        client_ids=tuple(range(num_clients)),
-        logits=torch.randn(*shape, num_classes, generator=rng) * scale,
-        mask=torch.rand(shape, generator=rng) >= masked,
-        own_probs=10**exponents if own else None,
-        num_examples=torch.randint(1, 1000, (num_clients,), generator=rng).float(),
-    )
-
-
-def contents(teachers: TeacherPredictions, kind: str = "float32") -> list[RecordDict]:
-    own = teachers.own_probs
-    return [
-        write_reply(
-            PredictionReply(
-                server_round=1,
-                client_id=teachers.client_ids[k],
-                inputs_crc32=0,
-                num_examples=int(teachers.num_examples[k]),
-                logits=teachers.logits[k].numpy(),
-                own_probs=None if own is None else own[k].numpy(),
-                mask=teachers.mask[k].numpy(),
-                metrics={},
-                answers=kind,
-            )
-        )
-        for k in range(len(teachers.client_ids))
-    ]
-
-
-def rule_of(scorer: Any, mean: Any = mean_of_probs, own: bool = True, **changes: Any) -> Any:
-    settings_ = {"temperature": 1.0, "weight_cap": 1.0, "fallback_below": 1e-3 if own else None}
-    return EnsembleRule(scorer, mean, **(settings_ | changes))
-
-
-def folded(
-    rule: EnsembleRule,
-    replies: list[RecordDict],
-    cuts: list[int],
-    probe: list[int] | None = None,
-) -> Ensemble:
-    positions = np.array(probe or [], dtype=np.int64)
-    reducer = rule.reducer(positions)
-    edges = [0, *cuts, len(replies)]
-    groups = [replies[a:b] for a, b in pairwise(edges) if a < b]
-    return rule(read_part(reducer.merge(reducer.fold(group) for group in groups)), positions)
-
-
-def messages(replies: list[RecordDict]) -> list[Message]:
-    asked = [
-        Message(RecordDict(), dst_node_id=node_id_of(k), message_type=TRAIN_PREDICTIONS)
-        for k in range(len(replies))
-    ]
-    return [Message(content, reply_to=ask) for content, ask in zip(replies, asked, strict=True)]
-
-
-def together(rule: EnsembleRule, replies: list[RecordDict], probe: list[int]) -> Ensemble:
-    all_answers = gather(messages(replies))
-    assert isinstance(all_answers, TeacherPredictions)
-    return rule(all_answers, np.array(probe, dtype=np.int64))
 
 
 # --- parts and the whole ---
@@ -213,72 +120,6 @@ def test_a_lone_client_is_passed_through() -> None:
         ensemble = folded(rule_of(scorer), contents(teachers), [])
         expected = teachers.logits[0].softmax(-1)
         torch.testing.assert_close(ensemble.targets, expected, rtol=0, atol=3e-7)
-
-
-# --- numbers at the edge ---
-
-
-@pytest.mark.parametrize("mean", MEANS)
-def test_a_thousand_terms_of_all_sizes_are_summed_to_a_millionth(mean: str) -> None:
-    # Odds from 1e-4 to 9,999, two groups of which hold the same clients in another order.
-    teachers = answers(1000, num_inputs=6, masked=0.1)
-    rng = torch.Generator().manual_seed(3)
-    c = torch.rand(1000, 6, generator=rng).round(decimals=1).clamp(0, 1)
-    teachers.own_probs[...] = c  # type: ignore[index]
-    rule = rule_of(scorers.own_odds, MEANS[mean])
-    c = c.double().clamp(1e-4, 1 - 1e-4)
-    odds = torch.where(teachers.mask, c / (1 - c), 0)[..., None]
-    exact = teachers.logits.double()
-    if mean == "probs":
-        exact = exact.softmax(-1)
-    expected = (odds * exact).sum(0) / odds.sum(0)
-    if mean == "logits":
-        expected = expected.softmax(-1)
-    replies = contents(teachers)
-    for cuts in (list(range(10, 1000, 10)), [500], []):
-        targets = folded(rule, replies, cuts).targets.double()
-        assert (targets - expected).abs().max() < 2e-6
-
-
-def huge(teachers: TeacherPredictions) -> Tensor:
-    """Score up to 1e38, and down to 1e-38 where the client is small."""
-    exponents = 38 * (2 * (teachers.num_examples > 500).float() - 1)
-    return (10**exponents)[:, None].expand_as(teachers.mask)
-
-
-@pytest.mark.parametrize("mean", MEANS)
-@pytest.mark.parametrize("scorer", [huge, scorers.num_examples], ids=["scores", "sizes"])
-def test_neither_huge_scores_nor_huge_logits_overflow(mean: str, scorer: Any) -> None:
-    teachers = answers(6, scale=1e29, masked=0.0)
-    teachers.num_examples[...] = torch.tensor([1e12, 1, 1e12, 700, 2, 1e3])
-    rule = rule_of(scorer, MEANS[mean])
-    replies = contents(teachers)
-    whole, parts = together(rule, replies, []), folded(rule, replies, [2, 3])
-    assert torch.isfinite(parts.targets).all()
-    torch.testing.assert_close(parts.targets, whole.targets, rtol=0, atol=1e-5)
-
-
-def test_scores_far_below_what_float32_holds_in_full_still_share() -> None:
-    # Subnormal scores 1e-44 and 3e-44 (7 and 21 units of 2**-149): one quarter, three quarters.
-    def tiny(teachers: TeacherPredictions) -> Tensor:
-        return (teachers.num_examples * 2.0**-149)[:, None].expand_as(teachers.mask)
-
-    teachers = answers(2, masked=0.0)
-    teachers.num_examples[...] = torch.tensor([7.0, 21.0])
-    ensemble = folded(rule_of(tiny), contents(teachers), [1])
-    expected = teachers.logits.softmax(-1)
-    expected = 0.25 * expected[0] + 0.75 * expected[1]
-    torch.testing.assert_close(ensemble.targets[::2], expected[::2], rtol=0, atol=1e-6)
-
-
-def test_logits_out_of_reach_of_the_short_cut_are_subtracted_first() -> None:
-    # 200 bits above and below: 2**200 overflows, 2**-200 is 0
-    for offset in (0.0, 200.0, -200.0):
-        teachers = answers(3, masked=0.0)
-        teachers.logits.add_(offset)
-        targets = folded(rule_of(scorers.uniform), contents(teachers), [1]).targets
-        expected = teachers.logits.double().softmax(-1).mean(0)
-        assert (targets.double() - expected).abs().max() < 1e-6
 
 
 # --- coverage and fallback ---
@@ -394,109 +235,3 @@ def test_clients_come_out_in_order_whatever_the_order_of_groups() -> None:
     teachers = read_part(reducer.merge(parts)).teachers
     assert teachers.client_ids == (0, 1, 2, 3)
     assert torch.equal(teachers.logits, answers(4).logits[:, [0, 3]])
-
-
-# --- who may be reduced ---
-
-
-@pytest.mark.parametrize("own", [True, False])
-@pytest.mark.parametrize("mean", MEANS.values(), ids=MEANS)
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_every_rule_of_ours_is_reducible(scorer: Any, mean: Any, own: bool) -> None:
-    if not own and scorer in SCORERS[5:]:
-        return  # it refuses to score at all
-    assert is_reducible(rule_of(partial(scorer), partial(mean), own), 7, own)
-
-
-def cohort_softmax(teachers: TeacherPredictions) -> Tensor:
-    return teachers.logits.amax(-1).softmax(0)
-
-
-def mean_confidence(teachers: TeacherPredictions) -> Tensor:
-    mine = scorers.max_prob(teachers).mean(1, keepdim=True)  # over examples
-    return mine.expand_as(teachers.mask)
-
-
-def own_fallback(teachers: TeacherPredictions) -> Tensor:
-    assert teachers.own_probs is not None
-    unknown = teachers.own_probs.amax(0) < 1e-3
-    return torch.where(unknown, 1.0, teachers.own_probs)
-
-
-def counts_answers(teachers: TeacherPredictions) -> Tensor:
-    return teachers.mask.sum(0, keepdim=True).float().expand_as(teachers.mask)
-
-
-def needs_two(teachers: TeacherPredictions) -> Tensor:
-    first, second = teachers.logits.amax(-1)[:2]
-    return (first - second).abs().expand_as(teachers.mask)
-
-
-def scribbles(teachers: TeacherPredictions) -> Tensor:
-    return teachers.logits.abs_().amax(-1)
-
-
-class Stateful:
-    def __call__(self, teachers: TeacherPredictions) -> Tensor:
-        return torch.ones_like(teachers.mask, dtype=torch.float32)
-
-
-@pytest.mark.parametrize(
-    "scorer",
-    [
-        cohort_softmax,
-        mean_confidence,
-        own_fallback,
-        counts_answers,
-        needs_two,
-        scribbles,
-        Stateful(),
-        partial(Stateful()),
-    ],
-)
-def test_a_scorer_that_needs_more_than_an_answer_gets_all_of_them(scorer: Any) -> None:
-    assert not is_reducible(rule_of(scorer), 4, True)
-
-
-def median(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    return logits.softmax(-1).median(0).values
-
-
-def across_examples(logits: Tensor, temperature: float) -> Tensor:
-    return (logits - logits.mean(0)).softmax(-1)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"mean": median},
-        {"mean": partial(mean_of_probs, temperature=2.0)},
-        {"mean": WeightedMean(across_examples, unchanged)},
-        {"mean": WeightedMean(softened, unchanged, fraction=lambda z, t: (z.exp(), z.sum()))},
-        {"weight_cap": 0.5},
-    ],
-    ids=["median", "bound", "rows", "wrong-fraction", "cap"],
-)
-def test_a_combination_that_is_no_mean_of_single_answers_gets_all_of_them(changes: Any) -> None:
-    assert not is_reducible(rule_of(scorers.uniform, **changes), 4, True)
-
-
-def test_a_users_weighted_mean_is_reducible() -> None:
-    def geometric(mean: Tensor, temperature: float) -> Tensor:
-        return mean.softmax(-1)
-
-    def log_probs(logits: Tensor, temperature: float) -> Tensor:
-        return (logits / temperature).log_softmax(-1)
-
-    mean: Callable[..., Tensor] = WeightedMean(log_probs, geometric)
-    assert is_reducible(rule_of(scorers.max_prob, mean), 4, True)
-
-
-def test_a_bad_score_is_an_error_in_parts_too() -> None:
-    def negative(teachers: TeacherPredictions) -> Tensor:
-        return -torch.ones_like(teachers.mask, dtype=torch.float32)
-
-    with pytest.raises(ValueError, match="scores must be finite and >= 0"):
-        folded(rule_of(negative), contents(answers(2)), [])
-    with pytest.raises(ValueError, match="scores must be finite and >= 0"):
-        folded(rule_of(lambda t: t.logits.amax(-1) * math.nan), contents(answers(2)), [])

@@ -23,25 +23,9 @@ from strategies.decentralised.mixed_parameters import (
     mean_and_distance,
     mixed_parameters,
 )
+from tests.scripted import Scripted
 
 THIRD = 1 / 3
-
-
-class Scripted:
-    """Everybody is there but who sleeps; messages of a round fare as it is written."""
-
-    def __init__(self, n: int, delays: Any = None, asleep: Any = None) -> None:
-        self._n, self._delays, self._asleep = n, delays or {}, asleep or {}
-
-    def present(self, server_round: int) -> Any:
-        return np.ones(self._n, dtype=np.bool_)
-
-    def awake(self, server_round: int) -> Any:
-        return np.array([k not in self._asleep.get(server_round, ()) for k in range(self._n)])
-
-    def delays(self, server_round: int, senders: Any, receivers: Any) -> Any:
-        of = self._delays.get(server_round, {})
-        return np.array([of.get(pair, 0) for pair in zip(senders, receivers, strict=True)])
 
 
 def on_a_line(missing: Any = "renormalise", n: int = 3, **script: Any) -> Neighbours:
@@ -196,9 +180,6 @@ def test_what_is_on_its_way_is_restored_with_its_payload() -> None:
 def test_a_wrong_choice_is_refused() -> None:
     with pytest.raises(ValueError, match="missing=guess: expected renormalise, own"):
         on_a_line("guess")
-
-
-# --- parameters ---
 
 
 def sent(values: Any, weight: float = 1.0) -> RecordDict:

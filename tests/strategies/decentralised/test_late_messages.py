@@ -13,7 +13,7 @@ from sim.topology.mixing import metropolis_hastings, push_sum, replace, uniform
 from sim.topology.sequences import epidemic, one_peer_exponential, random_matchings, sequence
 from sim.topology.topology import Topology
 from strategies.decentralised.delivery import Neighbours
-from tests.strategies.decentralised.test_delivery import Scripted
+from tests.scripted import Scripted
 
 FLAKY: dict[str, Any] = {
     "sleep_probability": 0.1,

@@ -26,9 +26,9 @@ from sim.engine.grid import PoolGrid
 from sim.topology.availability import Availability
 from sim.workers.frozen_states import freeze
 from strategies.offering import completed
+from tests.composing import composed
 from tests.federations import SEED, inline, run_ours, student_of, tiny_clients
 from tests.shipped import FAULTS, TOPOLOGIES, mixings_of, serverless
-from tests.sim.topology.test_topology import composed
 
 N, ROUNDS = 6, 3
 IDLE = ("clients.training", "clients.messenger", "strategy.how", "strategy.distil")

@@ -19,14 +19,7 @@ from sim.topology import sequences
 from sim.topology.mixing import push_sum
 from strategies.decentralised.gossip_averaging import ParameterGossip
 from tests.federations import Run, inline, run_ours, student_of
-from tests.strategies.decentralised.test_gossip_averaging import (
-    SGD,
-    Plain,
-    alike,
-    averaging,
-    there,
-    topology,
-)
+from tests.peers import SGD, Plain, alike, averaging, there, topology
 
 N, ROUNDS = 5, 7
 LATE = {"drop_probability": 0.2, "late_probability": 0.4, "late_rounds": 2}

@@ -17,15 +17,8 @@ from sim.checkpoint.strategy_state import strategy_state
 from sim.engine.grid import PoolGrid
 from sim.workers.pools import Pool
 from strategies.server.averaging import Averaging, unlike_request, weighted_mean
-from tests.federations import (
-    everyone,
-    foreign_app,
-    inline,
-    populations,
-    run_foreign,
-    run_ours,
-    vector,
-)
+from tests.federations import everyone, inline, populations, run_foreign, run_ours, vector
+from tests.foreign_clients import foreign_app
 
 
 def content(arrays: dict[str, Any], num_examples: float, **metrics: float) -> RecordDict:

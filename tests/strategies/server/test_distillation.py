@@ -12,125 +12,42 @@ from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
 from clients.app import SimulatedApp
-from clients.data import Splits, blobs, split
 from clients.handlers.screening import fault_of
 from clients.messages.answers import RoundView
 from clients.messages.arrays import write_arrays
-from clients.messages.requests import (
-    PredictionReply,
-    client_id_of,
-    crc32_of,
-    node_id_of,
-    read_request,
-    write_reply,
-)
-from clients.models import logistic_regression, mlp
+from clients.messages.requests import node_id_of, read_request
 from clients.models.discriminator import DiscriminatorRecipe
-from clients.models.factory import build, parameters_of
+from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import evaluate, predict
-from clients.training.loop import train
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from sim.workers.processes import assume_task_identity
-from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import max_prob, own_odds, uniform
 from strategies.server.distillation import DistillationStrategy
-from tests.federations import inline
-
-SEED = 5
-DISTIL = partial(
-    train, epochs=3, batch_size=16, optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+from tests.distilling import (
+    DISTIL,
+    PROXY,
+    SEED,
+    SPLITS,
+    TEST,
+    asked,
+    bits,
+    distil_round,
+    federation,
+    fresh_student,
+    make,
+    random_logits,
+    reduced,
+    reply_to,
 )
-STUDENT = partial(mlp, hidden=(32,))
-
-
-def cut_blobs() -> Splits:
-    """180 private, 180 proxy and 120 test examples of four well separated classes."""
-    numbers = {"proxy_share": 0.5, "proxy_source": None, "limit": None, "proxy_limit": None}
-    train_set, test_set = blobs(num_examples=480, spread=0.3)
-    return split(train_set, test_set, **numbers, rng=np.random.default_rng(0))
-
-
-SPLITS = cut_blobs()
-PROXY, TEST = SPLITS.proxy, SPLITS.test
+from tests.federations import inline
 
 
 @pytest.fixture(autouse=True)
 def _identity() -> None:
     assume_task_identity(1)
-
-
-def fresh_student() -> nn.Module:
-    return build(STUDENT, (1, 4, 4), 4, np.random.default_rng(0))
-
-
-def bits(model: nn.Module) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in parameters_of(model).items()}
-
-
-def make(**changes: Any) -> DistillationStrategy:
-    parts: dict[str, Any] = {
-        "student": fresh_student(),
-        "proxy": PROXY,
-        "test": TEST,
-        "distil": DISTIL,
-        "seed": SEED,
-        "scorer": uniform,
-        "combiner": mean_of_probs,
-        "loss": kl,
-    }
-    return DistillationStrategy(**(parts | changes))
-
-
-def asked(
-    strategy: DistillationStrategy,
-    num_clients: int = 3,
-    server_round: int = 1,
-    node_ids: list[int] | None = None,
-) -> list[Message]:
-    """Collect the requests of a round's training."""
-    nodes = node_ids or [node_id_of(client) for client in range(num_clients)]
-    grid: Any = SimpleNamespace(get_node_ids=lambda: nodes)
-    arrays = write_arrays(parameters_of(strategy.student))
-    return list(strategy.configure_train(server_round, arrays, ConfigRecord(), grid))
-
-
-def reply_to(request: Message, logits: Tensor, mask: Tensor | None = None) -> Message:
-    told = read_request(request.content)
-    answer = PredictionReply(
-        server_round=told.server_round,
-        client_id=client_id_of(request.metadata.dst_node_id),
-        inputs_crc32=crc32_of(told.proxy_ids),
-        num_examples=30,
-        logits=logits.numpy(),
-        own_probs=None,
-        mask=None if mask is None else mask.numpy(),
-        metrics={},
-        answers=told.answers,
-    )
-    return Message(write_reply(answer), reply_to=request)
-
-
-def random_logits(strategy: DistillationStrategy, num_clients: int) -> Tensor:
-    rng = torch.Generator().manual_seed(1)
-    return 3 * torch.randn(num_clients, len(strategy.distilled_ids), 4, generator=rng)
-
-
-def distil_round(
-    strategy: DistillationStrategy,
-    logits: Tensor,
-    mask: Tensor | None = None,
-    reverse: bool = False,
-) -> dict[str, Any]:
-    """Run one round in which client k answers logits[k]; return its metrics."""
-    masks = [None] * len(logits) if mask is None else list(mask)
-    requests = asked(strategy, len(logits))
-    replies = [reply_to(*parts) for parts in zip(requests, logits, masks, strict=True)]
-    _, metrics = strategy.aggregate_train(1, replies[::-1] if reverse else replies)
-    assert metrics is not None
-    return dict(metrics)
 
 
 def taught(targets: Tensor, ids: np.ndarray, temperature: float = 1.0) -> nn.Module:
@@ -248,17 +165,6 @@ def test_the_ensemble_is_measured_on_the_test_set() -> None:
 # --- answers that were summed on the way ---
 
 
-def reduced(strategy: DistillationStrategy, phase: str, replies: list[Message]) -> list[Message]:
-    """Do as the engine does: fold two groups, merge, and pass one message on beside the errors."""
-    reducer = strategy.intake(1, phase)
-    assert reducer is not None
-    contents = [reply.content for reply in replies if reply.has_content()]
-    parts = [reducer.fold(iter(contents[:2])), reducer.fold(iter(contents[2:]))]
-    first = next(reply for reply in replies if reply.has_content())
-    first.content = reducer.merge(iter(parts))
-    return [first, *(reply for reply in replies if reply.has_error())]
-
-
 @pytest.mark.parametrize("scorer", [uniform, max_prob])
 def test_a_round_of_sums_is_a_round_of_answers(scorer: Any) -> None:
     grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(k) for k in range(5)])
@@ -309,133 +215,7 @@ def test_who_needs_every_answer_is_given_every_answer(changes: dict[str, Any]) -
     assert strategy.intake(1, "evaluate") is None
 
 
-# --- what is asked ---
-
-
-def test_negatives_and_distilled_ids_cover_the_proxy_set_without_overlap() -> None:
-    strategy = make(negative_share=0.2)
-    assert (len(strategy.negative_ids), len(strategy.distilled_ids)) == (36, 144)
-    both = np.concatenate([strategy.negative_ids, strategy.distilled_ids])
-    assert sorted(both.tolist()) == list(range(len(PROXY)))
-    assert make().negative_ids.tolist() == strategy.negative_ids.tolist()
-    assert make(seed=6).negative_ids.tolist() != strategy.negative_ids.tolist()
-
-
-def test_a_request_names_the_distilled_ids_and_hides_negatives_unless_needed() -> None:
-    plain = read_request(asked(strategy := make())[0].content)
-    assert plain.proxy_ids is not None
-    assert plain.proxy_ids.tolist() == strategy.distilled_ids.tolist()
-    assert plain.num_inputs == len(strategy.distilled_ids)
-    assert plain.negative_ids is None
-    recipe = DiscriminatorRecipe("pixels", balanced=True, l2=0.1)
-    full = read_request(asked(make(discriminator=recipe))[0].content)
-    assert full.recipe == recipe
-    assert full.negative_ids is not None
-    assert full.negative_ids.tolist() == strategy.negative_ids.tolist()
-
-
-@pytest.mark.parametrize(
-    ("feed_back", "server_round", "fed"), [(True, 1, False), (True, 2, True), (False, 2, False)]
-)
-def test_the_student_is_fed_back_from_round_two_and_only_when_asked(
-    feed_back: bool, server_round: int, fed: bool
-) -> None:
-    strategy = make(feed_back=feed_back, digest_epochs=4, temperature=2.0)
-    request = read_request(asked(strategy, server_round=server_round)[0].content)
-    assert (request.student is not None) == fed
-    if request.student is not None:
-        sent = {name: value.tobytes() for name, value in request.student.items()}
-        assert sent == bits(strategy.student)
-        assert (request.digest_epochs, request.temperature) == (4, 2.0)
-
-
-def cohort(strategy: DistillationStrategy, server_round: int, num_clients: int = 20) -> list[int]:
-    requests = asked(strategy, num_clients, server_round)
-    return [request.metadata.dst_node_id for request in requests]
-
-
-@pytest.mark.parametrize(("fraction", "size"), [(1.0, 20), (0.5, 10), (0.25, 5), (0.001, 1)])
-def test_the_cohort_is_a_fraction_of_the_clients_and_at_least_one(
-    fraction: float, size: int
-) -> None:
-    chosen = cohort(make(fraction=fraction), 1)
-    assert len(set(chosen)) == len(chosen) == size
-    assert chosen == sorted(chosen)
-    assert set(chosen) <= {node_id_of(client) for client in range(20)}
-
-
-def test_the_cohort_depends_on_seed_and_round_only() -> None:
-    rounds = [cohort(make(fraction=0.5), server_round) for server_round in range(1, 6)]
-    assert rounds == [cohort(make(fraction=0.5), server_round) for server_round in range(1, 6)]
-    assert len({tuple(chosen) for chosen in rounds}) == 5
-    assert cohort(make(fraction=0.5, seed=6), 1) != rounds[0]
-
-
-def test_the_clients_that_taught_are_the_ones_that_are_evaluated() -> None:
-    strategy = make()
-    grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(c) for c in range(20)])
-    arrays = write_arrays(parameters_of(strategy.student))
-    assert strategy.configure_evaluate(3, arrays, ConfigRecord(), grid) == []
-    distil_round(strategy, random_logits(strategy, 3))  # clients 0, 1 and 2 answer
-    requests = strategy.configure_evaluate(3, arrays, ConfigRecord(), grid)
-    assert [m.metadata.dst_node_id for m in requests] == [node_id_of(c) for c in range(3)]
-
-
-def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:
-    # Flower's ids are random 64-bit integers; float64, to which numpy promotes a list of ints on
-    # both sides of 2**63, cannot hold them.
-    nodes = [2**53 + 1, 2**62 + 3, 2**63 + 5, 2**64 - 7]
-    requests = asked(make(), node_ids=nodes)
-    assert [request.metadata.dst_node_id for request in requests] == nodes
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"temperature": 0.0}, "temperature=0"),
-        ({"temperature": float("nan")}, "temperature=nan"),
-        ({"temperature": float("inf")}, "temperature=inf"),  # T**2 KL would be inf * 0
-        ({"weight_cap": 0.0}, "weight_cap=0"),
-        ({"weight_cap": 1.5}, "weight_cap=1.5"),
-        ({"fraction": 0.0}, "fraction=0"),
-        ({"fraction": 1.1}, "fraction=1.1"),
-        ({"negative_share": -0.1}, "negative_share=-0.1"),
-        ({"negative_share": 1.0}, "negative_share=1"),
-        ({"digest_epochs": -1}, "digest_epochs=-1"),
-        ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.0}, "negative_share=0"),
-        # 180 * .002 rounds to no negative, 180 * .998 to no example that could be distilled
-        ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.002}, "negative_share=0.002"),
-        ({"negative_share": 0.998}, "negative_share=0.998"),
-    ],
-    ids=str,
-)
-def test_a_number_out_of_range_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(**changes)
-
-
-def test_a_student_that_cannot_be_taught_is_refused() -> None:
-    distil = partial(train, epochs=1, batch_size=8, optimizer=torch.optim.LBFGS)
-    message = r"strategy\.distil: the student cannot learn from two examples: .*closure"
-    with pytest.raises(ValueError, match=message):
-        make(distil=distil)
-
-
 # --- with simulated clients ---
-
-
-def federation(splits: Splits = SPLITS, local_epochs: int = 20) -> SimulatedClients:
-    """Client 0, an mlp like the student, has classes 0 and 1; client 1 has 2 and 3."""
-    labels = splits.private.labels
-    return SimulatedClients(
-        splits=splits,
-        partitions=[np.flatnonzero(labels < 2), np.flatnonzero(labels >= 2)],
-        architectures=["mlp", "linear"],
-        models={"mlp": STUDENT, "linear": logistic_regression},
-        student=STUDENT,
-        train=partial(DISTIL, epochs=local_epochs),
-        seed=SEED,
-    )
 
 
 def run(strategy: DistillationStrategy, clients: SimulatedClients, rounds: int = 1) -> PoolGrid:

@@ -1,4 +1,4 @@
-"""The proxy set in chunks: how it is cut, who is asked, and that timing changes no bit."""
+"""The proxy set in chunks: who is asked, and that timing changes no bit."""
 
 import threading
 from collections.abc import Iterable
@@ -32,18 +32,8 @@ from sim.engine.grid import PoolGrid, assume_task_identity
 from strategies.aggregation.scorers import max_prob, own_odds, uniform
 from strategies.server.distillation import DistillationStrategy
 from strategies.teaching import questions as chunks
-from strategies.teaching.proxy_split import cut_proxy
-from strategies.teaching.questions import ahead
+from tests.distilling import DISTIL, PROXY, SEED, bits, federation, fresh_student, make
 from tests.federations import inline
-from tests.strategies.server.test_distillation import (
-    DISTIL,
-    PROXY,
-    SEED,
-    bits,
-    federation,
-    fresh_student,
-    make,
-)
 
 
 @pytest.fixture(autouse=True)
@@ -103,94 +93,6 @@ def run_round(
     requests = strategy.configure_train(1, arrays, ConfigRecord(), grid)
     _, metrics = strategy.aggregate_train(1, list(grid.send_and_receive(requests)))
     return strategy, dict(metrics or {}), views
-
-
-# --- how the proxy set is cut ---
-
-
-@pytest.mark.parametrize("num_chunks", [1, 2, 5, 80])
-def test_chunks_are_the_distilled_ids_at_random_in_even_parts(num_chunks: int) -> None:
-    cut = cut_proxy(100, 0.2, True, num_chunks, 30, seed=3)
-    assert len(cut.chunks) == len(cut.probes) == num_chunks
-    sizes = [len(chunk) for chunk in cut.chunks]
-    assert max(sizes) - min(sizes) <= 1
-    assert all((np.diff(chunk) > 0).all() for chunk in cut.chunks)
-    both = np.sort(np.concatenate([cut.negative_ids, *cut.chunks]))
-    assert both.tolist() == list(range(100))
-    assert cut.distilled_ids.tolist() == sorted(set(range(100)) - set(cut.negative_ids.tolist()))
-    if num_chunks == 2:  # not the first and the second half
-        assert 0.2 < (cut.chunks[0] < 50).mean() < 0.8
-
-
-def test_negatives_and_probes_do_not_depend_on_the_number_of_chunks() -> None:
-    cuts = [cut_proxy(100, 0.2, True, number, 30, seed=3) for number in (1, 4)]
-    assert cuts[0].negative_ids.tolist() == cuts[1].negative_ids.tolist()
-    assert cuts[0].probe_ids.tolist() == cuts[1].probe_ids.tolist()
-    assert len(cuts[0].probe_ids) == 30
-    assert cut_proxy(100, 0.2, True, 1, 30, seed=4).probe_ids.tolist() != cuts[0].probe_ids.tolist()
-    assert (
-        cut_proxy(100, 0.2, True, 3, 999, seed=3).probe_ids.tolist()
-        == cuts[0].distilled_ids.tolist()
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"proxy_chunks": 0}, "proxy_chunks=0: expected from 1 to 144"),
-        ({"proxy_chunks": 145}, "proxy_chunks=145: expected from 1 to 144"),
-        ({"probe_examples": 0}, "probe_examples=0"),
-        ({"fallback_below": -0.1}, "fallback_below=-0.1"),
-        ({"fallback_below": 1.1}, "fallback_below=1.1"),
-        ({"answers": "int4"}, "answers='int4': expected one of float32, float16, uint8"),
-        ({"proxy_chunks": 2, "distil": lambda *a: []}, "expected distil to be a trainer with"),
-    ],
-)
-def test_a_value_out_of_range_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(**changes)
-
-
-# --- one ahead ---
-
-
-@pytest.mark.parametrize("overlap", [True, False])
-@pytest.mark.parametrize("number", [1, 2, 5])
-def test_everything_is_asked_once_and_comes_in_order(number: int, overlap: bool) -> None:
-    asked: list[int] = []
-    made = ahead(lambda k: asked.append(k) or 10 * k, number, overlap)  # type: ignore[func-returns-value]
-    assert list(made) == [10 * k for k in range(number)]
-    assert asked == list(range(number))
-
-
-def test_the_next_one_is_asked_while_the_last_one_is_used_and_only_then() -> None:
-    begun = [threading.Event() for _ in range(4)]
-    for k, _ in enumerate(ahead(lambda k: begun[k].set(), 4, overlap=True)):
-        if k < 3:
-            assert begun[k + 1].wait(timeout=10)  # while we are still using number k
-        assert not any(event.is_set() for event in begun[k + 2 :])
-
-
-def test_without_overlap_the_next_one_waits_for_its_turn() -> None:
-    asked: list[int] = []
-    for k, _ in enumerate(ahead(asked.append, 4, overlap=False)):
-        assert asked == list(range(k + 1))
-
-
-@pytest.mark.parametrize("overlap", [True, False])
-def test_what_asking_raises_is_raised(overlap: bool) -> None:
-    def ask(number: int) -> int:
-        if number == 2:
-            raise OSError("the cable")
-        return number
-
-    seen = []
-    with pytest.raises(OSError, match="the cable"):
-        seen += list(map(seen.append, ahead(ask, 4, overlap)))
-    assert seen == [0, 1]
-
-
-# --- a round in chunks ---
 
 
 @pytest.mark.parametrize("scorer", [uniform, max_prob])

@@ -1,0 +1,62 @@
+"""Taps: outputs inside a network, with their gradients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clients.models import (
+    cnn,
+    lenet5,
+    logistic_regression,
+    mlp,
+    mobilenet_v2_small,
+    resnet8,
+    resnet20,
+    shufflenet_v2_05,
+    vgg9,
+)
+from clients.models.factory import build
+from clients.models.taps import Tap, last_map
+from tests.peer_lessons import LENET
+
+
+def test_a_tap_keeps_the_output_with_its_gradient_and_leaves_nothing_behind() -> None:
+    network = build(LENET, (1, 28, 28), 10, np.random.default_rng(0))
+    with Tap(network, "features.3") as tap:
+        network(torch.randn(2, 1, 28, 28))
+        kept = tap.take()
+        assert kept.requires_grad
+        assert kept.dim() == 4
+        with pytest.raises(ValueError, match="gave None"):
+            tap.take()
+    assert not any(module._forward_hooks for module in network.modules())
+    with pytest.raises(ValueError, match=r"tap 'nose'.*features"):
+        Tap(network, "nose")
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (logistic_regression, (3072, 1, 1)),  # the pixels
+        (mlp, (200, 1, 1)),
+        (lenet5, (16, 5, 5)),
+        (cnn, (64, 8, 8)),
+        (vgg9, (256, 4, 4)),
+        (resnet8, (64, 8, 8)),  # before the average over pixels, as FFL takes them
+        (resnet20, (64, 8, 8)),
+        (mobilenet_v2_small, (1280, 4, 4)),
+        (shufflenet_v2_05, (1024, 4, 4)),
+    ],
+)
+def test_every_model_of_the_zoo_can_be_tapped_where_nothing_is_said(
+    model: Any, shape: tuple[int, ...]
+) -> None:
+    network = build(model, (3, 32, 32), 10, np.random.default_rng(0)).eval()
+    name = last_map(network, (3, 32, 32))
+    with Tap(network, name) as tap:
+        network(torch.randn(2, 3, 32, 32))
+        maps = tap.take()
+    assert maps.shape == (2, *shape)
+    assert not any(module._forward_hooks for module in network.modules())
