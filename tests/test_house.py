@@ -1,4 +1,7 @@
-"""The house keeps its shape: who may import whom, which module knows which dependency, sizes."""
+"""The house keeps its shape: who may import whom, which module knows which dependency, sizes.
+
+So do the tests: they are in the folders of what they test, and none leans on another.
+"""
 
 import ast
 import importlib
@@ -47,6 +50,8 @@ DOORS = {
 }
 """Which folders have files that import a heavy dependency; "." is run.py's."""
 
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
 
 def imports_of(path: Path) -> set[str]:
     """Full dotted names, wherever in the file they are imported."""
@@ -57,7 +62,8 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names.add(str(node.module))
-            if node.module in PACKAGES:  # then what is imported are modules or rooms
+            if str(node.module).split(".")[0] == "tests" or node.module in PACKAGES:
+                # then what is imported are modules or rooms
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
@@ -125,6 +131,27 @@ def test_no_room_is_called_utils() -> None:
     assert not {"utils", "helpers", "common", "misc"} & {
         part for m in MODULES for part in m.split(".")
     }
+
+
+def test_tests_are_in_the_folders_of_what_they_test() -> None:
+    for path in TESTS:
+        room = path.parent.relative_to(ROOT / "tests")
+        if room != Path():  # what tests share lies beside these folders
+            assert (ROOT / room / "__init__.py").is_file(), f"{path}: no such room"
+            assert path.name.startswith("test_") or path.name == "conftest.py", path
+
+
+def test_files_of_tests_stay_small() -> None:
+    assert not [path for path in TESTS if len(path.read_text().splitlines()) > 300]
+
+
+def test_no_test_leans_on_another() -> None:
+    """Not on a module of tests, nor on where its own file lies."""
+    for path in TESTS:
+        ours = {name for name in imports_of(path) if name.startswith("tests.")}
+        assert not {name for name in ours if ".test_" in name}, path
+        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "id")}
+        assert "__file__" not in names or path.name == "places.py", f"{path}: see tests.places"
 
 
 def run_python(*args: str) -> subprocess.CompletedProcess[str]:

@@ -85,7 +85,7 @@ def _walk(config: Any, place: str) -> list[Any]:
 
 
 def suits(strategy: Any, mixing: Any) -> bool:
-    """Tell whether a method is for such weights: it refuses others, as test_gossip.py has it."""
+    """Tell whether a method is for such weights: it refuses others (test_gossip_averaging.py)."""
     kind, matrices = strategy._target_.rpartition(".")[2], [mixing(r) for r in range(1, ROUNDS + 1)]
     if kind == "Stages":
         return suits(strategy.first, mixing)
