@@ -117,9 +117,6 @@ def distil_round(
     return dict(metrics)
 
 
-# --- answers that were summed on the way ---
-
-
 def reduced(strategy: DistillationStrategy, phase: str, replies: list[Message]) -> list[Message]:
     """Do as the engine does: fold two groups, merge, and pass one message on beside the errors."""
     reducer = strategy.intake(1, phase)
@@ -129,9 +126,6 @@ def reduced(strategy: DistillationStrategy, phase: str, replies: list[Message]) 
     first = next(reply for reply in replies if reply.has_content())
     first.content = reducer.merge(iter(parts))
     return [first, *(reply for reply in replies if reply.has_error())]
-
-
-# --- with simulated clients ---
 
 
 def federation(splits: Splits = SPLITS, local_epochs: int = 20) -> SimulatedClients:

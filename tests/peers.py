@@ -105,15 +105,9 @@ def arrays_in(run: Run, peer: int, name: str = MODEL) -> Any:
     return read_arrays(run.grid.states.of(peer).array_records[name])
 
 
-# --- distillation over graphs ---
-
-
 def unfolded(logits: Any, weights: Any, temperature: float) -> Any:
     """Combine as `mean_of_probs` does, without saying that it is a mean."""
     return mean_of_probs(logits, weights, temperature)
-
-
-# --- parameters over graphs ---
 
 
 def transfer(clients: SimulatedClients, **changes: Any) -> MutualTransfer:
@@ -130,9 +124,6 @@ def transfer(clients: SimulatedClients, **changes: Any) -> MutualTransfer:
         "how": Messenger(rule=rules.dml, optimizer=SGD, epochs=1, batch_size=8),
     }
     return MutualTransfer(**(parts | changes))
-
-
-# --- equal bits, faults, resume ---
 
 
 class Plain(Grid):

@@ -13,8 +13,6 @@ import yaml
 
 from sim.report.command import main
 
-# --- run folders written by hand ---
-
 
 def line(number: int, student: float, **changes: Any) -> dict[str, Any]:
     """A line of metrics.jsonl as a distillation's."""
@@ -135,9 +133,6 @@ def table_of(markdown: str, head: str) -> list[list[str]]:
             break
         rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", one)[1:-1]])
     return rows
-
-
-# --- methods ---
 
 
 def sweep(folder: Path, accuracies: dict[int, float], **config: Any) -> Path:

@@ -54,9 +54,6 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-# --- TensorBoard ---
-
-
 def hparams_of(folder: Path) -> dict[str, Any]:
     """What the page that compares runs is told, by tag."""
     found: dict[str, Any] = {}
@@ -77,18 +74,12 @@ def layout_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {category.title: {c.title: c for c in category.chart} for category in proto.category}
 
 
-# --- what a probe may return ---
-
-
 def seen(num_clients: int = 2) -> RoundView:
     teachers = TeacherPredictions(
         tuple(range(num_clients)), torch.zeros(num_clients, 0, 0),
         torch.zeros(num_clients, 0, dtype=torch.bool), None, torch.ones(num_clients),
     )  # fmt: skip
     return RoundView(1, (), teachers, torch.zeros(num_clients, 0), torch.zeros(0, 0), [])
-
-
-# --- failures ---
 
 
 def report(server_round: int, exchanges: list[Any]) -> RoundReport:
