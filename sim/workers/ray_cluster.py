@@ -18,6 +18,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
+from sim.errors import PoolLost
+
+LOOK_EVERY_S = 2.0
+"""How often it is looked whether Ray is still there; a call of Ray's would wait 60 s for it."""
+
+ENDED = "sim=ray: Ray itself has ended on this machine"
+
 TUNABLES = "glibc.malloc.hugetlb=1"
 """For workers' `GLIBC_TUNABLES`: huge pages, which only a fresh process can be given."""
 
@@ -101,6 +108,12 @@ def ray_ended() -> bool:
     if node is None:
         return False
     return any(kind in ("gcs_server", "raylet") for kind, _ in node.dead_processes())
+
+
+def require_ray() -> None:
+    """Raise PoolLost if the Ray that this process started has ended."""
+    if ray_ended():
+        raise PoolLost(ENDED)
 
 
 def stop_ray(folder: Path | None) -> None:

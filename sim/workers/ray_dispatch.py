@@ -20,7 +20,7 @@ from sim.errors import PoolLost
 from sim.workers import ray_deaths
 from sim.workers.outcomes import failed, joined, singles
 from sim.workers.pieces import Piece, Sent, Whole
-from sim.workers.ray_cluster import ray_ended
+from sim.workers.ray_cluster import ENDED, LOOK_EVERY_S, require_ray
 from sim.workers.ray_workers import RayWorkers
 from sim.workers.suspects import Suspects, timed_out
 from sim.workers.tasks import Group, Outcome
@@ -35,11 +35,6 @@ more, or it is cut up, which changes bits. One can die of something else, and so
 
 LOSSES = 5
 """After so many lost machines and connections a group is to blame all the same."""
-
-LOOK_EVERY_S = 2.0
-"""How often it is looked whether Ray is still there; a call of Ray's would wait 60 s for it."""
-
-ENDED = "sim=ray: Ray itself has ended on this machine"
 
 
 class Dispatch:
@@ -224,8 +219,8 @@ class Dispatch:
     def _look(self) -> None:
         """Raise PoolLost if Ray itself has ended: it would be asked in vain for 60 s."""
         self._look_at = time.monotonic() + LOOK_EVERY_S
-        if self._one_machine and ray_ended():
-            raise PoolLost(ENDED)
+        if self._one_machine:
+            require_ray()
 
     def _bury(self, place: int, overdue: bool = False) -> Iterator[Outcome]:
         """Replace a worker; see what is to become of all that it had."""

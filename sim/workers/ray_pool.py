@@ -15,6 +15,7 @@ import ray
 from sim.workers.ray_cluster import (
     ray_ended,
     require_answer,
+    require_ray,
     room_for,
     start_ray,
     stop_ray,
@@ -196,6 +197,11 @@ class RayPool:
     def gather(self, size: int, timeout_s: float) -> None:
         """Wait until so many workers are up; see `RayWorkers.gather`."""
         self._there().gather(size, timeout_s)
+
+    def look(self) -> None:
+        """Raise PoolLost if the Ray that this pool started has ended."""
+        if self._private:
+            require_ray()
 
     def host(self) -> str:
         """Return the address under which workers reach this process."""

@@ -1,5 +1,6 @@
 """Functions that several workers run together, talking to each other, until one is lost."""
 
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -9,7 +10,8 @@ import ray
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from clients.mutual.lockstep import NoLink
-from sim.workers.ray_deaths import cause_of
+from sim.workers.ray_cluster import LOOK_EVERY_S
+from sim.workers.ray_deaths import GONE, cause_of, ended_by
 from sim.workers.ray_link import LinkLost, Meeting, TorchLink
 
 RETRIES = 3
@@ -44,6 +46,10 @@ class Workers(Protocol):
 
     def replace(self, rank: int) -> None:
         """Put a new one where one was lost, or hangs."""
+        ...
+
+    def look(self) -> None:
+        """Raise PoolLost if what they run on has ended: it would be asked in vain for 60 s."""
         ...
 
     def host(self) -> str:
@@ -107,6 +113,7 @@ class Together:
 
         Raises:
             WorkersLost: However often it was tried, a worker was lost.
+            PoolLost: What they run on has ended, or has no room left.
             Exception: What the function raised.
         """
         for left in range(RETRIES, -1, -1):
@@ -137,9 +144,13 @@ class Together:
         guilty: Exception | None = None
         deadline: float | None = None
         while running:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            done, _ = ray.wait(list(running), num_returns=1, timeout=left)
-            if not done:  # they hang: there is no other way to stop them
+            left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+            wait = min(left, LOOK_EVERY_S)
+            if not (done := ray.wait(list(running), num_returns=1, timeout=wait)[0]):
+                self.workers.look()
+                if left > wait:
+                    continue
+                # They hang: there is no other way to stop them.
                 lost |= dict.fromkeys(running.values(), "its worker hangs")
                 break
             rank = running.pop(done[0])
@@ -152,8 +163,11 @@ class Together:
                     unheard[rank] = str(cause)
                 else:
                     guilty = guilty or cause
-            except ray.exceptions.RayError as death:
+            except GONE as death:
+                self.workers.look()
                 lost[rank] = f"its worker died ({cause_of(death)})"
+            except ray.exceptions.RayError as error:  # a full store or disk: no worker's doing
+                raise ended_by(error) from error
             deadline = deadline or time.monotonic() + self._timeout_s + GRACE_S
         for rank in lost:
             self.workers.replace(rank)

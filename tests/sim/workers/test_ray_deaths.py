@@ -8,7 +8,7 @@ import ray
 from ray import exceptions
 
 from sim.errors import PoolLost
-from sim.workers import ray_dispatch, ray_pool
+from sim.workers import ray_cluster, ray_dispatch, ray_pool
 from sim.workers.ray_deaths import cause_of
 from sim.workers.ray_dispatch import LOSSES, Dispatch
 from sim.workers.ray_pool import RayPool
@@ -150,7 +150,7 @@ def test_a_dropped_connection_is_told_as_one_and_nobody_is_to_blame(
 def test_the_only_machine_is_lost_with_ray(
     run: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, ended: bool
 ) -> None:
-    monkeypatch.setattr(ray_dispatch, "ray_ended", lambda: ended)
+    monkeypatch.setattr(ray_cluster, "ray_ended", lambda: ended)
     with pytest.raises(PoolLost, match="^sim=ray: Ray itself has ended on this machine$"):
         run(error, one_machine=True)
 
@@ -160,11 +160,11 @@ def test_a_ray_that_has_ended_is_noticed_while_workers_still_answer(
 ) -> None:
     assert run(one_machine=True)[0] == [""]
     monkeypatch.setattr(ray_dispatch, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(ray_dispatch, "ray_ended", iter([False, True]).__next__)
+    monkeypatch.setattr(ray_cluster, "ray_ended", iter([False, True]).__next__)
     with pytest.raises(PoolLost, match="^sim=ray: Ray itself has ended on this machine$"):
         run(exceptions.RaySystemError(ValueError("no such class"), "Traceback ..."), size=2,
             one_machine=True)  # fmt: skip  # cut up: it waits for two answers more
-    monkeypatch.setattr(ray_dispatch, "ray_ended", lambda: True)
+    monkeypatch.setattr(ray_cluster, "ray_ended", lambda: True)
     assert run(one_machine=False)[0] == [""]  # a cluster may have it elsewhere
 
 
@@ -176,7 +176,7 @@ def test_no_worker_is_replaced_in_a_ray_that_has_ended(
         raise AssertionError("asked of a Ray that is not there")
 
     monkeypatch.setattr(Workers, "replace", replace)
-    monkeypatch.setattr(ray_dispatch, "ray_ended", iter([False, True]).__next__)
+    monkeypatch.setattr(ray_cluster, "ray_ended", iter([False, True]).__next__)
     with pytest.raises(PoolLost, match="^sim=ray: Ray itself has ended on this machine$"):
         run(death, one_machine=True)
 
