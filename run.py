@@ -199,11 +199,10 @@ def run_federation(
 ) -> tuple[dict[str, Any], Any]:
     """Run the rounds; return the final student's parameters and the strategy."""
     from clients.app import SimulatedApp
-    from clients.handlers.screening import fault_of
     from clients.messages.arrays import read_arrays, write_arrays
     from clients.models.factory import load_parameters, parameters_of
     from clients.training.evaluation import evaluate
-    from sim.engine.buffers import buffers_of
+    from sim.engine.buffers import buffers_of, told
     from sim.engine.grid import PoolGrid
     from sim.engine.rounds import ENDINGS, RoundReport, run_rounds
     from sim.tracking.run_folder import STATES
@@ -212,8 +211,7 @@ def run_federation(
         student = begin_student(config, clients)
         strategy = build_strategy(config, pool, clients, student, tracker, display)
         buffers = buffers_of(student, strategy)
-        clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-        pool.load(SimulatedApp(clients))
+        pool.load(app := SimulatedApp(clients, told(strategy, "handlers") or ()))
     has_student = getattr(strategy, "has_student", True)
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
@@ -226,7 +224,7 @@ def run_federation(
     with explained(*BUILDING):
         about = {"group_size": config.clients.group_size, "cost": clients.costs()}
         about |= {"profiles": clients.profiles, "states": pool.states(tracker.folder / STATES)}
-        grid = PoolGrid(pool, clients.architectures, fault_of, display.answer, **about)
+        grid = PoolGrid(pool, clients.architectures, app.handlers, display.answer, **about)
         arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     often = config.checkpoint_every, config.rounds
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stop.asked)

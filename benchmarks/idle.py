@@ -66,7 +66,6 @@ def run_ours(
 ) -> None:
     """Run idle rounds on one of our pools."""
     from benchmarks.idle_client import app
-    from clients.handlers.screening import fault_of
     from clients.population.architectures import assign_architectures
     from sim.engine.grid import PoolGrid
     from sim.engine.rounds import run_rounds
@@ -83,7 +82,7 @@ def run_ours(
     kinds = assign_architectures({"idle": 1.0}, args.population, np.random.default_rng(0))
     run_rounds(
         average(args.population, args.cohort, tick),
-        PoolGrid(pool, kinds, fault_of, group_size=GROUP_SIZE),
+        PoolGrid(pool, kinds, group_size=GROUP_SIZE),
         arrays,
         rounds=args.rounds,
         seed=0,

@@ -59,7 +59,6 @@ def run(
     )
     from clients.app import SimulatedApp
     from clients.data import Splits
-    from clients.handlers.screening import fault_of
     from clients.messages.arrays import read_arrays, write_arrays
     from clients.messages.requests import node_id_of
     from clients.population.clients import SimulatedClients
@@ -88,9 +87,7 @@ def run(
     strategy = (FoldedCohort if fold else FixedCohort)(
         work, clock, lambda grid: nodes, name_client=False
     )
-    grid = PoolGrid(
-        pool, clients.architectures, fault_of, group_size=group_size, cost=clients.costs()
-    )
+    grid = PoolGrid(pool, clients.architectures, group_size=group_size, cost=clients.costs())
     arrays = run_rounds(
         strategy,
         grid,

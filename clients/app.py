@@ -1,71 +1,40 @@
-"""The Flower ClientApp: what simulated clients do with the messages they get.
+"""The Flower ClientApp: simulated clients, and which handler answers what they are sent.
 
 A client is (what it is told, its partition, its state). Its state, the context's record, goes into
 a call and comes out of it; nothing else is kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.handlers.cost import multiplications
-from clients.handlers.features import evaluate_features
-from clients.handlers.known_keys import unread
-from clients.handlers.neighbours import (
-    evaluate_own,
-    learn_with_received,
-    send_own,
-    take_mixed,
-    train_mixed,
-    train_own,
-)
-from clients.handlers.parameters import evaluate_parameters, train_parameters
-from clients.handlers.predictions import evaluate_predictions, train_predictions
-from clients.handlers.targets import learn_targets, relay
-from clients.messages.requests import (
-    EVALUATE_FEATURES,
-    EVALUATE_OWN,
-    EVALUATE_PREDICTIONS,
-    FEATURES,
-    PREDICTIONS,
-    RELAY,
-    SEND_OWN,
-    SHOW_OWN,
-    TAKE_MIXED,
-    TRAIN_MIXED,
-    TRAIN_OWN,
-    TRAIN_PREDICTIONS,
-    TRAIN_RECEIVED,
-    TRAIN_TARGETS,
-)
+from clients.execution.isolation import keeps_nothing
+from clients.handlers.base import Handler, by_kind, unread
+from clients.handlers.parameters import MESSENGERS, PARAMETERS
+from clients.handlers.screening import fault_of
+from clients.messages.requests import client_id_of
 from clients.population.clients import SimulatedClients
-
-NEIGHBOURLY = {
-    TRAIN_TARGETS: learn_targets,
-    RELAY: relay,
-    TRAIN_OWN: train_own,
-    SEND_OWN: send_own,
-    SHOW_OWN: send_own,
-    EVALUATE_OWN: evaluate_own,
-    TAKE_MIXED: take_mixed,
-    TRAIN_MIXED: train_mixed,
-    TRAIN_RECEIVED: learn_with_received,
-}
-"""What is asked where clients talk to each other."""
 
 
 class SimulatedApp(ClientApp):
     """The ClientApp of simulated clients. Our engine hands it several messages at once."""
 
-    def __init__(self, clients: SimulatedClients) -> None:
-        """Register the clients' answers to each type of message, for any engine of Flower's.
+    def __init__(self, clients: SimulatedClients, handlers: Iterable[Handler] = ()) -> None:
+        """Register handlers, for any engine of Flower's.
 
         Args:
             clients: All of the federation's.
+            handlers: The strategy's. Parameters out, parameters back (Flower's "train" and
+                "evaluate") are answered anyway, unless one of these does.
+
+        Raises:
+            ValueError: Two of them answer one type of message.
         """
         super().__init__()
         self.clients = clients
+        usual = PARAMETERS if clients.messenger is None else MESSENGERS
+        self.handlers = by_kind(usual) | by_kind(handlers)
 
         def one(message: Message, context: Context) -> Message:
             item = next(self.serve([message], [context]))
@@ -73,16 +42,10 @@ class SimulatedApp(ClientApp):
                 raise item
             return item
 
-        self.train()(one)
-        self.evaluate()(one)
-        self.train(PREDICTIONS)(one)
-        self.evaluate(PREDICTIONS)(one)
-        for kind in NEIGHBOURLY:
-            category, action = kind.split(".")
-            {"train": self.train, "query": self.query, "evaluate": self.evaluate}[category](action)(
-                one
-            )
-        self.evaluate(FEATURES)(one)
+        doors = {"train": self.train, "query": self.query, "evaluate": self.evaluate}
+        for kind in self.handlers:
+            category, _, action = kind.partition(".")
+            doors[category](*filter(None, [action]))(one)
 
     def serve(
         self, requests: Sequence[Message], contexts: Sequence[Context], device: str = "cpu"
@@ -95,24 +58,46 @@ class SimulatedApp(ClientApp):
             device: Where to compute.
 
         Yields:
-            For each request in turn the reply, or what kept the client from one: also a key or
-            a record that nobody reads (`clients.handlers.known_keys`).
+            For each request in turn the reply, or what kept the client from one: also a type of
+            message that no handler answers, and a key or a record that its handler does not read.
         """
-        handle = {
-            "train": train_parameters,
-            "evaluate": evaluate_parameters,
-            TRAIN_PREDICTIONS: train_predictions,
-            EVALUATE_PREDICTIONS: evaluate_predictions,
-            **NEIGHBOURLY,
-            EVALUATE_FEATURES: evaluate_features,
-        }[kind := requests[0].metadata.message_type]
-        messenger = self.clients.messenger is not None
-        # Of one for all: they differ in what neighbours sent at most.
-        if fault := unread(kind, requests[0].content, messenger):
+        handler = self.handlers.get(kind := requests[0].metadata.message_type)
+        if handler is None:
+            fault: str | None = (
+                f"no handler answers '{kind}' messages, only {', '.join(self.handlers)}: a "
+                "strategy names its own in `handlers`"
+            )
+        else:  # of one for all: they differ in what neighbours sent at most
+            fault = unread(handler, requests[0].content)
+        if handler is None or fault:
             yield from (ValueError(fault) for _ in requests)
-        else:
-            yield from handle(self.clients, requests, contexts, device)
+            return
+        answers = handler.answer(self.clients, requests, contexts, device)
+        while True:
+            with keeps_nothing(**{f"handler of '{kind}'": handler.answer}):
+                item = next(answers, None)
+            if item is None:
+                return
+            yield item
+
+    def fault(self, request: Message, reply: Message) -> str | None:
+        """Look for why a reply is of no use: see `clients.handlers.screening.fault_of`."""
+        return fault_of(request, reply, self.handlers.get(request.metadata.message_type))
 
     def multiplications(self, request: Message) -> float:
-        """Count what a client computes for a request, if there is a clock that goes by it."""
-        return 0.0 if self.clients.profiles is None else multiplications(self.clients, request)
+        """Count what a client computes for a request, if there is a clock that goes by it.
+
+        Args:
+            request: As the client gets it, what neighbours sent mixed in.
+
+        Returns:
+            Their number, >= 0; 0 for what our clients do not know or cannot read.
+        """
+        handler = self.handlers.get(request.metadata.message_type)
+        if self.clients.profiles is None or handler is None or handler.multiplications is None:
+            return 0.0
+        client_id = client_id_of(request.metadata.dst_node_id)
+        try:
+            return float(handler.multiplications(self.clients, client_id, request.content))
+        except Exception:  # it may hold anything; what cannot be read, its client fails at at once
+            return 0.0

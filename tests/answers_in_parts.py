@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from flwr.app import Message, RecordDict
 
+from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.messages.answers import TeacherPredictions
-from clients.messages.requests import TRAIN_PREDICTIONS, PredictionReply, node_id_of, write_reply
+from clients.messages.requests import PredictionReply, node_id_of, write_reply
 from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
@@ -90,7 +91,7 @@ def folded(
 
 def messages(replies: list[RecordDict]) -> list[Message]:
     asked = [
-        Message(RecordDict(), dst_node_id=node_id_of(k), message_type=TRAIN_PREDICTIONS)
+        Message(RecordDict(), dst_node_id=node_id_of(k), message_type=TRAIN_PREDICTIONS.kind)
         for k in range(len(replies))
     ]
     return [Message(content, reply_to=ask) for content, ask in zip(replies, asked, strict=True)]

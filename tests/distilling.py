@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message
 from torch import Tensor, nn
 
 from clients.data import Splits, blobs, split
+from clients.messages.accumulator import part_message
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import (
     PredictionReply,
@@ -124,8 +125,8 @@ def reduced(strategy: DistillationStrategy, phase: str, replies: list[Message]) 
     contents = [reply.content for reply in replies if reply.has_content()]
     parts = [reducer.fold(iter(contents[:2])), reducer.fold(iter(contents[2:]))]
     first = next(reply for reply in replies if reply.has_content())
-    first.content = reducer.merge(iter(parts))
-    return [first, *(reply for reply in replies if reply.has_error())]
+    merged = part_message(reducer.merge(parts), first)
+    return [merged, *(reply for reply in replies if reply.has_error())]
 
 
 def federation(splits: Splits = SPLITS, local_epochs: int = 20) -> SimulatedClients:

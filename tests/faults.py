@@ -14,7 +14,6 @@ from typing import Any
 from flwr.app import Message
 
 from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import write_arrays
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import parameters_of
@@ -33,7 +32,15 @@ from sim.workers.pools import Pool
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import max_prob, own_odds
 from strategies.decentralised.gossip_distillation import Gossip
-from tests.federations import SEED, distillation, run_ours, student_of, tiny_clients, trainer
+from tests.federations import (
+    SEED,
+    distillation,
+    handlers_of,
+    run_ours,
+    student_of,
+    tiny_clients,
+    trainer,
+)
 
 CLIENTS, ROUNDS, GROUP_SIZE = 5, 2, 2
 METHODS = ("dlad", "gossip")
@@ -50,8 +57,8 @@ class Mortal(SimulatedApp):
     on one machine, with which Ray takes the whole machine for lost.
     """
 
-    def __init__(self, clients: SimulatedClients, orders: Path) -> None:
-        super().__init__(clients)
+    def __init__(self, clients: SimulatedClients, orders: Path, strategy: Any = None) -> None:
+        super().__init__(clients, handlers_of(strategy))
         self._orders = orders
 
     def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Iterator[Any]:
@@ -124,14 +131,13 @@ def hash_of_run(
     """Run a method, each round committed; hash the student, all states, rows and lines."""
     clients = tiny_clients(CLIENTS)
     strategy = strategy_of(method, clients)
-    clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-    pool.load(Mortal(clients, orders))
+    pool.load(Mortal(clients, orders, strategy))
     checkpoints, done = Checkpoints(folder / "checkpoint", SEED, method), None
     if resume and manifests(folder / "checkpoint"):
         done = checkpoints.load(rounds)
     for name, lines in ({METRICS: 0, "failures.jsonl": 0} if done is None else done.lines).items():
         truncate(folder / name, lines)
-    grid = PoolGrid(pool, clients.architectures, fault_of, group_size=GROUP_SIZE)
+    grid = PoolGrid(pool, clients.architectures, group_size=GROUP_SIZE)
     begun = write_arrays(parameters_of(student_of(clients)))
     arrays, first_round = checkpoints.start(strategy, grid, begun)
     tracker = Tracker(folder, {}, "", None if done is None else done.clients)

@@ -15,7 +15,8 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.app import SimulatedApp
 from clients.data import blobs, split
-from clients.handlers.screening import fault_of
+from clients.handlers.base import Handler, by_kind
+from clients.handlers.targets import RELAY
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models import logistic_regression, mlp
 from clients.models.factory import build, load_parameters, parameters_of
@@ -29,6 +30,7 @@ from sim.tracking.run_folder import sha256_of_arrays
 from sim.workers.pools import InlinePool, Pool
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import uniform
+from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.server.distillation import DistillationStrategy
 from tests.foreign_clients import foreign_app
 
@@ -104,6 +106,20 @@ def ray_left_open() -> Iterator[None]:
 # --- our own clients ---
 
 
+HANDLERS = (*DistillationStrategy.handlers, *ParameterGossip.handlers, RELAY)
+"""All that ship and need no numbers."""
+
+
+def handlers_of(strategy: Any = None) -> list[Handler]:
+    """Return those and a strategy's own."""
+    return [*(by_kind(HANDLERS) | by_kind(getattr(strategy, "handlers", ()))).values()]
+
+
+def simulated(clients: SimulatedClients, strategy: Any = None) -> SimulatedApp:
+    """Return a program that knows them all, and a strategy's own."""
+    return SimulatedApp(clients, handlers_of(strategy))
+
+
 def tiny_clients(
     num_clients: int = 5, partitions: Sequence[Any] | None = None, **changes: Any
 ) -> SimulatedClients:
@@ -157,7 +173,7 @@ def populations() -> dict[int, SimulatedClients]:
 class _Everyone:
     def __init__(self) -> None:
         self._foreign = foreign_app()
-        self._ours = {size: SimulatedApp(clients) for size, clients in populations().items()}
+        self._ours = {size: simulated(clients) for size, clients in populations().items()}
 
     def __call__(self, message: Message, context: Context) -> Message:
         names = set(message.content.array_records.get("arrays", {}))
@@ -227,7 +243,7 @@ class Run:
 
 def grid_over(pool: Pool, size: int = 4) -> PoolGrid:
     """Put a fresh grid of so many foreign clients over a pool, in round 1."""
-    grid = PoolGrid(pool, [f"arch-{k}" for k in range(size)], fault_of)
+    grid = PoolGrid(pool, [f"arch-{k}" for k in range(size)])
     grid.begin_round(1)
     return grid
 
@@ -259,6 +275,6 @@ def run_ours(
         return evaluate(student, clients.splits.test)
 
     arrays = options.pop("arrays", None) or write_arrays(parameters_of(student))
-    grid = options.pop("grid", None) or PoolGrid(pool, clients.architectures, fault_of)
+    grid = options.pop("grid", None) or PoolGrid(pool, clients.architectures, by_kind(HANDLERS))
     settings = {"rounds": rounds, "evaluate": measure, "grid": grid} | options
     return run_foreign(pool, strategy, arrays, **settings)

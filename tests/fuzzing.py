@@ -23,7 +23,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import load_parameters, parameters_of
 from clients.training.evaluation import evaluate
@@ -33,7 +32,7 @@ from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.clients_table import ClientsTable, client_rows
 from sim.workers.pools import InlinePool
-from tests.federations import ALONE
+from tests.federations import ALONE, simulated
 from tests.mutations import change
 from tests.places import CONF
 
@@ -85,7 +84,7 @@ class Odd:
 
     def __init__(self, app: SimulatedApp) -> None:
         self.app = app
-        self.multiplications = app.multiplications
+        self.multiplications, self.fault = app.multiplications, app.fault
         self.victim, self.turn, self.draw = -1, 0, Random(0)
         self.seen, self.rules = 0, list[str]()
 
@@ -120,7 +119,7 @@ class Federation:
 
     def run(self) -> tuple[Any, list[RoundReport], PoolGrid]:
         """Run it anew."""
-        grid = PoolGrid(self.pool, self.clients.architectures, fault_of, group_size=2)
+        grid = PoolGrid(self.pool, self.clients.architectures, group_size=2)
         reports: list[RoundReport] = []
 
         def measure(arrays: Any) -> dict[str, float]:
@@ -165,8 +164,7 @@ def federation(name: str) -> Federation:
     else:
         nobody: Any = Nobody()
         strategy = build_strategy(config, pool, clients, student, nobody, nobody)
-    clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-    app = Odd(SimulatedApp(clients))
+    app = Odd(simulated(clients, strategy))
     pool.load(app)  # type: ignore[arg-type]
     found = Federation(name, strategy, start, student, clients, app, pool)
     app.victim, app.turn = 0, 10**9

@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 
-from clients.app import SimulatedApp
 from clients.mutual import heads, rules
 from clients.mutual.lockstep import train_peers
 from clients.population.clients import SimulatedClients
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import uniform
 from strategies.server.mutual import MutualStrategy
-from tests.federations import SEED, Run, open_pool, run_ours, student_of, tiny_clients
+from tests.federations import SEED, Run, open_pool, run_ours, simulated, student_of, tiny_clients
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 FFL = partial(rules.ffl, ramp_epochs=1)
@@ -43,6 +42,6 @@ def mutual(
 
 def run(kind: str, rounds: int = 2, **changes: Any) -> tuple[Run, MutualStrategy]:
     clients = tiny_clients()
-    with open_pool(kind, SimulatedApp(clients)) as pool:
+    with open_pool(kind, simulated(clients)) as pool:
         strategy = mutual(clients, pool.train_peers(print), **changes)
         return run_ours(pool, clients, strategy, rounds), strategy

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from flwr.serverapp import Grid
 
-from clients.app import SimulatedApp
 from clients.handlers.state import MODEL
 from clients.messages.arrays import read_arrays
 from clients.models import logistic_regression
@@ -26,7 +25,7 @@ from strategies.aggregation.scorers import max_prob
 from strategies.decentralised.def_kt import MutualTransfer
 from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.decentralised.gossip_distillation import Gossip
-from tests.federations import SEED, Run, run_ours, tiny_clients, trainer
+from tests.federations import SEED, Run, run_ours, simulated, tiny_clients, trainer
 
 N = 5
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -91,8 +90,7 @@ def alike(num_clients: int = N, **changes: Any) -> SimulatedClients:
 
 
 def played(pool: Any, clients: SimulatedClients, strategy: Any, rounds: int, **options: Any) -> Run:
-    clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-    pool.load(SimulatedApp(clients))
+    pool.load(simulated(clients, strategy))
     return run_ours(pool, clients, strategy, rounds, **options)
 
 
@@ -110,6 +108,10 @@ def unfolded(logits: Any, weights: Any, temperature: float) -> Any:
     return mean_of_probs(logits, weights, temperature)
 
 
+def pair_learning() -> Messenger:
+    return Messenger(rule=rules.dml, optimizer=SGD, epochs=1, batch_size=8)
+
+
 def transfer(clients: SimulatedClients, **changes: Any) -> MutualTransfer:
     number = len(clients.architectures)
     graph = topology(sequences.random_matchings, metropolis_hastings, number, redraw=True)
@@ -121,7 +123,7 @@ def transfer(clients: SimulatedClients, **changes: Any) -> MutualTransfer:
         "models": clients.models,
         "test": clients.splits.test,
         "seed": SEED,
-        "how": Messenger(rule=rules.dml, optimizer=SGD, epochs=1, batch_size=8),
+        "how": pair_learning(),
     }
     return MutualTransfer(**(parts | changes))
 

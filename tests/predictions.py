@@ -3,9 +3,10 @@
 import numpy as np
 from flwr.app import Message
 
+from clients.handlers.base import by_kind
+from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS
+from clients.handlers.screening import fault_of as fault_in
 from clients.messages.requests import (
-    EVALUATE_PREDICTIONS,
-    TRAIN_PREDICTIONS,
     PredictionReply,
     PredictionRequest,
     crc32_of,
@@ -45,9 +46,15 @@ MASK = np.array([True, False, True])
 
 
 def ask(request: PredictionRequest = PLAIN, client: int = 0, kind: str = "train") -> Message:
-    kinds = {"train": TRAIN_PREDICTIONS, "evaluate": EVALUATE_PREDICTIONS}
+    kinds = {"train": TRAIN_PREDICTIONS.kind, "evaluate": EVALUATE_PREDICTIONS.kind}
     return Message(write_request(request), dst_node_id=node_id_of(client), message_type=kinds[kind])
 
 
 def answer(reply: PredictionReply = ANSWER, client: int = 0) -> Message:
     return Message(write_reply(reply), reply_to=ask(client=client))
+
+
+def fault_of(request: Message, reply: Message) -> str | None:
+    """Judge a reply as a worker does."""
+    handlers = by_kind([TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS])
+    return fault_in(request, reply, handlers.get(request.metadata.message_type))

@@ -9,9 +9,7 @@ import pytest
 import torch
 from flwr.serverapp.strategy import Strategy
 
-from clients.app import SimulatedApp
 from clients.execution.executor import Trained
-from clients.handlers.screening import fault_of
 from clients.models import mlp
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.population.clients import SimulatedClients
@@ -26,6 +24,7 @@ from tests.federations import (
     distillation,
     open_pool,
     run_ours,
+    simulated,
     tiny_clients,
 )
 
@@ -68,9 +67,9 @@ def run(
     workers: int,
     group_size: int,
 ) -> Run:
-    with open_pool(kind, SimulatedApp(clients), workers) as pool:
+    with open_pool(kind, simulated(clients), workers) as pool:
         names, cost = clients.architectures, clients.costs()
-        grid = PoolGrid(pool, names, fault_of, group_size=group_size, cost=cost)
+        grid = PoolGrid(pool, names, group_size=group_size, cost=cost)
         strategy = make(clients, pool.concurrent)
         return run_ours(pool, clients, strategy, rounds=2, grid=grid, quorum=0.2)
 

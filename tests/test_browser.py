@@ -20,7 +20,6 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
-from clients.app import SimulatedApp
 from clients.population.conditions import permuted_labels
 from sim.analysis.probes import (
     Forgetting,
@@ -32,7 +31,7 @@ from sim.analysis.probes import (
 from sim.report.command import main
 from sim.tracking.tracker import Tracker
 from strategies.aggregation.scorers import max_prob
-from tests.federations import distillation, inline, named, run_ours
+from tests.federations import distillation, inline, named, run_ours, simulated
 from tests.watching import drifting
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -98,7 +97,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     strategy = distillation(clients, scorer=max_prob, report=tracker.view)
     try:
-        run_ours(inline(SimulatedApp(clients)), clients, strategy, rounds=6, report=tracker.round)
+        run_ours(inline(simulated(clients)), clients, strategy, rounds=6, report=tracker.round)
     finally:
         tracker.close()
     return folder

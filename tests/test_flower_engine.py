@@ -31,10 +31,12 @@ from strategies.aggregation.combiners import mean_of_probs
 from strategies.server.distillation import DistillationStrategy
 from strategies.aggregation.scorers import uniform
 from clients.training.losses import kl
-from clients.handlers.screening import fault_of
+from clients.handlers.predictions import TRAIN_PREDICTIONS
+from clients.handlers.screening import fault_of as fault_in
 from sim.engine.grid import PoolGrid
 from sim.workers.pools import InlinePool
 from sim.workers.processes import pin_threads
+from tests.federations import simulated
 import torch
 
 pin_threads(1)
@@ -61,13 +63,13 @@ def main(grid, context):
     for name, make in makers.items():
         theirs[name] = make().start(grid, initial, num_rounds=2).arrays
 
-run_simulation(server, SimulatedApp(clients), num_supernodes=2,
+run_simulation(server, simulated(clients), num_supernodes=2,
                backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}})
 distances = {}
 pool = InlinePool(0)
-pool.load(SimulatedApp(clients))
+pool.load(simulated(clients))
 for name, make in makers.items():
-    grid = PoolGrid(pool, ["m", "m"], fault_of)
+    grid = PoolGrid(pool, ["m", "m"])
     ours = read_arrays(make().start(grid, initial, num_rounds=2).arrays)
     start = read_arrays(initial)
     moved = max(np.abs(ours[k] - start[k]).max() for k in ours)

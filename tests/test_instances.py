@@ -14,8 +14,6 @@ import torch
 import yaml
 
 import run
-from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.answers import RoundView
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import load_parameters, parameters_of
@@ -26,7 +24,7 @@ from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.run_folder import sha256_of_arrays
 from sim.workers.pools import InlinePool
-from tests.federations import distillation, inline, run_ours, tiny_clients
+from tests.federations import distillation, inline, run_ours, simulated, tiny_clients
 from tests.fuzzing import Nobody
 from tests.shipped_options import option_files
 from tests.tiny_runs import BASES, FEW, SAME, composed
@@ -52,15 +50,14 @@ def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:
     start = write_arrays(parameters_of(student))
     built: tuple[Any, ...] = (with_rounds, pool, clients, student, nobody, nobody)
     strategy = run.build_strategy(*built)
-    clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-    pool.load(SimulatedApp(clients))
+    pool.load(simulated(clients, strategy))
 
     def measure(arrays: Any) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
         return evaluate(student, clients.splits.test)
 
     def play() -> tuple[Any, ...]:
-        grid, reports = PoolGrid(pool, clients.architectures, fault_of), list[RoundReport]()
+        grid, reports = PoolGrid(pool, clients.architectures), list[RoundReport]()
         arrays = run_rounds(strategy, grid, start, rounds=rounds, seed=3, evaluate=measure,
                             report=reports.append)  # fmt: skip
         told = [(r.train, r.evaluated, r.student, r.exchanges) for r in reports]
@@ -78,7 +75,7 @@ def test_a_strategy_that_was_used_leaves_another_as_new(name: str) -> None:
 def views() -> list[RoundView]:
     clients, seen = tiny_clients(), list[RoundView]()
     strategy = distillation(clients, report=seen.append)
-    run_ours(inline(SimulatedApp(clients)), clients, strategy, rounds=2)
+    run_ours(inline(simulated(clients)), clients, strategy, rounds=2)
     labels = torch.from_numpy(clients.splits.proxy.labels)
     return [replace(view, labels=labels[list(view.proxy_ids)]) for view in seen]
 

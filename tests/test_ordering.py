@@ -14,7 +14,6 @@ from torch import Tensor
 
 from clients.app import SimulatedApp
 from clients.data import Splits, digits, split
-from clients.handlers.screening import fault_of
 from clients.messages.answers import RoundView, TeacherPredictions
 from clients.messages.arrays import write_arrays
 from clients.models import lenet5, logistic_regression, mlp
@@ -57,7 +56,7 @@ def proxy_answers(
         seed=seed, scorer=scorers.uniform, combiner=mean_of_probs, loss=kl,
         discriminator=DiscriminatorRecipe(), report=views.append, probe_examples=10_000,
     )  # fmt: skip
-    grid = PoolGrid(inline(app, seed), names, fault_of)
+    grid = PoolGrid(inline(app, seed), names)
     grid.begin_round(1)
     requests = strategy.configure_train(1, write_arrays(parameters_of(student)), {}, grid)
     strategy.aggregate_train(1, grid.send_and_receive(requests))

@@ -12,13 +12,12 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from clients.app import SimulatedApp
 from clients.messages.answers import RoundView, TeacherPredictions
 from sim.analysis.probes import Probe, output_drift, trust
 from sim.engine.rounds import RoundReport
 from sim.tracking.tracker import Tracker
 from strategies.aggregation.scorers import max_prob
-from tests.federations import Run, distillation, inline, named, run_ours, tiny_clients
+from tests.federations import Run, distillation, inline, named, run_ours, simulated, tiny_clients
 
 PROBES: tuple[Probe, ...] = (trust, output_drift)
 
@@ -37,7 +36,7 @@ def tracked(
     tracker = Tracker(folder, named(probes), "seed: 7\nrounds: 2\n", **options)
     strategy = distillation(clients, **({"scorer": max_prob, "report": tracker.view} | changes))
     try:
-        pool = inline(SimulatedApp(clients))
+        pool = inline(simulated(clients))
         return run_ours(pool, clients, strategy, rounds=2, report=tracker.round)
     finally:
         tracker.close()

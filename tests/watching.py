@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clients.app import SimulatedApp
 from clients.data import blobs, split
 from clients.models import logistic_regression, mlp
 from clients.population.clients import SimulatedClients
@@ -28,7 +27,7 @@ from sim.analysis.probes import (
 )
 from sim.tracking.tracker import Tracker
 from strategies.aggregation.scorers import max_prob
-from tests.federations import SEED, Run, distillation, inline, named, run_ours
+from tests.federations import SEED, Run, distillation, inline, named, run_ours, simulated
 
 ALL: tuple[Any, ...] = (
     trust, output_drift, output_matrices, recall_spread, calibration, teacher_audit,
@@ -69,7 +68,7 @@ def watched(
     parts = {"scorer": max_prob, "report": tracker.view} | changes
     strategy = parts.pop("strategy", None) or distillation(clients, **parts)
     try:
-        pool = inline(SimulatedApp(clients))
+        pool = inline(simulated(clients))
         told = {"report": tracker.round, "watch": tracker.view}
         return run_ours(pool, clients, strategy, rounds=rounds, **told)
     finally:

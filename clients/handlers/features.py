@@ -1,10 +1,10 @@
-"""What clients' classifiers see of proxy examples: asked for only by who compares networks.
+"""Features that clients' classifiers see in proxy examples: asked for by who compares networks.
 
-The action "features" (`evaluate.features`) of its own, so that answers stay what they are, to the
-byte, whoever watches.
+A type of message of its own, a measurement: answers stay what they are, to the byte, whoever
+watches.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -13,12 +13,14 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
+from clients.handlers.base import Answers, Handler
+from clients.handlers.cost import forward
 from clients.handlers.state import client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import FEATURES, INPUTS, METRICS, client_id_of
+from clients.messages.requests import INPUTS, METRICS, client_id_of
 from clients.population.clients import SimulatedClients
 
-PROXY_IDS = "proxy-ids"
+FEATURES, PROXY_IDS = "features", "proxy-ids"
 
 
 def feature_request(proxy_ids: npt.NDArray[np.int64]) -> RecordDict:
@@ -28,7 +30,7 @@ def feature_request(proxy_ids: npt.NDArray[np.int64]) -> RecordDict:
 
 def evaluate_features(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Iterator[Message | Exception]:
+) -> Answers:
     """Send what each client's classifier sees of the proxy examples asked about."""
     ids = read_arrays(cast(ArrayRecord, requests[0].content[INPUTS]))[PROXY_IDS].copy()
     networks = [own_network(clients, context, device) for context in contexts]
@@ -92,3 +94,23 @@ def fault_in_features(content: RecordDict, num_inputs: int) -> str | None:
     if features.ndim != 2 or len(features) != num_inputs or features.dtype != np.float32:
         return f"features are {features.dtype} {features.shape}, expected float32 ({num_inputs}, D)"
     return None if np.isfinite(features).all() else "features are not finite"
+
+
+def _fault(request: Message, reply: Message) -> str | None:
+    return fault_in_features(reply.content, requested_inputs(request.content))
+
+
+def _multiplications(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
+    return requested_inputs(content) * forward(clients, client_id)
+
+
+EVALUATE_FEATURES = Handler(
+    "evaluate.features",
+    evaluate_features,
+    keys=(),
+    records=(INPUTS,),
+    replies={FEATURES: ArrayRecord, METRICS: MetricRecord},
+    fault=_fault,
+    multiplications=_multiplications,
+    measurement=True,
+)

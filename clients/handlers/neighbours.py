@@ -5,39 +5,43 @@ client's own parameters are those of its network, or of its messenger if it has 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.model_cache import as_tensors
-from clients.handlers.state import MESSENGER, MODEL, PUSH, client_of, own_network, pair_trained
+from clients.handlers.base import SERVER_ROUND, Answers, Handler, each
+from clients.handlers.cost import forward, local_training
+from clients.handlers.state import (
+    PUSH,
+    START,
+    client_of,
+    keep_parameters,
+    own_network,
+    own_parameters,
+    pair_trained,
+    round_of,
+)
 from clients.messages.arrays import is_float, read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.models.factory import Parameters
-from clients.mutual.from_neighbours import Transfer
-from clients.mutual.messenger import Pair, learn_together
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.evaluation import measures
 
-MIXED, START = "mixed", "start"
-"""Records: what neighbours' parameters came to; what to begin with."""
+MIXED = "mixed"
+"""Record: what neighbours' parameters came to."""
 
 PUSH_WEIGHT = "push-weight"
 
-Answers = Iterator[Message | Exception]
-
 
 def send_own(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+    clients: SimulatedClients, request: Message, context: Context, device: str
+) -> RecordDict:
     """Send one's own parameters as they are."""
-
-    def answer(request: Message, context: Context) -> Message:
-        return _reply(request, {ARRAYS: write_arrays(_own_parameters(clients, context, request))})
-
-    yield from _each(requests, contexts, answer)
+    return RecordDict({ARRAYS: write_arrays(own_parameters(clients, context, request))})
 
 
 def train_own(
@@ -51,7 +55,7 @@ def train_own(
     Reference: Assran et al., "Stochastic Gradient Push", ICML 2019 (arXiv:1811.10792), algorithm 1.
     """
     before = [
-        _attempt(partial(_own_parameters, clients), c, r) for r, c in _pairs(requests, contexts)
+        _attempt(partial(own_parameters, clients), c, r) for r, c in _pairs(requests, contexts)
     ]
     trained = _trained(clients, requests, contexts, before, device)
     for request, context, start, result in zip(requests, contexts, before, trained, strict=True):
@@ -59,32 +63,28 @@ def train_own(
             yield result if isinstance(result, Exception) else cast(Exception, start)
             continue
         parameters, metrics = result
-        _keep(clients, context, parameters)
-        content = {ARRAYS: write_arrays(parameters), METRICS: MetricRecord({**metrics})}
+        keep_parameters(clients, context, parameters)
+        sent, about = parameters, metrics
         if request.content.config_records[CONFIG].get("push"):
             weight = _push_weight(context)
             base, rest = _scaled(start, weight), _scaled(parameters, weight)
             numerators = _moved(base, start, parameters, rest, _learned(clients, context, device))
-            content[ARRAYS] = write_arrays(numerators)
-            content[METRICS] = MetricRecord({**metrics, PUSH_WEIGHT: weight})
-        yield _reply(request, content)
+            sent, about = numerators, {**metrics, PUSH_WEIGHT: weight}
+        content = RecordDict({ARRAYS: write_arrays(sent), METRICS: MetricRecord({**about})})
+        yield Message(content, reply_to=request)
 
 
 def take_mixed(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+    clients: SimulatedClients, request: Message, context: Context, device: str
+) -> RecordDict:
     """Go on with the mixture of neighbours' parameters; where weights are pushed, their ratio."""
-
-    def answer(request: Message, context: Context) -> Message:
-        mixed = read_arrays(request.content.array_records[MIXED])
-        if (pushed := request.content.metric_records.get(PUSH)) is not None:
-            weight = float(cast(float, pushed[PUSH_WEIGHT]))
-            context.state[PUSH] = MetricRecord({PUSH_WEIGHT: weight})
-            mixed = _scaled(mixed, 1.0 / weight)
-        _keep(clients, context, mixed)
-        return _reply(request, {})
-
-    yield from _each(requests, contexts, answer)
+    mixed = read_arrays(request.content.array_records[MIXED])
+    if (pushed := request.content.metric_records.get(PUSH)) is not None:
+        weight = float(cast(float, pushed[PUSH_WEIGHT]))
+        context.state[PUSH] = MetricRecord({PUSH_WEIGHT: weight})
+        mixed = _scaled(mixed, 1.0 / weight)
+    keep_parameters(clients, context, mixed)
+    return RecordDict({})
 
 
 def train_mixed(
@@ -96,7 +96,7 @@ def train_mixed(
     - gamma grad_i(x_i), here with as many local steps as an epoch has.
     """
     before = [
-        _attempt(partial(_own_parameters, clients), c, r) for r, c in _pairs(requests, contexts)
+        _attempt(partial(own_parameters, clients), c, r) for r, c in _pairs(requests, contexts)
     ]
     trained = _trained(clients, requests, contexts, before, device)
     for request, context, start, result in zip(requests, contexts, before, trained, strict=True):
@@ -106,48 +106,13 @@ def train_mixed(
         mixed = read_arrays(request.content.array_records[MIXED])
         parameters, metrics = result
         learned = _learned(clients, context, device)
-        _keep(clients, context, _moved(mixed, start, parameters, parameters, learned))
-        yield _reply(request, {METRICS: MetricRecord({**metrics})})
-
-
-def learn_with_received(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
-    """Let one's own network and one that was sent teach each other on private data.
-
-    Reference: Def-KT, Li, Li, Varshney, IEEE IoT Journal 9 (2022) (arXiv:2012.13063); which of the
-    two is kept we know from memory only.
-    """
-    transfer = clients.peer_lesson
-    assert isinstance(transfer, Transfer), "the strategy says how"
-
-    def answer(request: Message, context: Context) -> Message:
-        client_id = client_of(context)
-        own = _own_parameters(clients, context, request)
-        received = read_arrays(request.content.array_records[MIXED])
-        model = clients.models[clients.architectures[client_id]]
-        pair, loss = learn_together(
-            transfer.how,
-            (model, model),
-            Pair(own, received, None),
-            clients.splits.private,
-            clients.partitions[client_id],
-            clients.seed,
-            (_round_of(request), client_id),
-            device,
-        )
-        kept = {"own": pair.private, "received": pair.messenger}.get(transfer.keep)
-        if kept is None:
-            kept = _mean(pair.private, pair.messenger)
-        _keep(clients, context, kept)
-        return _reply(request, {METRICS: MetricRecord({"train-loss": loss})})
-
-    yield from _each(requests, contexts, answer)
+        keep_parameters(clients, context, _moved(mixed, start, parameters, parameters, learned))
+        yield Message(RecordDict({METRICS: MetricRecord({**metrics})}), reply_to=request)
 
 
 def evaluate_own(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+    clients: SimulatedClients, request: Message, context: Context, device: str
+) -> RecordDict:
     """Measure one's network on the test set, and the messenger if there is one."""
     test, networks = clients.splits.test, clients.place(device).networks
 
@@ -155,38 +120,21 @@ def evaluate_own(
         logits = networks.predict(name, parameters, test, np.arange(len(test)))
         return measures(logits, test.labels)
 
-    def answer(request: Message, context: Context) -> Message:
-        architecture, values = clients.architectures[client_of(context)], dict[str, float]()
-        own = START in request.content or clients.messenger is not None
-        network: Any = own_network(clients, context, device)
-        if own:
-            shared = as_tensors(_own_parameters(clients, context, request), device)
-            if clients.messenger is None:
-                network = shared
-            else:
-                found = measured(STUDENT, shared)
-                values = {f"messenger-{name}": value for name, value in found.items()}
-        if isinstance(network, Exception):
-            raise network
-        metrics = MetricRecord({**measured(architecture, network), **values})
-        return _reply(request, {METRICS: metrics})
-
-    yield from _each(requests, contexts, answer)
+    architecture, values = clients.architectures[client_of(context)], dict[str, float]()
+    network: Any = own_network(clients, context, device)
+    if START in request.content or clients.messenger is not None:
+        shared = as_tensors(own_parameters(clients, context, request), device)
+        if clients.messenger is None:
+            network = shared
+        else:
+            found = measured(STUDENT, shared)
+            values = {f"messenger-{name}": value for name, value in found.items()}
+    if isinstance(network, Exception):
+        raise network
+    return RecordDict({METRICS: MetricRecord({**measured(architecture, network), **values})})
 
 
 # --- steps ---
-
-
-def _each(
-    requests: Sequence[Message],
-    contexts: Sequence[Context],
-    answer: Callable[[Message, Context], Message],
-) -> Answers:
-    for request, context in _pairs(requests, contexts):
-        try:
-            yield answer(request, context)
-        except Exception as error:  # the client's, not the group's
-            yield error
 
 
 def _pairs(
@@ -204,20 +152,6 @@ def _attempt(
         return error
 
 
-def _own_parameters(clients: SimulatedClients, context: Context, request: Message) -> Parameters:
-    """Return what a client's state holds; before it holds any, what it is sent to begin with."""
-    name = MODEL if clients.messenger is None else MESSENGER
-    record = context.state.array_records.get(name)
-    if record is None and (record := request.content.array_records.get(START)) is None:
-        raise ValueError(f"it has no parameters yet, and was sent none as '{START}'")
-    return read_arrays(record)
-
-
-def _keep(clients: SimulatedClients, context: Context, parameters: Parameters) -> None:
-    name = MODEL if clients.messenger is None else MESSENGER
-    context.state[name] = write_arrays(parameters)
-
-
 def _trained(
     clients: SimulatedClients,
     requests: Sequence[Message],
@@ -226,7 +160,7 @@ def _trained(
     device: str,
 ) -> Iterator[tuple[Parameters, dict[str, float]] | Exception]:
     """Train each client's own parameters, with its private network if they are a messenger's."""
-    server_round = _round_of(requests[0])
+    server_round = round_of(requests[0])
     if clients.messenger is not None:
         for context, start in zip(contexts, starts, strict=True):
             yield pair_trained(clients, clients.messenger, context, start, server_round, device)
@@ -280,16 +214,47 @@ def _learned(clients: SimulatedClients, context: Context, device: str) -> set[st
     return {key for key, _ in clients.place(device).networks.of(name).named_parameters()}
 
 
-def _mean(one: Parameters, other: Parameters) -> Parameters:
-    return {
-        name: ((value + other[name]) / 2).astype(value.dtype) if is_float(value.dtype) else value
-        for name, value in one.items()
-    }
+def _measuring(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
+    """Answer the test set, with the messenger too if there is one."""
+    messenger = 0.0 if clients.messenger is None else clients.forward[STUDENT]
+    return len(clients.splits.test) * (forward(clients, client_id) + messenger)
 
 
-def _round_of(request: Message) -> int:
-    return cast(int, request.content.config_records[CONFIG]["server-round"])
+# --- handlers ---
 
+KEYS = (SERVER_ROUND, "push")
+"""All messages of a protocol say whether weights are pushed; who trains and sends goes by it."""
 
-def _reply(request: Message, records: dict[str, Any]) -> Message:
-    return Message(RecordDict(records), reply_to=request)
+SEND_OWN = Handler(
+    "query.own",
+    each(send_own),
+    keys=KEYS,
+    records=(START,),
+    replies={ARRAYS: ArrayRecord, METRICS: MetricRecord},
+)
+SHOW_OWN = replace(SEND_OWN, kind="evaluate.parameters")
+"""The same for whoever watches, in no time."""
+
+TRAIN_OWN = replace(SEND_OWN, kind="train.own", answer=train_own, multiplications=local_training)
+TAKE_MIXED = Handler(
+    "train.take",
+    each(take_mixed),
+    keys=KEYS,
+    records=(START, MIXED, PUSH),
+    replies={METRICS: MetricRecord},
+)
+TRAIN_MIXED = replace(
+    TAKE_MIXED,
+    kind="train.mixed",
+    answer=train_mixed,
+    records=(START, MIXED),
+    multiplications=local_training,
+)
+EVALUATE_OWN = Handler(
+    "evaluate.own",
+    each(evaluate_own),
+    keys=KEYS,
+    records=(START,),
+    replies={METRICS: MetricRecord},
+    multiplications=_measuring,
+)

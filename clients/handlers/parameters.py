@@ -1,37 +1,33 @@
 """Parameters out, parameters back: Flower's own convention, so that FedAvg and its kin work."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.model_cache import as_tensors
-from clients.handlers.known_keys import PROXIMAL_MU
+from clients.handlers.base import SERVER_ROUND, Answers, Handler, each
+from clients.handlers.cost import forward, local_training
 from clients.handlers.state import client_of, own_network, pair_trained
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import (
-    ARRAYS,
-    CONFIG,
-    METRICS,
-)
-from clients.mutual.messenger import Messenger
+from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.evaluation import measures
+
+PROXIMAL_MU = "proximal-mu"
 
 
 def train_parameters(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Iterator[Message | Exception]:
+) -> Answers:
     """Load the parameters received, train on private data, return the parameters.
 
     A key "proximal-mu", as Flower's FedProx sends it, is that of `clients.training.loop.train`.
     """
-    if clients.messenger is not None:
-        yield from train_messengers(clients, clients.messenger, requests, contexts, device)
-        return
     content = requests[0].content
-    server_round = cast(int, content.config_records[CONFIG]["server-round"])
+    server_round = cast(int, content.config_records[CONFIG][SERVER_ROUND])
     start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
     ids = [client_of(context) for context in contexts]
     changes = _proximal(content.config_records[CONFIG])
@@ -47,33 +43,23 @@ def train_parameters(
         yield Message(reply, reply_to=request)
 
 
-def train_messengers(
-    clients: SimulatedClients,
-    how: Messenger,
-    requests: Sequence[Message],
-    contexts: Sequence[Context],
-    device: str,
-) -> Iterator[Message | Exception]:
-    """Let each client's own network and the messenger received teach each other; return the latter.
-
-    Raises nothing: what keeps a client from an answer is yielded.
-    """
-    content = requests[0].content
-    server_round = cast(int, content.config_records[CONFIG]["server-round"])
-    received = read_arrays(content.array_records[ARRAYS])
-    for request, context in zip(requests, contexts, strict=True):
-        result = pair_trained(clients, how, context, received, server_round, device)
-        if isinstance(result, Exception):
-            yield result
-            continue
-        messenger, metrics = result
-        arrays, measured = write_arrays(messenger), MetricRecord({**metrics})
-        yield Message(RecordDict({ARRAYS: arrays, METRICS: measured}), reply_to=request)
+def train_messenger(
+    clients: SimulatedClients, request: Message, context: Context, device: str
+) -> RecordDict:
+    """Let a client's own network and the messenger received teach each other; send the latter."""
+    assert clients.messenger is not None, "else another handler answers"
+    received = read_arrays(request.content.array_records[ARRAYS])
+    server_round = cast(int, request.content.config_records[CONFIG][SERVER_ROUND])
+    about = clients, clients.messenger, context, received, server_round, device
+    if isinstance(result := pair_trained(*about), Exception):
+        raise result
+    messenger, metrics = result
+    return RecordDict({ARRAYS: write_arrays(messenger), METRICS: MetricRecord({**metrics})})
 
 
 def evaluate_parameters(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Iterator[Message | Exception]:
+) -> Answers:
     """Measure the parameters received on each client's private data."""
     received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
     private = clients.splits.private
@@ -105,3 +91,25 @@ def _proximal(config: ConfigRecord) -> dict[str, float]:
     if isinstance(mu, bool) or not isinstance(mu, int | float):
         raise ValueError(f"'{PROXIMAL_MU}' is {mu!r}: expected a number >= 0")
     return {"proximal_mu": float(mu)} if PROXIMAL_MU in config else {}
+
+
+def _measuring(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
+    """Answer the private set with what was sent; with a messenger the test set with its own."""
+    examples = len(clients.partitions[client_id])
+    if clients.messenger is None:
+        return examples * forward(clients, client_id)
+    own = len(clients.splits.test) * forward(clients, client_id)
+    return own + examples * clients.forward[STUDENT]
+
+
+TRAIN = Handler(
+    "train",
+    train_parameters,
+    keys=(SERVER_ROUND, PROXIMAL_MU),
+    records=(ARRAYS,),
+    multiplications=local_training,
+)
+EVALUATE = Handler("evaluate", evaluate_parameters, records=(ARRAYS,), multiplications=_measuring)
+PARAMETERS = (TRAIN, EVALUATE)
+MESSENGERS = (replace(TRAIN, answer=each(train_messenger), keys=(SERVER_ROUND,)), EVALUATE)
+"""Where two networks learn from each other, neither has a proximal term."""

@@ -1,10 +1,11 @@
-"""Each client keeps a network of its own and says what it answers."""
+"""Predictions: each client keeps a network of its own and says what it answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.executor import Answered, Lesson
 from clients.execution.model_cache import Tensors, arrays_of, as_tensors
@@ -16,12 +17,24 @@ from clients.handlers.answering import (
     read_discriminator,
     write_discriminator,
 )
+from clients.handlers.base import SERVER_ROUND, Answers, Handler
+from clients.handlers.cost import PASSES, forward, local_training
 from clients.handlers.state import DISCRIMINATOR, MODEL, client_of, own_network
+from clients.messages.answer_faults import MAX_LOGIT, fault_in_answers
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import (
+    ARRAYS,
+    CONFIG,
+    INPUTS,
+    METRICS,
+    PREDICTIONS,
     PredictionRequest,
+    client_id_of,
     read_request,
     write_reply,
+)
+from clients.messages.requests import (
+    STUDENT as FED_BACK,
 )
 from clients.models.factory import unlike
 from clients.population.clients import STUDENT, SimulatedClients
@@ -32,7 +45,7 @@ from clients.training.losses import kl
 
 def train_predictions(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Iterator[Message | Exception]:
+) -> Answers:
     """Take in the student if it was fed back, train, answer the proxy examples."""
     asked = read_request(requests[0].content)
     ids = [client_of(context) for context in contexts]
@@ -54,7 +67,7 @@ def train_predictions(
 
 def evaluate_predictions(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Iterator[Message | Exception]:
+) -> Answers:
     """Answer the test set, or proxy examples, with the networks as they are."""
     asked = read_request(requests[0].content)
     networks = [own_network(clients, context, device) for context in contexts]
@@ -97,7 +110,7 @@ def _answer(
     asked: PredictionRequest,
     metrics: Mapping[int, dict[str, float]],
     device: str,
-) -> Iterator[Message | Exception]:
+) -> Answers:
     """Answer the inputs of a request, all clients the same ones."""
     dataset = clients.splits.test if asked.proxy_ids is None else clients.splits.proxy
     answered = clients.place(device).answers(
@@ -155,3 +168,76 @@ def _reply(
         return Message(write_reply(reply), reply_to=request)
     except Exception as error:  # the client's, not the group's
         return error
+
+
+# --- what it costs ---
+
+
+def _training_and_answers(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
+    asked, training = read_request(content), local_training(clients, client_id, content)
+    digesting = _digesting(clients, client_id, asked)
+    return digesting + training + _answering(clients, client_id, asked)
+
+
+def _answers_only(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
+    return _answering(clients, client_id, read_request(content))
+
+
+def _answering(clients: SimulatedClients, client_id: int, asked: PredictionRequest) -> float:
+    """Answer the inputs, and those that a discriminator of features is fitted on."""
+    inputs = len(clients.splits.test) if asked.proxy_ids is None else len(asked.proxy_ids)
+    if asked.negative_ids is not None and asked.recipe and asked.recipe.inputs == "features":
+        inputs += len(clients.partitions[client_id]) + len(asked.negative_ids)
+    return inputs * forward(clients, client_id)
+
+
+def _digesting(clients: SimulatedClients, client_id: int, asked: PredictionRequest) -> float:
+    """Ask the student that was fed back, and imitate it; of one's own architecture, neither."""
+    if asked.student is None or asked.proxy_ids is None:
+        return 0.0
+    own = clients.place("cpu").networks.of(clients.architectures[client_id])
+    if not unlike(own, asked.student):
+        return 0.0
+    imitating = PASSES * asked.digest_epochs * forward(clients, client_id)
+    return len(imitated_ids(asked)) * (clients.forward[STUDENT] + imitating)
+
+
+def _of_proxy(content: RecordDict) -> bool:
+    """Tell answers that teach from those to the test set, which are a measurement."""
+    return "proxy-ids" in content.get(INPUTS, RecordDict())
+
+
+def _fault(request: Message, reply: Message) -> str | None:
+    client_id = client_id_of(request.metadata.dst_node_id)
+    return fault_in_answers(read_request(request.content), client_id, reply.content)
+
+
+EVALUATE_PREDICTIONS = Handler(
+    "evaluate.predictions",
+    evaluate_predictions,
+    keys=(
+        *(SERVER_ROUND, "num-inputs", "num-classes", "digest-epochs", "temperature", "answers"),
+        *("send-parameters", "discriminator-inputs"),
+        *("discriminator-balanced", "discriminator-l2"),
+    ),
+    records=(INPUTS,),
+    replies={
+        **{CONFIG: ConfigRecord, PREDICTIONS: ArrayRecord},
+        **{METRICS: MetricRecord, ARRAYS: ArrayRecord},
+    },
+    limits={PREDICTIONS: MAX_LOGIT},
+    fault=_fault,
+    multiplications=_answers_only,
+    timed=_of_proxy,
+)
+"""Answers to the proxy examples that are named, or to the test set."""
+
+TRAIN_PREDICTIONS = replace(
+    EVALUATE_PREDICTIONS,
+    kind="train.predictions",
+    answer=train_predictions,
+    records=(INPUTS, FED_BACK),
+    multiplications=_training_and_answers,
+    timed=None,
+)
+"""The same after local training, and after taking in a student that is fed back."""

@@ -1,46 +1,18 @@
 """Is this reply fit to be used? One check for every strategy, before it sees the reply."""
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
-from clients.handlers.features import fault_in_features, requested_inputs
-from clients.handlers.targets import SUMS
+from clients.handlers.base import Handler
 from clients.messages.arrays import PLAIN, read_arrays
-from clients.messages.codecs import expected_arrays, largest_logit
-from clients.messages.requests import (
-    ARRAYS,
-    CONFIG,
-    EVALUATE_FEATURES,
-    EVALUATE_OWN,
-    EVALUATE_PREDICTIONS,
-    FEATURES,
-    METRICS,
-    PREDICTIONS,
-    RELAY,
-    SEND_OWN,
-    SHOW_OWN,
-    TAKE_MIXED,
-    TRAIN_MIXED,
-    TRAIN_OWN,
-    TRAIN_PREDICTIONS,
-    TRAIN_RECEIVED,
-    TRAIN_TARGETS,
-    PredictionRequest,
-    client_id_of,
-    crc32_of,
-    read_request,
-)
+from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.messages.sizes import NUM_EXAMPLES
-from clients.models.factory import Parameters
 
 MAX_EXAMPLES = 1e12
 """Largest private set that a client may claim; beyond 3e38 a float32 weight would be infinite."""
-
-MAX_LOGIT = 1e30
-"""Largest size of a logit: divided by a temperature of 1e-8 it is still finite in float32."""
 
 MAX_PARAMETER = 1e15
 """Largest size of a parameter, and of any number in an array that is no answer. Times MAX_EXAMPLES,
@@ -53,34 +25,11 @@ MAX_METRIC = 1e30
 MAX_NAME = 256
 """Most characters of a name: it becomes a column of a table and a part of a line."""
 
-KINDS: dict[str, type] = {
-    ARRAYS: ArrayRecord,
-    CONFIG: ConfigRecord,
-    METRICS: MetricRecord,
-    PREDICTIONS: ArrayRecord,
-    FEATURES: ArrayRecord,
-    SUMS: ArrayRecord,
-}
-"""What the records are whose names are ours."""
-
-ANSWERS = {CONFIG, PREDICTIONS, METRICS, ARRAYS}
-ASKED: dict[str, set[str]] = {
-    TRAIN_PREDICTIONS: ANSWERS,
-    EVALUATE_PREDICTIONS: ANSWERS,
-    EVALUATE_FEATURES: {FEATURES, METRICS},
-    RELAY: {SUMS},
-    **{kind: {ARRAYS, METRICS} for kind in (TRAIN_OWN, SEND_OWN, SHOW_OWN)},
-    **{kind: {METRICS} for kind in (TRAIN_TARGETS, TAKE_MIXED, TRAIN_MIXED, TRAIN_RECEIVED)},
-    EVALUATE_OWN: {METRICS},
-}
-"""Names of what may come back, where the message is one of ours: sums that are made on the way have
-other names, and no client may pass for a sum."""
-
-LIMITS = {PREDICTIONS: MAX_LOGIT, SUMS: float(np.finfo(np.float32).max)}
-"""Largest size of the numbers in records of a name; MAX_PARAMETER in all others."""
+USUAL: dict[str, type] = {ARRAYS: ArrayRecord, CONFIG: ConfigRecord, METRICS: MetricRecord}
+"""What the records are whose names are ours in every message."""
 
 
-def fault_of(request: Message, reply: Message) -> str | None:
+def fault_of(request: Message, reply: Message, handler: Handler | None = None) -> str | None:
     """Compare a reply with its request.
 
     The sender must be who was asked, every name a name, every record of the kind that its name
@@ -88,57 +37,58 @@ def fault_of(request: Message, reply: Message) -> str | None:
     can be summed; and `num-examples`, by which Flower's strategies and some of ours weigh, a whole
     number from 1 to `MAX_EXAMPLES`. Where the request carried a record with the same name and the
     same array names (parameters out, parameters back), shapes must be the request's, and numbers of
-    its kind. Where it asked for predictions or features, they must be those.
+    its kind. What a handler of ours was asked, it says itself: the records that may come back, and
+    what is a fault in them. Sums that are made on the way have other names, and no client may pass
+    for a sum.
 
     Args:
         request: What the client received.
         reply: What it answered, with content.
+        handler: Of ours, that answered; None = anyone's code did.
 
     Returns:
         The reason to reject the reply, or None.
     """
     try:
-        return _fault(request, reply)
+        return _fault(request, reply, handler)
     except Exception as error:  # a reply can hold anything, and must not end the run
         return f"cannot be read: {type(error).__name__}: {error}"
 
 
-def _fault(request: Message, reply: Message) -> str | None:
+def _fault(request: Message, reply: Message, handler: Handler | None) -> str | None:
     asked, content = request.content, reply.content
     if reply.metadata.src_node_id != request.metadata.dst_node_id:
         return f"answers in the name of node {reply.metadata.src_node_id}"
     if reply.metadata.reply_to_message_id != request.metadata.message_id:
         return f"answers message {reply.metadata.reply_to_message_id!r}, which is another one"
+    kinds = None if handler is None else handler.replies
+    limits = {} if handler is None else handler.limits
     # Not content.array_records: it refers to the content and back, and a reply of some megabytes
     # would wait for the garbage collector.
-    kind = request.metadata.message_type
     for name, record in content.items():
-        if reason := _fault_in_record(name, record, asked.get(name)):
+        wanted = (kinds or {}).get(name) or USUAL.get(name)
+        limit = limits.get(name, MAX_PARAMETER)
+        if reason := _fault_in_record(name, record, asked.get(name), wanted, limit):
             return reason
         lists = [key for key, value in record.items() if isinstance(value, list)]
-        if kind in ASKED and isinstance(record, MetricRecord) and lists:
+        if kinds is not None and isinstance(record, MetricRecord) and lists:
             return f"metric '{name}/{lists[0]}' is a list, expected a number"
-    if unasked := sorted(set(content) - ASKED.get(kind, set(content))):
+    if kinds is not None and (unasked := sorted(set(content) - set(kinds))):
         return f"sends '{unasked[0]}', which was not asked for"
-    if kind in (TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS):
-        client_id = client_id_of(request.metadata.dst_node_id)
-        return _fault_in_predictions(read_request(asked), client_id, content)
-    if kind == EVALUATE_FEATURES:
-        return fault_in_features(content, requested_inputs(asked))
-    if kind == RELAY and content.get(SUMS) != asked[SUMS]:
-        return f"'{SUMS}' are not those that it was to pass on"
-    return None
+    return None if handler is None or handler.fault is None else handler.fault(request, reply)
 
 
-def _fault_in_record(name: str, record: Any, sent: Any) -> str | None:
-    wanted = KINDS.get(name, object if sent is None else type(sent))
+def _fault_in_record(
+    name: str, record: Any, sent: Any, wanted: type | None, limit: float
+) -> str | None:
+    wanted = wanted or (object if sent is None else type(sent))
     if not issubclass(type(record), wanted):
         return f"record '{name}' is of {type(record).__name__}, expected {wanted.__name__}"
     for key in (name, *record):
         if not (0 < len(key) <= MAX_NAME and key.isprintable()):
             return f"{key[:MAX_NAME]!r} is no name: expected 1 to {MAX_NAME} printable characters"
     if isinstance(record, ArrayRecord):
-        return _fault_in_arrays(name, record, sent)
+        return _fault_in_arrays(name, record, sent, limit)
     if isinstance(record, MetricRecord):
         return _fault_in_metrics(name, record)
     return _fault_in_config(name, record)
@@ -174,7 +124,9 @@ def _fault_in_metrics(name: str, metrics: MetricRecord) -> str | None:
     return None
 
 
-def _fault_in_arrays(name: str, record: ArrayRecord, sent: ArrayRecord | None) -> str | None:
+def _fault_in_arrays(
+    name: str, record: ArrayRecord, sent: ArrayRecord | None, limit: float
+) -> str | None:
     for key, raw in record.items():
         if raw.dtype not in PLAIN:  # before it is read: numpy reads texts, dates and structs too
             return f"array '{name}/{key}' has dtype {raw.dtype}, expected one of {', '.join(PLAIN)}"
@@ -186,7 +138,6 @@ def _fault_in_arrays(name: str, record: ArrayRecord, sent: ArrayRecord | None) -
             return (
                 f"array '{name}/{key}' is {array.dtype} {array.shape}, and says that it is {said}"
             )
-        limit = LIMITS.get(name, MAX_PARAMETER)
         reason = _fault_in_values(array, limit, bool(like)) or _unlike(array, like.get(key))
         if reason:
             return f"array '{name}/{key}' {reason}"
@@ -222,53 +173,4 @@ def _unlike(array: npt.NDArray[Any], sent: Array | None) -> str | None:
     kinds = {"f": "f", "i": "iuf", "u": "iuf", "b": "biuf"}
     if array.dtype.kind not in kinds.get(wanted.kind, "biuf") and not counts:
         return f"has dtype {array.dtype}, expected {sent.dtype}"
-    return None
-
-
-def _fault_in_predictions(
-    request: PredictionRequest, client_id: int, content: RecordDict
-) -> str | None:
-    for name in (CONFIG, PREDICTIONS, METRICS):
-        if name not in content:
-            return f"a predictions reply lacks '{name}'"
-    if NUM_EXAMPLES not in content[METRICS]:
-        return f"a predictions reply lacks '{NUM_EXAMPLES}'"
-    if request.send_parameters and ARRAYS not in content:
-        return "a predictions reply lacks the parameters that were asked for"
-    config = content[CONFIG]
-    expected = {
-        "server-round": request.server_round,
-        "client-id": client_id,
-        "inputs-crc32": crc32_of(request.proxy_ids),
-        "answers": request.answers,
-    }
-    for key, value in expected.items():
-        if config.get(key) != value or type(config[key]) is not type(value):
-            return f"'{key}' is {config.get(key)!r}, expected {value!r}"
-    return _fault_in_answers(read_arrays(cast(ArrayRecord, content[PREDICTIONS])), request)
-
-
-def _fault_in_answers(arrays: Parameters, request: PredictionRequest) -> str | None:
-    num_inputs = request.num_inputs
-    required = dict(expected_arrays(request.answers, num_inputs, request.num_classes))
-    if request.recipe is not None:
-        required["own-probs"] = ((num_inputs,), np.float32)
-    allowed = required | {"mask": ((num_inputs,), np.bool_)}
-    for name in required:
-        if name not in arrays:
-            return f"{name} missing"
-    for name, array in arrays.items():
-        if name not in allowed:
-            return f"{name} sent but not asked for"
-        shape, dtype = allowed[name]
-        if array.shape != shape or array.dtype != dtype:
-            return (
-                f"array 'predictions/{name}' is {array.dtype} {array.shape}, "
-                f"expected {np.dtype(dtype)} {shape}"
-            )
-    if not largest_logit(arrays) <= MAX_LOGIT:
-        return f"array 'predictions/{next(iter(required))}' goes beyond {MAX_LOGIT:.0e}"
-    own_probs = arrays.get("own-probs")
-    if own_probs is not None and not ((own_probs >= 0) & (own_probs <= 1)).all():
-        return "array 'predictions/own-probs' leaves [0, 1]"
     return None

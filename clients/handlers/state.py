@@ -1,9 +1,13 @@
 """What a client has of its own: its id, its network, and the names of its state's records."""
 
-from flwr.app import Context
+from typing import cast
+
+from flwr.app import Context, Message
 
 from clients.execution.model_cache import Tensors, arrays_of, as_tensors
+from clients.handlers.base import SERVER_ROUND
 from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import CONFIG
 from clients.models.factory import Parameters
 from clients.mutual.messenger import Messenger, Pair, learn_together
 from clients.population.clients import SimulatedClients
@@ -13,10 +17,18 @@ MODEL, DISCRIMINATOR, HEAD = "model", "discriminator", "head"
 MESSENGER, PUSH = "messenger", "push"
 """Names of a client's records in `Context.state`."""
 
+START = "start"
+"""Record of a request: the parameters to begin with."""
+
 
 def client_of(context: Context) -> int:
     """Return the client id, which Flower calls the partition id."""
     return int(context.node_config["partition-id"])
+
+
+def round_of(request: Message) -> int:
+    """Return the round of a request, 1..R."""
+    return cast(int, request.content.config_records[CONFIG][SERVER_ROUND])
 
 
 def own_network(clients: SimulatedClients, context: Context, device: str) -> Tensors | Exception:
@@ -78,3 +90,21 @@ def pair_trained(
     if pair.head is not None:
         context.state[HEAD] = write_arrays(pair.head)
     return pair.messenger, {"num-examples": len(indices), "train-loss": loss}
+
+
+def own_parameters(clients: SimulatedClients, context: Context, request: Message) -> Parameters:
+    """Return what a client's state holds; before it holds any, what it is sent to begin with.
+
+    They are its network's, or its messenger's if it has one.
+    """
+    name = MODEL if clients.messenger is None else MESSENGER
+    record = context.state.array_records.get(name)
+    if record is None and (record := request.content.array_records.get(START)) is None:
+        raise ValueError(f"it has no parameters yet, and was sent none as '{START}'")
+    return read_arrays(record)
+
+
+def keep_parameters(clients: SimulatedClients, context: Context, parameters: Parameters) -> None:
+    """Replace them in a client's state."""
+    name = MODEL if clients.messenger is None else MESSENGER
+    context.state[name] = write_arrays(parameters)

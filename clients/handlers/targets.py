@@ -3,31 +3,38 @@
 No neighbour is seen here: whoever delivers has mixed their answers into the record "targets".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.executor import Lesson
+from clients.handlers.base import SERVER_ROUND, Answers, Handler, each
+from clients.handlers.cost import PASSES, forward
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import CONFIG, METRICS
-from clients.mutual.from_neighbours import Digest
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
+from clients.training.loop import Loss
 
 TARGETS, SUMS = "targets", "sums"
 """Records: soft labels and the proxy ids they are of; sums of answers on their way."""
 
 
 def learn_targets(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Iterator[Message | Exception]:
+    clients: SimulatedClients,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    device: str,
+    *,
+    loss: Loss,
+    numbers: Mapping[str, Any],
+) -> Answers:
     """Imitate each client's own soft labels, of the proxy examples that they are of."""
-    digest = clients.peer_lesson
-    assert isinstance(digest, Digest), "the strategy says how"
-    server_round = cast(int, requests[0].content.config_records[CONFIG]["server-round"])
+    server_round = cast(int, requests[0].content.config_records[CONFIG][SERVER_ROUND])
     ids = [client_of(context) for context in contexts]
     labels = {
         client_id: read_arrays(request.content.array_records[TARGETS])
@@ -47,9 +54,9 @@ def learn_targets(
         [starts[k] for k in taught],
         lesson,
         clients.splits.proxy,
-        digest.loss,
+        loss,
         device,
-        **digest.numbers,
+        **numbers,
     )
     for k, (request, context) in enumerate(zip(requests, contexts, strict=True)):
         metrics: dict[str, float] = {"digested-examples": len(labels[ids[k]]["proxy-ids"])}
@@ -64,9 +71,48 @@ def learn_targets(
         yield Message(RecordDict({METRICS: MetricRecord({**metrics})}), reply_to=request)
 
 
-def relay(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Iterator[Message | Exception]:
+def relay(clients: SimulatedClients, request: Message, context: Context, device: str) -> RecordDict:
     """Pass on the sums that neighbours' answers were mixed into."""
-    for request in requests:
-        yield Message(RecordDict({SUMS: request.content[SUMS]}), reply_to=request)
+    return RecordDict({SUMS: request.content[SUMS]})
+
+
+def _unlike(request: Message, reply: Message) -> str | None:
+    if reply.content.get(SUMS) != request.content[SUMS]:
+        return f"'{SUMS}' are not those that it was to pass on"
+    return None
+
+
+RELAY = Handler(
+    "query.relay",
+    each(relay),
+    records=(SUMS,),
+    replies={SUMS: ArrayRecord},
+    limits={SUMS: float(torch.finfo(torch.float32).max)},
+    fault=_unlike,
+)
+
+
+def train_targets(loss: Loss, numbers: Mapping[str, Any]) -> Handler:
+    """Make the handler of those that learn soft labels.
+
+    Args:
+        loss: (logits [B, C], targets [B, C]) -> [B].
+        numbers: Keyword arguments of `clients.training.loop.train`.
+
+    Returns:
+        The handler.
+    """
+    return Handler(
+        "train.targets",
+        partial(learn_targets, loss=loss, numbers=numbers),
+        records=(TARGETS,),
+        replies={METRICS: MetricRecord},
+        multiplications=partial(_imitating, numbers.get("epochs", 0)),
+    )
+
+
+def _imitating(
+    epochs: int, clients: SimulatedClients, client_id: int, content: RecordDict
+) -> float:
+    ids = read_arrays(cast(ArrayRecord, content[TARGETS]))["proxy-ids"]
+    return PASSES * epochs * len(ids) * forward(clients, client_id)

@@ -6,28 +6,58 @@ from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 
+SERVER_NODE_ID = 1
+"""Flower's own node: in its name comes what replies were reduced to, for it is no client's."""
+
 Fault = Callable[[Message, Message], str | None]
 """(request, reply) -> why the reply is of no use, or None if it is of use."""
+
+
+class Accumulator(Protocol):
+    """What the contents of replies are pushed into, one by one; they are kept no longer."""
+
+    def add(self, content: RecordDict) -> None:
+        """Take in the content of a usable reply."""
+        ...
+
+    def merge(self, part: RecordDict) -> None:
+        """Take in what another one, of other clients, came to."""
+        ...
+
+    def part(self) -> RecordDict:
+        """Return what it has come to; called once, after at least one `add` or `merge`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Reducer:
     """How the answers of many clients become one, part by part, where they are made.
 
-    A worker folds the replies of a group of clients, the driver merges the parts, in an order that
-    the cohort alone decides. Both take an iterator that makes its items as they are asked for, so
-    that no more than one need be in memory.
+    A worker adds the replies of a group of clients, the driver merges the parts, in an order that
+    the cohort alone decides. One reply is in memory at a time.
 
     Attributes:
-        fold: Contents of usable replies of one group, at least one -> content of a part.
-        merge: Contents of parts, at least one -> content of a part.
-        fault: (request, reply) -> why an otherwise usable reply cannot be folded, or None;
-            None = each can.
+        accumulator: Makes an empty one.
+        fault: (request, reply) -> why an otherwise usable reply cannot be added, or None; None =
+            each can.
     """
 
-    fold: Callable[[Iterable[RecordDict]], RecordDict]
-    merge: Callable[[Iterable[RecordDict]], RecordDict]
+    accumulator: Callable[[], Accumulator]
     fault: Fault | None = None
+
+    def fold(self, contents: Iterable[RecordDict]) -> RecordDict:
+        """Make a part of contents of replies, at least one."""
+        sums = self.accumulator()
+        for content in contents:
+            sums.add(content)
+        return sums.part()
+
+    def merge(self, parts: Iterable[RecordDict]) -> RecordDict:
+        """Make a part of parts, at least one."""
+        sums = self.accumulator()
+        for part in parts:
+            sums.merge(part)
+        return sums.part()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +99,7 @@ class Folding(Protocol):
     """A grid that folds replies where they are made, as our engine's does."""
 
     def send_and_fold(self, messages: Iterable[Message], intake: Intake) -> Iterable[Message]:
-        """Send messages; return one reply for all usable ones, and the others as they are."""
+        """Send messages; return the part of all usable replies (`is_part`), the others as is."""
         ...
 
 
@@ -80,3 +110,23 @@ class Receiving(Protocol):
     def intake(self, server_round: int, phase: str) -> Intake:
         """Say what becomes of replies of a phase, "train" or "evaluate"; None = they come."""
         ...
+
+
+def part_message(part: RecordDict, like: Message) -> Message:
+    """Put a part among replies.
+
+    Args:
+        part: It.
+        like: One of the requests.
+
+    Returns:
+        A message in the server's own name.
+    """
+    message = Message(part, reply_to=like)
+    message.metadata.__dict__["_src_node_id"] = SERVER_NODE_ID
+    return message
+
+
+def is_part(message: Message) -> bool:
+    """Tell what replies were reduced to from a client's own reply."""
+    return message.has_content() and message.metadata.src_node_id == SERVER_NODE_ID

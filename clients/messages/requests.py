@@ -24,13 +24,7 @@ from clients.models.factory import Parameters
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 INPUTS, STUDENT, PREDICTIONS = "inputs", "student", "predictions"
-FEATURES, EVALUATE_FEATURES = "features", "evaluate.features"
-TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS = "train.predictions", "evaluate.predictions"
-TRAIN_TARGETS, RELAY = "train.targets", "query.relay"
-TRAIN_OWN, SEND_OWN, EVALUATE_OWN = "train.own", "query.own", "evaluate.own"
-TAKE_MIXED, TRAIN_MIXED, TRAIN_RECEIVED = "train.take", "train.mixed", "train.received"
-SHOW_OWN = "evaluate.parameters"
-"""Message types: an action after its category."""
+"""Names of records."""
 
 IDS = ("proxy-ids", "negative-ids", "digest-ids")
 NODE_ID_BASE = 1_000_000_000

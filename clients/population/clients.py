@@ -13,7 +13,6 @@ from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
 from clients.models.factory import ModelFunction
-from clients.mutual.from_neighbours import Digest, Transfer
 from clients.mutual.messenger import Messenger
 from clients.population.conditions import Corruption
 from clients.population.profiles import ProfileRule, draw_profiles
@@ -42,7 +41,6 @@ class SimulatedClients:
         seed: int,
         together: bool = True,
         messenger: Messenger | None = None,
-        peer_lesson: Digest | Transfer | None = None,
         corrupt: Corruption | None = None,
         profile: ProfileRule | None = None,
     ) -> None:
@@ -60,8 +58,6 @@ class SimulatedClients:
                 batched step where `clients.execution.policy.way_of` says that this is faster.
             messenger: How a client learns from parameters that it is sent, which are then those of
                 a messenger of the student's architecture; None = they become the client's.
-            peer_lesson: How clients learn from what neighbours sent; None = they take parameters
-                as they are. A strategy says so by an attribute of this name.
             corrupt: What labels clients learn in local training, where not their own; None = these.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
 
@@ -82,7 +78,6 @@ class SimulatedClients:
         self.seed = seed
         self.together = together
         self.messenger = messenger
-        self.peer_lesson = peer_lesson
         self.corrupt = corrupt
         self.profiles = draw_profiles(
             profile, len(architectures), generator(seed, Purpose.PROFILES)

@@ -4,11 +4,12 @@ A function of config and seed alone: no time is measured. The server computes, s
 no time, and what is asked only to measure costs none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 
-from clients.messages.requests import EVALUATE_PREDICTIONS, INPUTS, client_id_of
+from clients.handlers.base import Handler, is_evaluation
+from clients.messages.requests import client_id_of
 from clients.messages.routing import KeptPayloads, Post
 from clients.population.profiles import Profiles
 from sim.workers.tasks import Answer
@@ -37,10 +38,8 @@ def exchange_s(
             two links, and go as fast as the slower of both.
 
     Returns:
-        Seconds, 0 for what is asked only to measure.
+        Seconds.
     """
-    if is_measurement(request):
-        return 0.0
     k = client_id_of(request.metadata.dst_node_id)
     receiving = max(request_bytes / profiles.download_bytes_per_s[k], letters_s)
     computing = answer.multiplications / profiles.multiplications_per_s[k]
@@ -48,15 +47,24 @@ def exchange_s(
     return float(2 * profiles.latency_s[k] + receiving + computing + sending)
 
 
-def is_measurement(request: Message) -> bool:
-    """Tell whether a request is for whoever watches: all evaluation, but for answers that teach.
+def is_measurement(request: Message, handlers: Mapping[str, Handler]) -> bool:
+    """Tell whether a request is for whoever watches, so that nobody learns from the reply."""
+    handler = handlers.get(request.metadata.message_type)
+    return handler is not None and handler.measurement
 
-    Those are the answers to proxy examples that a strategy asks for chunk by chunk, or of clients
-    that do not train; answers to the test set are a measurement.
+
+def takes_time(request: Message, handlers: Mapping[str, Handler]) -> bool:
+    """Tell whether a request takes simulated time.
+
+    Args:
+        request: Any.
+        handlers: By message type; of another one, all that is evaluated is a measurement.
+
+    Returns:
+        Whether it does.
     """
-    kind, content = request.metadata.message_type, request.content
-    teaches = kind == EVALUATE_PREDICTIONS and "proxy-ids" in content.get(INPUTS, RecordDict())
-    return kind.partition(".")[0] == "evaluate" and not teaches
+    handler = handlers.get(kind := request.metadata.message_type)
+    return not is_evaluation(kind) if handler is None else handler.takes_time(request.content)
 
 
 def letters_s(profiles: Profiles, post: Post, payloads: KeptPayloads) -> dict[int, float]:

@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 
-from clients.messages.accumulator import Intake, Keep, Reducer
+from clients.handlers.base import Handler
+from clients.messages.accumulator import Accumulator, Intake, Keep, Reducer, part_message
 from clients.messages.requests import client_id_of
 from clients.messages.routing import Post
 from clients.messages.sizes import size_bytes
 from clients.population.profiles import Profiles
 from sim.engine.client_states import ClientStates
-from sim.engine.clock import exchange_s, letters_s
+from sim.engine.clock import exchange_s, is_measurement, letters_s, takes_time
 from sim.engine.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of
 from sim.engine.grouping import cut_groups
 from sim.engine.payloads import Payloads
 from sim.workers.pools import Pool
-from sim.workers.tasks import Answer, Group, Outcome, Screen, Task
+from sim.workers.tasks import Answer, Group, Outcome, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Waves:
     Attributes:
         pool: Where clients run.
         architectures: Name of each client's architecture.
-        screen: Tells usable replies from others.
+        handlers: Of the messages of ours, by type.
         on_answer: Called with (answers so far, answers to come in all).
         group_size: Most clients of a group, >= 1.
         cost: Client id -> how long it may take, in any unit.
@@ -39,7 +39,7 @@ class Waves:
 
     pool: Pool
     architectures: Sequence[str]
-    screen: Screen
+    handlers: Mapping[str, Handler]
     on_answer: Callable[[int, int], None]
     group_size: int
     cost: Callable[[int], float]
@@ -59,7 +59,7 @@ class Waves:
             post: What is delivered with them; None = nothing.
 
         Returns:
-            Their replies, or one of all that were folded; and every exchange, by client.
+            Their replies, or a part of all that were added up; and every exchange, by client.
 
         Raises:
             RuntimeError: The strategy's rule failed where clients run.
@@ -74,15 +74,14 @@ class Waves:
             if self.profiles is not None:
                 waits = letters_s(self.profiles, post, self.payloads)
         wave = _Wave(self, server_round, by_client, sizes, waits, intake)
-        parts = wave.parts(groups)
-        if (first := next(parts, None)) is not None:
-            assert isinstance(intake, Reducer), "else there are no parts"
-            content = intake.merge(chain([first], parts))
-            for _ in parts:  # what the reducer did not look at
-                pass
-            failed = {client_id_of(reply.metadata.src_node_id) for reply in wave.replies}
-            speaker = min(by_client.keys() - failed)
-            wave.replies.append(Message(content, reply_to=by_client[speaker]))
+        sums: Accumulator | None = None
+        for part in wave.parts(groups):
+            if sums is None:
+                assert isinstance(intake, Reducer), "else there are no parts"
+                sums = intake.accumulator()
+            sums.merge(part)
+        if sums is not None:
+            wave.replies.append(part_message(sums.part(), requests[0]))
         return wave.replies, sorted(wave.exchanges, key=lambda e: e.client_id)
 
     def _groups(
@@ -140,7 +139,6 @@ class Waves:
             tasks=tuple(tasks),
             num_clients=len(self.architectures),
             server_round=server_round,
-            screen=self.screen,
             intake=intake,
             content=content,
             states=tuple(self.states.handle(task.client_id) for task in tasks),
@@ -202,6 +200,7 @@ class _Wave:
                 self._waves.architectures[answer.client_id],
                 self._request_bytes[answer.client_id],
                 self._seconds(request, answer),
+                is_measurement(request, self._waves.handlers),
             )
         )
         if answer.failure:
@@ -212,6 +211,8 @@ class _Wave:
     def _seconds(self, request: Message, answer: Answer) -> float | None:
         if (profiles := self._waves.profiles) is None:
             return None
+        if not takes_time(request, self._waves.handlers):
+            return 0.0
         return exchange_s(
             profiles,
             request,

@@ -31,6 +31,7 @@ class Exchange:
         failure: "" or why there is no usable reply.
         traceback: "" or the text of what the client raised.
         simulated_time_s: How long it took, 0 for a measurement; None = there is no virtual clock.
+        measurement: Whether it was for whoever watches, whose failures end no run.
     """
 
     server_round: int
@@ -43,6 +44,7 @@ class Exchange:
     failure: str
     traceback: str
     simulated_time_s: float | None = None
+    measurement: bool = False
 
     def __str__(self) -> str:
         """Name client, architecture, round, phase and failure, for people."""
@@ -59,6 +61,7 @@ def exchange_of(
     architecture: str,
     request_bytes: int,
     simulated_time_s: float | None,
+    measurement: bool,
 ) -> Exchange:
     """Note a request and what came of it."""
     return Exchange(
@@ -72,6 +75,7 @@ def exchange_of(
         failure=answer.failure,
         traceback=answer.traceback,
         simulated_time_s=simulated_time_s,
+        measurement=measurement,
     )
 
 

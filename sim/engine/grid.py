@@ -1,6 +1,6 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -8,18 +8,18 @@ from flwr.app.constants import DEFAULT_TTL
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from clients.handlers.base import Handler
 from clients.messages.accumulator import Intake
-from clients.messages.requests import EVALUATE_FEATURES, client_id_of, node_id_of
+from clients.messages.requests import client_id_of, node_id_of
 from clients.messages.routing import Post
 from clients.population.profiles import Profiles
 from sim.engine.client_states import ClientStates
-from sim.engine.clock import wave_s
+from sim.engine.clock import is_measurement, wave_s
 from sim.engine.dispatch import Waves
 from sim.engine.exchanges import Exchange, Look, reject_unlike
 from sim.engine.payloads import Payloads
 from sim.workers.pools import Pool
 from sim.workers.processes import assume_task_identity
-from sim.workers.tasks import Screen
 
 MAX_LOOKS = 30
 """How often a strategy may list the nodes without sending anything. Flower's `sample_nodes` lists
@@ -40,7 +40,7 @@ class PoolGrid(Grid):
         self,
         pool: Pool,
         architectures: Sequence[str],
-        screen: Screen,
+        handlers: Mapping[str, Handler] | None = None,
         on_answer: Callable[[int, int], None] = lambda done, total: None,
         group_size: int = 1,
         cost: Callable[[int], float] = lambda client_id: 1.0,
@@ -52,8 +52,7 @@ class PoolGrid(Grid):
         Args:
             pool: Where clients run.
             architectures: Name of each client's architecture; their number is the population's.
-            screen: (request, reply) -> reason to reject the reply, or None; e.g.
-                `clients.handlers.screening.fault_of`.
+            handlers: Of the messages that are ours, by type: which only measure, and take no time.
             on_answer: Called with (answers so far, answers to come in all) after each answer to a
                 batch of messages, for a progress bar.
             group_size: Most clients that a worker gets at once, >= 1. Where answers are folded, or
@@ -68,10 +67,11 @@ class PoolGrid(Grid):
         self._num_clients = len(architectures)
         self.states = ClientStates(pool, {} if states is None else states)
         self.payloads = Payloads(pool)
+        self._handlers = handlers or {}
         self._waves = Waves(
             pool=pool,
             architectures=architectures,
-            screen=screen,
+            handlers=self._handlers,
             on_answer=on_answer,
             group_size=group_size,
             cost=cost,
@@ -101,11 +101,11 @@ class PoolGrid(Grid):
         return kept
 
     def send_and_fold(self, messages: Iterable[Message], intake: Intake) -> Iterable[Message]:
-        """Send messages; return the replies as one, in the name of the first client, and errors.
+        """Send messages; return the replies as one part, and errors.
 
         Args:
             messages: What to send; where a client gets several, each of its turns makes one reply.
-            intake: Folds replies where they are made, or sifts them; None = as
+            intake: Adds replies up where they are made, or sifts them; None = as
                 `send_and_receive`.
 
         Returns:
@@ -186,7 +186,7 @@ class PoolGrid(Grid):
             if not 0 <= client_id < self._num_clients:
                 raise ValueError(f"no client has node id {message.metadata.dst_node_id}")
             # Who watches must not shift the streams of what comes after it.
-            watched = message.metadata.message_type == EVALUATE_FEATURES
+            watched = is_measurement(message, self._handlers)
             turn = self._turns.get((client_id, watched), WATCHED_TURNS if watched else 0)
             self._turns[client_id, watched] = turn + 1
             message_id = f"{self.server_round}-{client_id}-{turn}"

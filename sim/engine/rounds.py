@@ -17,7 +17,6 @@ from flwr.serverapp.strategy import Strategy
 from clients.handlers.weighing import fault_in_loss, fault_in_weight, first_fault
 from clients.messages.accumulator import Fault, Intake, Receiving, Sieve
 from clients.messages.answers import RoundView
-from clients.messages.requests import EVALUATE_FEATURES
 from clients.messages.sizes import NUM_EXAMPLES
 from clients.offering import offers
 from clients.seeding import Purpose, stream
@@ -119,13 +118,13 @@ def run_rounds(
     for server_round in range(first_round, rounds + 1):
         grid.begin_round(server_round)
         evaluate_now = server_round % evaluate_every == 0 or server_round == rounds
+        intake = partial(_intake, strategy, server_round)
         # Flower's strategies sample and add noise with the global generators.
         with seeded_globals(stream(seed, Purpose.FLOWER, server_round)):
             try:
                 # 1. Ask the cohort to train.  2. Collect its answers.
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-                intake = _intake(strategy, server_round, "train")
-                replies = _exchange(grid, requests, intake, quorum)
+                replies = _exchange(grid, requests, intake("train"), quorum, begun=0)
                 asked = len(grid.exchanges)
                 _show(watch, server_round, arrays, replies)
                 # 3. Aggregate them into the global model.
@@ -138,11 +137,11 @@ def run_rounds(
                 # 4. Evaluate, on the clients and here.
                 evaluated: MetricRecord | None = None
                 if evaluate_now:
+                    asked = len(grid.exchanges)
                     requests = strategy.configure_evaluate(
                         server_round, arrays, ConfigRecord(), grid
                     )
-                    intake = _intake(strategy, server_round, "evaluate")
-                    replies = _exchange(grid, requests, intake, quorum)
+                    replies = _exchange(grid, requests, intake("evaluate"), quorum, asked)
                     measure = partial(strategy.aggregate_evaluate, server_round)
                     evaluated = _agreeing(strategy, measure, grid, replies, quorum)
             except (QuorumLost, BadModel):
@@ -183,12 +182,14 @@ def _intake(strategy: Strategy, server_round: int, phase: str) -> Intake:
 
 
 def _exchange(
-    grid: PoolGrid, requests: Iterable[Message], intake: Intake, quorum: float
+    grid: PoolGrid, requests: Iterable[Message], intake: Intake, quorum: float, begun: int
 ) -> list[Message]:
-    """Send requests, collect the replies, and see that enough of them are usable."""
-    before = len(grid.exchanges)
+    """Send requests, collect the replies, and see that enough of the phase's are usable.
+
+    The phase began after so many exchanges: a strategy may have asked before it came to these.
+    """
     replies = list(grid.send_and_fold(requests, intake))
-    _require_quorum(grid.exchanges[before:], quorum)
+    _require_quorum(grid.exchanges[begun:], quorum)
     return replies
 
 
@@ -247,7 +248,7 @@ def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:
     """See that of each kind of message enough got a usable reply, but what is only watched."""
     phases: dict[str, list[Exchange]] = {}
     for exchange in exchanges:
-        if exchange.phase != EVALUATE_FEATURES:  # whoever compares networks ends no run
+        if not exchange.measurement:  # whoever watches ends no run
             phases.setdefault(exchange.phase, []).append(exchange)
     for asked in phases.values():
         _require_share(asked, quorum)

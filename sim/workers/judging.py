@@ -5,22 +5,27 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from clients.handlers.screening import fault_of
+from clients.messages.accumulator import Fault, Intake
 from clients.messages.arrays import record_of
 from clients.messages.sizes import size_bytes
-from sim.workers.tasks import Answer, Group, Task
+from sim.workers.tasks import Answer, Task
 
 MAX_REASON, MAX_TRACEBACK = 500, 20_000
 """Characters of what is kept of a failure; a client may raise, or send, a text of any length."""
 
 
-def judged(task: Task, request: Message, item: Any, group: Group) -> Answer:
+def judged(
+    task: Task, request: Message, item: Any, intake: Intake, screen: Fault = fault_of
+) -> Answer:
     """Judge what a client returned or raised.
 
     Args:
         task: Whose it is.
         request: What the client was asked.
         item: Anything.
-        group: Whose screen and intake say which replies are of use.
+        intake: Says, beside the screen, which replies are of use.
+        screen: (request, reply) -> why the reply is of no use, or None.
 
     Returns:
         The reply, of which only the content is the client's; or why there is none. An interrupt of
@@ -32,7 +37,7 @@ def judged(task: Task, request: Message, item: Any, group: Group) -> Answer:
         if not isinstance(item, Message):
             what = _name(item)
             return raised(task, TypeError(f"the ClientApp returned {what}, expected a Message"))
-        return _judged(task, request, item, group)
+        return _judged(task, request, item, intake, screen)
     except BaseException as error:  # to look at it runs code of its own, which can raise anything
         return _refused(task, f"cannot be read: {_said(error)}")
 
@@ -64,13 +69,13 @@ def scalars_of(content: RecordDict) -> dict[str, float]:
 # --- steps ---
 
 
-def _judged(task: Task, request: Message, item: Message, group: Group) -> Answer:
+def _judged(task: Task, request: Message, item: Message, intake: Intake, screen: Fault) -> Answer:
     if item.has_error():
         return _refused(task, str(item.error.reason or f"error {item.error.code}"))
     if not item.has_content():
         return _refused(task, "has neither content nor an error")
-    failure = group.screen(request, item)
-    fault = None if group.intake is None else group.intake.fault
+    failure = screen(request, item)
+    fault = None if intake is None else intake.fault
     if fault is not None and not failure:
         failure = fault(request, item)
     if failure:

@@ -5,13 +5,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
-from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.handlers.screening import fault_of
 from clients.messages.accumulator import Keep, Reducer, Sieve
 from clients.messages.sizes import size_bytes
 from clients.seeding import Purpose, stream
@@ -43,6 +43,15 @@ class Counting(Protocol):
 
     def multiplications(self, request: Message) -> float:
         """Count what a client computes for a request, >= 0; a pure function of it."""
+        ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A ClientApp that knows what is odd in a reply of its clients."""
+
+    def fault(self, request: Message, reply: Message) -> str | None:
+        """Say why a reply is of no use; None if it is of use."""
         ...
 
 
@@ -91,46 +100,42 @@ def _outcome(
     served: Served,
     again: Callable[[], None],
 ) -> Outcome:
-    """Judge each answer as it comes; fold, sift or keep it."""
+    """Judge each answer as it comes; add it up, sift or keep it."""
     answers: list[Answer] = []
     after: list[bytes | None] = []
     kept: list[bytes | None] = []
     broken: list[str] = []
-    intake = group.intake
+    intake, sums = group.intake, None
     count = app.multiplications if isinstance(app, Counting) else _nothing
-
-    def usable() -> Iterator[RecordDict]:
-        for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
-            answer, state, payload = judged(task, request, item, group), None, None
-            if not answer.failure:
-                try:
-                    state = _changed(context.state, before)
-                except BaseException as error:  # a client may leave anything in its state
-                    answer = raised(task, error)
-            again()
-            reply = None if answer.reply is None else answer.reply.content
-            if reply is not None and isinstance(intake, Keep | Sieve):
-                try:
+    screen = app.fault if isinstance(app, Judging) else fault_of
+    for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
+        answer, state, payload = judged(task, request, item, intake, screen), None, None
+        if not answer.failure:
+            try:
+                state = _changed(context.state, before)
+            except BaseException as error:  # a client may leave anything in its state
+                answer = raised(task, error)
+        again()
+        if answer.reply is not None and intake is not None and not broken:
+            try:
+                if isinstance(intake, Reducer):
+                    sums = intake.accumulator() if sums is None else sums
+                    sums.add(answer.reply.content)
+                    answer = replace(answer, reply=None)
+                else:
                     answer, payload = _shown(answer, intake)
-                except Exception:
-                    broken.append(traceback.format_exc())
-            folded = isinstance(intake, Reducer)
-            left = None if folded else answer.reply
-            answers.append(replace(answer, reply=left, multiplications=count(request)))
-            after.append(state)
-            kept.append(payload)
-            if folded and reply is not None:
-                yield reply
-
-    replies, part = usable(), None
-    if isinstance(intake, Reducer) and (first := next(replies, None)) is not None:
+            except Exception:
+                broken.append(traceback.format_exc())
+        answers.append(replace(answer, multiplications=count(request)))
+        after.append(state)
+        kept.append(payload)
+    part = None
+    if sums is not None and not broken:
         try:
-            part = intake.fold(chain([first], replies))
+            part = sums.part()
         except Exception:
             broken.append(traceback.format_exc())
-    for _ in replies:  # all of them without a reducer; else what it did not look at
-        pass
-    return Outcome(group.number, answers, after, kept, part, "".join(broken[:1]))
+    return Outcome(group.number, answers, after, kept, part, "".join(broken))
 
 
 def _nothing(request: Message) -> float:

@@ -1,6 +1,6 @@
 """A group of clients' tasks, and what came of it: what goes to a worker and comes back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,9 +8,6 @@ from flwr.app import Message, Metadata, RecordDict
 
 from clients.messages.accumulator import Intake
 from clients.messages.routing import Letter, Mix
-
-Screen = Callable[[Message, Message], str | None]
-"""(request, reply) -> reason to reject the reply, or None; e.g. `screening.fault_of`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +34,6 @@ class Group:
         tasks: One for each client, at least one, all of different clients.
         num_clients: Size of the population.
         server_round: 0..R.
-        screen: Tells usable replies from others.
         intake: Folds the usable replies into one, or sifts them; None = they are all wanted.
         content: Handle of the content, as `Pool.share` gave it.
         states: Handles of the clients' states, as earlier outcomes gave them; None = none yet.
@@ -51,7 +47,6 @@ class Group:
     tasks: tuple[Task, ...]
     num_clients: int
     server_round: int
-    screen: Screen
     intake: Intake = None
     content: Any = None
     states: tuple[Any, ...] = ()

@@ -13,7 +13,7 @@ from torch import Tensor
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import TeacherPredictions
 from strategies.aggregation.combiners import WeightedMean
-from strategies.aggregation.streaming import Part, Scorer, reducer, targets_of
+from strategies.aggregation.streaming import AnswerSums, Part, Scorer, targets_of
 from strategies.aggregation.weights import normalise, unless_unknown
 
 Combiner = Callable[[Tensor, Tensor, float], Tensor]
@@ -139,13 +139,16 @@ class EnsembleRule:
 
     def reducer(self, probe: npt.NDArray[np.int64]) -> Reducer:
         """Bind this rule for those who fold; only where `rehearsal.is_reducible` says so."""
-        return reducer(
-            self.fallback_below,
+        assert self.mean is not None, "only a weighted mean is ever reduced"
+        sums = partial(
+            AnswerSums,
             scorer=self.scorer,
             mean=self.mean,
             temperature=self.temperature,
+            fallback_below=self.fallback_below,
             probe=probe,
         )
+        return Reducer(sums)
 
 
 def _name_of(rule: Any) -> str:

@@ -3,7 +3,7 @@
 They come beside the answers to proxy examples, and are averaged where those are folded.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from clients.data import Dataset
-from clients.messages.accumulator import Fault, Reducer, Sieve
+from clients.messages.accumulator import Accumulator, Fault, Reducer, Sieve, is_part
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, METRICS, read_sender
 from clients.messages.sizes import examples_in
@@ -21,8 +21,6 @@ from clients.models.factory import ModelFunction, Parameters, build, parameters_
 from clients.seeding import Purpose, named_generator
 
 MEAN, WEIGHTS = "mean/", "mean-weights"
-
-Reduce = Callable[[Iterable[RecordDict]], RecordDict]
 
 Forms = Mapping[str, Mapping[str, str]]
 """Shape and dtype of each parameter and buffer, by name, by architecture: "float32[10, 64]"."""
@@ -72,7 +70,7 @@ def means_of(replies: Iterable[Message], by_client: bool, fault: Fault) -> dict[
     for reply in replies:
         if not reply.has_content():
             continue
-        if WEIGHTS in reply.content:
+        if is_part(reply):
             _add_part(sums, reply.content)
         elif fault(reply, reply) is None:
             _add(sums, reply.content, by_client)
@@ -92,11 +90,7 @@ def averaging_too(inner: Reducer | None, by_client: bool, fault: Fault) -> Reduc
     """
     if inner is None:
         return Sieve(fault)
-    return Reducer(
-        fold=partial(_fold, inner=inner.fold, by_client=by_client),
-        merge=partial(_merge, inner=inner.merge),
-        fault=fault,
-    )
+    return Reducer(partial(_WithMeans, inner.accumulator, by_client), fault)
 
 
 def starts_of(
@@ -174,41 +168,27 @@ def _form(dtype: object, shape: Iterable[int]) -> str:
     return f"{dtype}{[*shape]}"
 
 
-def _fold(contents: Iterable[RecordDict], inner: Reduce, by_client: bool) -> RecordDict:
-    sums: Sums = {}
+class _WithMeans:
+    """An accumulator of answers, and of the parameters beside them."""
 
-    def noted() -> Iterator[RecordDict]:
-        for content in contents:
-            _add(sums, content, by_client)
-            yield content
+    def __init__(self, inner: Callable[[], Accumulator], by_client: bool) -> None:
+        self._inner, self._by_client = inner(), by_client
+        self._sums: Sums = {}
 
-    return _with_means(_exhausted(inner, noted()), sums)
+    def add(self, content: RecordDict) -> None:
+        _add(self._sums, content, self._by_client)
+        self._inner.add(content)
 
+    def merge(self, part: RecordDict) -> None:
+        _add_part(self._sums, part)
+        self._inner.merge(part)
 
-def _merge(parts: Iterable[RecordDict], inner: Reduce) -> RecordDict:
-    sums: Sums = {}
-
-    def noted() -> Iterator[RecordDict]:
-        for part in parts:
-            _add_part(sums, part)
-            yield part
-
-    return _with_means(_exhausted(inner, noted()), sums)
-
-
-def _exhausted(reduce: Reduce, contents: Iterator[RecordDict]) -> RecordDict:
-    """Reduce, and look at what the reducer did not, too."""
-    part = reduce(contents)
-    for _ in contents:
-        pass
-    return part
-
-
-def _with_means(part: RecordDict, sums: Sums) -> RecordDict:
-    part[WEIGHTS] = MetricRecord({key: sums[key].weight for key in sums})
-    for key in sums:
-        part[MEAN + key] = write_arrays(sums[key].mean())
-    return part
+    def part(self) -> RecordDict:
+        part = self._inner.part()
+        part[WEIGHTS] = MetricRecord({key: own.weight for key, own in self._sums.items()})
+        for key, own in self._sums.items():
+            part[MEAN + key] = write_arrays(own.mean())
+        return part
 
 
 def _add(sums: Sums, content: RecordDict, by_client: bool) -> None:

@@ -8,8 +8,7 @@ are kept.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from clients.messages.accumulator import Reducer
+from clients.messages.accumulator import is_part
 from clients.messages.answers import TeacherPredictions
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import decode, tensor_over
@@ -38,71 +37,67 @@ BLOCK_NUMBERS = 2**19
 10 to 100 classes; the exponentials of a block stay in the cache until they are added."""
 
 
-def fold(
-    contents: Iterable[RecordDict],
-    *,
-    scorer: Scorer,
-    mean: WeightedMean,
-    temperature: float,
-    fallback_below: float | None,
-    probe: npt.NDArray[np.int64],
-) -> RecordDict:
-    """Sum the answers of a group of clients, one client in memory at a time.
+class AnswerSums:
+    """Sums of answers; beside them each client's answers to the probe examples."""
 
-    Args:
-        contents: Of usable predictions replies, at least one.
-        scorer: Answers -> scores; each may depend on one client's answer to one example only.
-        mean: What is averaged.
-        temperature: T > 0.
-        fallback_below: Where even the largest own_probs is below this, all are trusted alike;
-            None = clients fit no discriminator.
-        probe: Positions among the N examples whose answers are kept [P].
+    def __init__(
+        self,
+        *,
+        scorer: Scorer,
+        mean: WeightedMean,
+        temperature: float,
+        fallback_below: float | None,
+        probe: npt.NDArray[np.int64],
+    ) -> None:
+        """Begin with none.
 
-    Returns:
-        A part: the sums, and each client's answers to the probe examples.
-    """
-    sums, probed = None, []
-    for content in contents:
+        Args:
+            scorer: Answers -> scores; each may depend on one client's answer to one example only.
+            mean: What is averaged.
+            temperature: T > 0.
+            fallback_below: Where even the largest own_probs is below this, all are trusted alike;
+                None = clients fit no discriminator.
+            probe: Positions among the N examples whose answers are kept [P].
+        """
+        self._scorer, self._mean, self._temperature = scorer, mean, temperature
+        self._below, self._probe = fallback_below, probe
+        self._sums: Sums | None = None
+        self._probed: list[Parameters] = []
+
+    def add(self, content: RecordDict) -> None:
+        """Add a usable predictions reply, a block of rows at a time."""
         teacher = _Teacher(content)
-        sums = sums or Sums(*teacher.shape)
+        sums = self._sums = self._sums or Sums(*teacher.shape)
         unknown = None
-        if fallback_below is not None and teacher.own_probs is not None:
-            unknown = sums.meet(teacher.own_probs[0], teacher.mask[0], fallback_below)
+        if self._below is not None and teacher.own_probs is not None:
+            unknown = sums.meet(teacher.own_probs[0], teacher.mask[0], self._below)
         for rows in _blocks(*teacher.shape):
             one = teacher.on(rows)
-            values, divisor = _fraction(mean, one.logits[0], temperature)
-            sums.add(values, divisor, masked(scorer(one), one.mask)[0].float(), rows)
+            values, divisor = _fraction(self._mean, one.logits[0], self._temperature)
+            sums.add(values, divisor, masked(self._scorer(one), one.mask)[0].float(), rows)
             if unknown is not None:
                 sums.add_equal(values, divisor, unknown[rows], rows)
-        probed.append(_probe_arrays(teacher.on(probe)))
-    assert sums is not None, "at least one content, says Reducer"
-    return _write(sums, probed, fallback_below)
+        self._probed.append(_probe_arrays(teacher.on(self._probe)))
 
-
-def merge(parts: Iterable[RecordDict], *, fallback_below: float | None) -> RecordDict:
-    """Add up what `fold` gave of each group.
-
-    Args:
-        parts: At least one; in an order that the cohort alone decides.
-        fallback_below: As in `fold`.
-
-    Returns:
-        A part.
-    """
-    sums, probed = None, []
-    for part in parts:
+    def merge(self, part: RecordDict) -> None:
+        """Add the sums of other clients."""
         arrays = _arrays(part, SUMS)
-        if sums is None:
-            sums = Sums(*arrays["weighted"].shape)
-        sums.merge(arrays, fallback_below)
-        probed.append(_arrays(part, PROBE))
-    assert sums is not None, "at least one part, says Reducer"
-    return _write(sums, probed, fallback_below)
+        self._sums = self._sums or Sums(*arrays["weighted"].shape)
+        self._sums.merge(arrays, self._below)
+        self._probed.append(_arrays(part, PROBE))
+
+    def part(self) -> RecordDict:
+        """Write the sums, and the answers to the probe examples."""
+        assert self._sums is not None, "at least one content, says Accumulator"
+        names = self._probed[0]
+        probed = {name: np.concatenate([one[name] for one in self._probed]) for name in names}
+        sums = write_arrays(self._sums.arrays(self._below))
+        return RecordDict({SUMS: sums, PROBE: write_arrays(probed)})
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What `fold` and `merge` give, read: the sums, and the answers to P probe examples."""
+    """A part of `AnswerSums`, read: the sums, and the answers to P probe examples."""
 
     sums: Parameters
     teachers: TeacherPredictions
@@ -118,13 +113,12 @@ def gather(replies: Iterable[Message]) -> Part | TeacherPredictions | None:
         The part, or all answers ordered by client, or None if there is no usable reply.
     """
     good = [message for message in replies if message.has_content()]
-    if len(good) == 1 and SUMS in good[0].content:
-        return read_part(good[0].content)
-    return read_predictions(good)
+    parts = [read_part(message.content) for message in good if is_part(message)]
+    return parts[0] if parts else read_predictions(good)
 
 
 def read_part(content: RecordDict) -> Part:
-    """Read what `fold` or `merge` wrote."""
+    """Read a part of `AnswerSums`."""
     arrays = _arrays(content, PROBE)
     order = np.argsort(arrays["client-ids"], kind="stable")
     probed = {name: torch.from_numpy(array[order]) for name, array in arrays.items()}
@@ -145,9 +139,9 @@ def targets_of(
 
     Args:
         sums: Of all clients.
-        mean: As in `fold`.
+        mean: As in `AnswerSums`.
         temperature: T > 0.
-        fallback_below: As in `fold`.
+        fallback_below: As there.
 
     Returns:
         Targets [N, C], and which examples somebody covers [N].
@@ -159,14 +153,6 @@ def targets_of(
         mass[unknown] = tensor_over(sums["count"])
     divisor = torch.where(mass > 0, mass, 1)[:, None]
     return mean.then(weighted.div_(divisor), temperature), mass > 0
-
-
-def reducer(fallback_below: float | None, **rule: Any) -> Reducer:
-    """Bind `fold` and `merge` to a rule; arguments as there."""
-    return Reducer(
-        fold=partial(fold, fallback_below=fallback_below, **rule),
-        merge=partial(merge, fallback_below=fallback_below),
-    )
 
 
 def _blocks(num_examples: int, num_classes: int) -> Iterator[slice]:
@@ -225,8 +211,3 @@ def _arrays(content: RecordDict, name: str) -> Parameters:
     # Not content.array_records: it refers to the content and back, and megabytes of answers would
     # wait for the garbage collector.
     return read_arrays(cast(ArrayRecord, content[name]))
-
-
-def _write(sums: Sums, probed: list[Parameters], below: float | None) -> RecordDict:
-    together = {name: np.concatenate([one[name] for one in probed]) for name in probed[0]}
-    return RecordDict({SUMS: write_arrays(sums.arrays(below)), PROBE: write_arrays(together)})

@@ -7,19 +7,19 @@ from typing import Literal
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from scipy.sparse import csr_array
 
 from clients.data import Dataset
+from clients.handlers.neighbours import EVALUATE_OWN, TRAIN_OWN
+from clients.handlers.transfer import train_received
 from clients.messages.accumulator import Intake, Keep
 from clients.messages.answers import GraphView
-from clients.messages.requests import EVALUATE_OWN, TRAIN_OWN, TRAIN_RECEIVED
 from clients.models.factory import ModelFunction
-from clients.mutual.from_neighbours import Transfer
 from clients.mutual.messenger import Messenger
 from clients.population.rehearsal import rehearse_messenger, require_like
 from clients.seeding import Purpose, generator
 from strategies.aggregation.parameters import forms_of
+from strategies.base import BaseStrategy
 from strategies.decentralised.delivery import Availability, Mixing, Neighbours, payload_name
 from strategies.decentralised.mixed_parameters import fault_in_own, only_received, without_arrays
 from strategies.decentralised.peer_round import Meeting
@@ -29,7 +29,7 @@ LOOK_AHEAD = 32
 """Rounds whose pairs are looked at before the first."""
 
 
-class MutualTransfer(Strategy):
+class MutualTransfer(BaseStrategy):
     """Decentralised federated learning via mutual knowledge transfer.
 
     A round: one of each pair trains on its own data and sends its network; on the other's data both
@@ -78,7 +78,8 @@ class MutualTransfer(Strategy):
         for server_round in range(1, LOOK_AHEAD + 1):
             one_way(mixing, seed, server_round)
         self._forms = forms_of({TUNED: student_model}, test)[TUNED]
-        self.peer_lesson = Transfer(how, keep)
+        self._learning = train_received(how, keep)
+        self.handlers = (TRAIN_OWN, self._learning, EVALUATE_OWN)
         pairs = partial(one_way, mixing, seed)
         self._meeting = Meeting(Neighbours(pairs, availability, num_clients, "drop"), watch)
 
@@ -104,7 +105,7 @@ class MutualTransfer(Strategy):
         have = self._meeting.senders(shown)
         self._meeting.began(have)
         delivery = self._meeting.deliver(TUNED, have, with_own=False)
-        messages = self._meeting.ask(sorted(delivery.letters), TRAIN_RECEIVED)
+        messages = self._meeting.ask(sorted(delivery.letters), self._learning)
         taken = self._meeting.post(messages, delivery, only_received, None)
         self._meeting.began(self._meeting.senders(taken))
         return None, MetricRecord({**self._meeting.close()})
@@ -114,15 +115,6 @@ class MutualTransfer(Strategy):
     ) -> Iterable[Message]:
         """Ask everyone who is present, asleep or not, to measure its network."""
         return self._meeting.ask(self._meeting.present(), EVALUATE_OWN)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Have nothing to add to what each peer says of itself."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing to log: the resolved config says it all."""
 
     def state(self) -> RecordDict:
         """Return what its meeting keeps between rounds."""

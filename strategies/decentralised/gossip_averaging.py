@@ -7,13 +7,10 @@ from typing import Literal
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from clients.data import Dataset
-from clients.messages.accumulator import Folding, Intake, Keep, Reducer
-from clients.messages.answers import GraphView
-from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import (
+from clients.handlers.base import Handler
+from clients.handlers.neighbours import (
     EVALUATE_OWN,
     SEND_OWN,
     SHOW_OWN,
@@ -21,14 +18,18 @@ from clients.messages.requests import (
     TRAIN_MIXED,
     TRAIN_OWN,
 )
+from clients.messages.accumulator import Folding, Intake, Keep, Reducer, is_part
+from clients.messages.answers import GraphView
+from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import ModelFunction, buffer_names, build
 from clients.mutual.messenger import Messenger
 from clients.population.rehearsal import require_like
 from strategies.aggregation.parameters import forms_of
+from strategies.base import BaseStrategy
 from strategies.decentralised.delivery import Availability, Mixing, Neighbours, payload_name
 from strategies.decentralised.mixed_parameters import (
+    Spread,
     fault_in_own,
-    fold_spread,
     mean_and_distance,
     mixed_parameters,
     without_arrays,
@@ -39,11 +40,13 @@ from strategies.decentralised.peer_round import Meeting
 OWN = "own"
 
 
-class ParameterGossip(Strategy):
+class ParameterGossip(BaseStrategy):
     """D-PSGD, adapt-then-combine and push-sum, of networks or of messengers.
 
     What is called the student is the mean of all peers that are present; no peer ever sees it.
     """
+
+    handlers = (TRAIN_OWN, TAKE_MIXED, SEND_OWN, TRAIN_MIXED, SHOW_OWN, EVALUATE_OWN)
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class ParameterGossip(Strategy):
         shown = self._meeting.received(replies, self._keep(server_round))
         have = self._meeting.senders(shown)
         delivery = self._meeting.deliver(OWN, have)
-        if self._first == TRAIN_OWN:
+        if self._first is TRAIN_OWN:
             self._meeting.began(have)
         mix = partial(mixed_parameters, push=self._push)
         messages = self._messages(sorted(delivery.letters), self._second)
@@ -139,15 +142,6 @@ class ParameterGossip(Strategy):
     ) -> Iterable[Message]:
         """Ask everyone who is present, asleep or not, to measure its network."""
         return self._messages(self._meeting.present(), EVALUATE_OWN)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Have nothing to add to what each peer says of itself."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing to log: the resolved config says it all."""
 
     def end(self) -> None:
         """Drop what is on its way: another strategy follows."""
@@ -167,8 +161,8 @@ class ParameterGossip(Strategy):
         fault = partial(fault_in_own, forms=self._forms, push=self._push)
         return Keep(payload_name(OWN, server_round), without_arrays, fault)
 
-    def _messages(self, peers: Sequence[int], kind: str) -> list[Message]:
-        return self._meeting.ask(peers, kind, push=self._push)
+    def _messages(self, peers: Sequence[int], asks: Handler) -> list[Message]:
+        return self._meeting.ask(peers, asks, push=self._push)
 
     def _consensus(self) -> tuple[ArrayRecord | None, float]:
         """Return the mean of all who are present and how far they are from it."""
@@ -176,16 +170,16 @@ class ParameterGossip(Strategy):
         assert start is not None, "configure_train comes first"
         messages = self._messages(self._meeting.present(), SHOW_OWN)
         fault = partial(fault_in_own, forms=self._forms)
-        fold = partial(fold_spread, buffers=self._buffers)
+        reducer = Reducer(partial(Spread, buffers=self._buffers), fault)
         if isinstance(grid := self._meeting.grid, Folding):
-            replies = grid.send_and_fold(messages, Reducer(fold, fold, fault))
+            parts = [r.content for r in grid.send_and_fold(messages, reducer) if is_part(r)]
         else:
             replies = [r for r in grid.send_and_receive(messages) if r.has_content()]
-            replies = [reply for reply in replies if fault(reply, reply) is None]
-        contents = [reply.content for reply in replies if reply.has_content()]
-        if not contents:
+            contents = [reply.content for reply in replies if fault(reply, reply) is None]
+            parts = [reducer.fold(contents)] if contents else []
+        if not parts:
             return None, 0.0
-        mean, distance = mean_and_distance(fold(contents), read_arrays(start), self._buffers)
+        mean, distance = mean_and_distance(parts[0], read_arrays(start), self._buffers)
         return write_arrays(mean), distance
 
 

@@ -12,31 +12,25 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from clients.data import Dataset
 from clients.execution.executor import numbers_of
+from clients.handlers.base import Handler
+from clients.handlers.neighbours import EVALUATE_OWN
+from clients.handlers.predictions import TRAIN_PREDICTIONS
+from clients.handlers.targets import RELAY, train_targets
 from clients.messages.accumulator import Intake, Keep
 from clients.messages.answers import GraphView, RoundView
-from clients.messages.requests import (
-    EVALUATE_OWN,
-    METRICS,
-    RELAY,
-    TRAIN_PREDICTIONS,
-    TRAIN_TARGETS,
-    PredictionRequest,
-    read_predictions,
-    write_request,
-)
+from clients.messages.requests import METRICS, PredictionRequest, read_predictions, write_request
 from clients.messages.routing import Mix
 from clients.models.discriminator import DiscriminatorRecipe
-from clients.mutual.from_neighbours import Digest
 from clients.training.loop import Trainer
 from clients.training.optimizers import require_steps
 from strategies import rule_state
 from strategies.aggregation.ensemble import Combiner, EnsembleRule
 from strategies.aggregation.pairing import require_discriminator
 from strategies.aggregation.streaming import Scorer
+from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes
 from strategies.decentralised.delivery import (
     Availability,
@@ -55,7 +49,7 @@ from strategies.teaching.rehearsal import is_reducible, rehearse
 ANSWERS = "answers"
 
 
-class Gossip(Strategy):
+class Gossip(BaseStrategy):
     """Peers of any architecture teach their neighbours through answers on the proxy set."""
 
     has_student = False
@@ -141,7 +135,8 @@ class Gossip(Strategy):
         self.sweeps = sweeps
         self.with_own = with_own
         self.discriminator = discriminator
-        self.peer_lesson = Digest(partial(loss, temperature=temperature), numbers)
+        self._imitating = train_targets(partial(loss, temperature=temperature), numbers)
+        self.handlers = (TRAIN_PREDICTIONS, RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
         self._num_classes = test.num_classes
         self._answers = answers
@@ -195,7 +190,7 @@ class Gossip(Strategy):
         delivery = self._meeting.deliver(kind, have, self.with_own or self.sweeps > 1)
         made = mixes.targets_of_sums if self.sweeps > 1 else mixes.targets_of_answers
         step = partial(made, rule=self.rule, proxy_ids=self.cut.distilled_ids)
-        learnt = self._send(delivery, step, TRAIN_TARGETS, None)
+        learnt = self._send(delivery, step, self._imitating, None)
         losses = _metric(learnt, "digest-loss")
         teachers = read_predictions(shown)
         if teachers is not None:
@@ -214,15 +209,6 @@ class Gossip(Strategy):
         """Ask everyone who is present, asleep or not, to measure its network."""
         return self._meeting.ask(self._meeting.present(), EVALUATE_OWN)
 
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Have nothing to add to what each peer says of itself."""
-        return None
-
-    def summary(self) -> None:
-        """Nothing to log: the resolved config says it all."""
-
     def state(self) -> RecordDict:
         """Return what its rules, and its meeting, keep between rounds."""
         return RecordDict({**self._meeting.state(), **rule_state.state_of(self._rules)})
@@ -234,8 +220,8 @@ class Gossip(Strategy):
 
     # --- steps ---
 
-    def _send(self, delivery: Delivery, mix: Mix, kind: str, intake: Intake) -> list[Message]:
-        messages = self._meeting.ask(sorted(delivery.letters), kind)
+    def _send(self, delivery: Delivery, mix: Mix, asks: Handler, intake: Intake) -> list[Message]:
+        messages = self._meeting.ask(sorted(delivery.letters), asks)
         return self._meeting.post(messages, delivery, mix, intake)
 
 

@@ -1,6 +1,6 @@
 """What neighbours' parameters come to, where the receiver is; how far all are from their mean."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -111,41 +111,53 @@ def only_received(receiver: int, letters: Letters) -> RecordDict:
 # --- consensus ---
 
 
-def fold_spread(contents: Iterable[RecordDict], *, buffers: Collection[str] = ()) -> RecordDict:
-    """Sum parameters and buffers, and the squared norms of parameters, in float64.
+class Spread:
+    """Sums of parameters and buffers, and squared norms of parameters, in float64."""
 
-    Args:
-        contents: Of replies with parameters, or of parts that this made; at least one.
-        buffers: Names of what are no parameters, such as batch norm's statistics.
+    def __init__(self, *, buffers: Collection[str] = ()) -> None:
+        """Begin with none.
 
-    Returns:
-        The sums.
-    """
-    sums: dict[str, npt.NDArray[np.float64]] = {}
-    count, squares = 0.0, 0.0
-    for content in contents:
+        Args:
+            buffers: Names of what are no parameters, such as batch norm's statistics.
+        """
+        self._buffers = buffers
+        self._sums: dict[str, npt.NDArray[np.float64]] = {}
+        self._count, self._squares = 0.0, 0.0
+
+    def add(self, content: RecordDict) -> None:
+        """Take in a peer's parameters."""
+        arrays = self._summed(content)
+        self._count += 1.0
+        self._squares += sum(
+            float((array.astype(np.float64) ** 2).sum())
+            for name, array in arrays.items()
+            if is_float(array.dtype) and name not in self._buffers
+        )
+
+    def merge(self, part: RecordDict) -> None:
+        """Take in the sums of others."""
+        self._summed(part)
+        known = cast(Any, part[SPREAD])
+        self._count += known["count"]
+        self._squares += known["squares"]
+
+    def part(self) -> RecordDict:
+        """Return the sums."""
+        spread = MetricRecord({"count": self._count, "squares": self._squares})
+        return RecordDict({ARRAYS: write_arrays(cast(Parameters, self._sums)), SPREAD: spread})
+
+    def _summed(self, content: RecordDict) -> Parameters:
         arrays = read_arrays(cast(ArrayRecord, content[ARRAYS]))
         for name, array in arrays.items():
             own = array.astype(np.float64)
-            sums[name] = sums[name] + own if name in sums else own
-        if SPREAD in content:
-            known = cast(Any, content[SPREAD])
-            count, squares = count + known["count"], squares + known["squares"]
-        else:
-            count += 1.0
-            squares += sum(
-                float((array.astype(np.float64) ** 2).sum())
-                for name, array in arrays.items()
-                if is_float(array.dtype) and name not in buffers
-            )
-    spread = MetricRecord({"count": count, "squares": squares})
-    return RecordDict({ARRAYS: write_arrays(cast(Parameters, sums)), SPREAD: spread})
+            self._sums[name] = self._sums[name] + own if name in self._sums else own
+        return arrays
 
 
 def mean_and_distance(
     part: RecordDict, like: Parameters, buffers: Collection[str] = ()
 ) -> tuple[Parameters, float]:
-    """Finish what `fold_spread` began.
+    """Finish what `Spread` began.
 
     Args:
         part: Of all peers.

@@ -7,7 +7,8 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from clients.handlers.neighbours import START
+from clients.handlers.base import Handler
+from clients.handlers.state import START
 from clients.messages.accumulator import Intake
 from clients.messages.answers import GraphView, TeacherPredictions
 from clients.messages.requests import CONFIG
@@ -69,7 +70,7 @@ class Meeting:
         """Return who belongs to the federation in this round."""
         return self.neighbours.present(self.server_round)
 
-    def messages(self, peers: Sequence[int], content: RecordDict, kind: str) -> list[Message]:
+    def messages(self, peers: Sequence[int], content: RecordDict, asks: Handler) -> list[Message]:
         """Address one content to peers; those that have no parameters get what all begin with."""
         first = content
         if self._start is not None:
@@ -78,15 +79,15 @@ class Meeting:
             Message(
                 content if self._begun[peer] else first,
                 dst_node_id=self._nodes[peer],
-                message_type=kind,
+                message_type=asks.kind,
             )
             for peer in peers
         ]
 
-    def ask(self, peers: Sequence[int], kind: str, **about: bool) -> list[Message]:
+    def ask(self, peers: Sequence[int], asks: Handler, **about: bool) -> list[Message]:
         """Address peers; all that they are told is the round, and what is said about it."""
         config = ConfigRecord({"server-round": self.server_round, **about})
-        return self.messages(peers, RecordDict({CONFIG: config}), kind)
+        return self.messages(peers, RecordDict({CONFIG: config}), asks)
 
     def began(self, peers: Sequence[int]) -> None:
         """Note who has parameters now."""

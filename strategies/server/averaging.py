@@ -51,7 +51,7 @@ class Averaging(FedAvg):
 
     def intake(self, server_round: int, phase: str) -> Reducer | None:
         """Fold answers into their mean, weighed by examples; measures of an evaluation too."""
-        return Reducer(weighted_mean, weighted_mean, unlike_request)
+        return Reducer(WeightedMean, unlike_request)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -91,43 +91,54 @@ class Averaging(FedAvg):
         return [Message(content, dst_node_id=node, message_type=kind) for node in cohort]
 
 
-def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
-    """Fold contents into one that counts as much as all of them.
+class WeightedMean:
+    """The mean of parameters and scalar metrics, weighed by number of examples.
 
-    Args:
-        contents: Each with a metric record that has "num-examples", the weight, and at most one
-            array record; at least one content.
-
-    Returns:
-        The weighted means of all arrays and scalar metrics, under the same names, and the sum of
-        the weights: of the same form, so that means can be folded on. Integers become floats. A
-        metric that not all have is left out.
+    A part is of the form of a reply, counts as much as all that it is of, and is taken in likewise.
+    Integers become floats. A metric that not all have is left out.
     """
-    total, arrays, metrics = 0.0, dict[str, npt.NDArray[np.floating]](), dict[str, float]()
-    common: set[str] | None = None
-    names: tuple[str, str] = ("", "")
-    for content in contents:
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._total = 0.0
+        self._arrays: dict[str, npt.NDArray[np.floating]] = {}
+        self._metrics: dict[str, float] = {}
+        self._common: set[str] | None = None
+        self._names: tuple[str, str] = ("", "")
+
+    def add(self, content: RecordDict) -> None:
+        """Take in a content with a metric record that has "num-examples", the weight.
+
+        Of array records it has at most one.
+        """
         [(metrics_name, record)] = _records(content, MetricRecord)
         weight = examples_in(record)
-        total += weight
-        common = set(record) if common is None else common & set(record)
+        self._total += weight
+        self._common = set(record) if self._common is None else self._common & set(record)
         for key, value in record.items():
             if key != NUM_EXAMPLES:
-                metrics[key] = metrics.get(key, 0.0) + weight * _scalar(value)
+                self._metrics[key] = self._metrics.get(key, 0.0) + weight * _scalar(value)
         for arrays_name, named in _records(content, ArrayRecord):
-            names = (arrays_name, metrics_name)
+            self._names = (arrays_name, metrics_name)
             for key, array in read_arrays(named).items():
-                if key in arrays:
-                    arrays[key] += weight * summable(array)
+                if key in self._arrays:
+                    self._arrays[key] += weight * summable(array)
                 else:
-                    arrays[key] = weight * summable(array)
-        names = (names[0], metrics_name)
-    means = MetricRecord({k: value / total for k, value in metrics.items() if k in (common or ())})
-    means[NUM_EXAMPLES] = total
-    folded = RecordDict({names[1]: means})
-    if arrays:
-        folded[names[0]] = write_arrays({key: value / total for key, value in arrays.items()})
-    return folded
+                    self._arrays[key] = weight * summable(array)
+        self._names = (self._names[0], metrics_name)
+
+    merge = add
+
+    def part(self) -> RecordDict:
+        """Return the weighted means, under the same names, and the sum of the weights."""
+        common, total = self._common or (), self._total
+        means = MetricRecord({k: v / total for k, v in self._metrics.items() if k in common})
+        means[NUM_EXAMPLES] = total
+        folded = RecordDict({self._names[1]: means})
+        if self._arrays:
+            mean = {key: value / total for key, value in self._arrays.items()}
+            folded[self._names[0]] = write_arrays(mean)
+        return folded
 
 
 def unlike_request(request: Message, reply: Message) -> str | None:

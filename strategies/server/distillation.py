@@ -7,19 +7,15 @@ from functools import partial
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.execution.isolation import same_modules
+from clients.handlers.features import EVALUATE_FEATURES
+from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS
 from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import (
-    EVALUATE_PREDICTIONS,
-    TRAIN_PREDICTIONS,
-    PredictionRequest,
-    node_id_of,
-)
+from clients.messages.requests import PredictionRequest, node_id_of
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import load_parameters, parameters_of
 from clients.seeding import Purpose, generator
@@ -30,6 +26,7 @@ from strategies.aggregation.ensemble import Combiner, Ensemble, EnsembleRule
 from strategies.aggregation.pairing import require_discriminator
 from strategies.aggregation.ranges import check_ranges
 from strategies.aggregation.streaming import Scorer, gather
+from strategies.base import BaseStrategy
 from strategies.cohorts import draw
 from strategies.teaching.proxy_split import Ids, cut_proxy
 from strategies.teaching.questions import ahead, answers_to, to_each
@@ -41,13 +38,15 @@ DistillationLoss = Callable[..., Tensor]
 NO_PROBE = np.arange(0)
 
 
-class DistillationStrategy(Strategy):
+class DistillationStrategy(BaseStrategy):
     """Clients of any architecture teach one student through what they answer on the proxy set.
 
     A round: the cohort trains privately and answers the proxy examples; answers are scored, weighed
     and combined into soft labels; the student imitates them. One round is the one-shot setting of
     DLAD; over several the clients train on and the student keeps learning.
     """
+
+    handlers = (TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS, EVALUATE_FEATURES)
 
     def __init__(
         self,
@@ -237,9 +236,6 @@ class DistillationStrategy(Strategy):
                 "ensemble-loss": values["loss"],
             }
         )
-
-    def summary(self) -> None:
-        """Nothing to log: the resolved config says it all."""
 
     def state(self) -> RecordDict:
         """Return what its rules keep between rounds."""

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import nn
 
 from clients.data import Dataset
@@ -37,13 +36,16 @@ from strategies.aggregation.parameters import (
     starts_of,
 )
 from strategies.aggregation.streaming import Scorer
+from strategies.base import BaseStrategy
 from strategies.server.distillation import DistillationStrategy
 from strategies.teaching.group import GroupTeaching
 from strategies.teaching.views import Report, unwatched
 
 
-class MutualStrategy(Strategy):
+class MutualStrategy(BaseStrategy):
     """Peers and a student learn in lock-step from each other and from the cohort's ensemble."""
+
+    handlers = DistillationStrategy.handlers
 
     def __init__(
         self,
@@ -204,9 +206,6 @@ class MutualStrategy(Strategy):
         if self.teaching.group is not None:
             metrics.update(measures_of(*self.teaching.group, self.test))
         return metrics or None
-
-    def summary(self) -> None:
-        """Nothing to log: the resolved config says it all."""
 
     def state(self) -> RecordDict:
         """Return what its rules, and the group, keep between rounds."""

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from clients.handlers.base import by_kind
 from clients.messages.accumulator import Intake, Receiving
 from clients.offering import offers
+from strategies.base import BaseStrategy
 from strategies.offering import completed
 
 
-class Stages(Strategy):
+class Stages(BaseStrategy):
     """Runs one strategy for some rounds, then another.
 
     Cluster-then-distil is averaging within clusters of peers, then distillation of what each
@@ -40,7 +43,7 @@ class Stages(Strategy):
             **offered: What there is for a strategy to want.
 
         Raises:
-            ValueError: The number is out of range, or both say how peers learn from each other.
+            ValueError: The number is out of range, or both have a handler for one type of message.
         """
         if not 1 <= first_rounds < rounds:
             raise ValueError(
@@ -48,10 +51,8 @@ class Stages(Strategy):
                 f"rounds={rounds}"
             )
         self._stages: tuple[Any, Any] = (completed(first, offered), completed(second, offered))
-        lessons = [getattr(stage, "peer_lesson", None) for stage in self._stages]
-        if all(lessons):
-            raise ValueError("strategy.second: expected one in which peers do not learn from peers")
-        self.peer_lesson = lessons[0] or lessons[1]
+        known = (getattr(stage, "handlers", ()) for stage in self._stages)
+        self.handlers = tuple(by_kind(chain.from_iterable(known)).values())
         self.has_student = getattr(self._stages[1], "has_student", True)
         self._first_rounds = first_rounds
         self._begun: ArrayRecord | None = None
@@ -93,9 +94,6 @@ class Stages(Strategy):
     ) -> MetricRecord | None:
         """Measure as the stage does."""
         return self._stage(server_round).aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """Nothing to log: the resolved config says it all."""
 
     def state(self) -> RecordDict:
         """Return what both keep, and what the second begins with."""

@@ -9,6 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from clients.handlers.base import Handler
 from clients.messages.accumulator import Folding, Reducer
 from clients.messages.answers import TeacherPredictions
 from clients.messages.requests import PredictionRequest, write_request
@@ -47,10 +48,10 @@ def ahead(ask: Callable[[int], Chunk], number: int, overlap: bool) -> Generator[
         yield coming.result()
 
 
-def to_each(node_ids: list[int], request: PredictionRequest, kind: str) -> list[Message]:
-    """Address a request to each node; `kind` is the message type."""
+def to_each(node_ids: list[int], request: PredictionRequest, asks: Handler) -> list[Message]:
+    """Address a request to each node; `asks` is the handler that answers."""
     content = write_request(request)  # one object for all: the grid shares equal payloads
-    return [Message(content, dst_node_id=node, message_type=kind) for node in node_ids]
+    return [Message(content, dst_node_id=node, message_type=asks.kind) for node in node_ids]
 
 
 def answers_to(
@@ -73,8 +74,7 @@ def answers_to(
     parts = []
     for start in range(0, len(messages), TEACHERS_AT_ONCE):
         replies = grid.send_and_receive(messages[start : start + TEACHERS_AT_ONCE])
-        contents = [reply.content for reply in replies if reply.has_content()]
-        if contents:
+        if contents := [reply.content for reply in replies if reply.has_content()]:
             parts.append(reducer.fold(contents))
     return read_part(reducer.merge(parts)) if parts else None
 

@@ -7,9 +7,9 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.handlers.features import feature_request, read_features
+from clients.handlers.features import EVALUATE_FEATURES, feature_request, read_features
 from clients.messages.answers import Features, RoundView
-from clients.messages.requests import EVALUATE_FEATURES, node_id_of
+from clients.messages.requests import node_id_of
 from clients.training.evaluation import predict, predict_with_features
 from strategies.aggregation.ensemble import Ensemble
 from strategies.teaching.proxy_split import Ids, ProxyCut
@@ -79,7 +79,7 @@ def show(
 def _features(grid: Grid, client_ids: Sequence[int], ids: Ids) -> dict[int, Tensor]:
     content = feature_request(ids)
     messages = [
-        Message(content, dst_node_id=node_id_of(k), message_type=EVALUATE_FEATURES)
+        Message(content, dst_node_id=node_id_of(k), message_type=EVALUATE_FEATURES.kind)
         for k in client_ids
     ]
     return read_features(grid.send_and_receive(messages), len(ids))

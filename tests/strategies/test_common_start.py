@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.app import SimulatedApp
 from clients.models import logistic_regression, resnet8
 from clients.models.factory import parameters_of
 from clients.mutual import heads, rules
@@ -25,7 +24,7 @@ from sim.topology.topology import Topology
 from strategies.aggregation.parameters import starts_of
 from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.server.averaging import Averaging
-from tests.federations import SEED, inline, run_ours, student_of, tiny_clients
+from tests.federations import SEED, inline, run_ours, simulated, student_of, tiny_clients
 from tests.mutual_learning import mutual
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -48,7 +47,7 @@ def test_peers_of_clients_that_did_not_train_are_what_these_began_with(rule: Any
     function, head, options = rule
     clients = tiny_clients(5, UNEQUAL, **IDLE)
     strategy = mutual(clients, rule=function, head=head, epochs=0, **options)
-    run_ours(inline(SimulatedApp(clients)), clients, strategy, 2)
+    run_ours(inline(simulated(clients)), clients, strategy, 2)
     starts = starts_of(clients.models, clients.splits.test, SEED)
     assert sorted(strategy.teaching.learned) == ["linear", "mlp"]
     for key, learned in strategy.teaching.learned.items():
@@ -60,7 +59,7 @@ def test_who_is_asked_for_the_first_time_later_begins_like_all_others() -> None:
     """With two of five clients a round, an architecture may be heard of late."""
     clients = tiny_clients(5, UNEQUAL, **IDLE)
     strategy = mutual(clients, rule=rules.dml, head=None, epochs=0, fraction=0.4)
-    run = run_ours(inline(SimulatedApp(clients)), clients, strategy, 4)
+    run = run_ours(inline(simulated(clients)), clients, strategy, 4)
     assert len({tuple(cohort) for cohort in run.cohorts()}) > 1
     starts = starts_of(clients.models, clients.splits.test, SEED)
     for key, learned in strategy.teaching.learned.items():
@@ -73,7 +72,7 @@ def test_with_clients_as_peers_each_begins_with_its_own_network() -> None:
     clients = tiny_clients(5, UNEQUAL, **IDLE)
     few = {"peers": "clients", "most_peers": 4, "rule": rules.dml, "head": None, "epochs": 0}
     strategy = mutual(clients, **few)
-    run_ours(inline(SimulatedApp(clients)), clients, strategy, 1)
+    run_ours(inline(simulated(clients)), clients, strategy, 1)
     networks = clients.place("cpu").networks
     assert len(strategy.teaching.learned) == 4
     for key, learned in strategy.teaching.learned.items():
@@ -151,7 +150,7 @@ they are not, which only seldom go one way."""
 def test_the_mean_of_clients_that_did_not_train_is_their_start(name: str) -> None:
     make, strategy, most = MEANS[name]
     clients = make()
-    run = run_ours(inline(SimulatedApp(clients)), clients, strategy(clients), 1)
+    run = run_ours(inline(simulated(clients)), clients, strategy(clients), 1)
     assert not any(exchange.failure for exchange in run.reports[0].exchanges)
     for key, begun in parameters_of(student_of(clients)).items():
         apart = np.abs(run.parameters[key] - begun)

@@ -10,13 +10,10 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
-from clients.app import SimulatedApp
 from clients.execution.executor import Place
 from clients.execution.isolation import keeps_nothing
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import (
-    TRAIN_PREDICTIONS,
     PredictionRequest,
     node_id_of,
     write_request,
@@ -35,6 +32,7 @@ from tests.federations import (
     inline,
     open_pool,
     run_ours,
+    simulated,
     student_of,
     tiny_clients,
     trainer,
@@ -207,7 +205,7 @@ def pair_numbers() -> dict[str, Any]:
 def request_of(clients: SimulatedClients, averaged: bool) -> tuple[RecordDict, str]:
     """Ask for parameters, or for answers to ten proxy examples."""
     if not averaged:
-        return write_request(PredictionRequest(1, 10, CLASSES, np.arange(10))), TRAIN_PREDICTIONS
+        return write_request(PredictionRequest(1, 10, CLASSES, np.arange(10))), "train.predictions"
     arrays = write_arrays(parameters_of(student_of(clients)))
     config = ConfigRecord({"server-round": 1})
     return RecordDict({"arrays": arrays, "config": config}), "train"
@@ -218,8 +216,8 @@ def test_no_client_answers_with_an_object_that_keeps_something(pool: Pool, key: 
     call, changes = PLUGINS[key]
     for counts in (False, True):
         clients = tiny_clients(4, **changes(Hoarder(call, counts)))
-        pool.load(SimulatedApp(clients))
-        grid = PoolGrid(pool, clients.architectures, fault_of, group_size=2)
+        pool.load(simulated(clients))
+        grid = PoolGrid(pool, clients.architectures, group_size=2)
         grid.begin_round(1)
         content, kind = request_of(clients, averaged=key in ("rule", "private"))
         sent = [Message(content, node_id_of(k), kind) for k in range(4)]
@@ -238,4 +236,4 @@ def test_a_student_whose_trainer_exchanges_modules_ends_the_run_by_name() -> Non
     strategy = distillation(clients, distil=partial(exchanging, **trainer().keywords))
     said = "strategy.distil: the student's module 'classifier' was Linear and is another"
     with pytest.raises(ValueError, match=said):
-        run_ours(inline(SimulatedApp(clients)), clients, strategy)
+        run_ours(inline(simulated(clients)), clients, strategy)

@@ -9,10 +9,8 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
-from clients.app import SimulatedApp
 from clients.execution.executor import Lesson
 from clients.handlers.answering import imitated_ids
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import read_reply, read_request
 from clients.models.factory import build, parameters_of
@@ -22,7 +20,7 @@ from clients.training.evaluation import predict
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from strategies.server.distillation import DistillationStrategy
-from tests.federations import SEED, distillation, inline, tiny_clients, trainer
+from tests.federations import SEED, distillation, inline, simulated, tiny_clients, trainer
 
 ROUND, UNLIKE = 2, 1
 """In round 2 the student, a linear model, comes to client 1, an mlp."""
@@ -35,7 +33,7 @@ def two_clients() -> SimulatedClients:
 
 def fed_back(clients: SimulatedClients, strategy: DistillationStrategy) -> list[Message]:
     """Send a student that is sure of itself; return the requests, then the replies to them."""
-    grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+    grid = PoolGrid(inline(simulated(clients)), clients.architectures)
     grid.begin_round(ROUND)
     sure = write_arrays({k: 5 * v for k, v in parameters_of(strategy.student).items()})
     requests = list(strategy.configure_train(ROUND, sure, ConfigRecord(), grid))

@@ -1,25 +1,25 @@
 """The work of each message by hand."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 
-from clients.app import NEIGHBOURLY, SimulatedApp
-from clients.handlers.cost import COUNTS, multiplications
+from clients.app import SimulatedApp
 from clients.handlers.features import feature_request
-from clients.handlers.screening import fault_of
+from clients.handlers.targets import train_targets
+from clients.handlers.transfer import train_received
 from clients.messages.arrays import write_arrays
-from clients.messages.requests import RELAY, SEND_OWN, SHOW_OWN, TAKE_MIXED
 from clients.models import mlp
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.mutual import rules
-from clients.mutual.from_neighbours import Digest, Transfer
 from clients.mutual.messenger import Messenger
+from clients.population.clients import SimulatedClients
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
-from tests.federations import distillation, open_pool, tiny_clients
+from tests.federations import HANDLERS, distillation, open_pool, simulated, tiny_clients
 from tests.federations import run_ours as run_federation
 from tests.timed import (
     EPOCHS,
@@ -38,6 +38,12 @@ from tests.timed import (
 from tests.watching import Noisy
 
 # --- work ---
+
+
+def multiplications(clients: SimulatedClients, request: Message, *more: Any) -> float:
+    """Count by the handlers that need no numbers, and by more."""
+    clients.profiles = profiles(*[1.0] * len(clients.partitions))
+    return SimulatedApp(clients, [*HANDLERS, *more]).multiplications(request)
 
 
 OWN = parameters(partial(mlp, hidden=(8,)))
@@ -76,7 +82,7 @@ TAUGHT = RecordDict(
         ("train.targets", TAUGHT, 3 * 5 * 6 * MLP),
         ("train.own", None, LOCAL),
         ("train.mixed", None, LOCAL),
-        ("train.received", None, 0.0),  # this strategy has none
+        ("train.received", None, 0.0),  # nobody answers it
         ("evaluate.own", None, TEST * MLP),
         ("evaluate.features", feature_request(np.arange(9)), 9 * MLP),
         ("query.own", None, 0.0),
@@ -90,14 +96,11 @@ TAUGHT = RecordDict(
 def test_the_work_of_each_message_by_hand(
     kind: str, content: RecordDict | None, expected: float
 ) -> None:
-    clients = tiny_clients(
-        peer_lesson=Digest(kl, {"epochs": 5}), profile=drawn(profiles(*[1.0] * 5))
-    )
+    clients = tiny_clients(profile=drawn(profiles(*[1.0] * 5)))
     assert clients.forward == {"linear": LINEAR, "mlp": MLP, "(student)": LINEAR}
     request = asking(kind, content)
-    assert multiplications(clients, request) == expected
-    assert SimulatedApp(clients).multiplications(request) == expected
-    assert SimulatedApp(tiny_clients()).multiplications(request) == 0.0  # nobody wants to know
+    assert multiplications(clients, request, train_targets(kl, {"epochs": 5})) == expected
+    assert simulated(tiny_clients()).multiplications(request) == 0.0  # nobody wants to know
 
 
 def test_work_is_that_of_the_clients_own_architecture_and_examples() -> None:
@@ -114,16 +117,13 @@ def test_the_work_of_networks_that_learn_together() -> None:
         assert multiplications(clients, asking(kind)) == both
     assert multiplications(clients, asking("evaluate")) == EXAMPLES * LINEAR + TEST * MLP
     assert multiplications(clients, asking("evaluate.own")) == TEST * (MLP + LINEAR)
-    paired = tiny_clients(peer_lesson=Transfer(how, "received"))
-    assert multiplications(paired, asking("train.received")) == 3 * 4 * EXAMPLES * 2 * MLP
-    assert multiplications(paired, asking("train.targets")) == 0.0
+    asked, paired = asking("train.received"), train_received(how, "received")
+    assert multiplications(tiny_clients(), asked, paired) == 3 * 4 * EXAMPLES * 2 * MLP
 
 
-def test_every_message_that_clients_know_is_counted_or_known_to_be_free() -> None:
-    free = {SEND_OWN, SHOW_OWN, TAKE_MIXED, RELAY}
-    others = {"train", "evaluate", "train.predictions", "evaluate.predictions", "evaluate.features"}
-    assert others | NEIGHBOURLY.keys() == COUNTS.keys() | free
-    assert not COUNTS.keys() & free
+def test_only_messages_that_send_take_or_relay_are_free() -> None:
+    free = {each.kind for each in HANDLERS if each.multiplications is None}
+    assert free == {"query.own", "evaluate.parameters", "train.take", "query.relay"}
 
 
 # --- the run folder ---
@@ -136,11 +136,10 @@ def test_counting_work_draws_from_no_tasks_generators() -> None:
         clients = tiny_clients(
             3, models=models, architectures=["linear"] * 3, together=False, profile=rule
         )
-        with open_pool("inline", SimulatedApp(clients)) as pool:
+        with open_pool("inline", simulated(clients)) as pool:
             grid = PoolGrid(
                 pool,
                 clients.architectures,
-                fault_of,
                 group_size=3,
                 profiles=clients.profiles,
             )

@@ -8,25 +8,24 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from clients.app import SimulatedApp
-from clients.handlers.features import feature_request, read_features
+from clients.handlers.features import EVALUATE_FEATURES, feature_request, read_features
 from clients.messages.answers import RoundView
 from clients.messages.arrays import write_arrays
-from clients.messages.requests import EVALUATE_FEATURES, client_id_of, node_id_of
+from clients.messages.requests import client_id_of, node_id_of
 from clients.population.clients import SimulatedClients
 from sim.analysis.probes import representation_drift
-from tests.federations import Run, distillation, inline, run_ours, tiny_clients
+from tests.federations import Run, distillation, inline, run_ours, simulated, tiny_clients
 
 
 def told_otherwise(clients: SimulatedClients, features: Any) -> Run:
     """Clients 0 and 1 send something else where features are asked for, or raise."""
-    app = SimulatedApp(clients)
+    app = simulated(clients)
     served = app.serve
 
     def serve(requests: Any, contexts: Any, device: str = "cpu") -> Any:
         for request, answer in zip(requests, served(requests, contexts, device), strict=True):
             fails = client_id_of(request.metadata.dst_node_id) < 2
-            asked = request.metadata.message_type == EVALUATE_FEATURES
+            asked = request.metadata.message_type == EVALUATE_FEATURES.kind
             yield features(request) if fails and asked else answer
 
     app.serve = serve  # type: ignore[method-assign]
@@ -67,7 +66,7 @@ def test_features_are_looked_at_where_they_are_read_too() -> None:
     """Flower's own grid screens nothing."""
     asked = [
         Message(feature_request(np.arange(3)), dst_node_id=node_id_of(k),
-                message_type=EVALUATE_FEATURES)
+                message_type=EVALUATE_FEATURES.kind)
         for k in range(3)
     ]  # fmt: skip
     arrays = [np.zeros((3, 2), np.float32), np.zeros((2, 2), np.float32),

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from torch import nn
 
-from clients.app import SimulatedApp
 from clients.data import normalised
 from clients.messages.answers import RoundView
 from clients.models.discriminator import DiscriminatorRecipe, fit_discriminator, own_probability
@@ -16,7 +15,7 @@ from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import predict_with_features
 from strategies.aggregation.scorers import own_odds
-from tests.federations import SEED, distillation, inline, run_ours, tiny_clients, trainer
+from tests.federations import SEED, distillation, inline, run_ours, simulated, tiny_clients, trainer
 
 
 @pytest.mark.parametrize("inputs", ["pixels", "features"])
@@ -27,7 +26,7 @@ def test_discriminators_are_fitted_against_the_negatives_and_not_what_is_distill
     clients, views = tiny_clients(2, train=partial(trainer(), epochs=0)), list[RoundView]()
     recipe = DiscriminatorRecipe(inputs, l2=0.01)
     strategy = distillation(clients, scorer=own_odds, discriminator=recipe, report=views.append)
-    run_ours(inline(SimulatedApp(clients)), clients, strategy)
+    run_ours(inline(simulated(clients)), clients, strategy)
     private, proxy = clients.splits.private, clients.splits.proxy
     ids, network = strategy.distilled_ids, networks_of(clients)
 

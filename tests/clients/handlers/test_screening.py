@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
 
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import PredictionReply, PredictionRequest, crc32_of, node_id_of
 from clients.models.discriminator import DiscriminatorRecipe
@@ -24,6 +23,7 @@ from tests.predictions import (
     WEIGHTS,
     answer,
     ask,
+    fault_of,
 )
 
 

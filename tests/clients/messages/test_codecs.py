@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from clients.handlers.screening import fault_of
+from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import ANSWERS, decode, encode, largest_logit
 from clients.messages.requests import (
-    TRAIN_PREDICTIONS,
     PredictionReply,
     PredictionRequest,
     crc32_of,
@@ -26,6 +25,7 @@ from clients.messages.requests import (
 )
 from clients.messages.sizes import size_bytes
 from sim.engine.grid import assume_task_identity
+from tests.predictions import fault_of
 
 IDS = np.arange(7, dtype=np.int64)
 LOGITS = (4 * np.random.default_rng(0).standard_normal((7, 5))).astype(np.float32)
@@ -53,7 +53,7 @@ def reply(kind: str, logits: np.ndarray = LOGITS) -> PredictionReply:
 def ask(kind: str) -> Message:
     request = PredictionRequest(2, len(IDS), LOGITS.shape[1], IDS, answers=kind)
     return Message(
-        write_request(request), dst_node_id=node_id_of(0), message_type=TRAIN_PREDICTIONS
+        write_request(request), dst_node_id=node_id_of(0), message_type=TRAIN_PREDICTIONS.kind
     )
 
 

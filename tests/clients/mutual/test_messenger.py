@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from clients.app import SimulatedApp
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import ARRAYS
 from clients.models import lenet5, logistic_regression, mlp
@@ -22,7 +21,7 @@ from clients.training.loop import train
 from clients.training.losses import cross_entropy
 from strategies.aggregation.combiners import mean_of_logits
 from strategies.server.averaging import Averaging
-from tests.federations import SEED, inline, open_pool, run_ours, tiny_clients
+from tests.federations import SEED, inline, open_pool, run_ours, simulated, tiny_clients
 from tests.mutual_learning import SGD, run
 
 
@@ -58,7 +57,7 @@ def test_a_messenger_that_cannot_learn_is_refused(changes: Any, message: str) ->
 @pytest.mark.parametrize("kind", ["inline", "ray"])
 def test_fml_keeps_private_networks_and_averages_messengers(kind: str) -> None:
     clients = messengers()
-    with open_pool(kind, SimulatedApp(clients)) as pool:
+    with open_pool(kind, simulated(clients)) as pool:
         result = run_ours(pool, clients, Averaging(seed=SEED), 3)
         states = [result.grid.states.of(k).array_records["model"] for k in range(5)]
     shapes = [{name: tuple(a.shape) for name, a in state.items()} for state in states]
@@ -70,7 +69,7 @@ def test_fml_keeps_private_networks_and_averages_messengers(kind: str) -> None:
     evaluated = result.reports[-1].evaluated
     assert evaluated["accuracy"] > 0.5  # of the private networks on the test set
     assert result.reports[-1].student["accuracy"] > 0.5
-    reference = run_ours(inline(SimulatedApp(clients)), clients, Averaging(seed=SEED), 3)
+    reference = run_ours(inline(simulated(clients)), clients, Averaging(seed=SEED), 3)
     assert result.sha256 == reference.sha256
 
 
@@ -83,7 +82,7 @@ def test_fedkds_projection_stays_with_its_client() -> None:
         models={"linear": lenet5, "mlp": partial(mlp, hidden=(8,))},
         student=logistic_regression,
     )
-    result = run_ours(inline(SimulatedApp(clients)), clients, Averaging(seed=SEED), 2)
+    result = run_ours(inline(simulated(clients)), clients, Averaging(seed=SEED), 2)
     heads_ = [read_arrays(result.grid.states.of(k).array_records["head"]) for k in range(5)]
     assert not np.array_equal(heads_[0]["linear.weight"], heads_[2]["linear.weight"])
     assert ARRAYS not in result.grid.states.of(0)

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 from flwr.app import Message, RecordDict
 
-from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.partition import Partition
 from clients.partition.ownership import as_partition
 from clients.population.architectures import Architectures
 from clients.population.clients import SimulatedClients
 from sim.engine.grid import PoolGrid
 from strategies.cohorts import draw
-from tests.federations import distillation, inline, run_ours, tiny_clients, vector
+from tests.federations import distillation, inline, run_ours, simulated, tiny_clients, vector
 from tests.foreign_clients import foreign_app
 
 
@@ -33,7 +31,7 @@ def test_arrays_and_lists_describe_the_same_federation() -> None:
     assert isinstance(arrays.partitions, Partition)
 
     def bits(clients: SimulatedClients) -> Any:
-        pool = inline(SimulatedApp(clients))
+        pool = inline(simulated(clients))
         done = run_ours(pool, clients, distillation(clients, fraction=0.5), rounds=2)
         return done.sha256, [str(exchange) for r in done.reports for exchange in r.exchanges]
 
@@ -60,7 +58,7 @@ def test_the_memory_of_a_round_does_not_grow_with_the_population() -> None:
     peaks = {}
     for num_clients in (1_000, 1_000_000):
         kinds = Architectures(("a",), np.zeros(num_clients, dtype=np.uint8))
-        grid = PoolGrid(inline(foreign_app()), kinds, fault_of)
+        grid = PoolGrid(inline(foreign_app()), kinds)
         peak_of_a_round(num_clients, grid, 1)  # imports and caches
         peaks[num_clients] = peak_of_a_round(num_clients, grid, 2)
     assert peaks[1_000_000] < 1.1 * peaks[1_000] + 10_000

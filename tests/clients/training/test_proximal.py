@@ -9,7 +9,6 @@ import torch
 from flwr.serverapp.strategy import FedAvg, FedProx
 from torch import Tensor, nn
 
-from clients.app import SimulatedApp
 from clients.data import normalised
 from clients.models.factory import Parameters, parameters_of
 from clients.seeding import Purpose, generator, torch_seed
@@ -17,7 +16,16 @@ from clients.training.loop import pulled, train
 from clients.training.losses import cross_entropy
 from sim.engine.rounds import QuorumLost
 from sim.workers.pools import Pool
-from tests.federations import ALONE, SEED, inline, run_ours, student_of, tiny_clients, trainer
+from tests.federations import (
+    ALONE,
+    SEED,
+    inline,
+    run_ours,
+    simulated,
+    student_of,
+    tiny_clients,
+    trainer,
+)
 from tests.small_problems import BLOBS, fit, half_square, same_bits, scalar_problem, small_mlp
 from tests.trained_together import Both, built
 
@@ -196,7 +204,7 @@ def one_client_by_hand(mu: float) -> Parameters:
 def test_fedprox_is_the_same_together_and_one_by_one() -> None:
     def end(together: bool) -> Parameters:
         clients = tiny_clients(4, architectures=["linear"] * 4, together=together)
-        app = inline(SimulatedApp(clients))
+        app = inline(simulated(clients))
         return run_ours(app, clients, FedProx(proximal_mu=3.0)).parameters
 
     alone, together = end(False), end(True)
@@ -208,4 +216,4 @@ def test_fedprox_is_the_same_together_and_one_by_one() -> None:
 def test_a_mu_that_is_none_is_a_failed_reply_that_names_it(mu: Any) -> None:
     clients = tiny_clients(2, architectures=["linear"] * 2)
     with pytest.raises(QuorumLost, match=r"proximal.mu.*: expected (a number )?>= 0"):
-        run_ours(inline(SimulatedApp(clients)), clients, FedProx(proximal_mu=mu))
+        run_ours(inline(simulated(clients)), clients, FedProx(proximal_mu=mu))

@@ -19,7 +19,6 @@ from flwr.serverapp.strategy import (
     FedYogi,
 )
 
-from clients.handlers.screening import fault_of
 from sim.checkpoint.manifest import CheckpointError
 from sim.checkpoint.reading import Checkpoint
 from sim.checkpoint.strategy_state import KEPT, Resumable, restore_strategy, strategy_state
@@ -48,7 +47,7 @@ def run_to(
     pool: Pool, folder: Path, make: Callable[[], Any], last: int, resume: bool, rounds: int = 5
 ) -> Run:
     """Run five rounds of foreign clients, of which the driver lives to see the first so many."""
-    writer, kept, grid = checkpoints(folder), make(), PoolGrid(pool, ["a"] * 4, fault_of)
+    writer, kept, grid = checkpoints(folder), make(), PoolGrid(pool, ["a"] * 4)
     if resume:
         writer.load(rounds)
     arrays, first_round = writer.start(kept, grid, vector("w", "same"))
@@ -133,12 +132,12 @@ def test_a_strategy_that_tells_is_resumed_and_one_that_does_not_is_refused(
     run_to(everyone_pool, tmp_path, Telling, last=2, resume=False)
     writer = checkpoints(tmp_path)
     writer.load(rounds=5)
-    writer.start(telling, PoolGrid(everyone_pool, ["a"] * 4, fault_of), vector("w"))
+    writer.start(telling, PoolGrid(everyone_pool, ["a"] * 4), vector("w"))
     assert telling.calls == 2
 
     (tmp_path / "other").mkdir()
     told: list[str] = []
-    kept, grid = Counting(), PoolGrid(everyone_pool, ["a"] * 4, fault_of)
+    kept, grid = Counting(), PoolGrid(everyone_pool, ["a"] * 4)
     tracker = Tracker(tmp_path / "other", {}, "")
     commit = checkpoints(tmp_path / "other").after_rounds(2, 3, told.append, kept, grid, tracker)
     run_foreign(everyone_pool, kept, vector(), grid=grid, rounds=2, commit=commit)
@@ -184,7 +183,7 @@ def distilled(pool: Pool, folder: Path, scorer: Any, last: int, resume: bool) ->
     clients = populations()[5]
     kept, grid = (
         distillation(clients, scorer=scorer),
-        PoolGrid(pool, clients.architectures, fault_of),
+        PoolGrid(pool, clients.architectures),
     )
     writer = checkpoints(folder)
     if resume:
@@ -256,7 +255,7 @@ def test_a_round_that_loses_its_quorum_is_not_committed(
 def test_every_so_many_rounds_and_the_last_are_committed(
     everyone_pool: Pool, tmp_path: Path, every: int, expected: list[int]
 ) -> None:
-    grid, kept, rounds = PoolGrid(everyone_pool, ["a"] * 4, fault_of), FedAvg(), []
+    grid, kept, rounds = PoolGrid(everyone_pool, ["a"] * 4), FedAvg(), []
     tracker = Tracker(tmp_path, {}, "")
     commit = checkpoints(tmp_path).after_rounds(every, 5, pytest.fail, kept, grid, tracker)
 

@@ -8,7 +8,6 @@ import pytest
 from flwr.serverapp import strategy as flower
 from omegaconf import OmegaConf
 
-from clients.app import SimulatedApp
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models import mlp, resnet8
 from clients.models.factory import parameters_of
@@ -17,7 +16,16 @@ from conf.errors import ConfigError
 from conf.refused import check_strategy
 from sim.engine.buffers import aggregated_train, buffers_of
 from strategies.server.averaging import Averaging
-from tests.federations import ALONE, SEED, Run, inline, run_ours, student_of, tiny_clients
+from tests.federations import (
+    ALONE,
+    SEED,
+    Run,
+    inline,
+    run_ours,
+    simulated,
+    student_of,
+    tiny_clients,
+)
 
 
 def averaging(**alone: int) -> Averaging:
@@ -57,7 +65,7 @@ def normed(**changes: Any) -> SimulatedClients:
 
 @pytest.fixture(scope="module")
 def fedavg() -> Run:
-    return run_ours(inline(SimulatedApp(clients := normed())), clients, flower.FedAvg(**ALONE))
+    return run_ours(inline(simulated(clients := normed())), clients, flower.FedAvg(**ALONE))
 
 
 @pytest.mark.parametrize("make", STRATEGIES, ids=named)
@@ -66,7 +74,7 @@ def test_buffers_are_averaged_and_dtypes_kept(make: Any, fedavg: Run) -> None:
     student = student_of(clients)
     strategy = make(**ALONE)
     names = buffers_of(student, strategy)
-    run = run_ours(inline(SimulatedApp(clients)), clients, strategy, rounds=1, buffers=names)
+    run = run_ours(inline(simulated(clients)), clients, strategy, rounds=1, buffers=names)
     start = parameters_of(student)
     assert len(names) > 3
     assert {n: a.dtype for n, a in run.parameters.items()} == {n: a.dtype for n, a in start.items()}
@@ -126,7 +134,7 @@ def test_server_side_clipping_bounds_the_update(adaptive: bool) -> None:
     clients = tiny_clients(3, architectures=["same"] * 3, **same)
     student = student_of(clients)
     names = buffers_of(student, strategy)
-    run = run_ours(inline(SimulatedApp(clients)), clients, strategy, buffers=names)
+    run = run_ours(inline(simulated(clients)), clients, strategy, buffers=names)
     start = parameters_of(student)
     norm = np.sqrt(sum(np.square(run.parameters[n] - start[n].astype("d")).sum() for n in start))
     assert 5e-4 < norm <= 1.01e-3

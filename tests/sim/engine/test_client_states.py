@@ -5,7 +5,6 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from clients.handlers.screening import fault_of
 from clients.messages.requests import node_id_of
 from sim.engine.grid import PoolGrid
 from sim.workers.frozen_states import freeze
@@ -23,7 +22,7 @@ def test_a_grid_tells_which_states_changed_and_takes_them_back(everyone_pool: Po
         replies = grid.send_and_receive(sent)
         return [reply.content.metric_records["metrics"]["before"] for reply in replies]
 
-    grid = PoolGrid(everyone_pool, ["a"] * 4, fault_of)
+    grid = PoolGrid(everyone_pool, ["a"] * 4)
     grid.begin_round(1)
     count(grid, 0, 2)
     count(grid, 2)
@@ -33,7 +32,7 @@ def test_a_grid_tells_which_states_changed_and_takes_them_back(everyone_pool: Po
     count(grid, 3)
     assert [*grid.states.changed()] == [3]
 
-    other = PoolGrid(everyone_pool, ["a"] * 4, fault_of)
+    other = PoolGrid(everyone_pool, ["a"] * 4)
     other.begin_round(2)
     other.states.load(states)
     assert dict(other.states.changed()) == {}

@@ -8,25 +8,24 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
-from clients.app import SimulatedApp
+from clients.handlers.base import by_kind
 from clients.handlers.features import feature_request
-from clients.handlers.screening import fault_of
 from clients.messages.routing import Letter, Post
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.population.clients import SimulatedClients
 from clients.population.profiles import Profiles
 from clients.training.loop import train
-from sim.engine.clock import exchange_s, is_measurement, letters_s
+from sim.engine.clock import exchange_s, letters_s, takes_time
 from sim.engine.exchanges import Exchange
 from sim.engine.grid import PoolGrid
 from sim.topology import graphs
 from sim.workers.tasks import Answer
 from strategies.aggregation.scorers import own_odds
 from strategies.server.averaging import Averaging
-from tests.federations import SEED, Run, distillation, open_pool, tiny_clients
+from tests.federations import HANDLERS, SEED, Run, distillation, open_pool, simulated, tiny_clients
 from tests.federations import run_ours as run_federation
 from tests.peers import alike as like_clients
-from tests.peers import averaging, gossip, topology, transfer
+from tests.peers import averaging, gossip, pair_learning, topology, transfer
 from tests.timed import LINEAR, MLP, asking, drawn, profiles, questions
 
 # --- seconds ---
@@ -40,7 +39,6 @@ def test_the_seconds_of_one_request_by_hand() -> None:
     assert exchange_s(known, ask, done, 800, kept=True) == 2 * 0.5 + 2 + 3
     assert exchange_s(known, ask, done, 800, letters_s=1.5) == 2 * 0.5 + 2 + 3 + 2
     assert exchange_s(known, ask, done, 800, letters_s=7.0) == 2 * 0.5 + 7 + 3 + 2
-    assert exchange_s(known, asking("evaluate"), done, 800, letters_s=7.0) == 0
     free = Profiles(*(np.full(2, np.inf) for _ in range(3)), np.zeros(2))
     assert exchange_s(free, ask, done, 800) == 0
 
@@ -63,7 +61,7 @@ def test_the_seconds_of_one_request_by_hand() -> None:
 def test_what_is_asked_only_to_measure(
     kind: str, content: RecordDict | None, measures: bool
 ) -> None:
-    assert is_measurement(asking(kind, content)) == measures
+    assert takes_time(asking(kind, content), by_kind(HANDLERS)) != measures
 
 
 class Sizes:
@@ -94,14 +92,13 @@ def test_receivers_wait_for_the_uploads_of_their_senders() -> None:
 
 @pytest.fixture(scope="module")
 def pool(pool_kind: str) -> Any:
-    with open_pool(pool_kind, SimulatedApp(tiny_clients())) as opened:
+    with open_pool(pool_kind, simulated(tiny_clients())) as opened:
         yield opened
 
 
 def run_timed(pool: Any, clients: SimulatedClients, strategy: Any, **options: Any) -> Run:
-    clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-    pool.load(SimulatedApp(clients))
-    grid = PoolGrid(pool, clients.architectures, fault_of, profiles=clients.profiles, group_size=2)
+    pool.load(simulated(clients, strategy))
+    grid = PoolGrid(pool, clients.architectures, profiles=clients.profiles, group_size=2)
     return run_federation(pool, clients, strategy, grid=grid, **options)
 
 
@@ -244,8 +241,7 @@ def test_who_receives_a_network_waits_for_its_sender(pool: Any) -> None:
     assert sent.simulated_time_s is not None
     assert got.simulated_time_s is not None
     edge = run.reports[0].train["edge-bytes"]
-    epochs = clients.peer_lesson.how.epochs  # type: ignore[union-attr]
-    work = 3 * epochs * 60 * 2 * LINEAR / 1000
+    work = 3 * pair_learning().epochs * 60 * 2 * LINEAR / 1000
     assert got.simulated_time_s == pytest.approx(1 + edge / 50 + work + got.reply_bytes / 50)
     both = sent.simulated_time_s + got.simulated_time_s
     assert run.reports[0].simulated_time_s == pytest.approx(both, rel=1e-12)

@@ -6,7 +6,6 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import read_arrays
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import QuorumLost, RoundReport, run_rounds
@@ -57,7 +56,7 @@ def test_a_reply_with_other_names_is_rejected_and_the_round_goes_on(pool_kind: s
         for how in ("renamed", "missing", "no mass", "extra metric"):
             strategy = Asking(fraction_evaluate=0.0)
             strategy.how = how
-            grid = PoolGrid(pool, ["a"] * 4, fault_of)
+            grid = PoolGrid(pool, ["a"] * 4)
             reports: list[RoundReport] = []
             arrays = run_rounds(
                 strategy, grid, START, rounds=1, seed=0, evaluate=lambda a: {},
@@ -76,7 +75,7 @@ def test_odd_replies_count_against_the_quorum() -> None:
     strategy = Asking(fraction_evaluate=0.0)
     strategy.how = "renamed"
     with open_pool("inline", odd_app()) as pool:
-        grid = PoolGrid(pool, ["a"] * 4, fault_of)
+        grid = PoolGrid(pool, ["a"] * 4)
         with pytest.raises(QuorumLost, match=r"only 3 of 4 replies are usable.*client 2 \(a\)"):
             run_rounds(
                 strategy, grid, START, rounds=1, seed=0, evaluate=lambda a: {},

@@ -10,7 +10,6 @@ import pytest
 import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, MultiKrum
 
-from clients.app import SimulatedApp
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
 from clients.training.losses import cross_entropy
@@ -24,6 +23,7 @@ from tests.federations import (
     populations,
     run_foreign,
     run_ours,
+    simulated,
     student_of,
     tiny_clients,
     trainer,
@@ -170,4 +170,4 @@ def one_clients_answer(client_id: int) -> dict[str, Any]:
 def test_all_clients_unlike_is_a_lost_quorum_that_says_so() -> None:
     clients = tiny_clients(3, architectures=["mlp"] * 3)
     with pytest.raises(QuorumLost, match=r"0 of 3.*client 0 \(mlp\), round 1, phase train.*fit"):
-        run_ours(inline(SimulatedApp(clients)), clients, FedAvg())
+        run_ours(inline(simulated(clients)), clients, FedAvg())

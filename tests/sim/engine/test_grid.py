@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, strategy_utils
 from flwr.supercore.run import Run as FlowerRun
 
+from clients.messages.accumulator import Sieve
 from clients.messages.requests import NODE_ID_BASE, client_id_of, node_id_of
 from sim.engine.exchanges import CLIENT_RAISED, REPLY_REJECTED
 from sim.engine.grid import PoolGrid
@@ -227,7 +228,7 @@ class CountingPool:
 def test_equal_payload_objects_are_shared_once_in_a_wave(foreign_pool: Pool) -> None:
     common, other = (RecordDict({"config": ConfigRecord({"tag": t})}) for t in (1, 2))
     pool, answers = CountingPool(foreign_pool), []
-    grid = PoolGrid(pool, ["a"] * 4, lambda q, r: None, lambda *count: answers.append(count))
+    grid = PoolGrid(pool, ["a"] * 4, on_answer=lambda *count: answers.append(count))
     asked = [(0, common), (1, common), (2, other), (3, common), (3, common)]
     replies = grid.send_and_receive([to(k, "train.count", content=c) for k, c in asked])
     # First wave: both payloads once; second wave, client 3 again: the common one.
@@ -256,8 +257,9 @@ def test_a_client_that_changes_its_metadata_does_not_change_the_senders(foreign_
 
 
 def test_a_rejected_reply_becomes_an_error_with_the_reason(foreign_pool: Pool) -> None:
-    grid = PoolGrid(foreign_pool, ["a", "b"], lambda q, r: f"tag {metrics_of(r)['tag']} is bad")
-    (reply,) = grid.send_and_receive([to(1, "train.count", tag=6)])
+    grid = PoolGrid(foreign_pool, ["a", "b"])
+    sieve = Sieve(lambda q, r: f"tag {metrics_of(r)['tag']} is bad")
+    (reply,) = grid.send_and_fold([to(1, "train.count", tag=6)], sieve)
     assert (reply.error.code, reply.error.reason) == (REPLY_REJECTED, "tag 6 is bad")
     (exchange,) = grid.exchanges
     assert (exchange.failure, exchange.metrics) == ("tag 6 is bad", {})

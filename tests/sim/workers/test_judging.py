@@ -11,7 +11,6 @@ from flwr.app import RecordDict as Content
 from flwr.serverapp.strategy import FedAvg, FedMedian, QFedAvg, Strategy
 
 from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import write_arrays
 from clients.messages.sizes import size_bytes
 from sim.engine.global_model import BadModel
@@ -232,7 +231,7 @@ class Interrupting(SimulatedApp):
 
 def test_whoever_shares_a_group_with_a_client_that_breaks_it_off_is_innocent() -> None:
     clients = tiny_clients(5, architectures=["linear"] * 5)
-    grid = PoolGrid(inline(Interrupting(clients)), clients.architectures, fault_of, group_size=5)
+    grid = PoolGrid(inline(Interrupting(clients)), clients.architectures, group_size=5)
     grid.begin_round(1)
     ran = run_ours(inline(Interrupting(clients)), clients, FedAvg(), grid=grid, quorum=0.3)
     failed = {(e.client_id, e.phase): e.failure for e in ran.reports[0].exchanges if e.failure}

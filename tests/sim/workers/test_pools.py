@@ -15,8 +15,6 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app import MetricRecord as Metrics
 from flwr.clientapp import ClientApp
 
-from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.requests import PREDICTIONS, client_id_of, node_id_of
 from clients.models.discriminator import DiscriminatorRecipe
 from sim.engine.grid import PoolGrid
@@ -30,6 +28,7 @@ from tests.federations import (
     inline,
     open_pool,
     run_ours,
+    simulated,
     tiny_clients,
 )
 
@@ -81,7 +80,7 @@ def slow_and_mortal(folder: Path) -> ClientApp:
     app = ClientApp(mods=[disturb])
 
     def one(message: Message, context: Context) -> Message:
-        [reply] = SimulatedApp(clients).serve([message], [context])
+        [reply] = simulated(clients).serve([message], [context])
         assert isinstance(reply, Message)
         return reply
 
@@ -99,7 +98,7 @@ def two_rounds(
     strategy = distillation(
         clients, scorer=own_odds, discriminator=DiscriminatorRecipe(), fraction=0.8, feed_back=True
     )
-    grid = PoolGrid(pool, clients.architectures, fault_of, group_size=group_size)
+    grid = PoolGrid(pool, clients.architectures, group_size=group_size)
     run = run_ours(pool, clients, strategy, rounds=2, grid=grid)
     return run.sha256, lines_of(run), [client_rows(report.exchanges) for report in run.reports]
 
@@ -113,7 +112,7 @@ def lines_of(run: Run) -> list[str]:
 
 def ask(pool: Pool, size: int, action: str, group_size: int = 1) -> tuple[list[Message], list[str]]:
     """Send one message to each client; return the replies and what failed."""
-    grid = PoolGrid(pool, ["alike"] * size, fault_of, group_size=group_size)
+    grid = PoolGrid(pool, ["alike"] * size, group_size=group_size)
     grid.begin_round(1)
     content = RecordDict({"config": ConfigRecord({"tag": 0})})
     requests = [Message(content, node_id_of(k), action) for k in range(size)]

@@ -14,7 +14,6 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from clients.app import SimulatedApp
 from clients.models import resnet8
 from clients.models.factory import build, parameters_of
 from clients.mutual import heads, rules
@@ -26,7 +25,7 @@ from clients.training.loop import train
 from clients.training.losses import cross_entropy
 from sim.workers.ray_pool import RayPool
 from sim.workers.ray_together import WorkersLost
-from tests.federations import open_pool, tiny_clients
+from tests.federations import open_pool, simulated, tiny_clients
 from tests.peer_lessons import (
     DATA,
     LENET,
@@ -46,7 +45,7 @@ from tests.peer_lessons import (
 
 @pytest.fixture(scope="module")
 def pool(request: pytest.FixtureRequest) -> Iterator[Any]:
-    with open_pool("ray", SimulatedApp(tiny_clients()), request.param) as opened:
+    with open_pool("ray", simulated(tiny_clients()), request.param) as opened:
         yield opened
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Message, RecordDict
 
-from clients.messages.accumulator import Reducer
+from clients.messages.accumulator import Reducer, part_message
 from clients.messages.requests import PredictionReply, node_id_of, write_reply
 from clients.models import mlp
 from strategies.aggregation.parameters import averaging_too, fault_in_parameters, forms_of, means_of
@@ -58,16 +58,24 @@ def test_parameters_are_averaged_each_with_its_like_weighed_by_examples() -> Non
     np.testing.assert_allclose(alone["a-1"]["w"], 4.0)
 
 
+class Nothing:
+    """Adds up no answers."""
+
+    def add(self, content: RecordDict) -> None: ...
+
+    merge = add
+
+    def part(self) -> RecordDict:
+        return RecordDict()
+
+
 def test_folded_in_parts_the_means_are_the_same() -> None:
-    inner = Reducer(
-        lambda contents: next(RecordDict() for _ in contents), lambda parts: next(iter(parts))
-    )
-    reducer = averaging_too(inner, by_client=False, fault=FAULT)
+    reducer = averaging_too(Reducer(Nothing), by_client=False, fault=FAULT)
     replies = three()
     contents = [message.content for message in replies]
     assert isinstance(reducer, Reducer)
     part = reducer.merge([reducer.fold(contents[:1]), reducer.fold(contents[1:])])
-    folded = means_of([Message(part, reply_to=replies[0])], False, FAULT)
+    folded = means_of([part_message(part, replies[0])], False, FAULT)
     for key, mean in means_of(replies, False, FAULT).items():
         for name, value in mean.items():
             np.testing.assert_allclose(folded[key][name], value, rtol=1e-6)

@@ -13,7 +13,7 @@ from flwr.app import Error, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.handlers.screening import fault_of
+from clients.messages.accumulator import part_message
 from clients.messages.answers import TeacherPredictions
 from clients.messages.arrays import read_arrays
 from clients.messages.codecs import ANSWERS
@@ -33,6 +33,7 @@ from tests.answers_in_parts import (
     rule_of,
     together,
 )
+from tests.predictions import fault_of
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +181,8 @@ def test_fold_holds_one_client_at_a_time() -> None:
             (content,) = contents(answers(1, seed=k))
             seen.append(weakref.ref(content["predictions"]["logits"]))
             asked = Message(RecordDict(), dst_node_id=node_id_of(0), message_type="train")
-            assert fault_of(asked, Message(content, reply_to=asked)) is None  # holds nothing either
+            # Nor does whoever judges it hold it.
+            assert fault_of(asked, Message(content, reply_to=asked)) is None
             del asked
             most = max(most, sum(reply() is not None for reply in seen))
             yield content
@@ -219,7 +221,8 @@ def test_replies_are_left_as_they_were() -> None:
 def test_one_reduced_message_beside_errors_is_read_as_a_part() -> None:
     replies = contents(answers(4))
     reducer = rule_of(scorers.own_odds).reducer(np.array([0]))
-    merged, lost = messages([reducer.fold(replies), RecordDict()])
+    first, lost = messages([RecordDict(), RecordDict()])
+    merged = part_message(reducer.fold(replies), first)
     failed = Message(Error(2, "raised"), reply_to=lost)
     failed.metadata.__dict__["_src_node_id"] = node_id_of(9)
     part = gather([merged, failed])

@@ -12,7 +12,7 @@ from clients.mutual import rules
 from clients.mutual.messenger import Messenger, Pair, learn_together
 from sim.topology import graphs
 from tests.federations import SEED, inline, student_of, tiny_clients
-from tests.peers import SGD, alike, arrays_in, played, topology, transfer
+from tests.peers import SGD, alike, arrays_in, pair_learning, played, topology, transfer
 
 # --- parameters over graphs ---
 
@@ -30,7 +30,7 @@ def test_a_receiver_goes_on_with_the_network_that_was_asked_for(keep: Any) -> No
     )
     assert not isinstance(tuned, Exception)
     models = (logistic_regression, logistic_regression)
-    how = strategy.peer_lesson.how
+    how = pair_learning()
     pair, _ = learn_together(
         how, models, Pair(begun, tuned.parameters, None), clients.splits.private,
         clients.partitions[receiver], SEED, (1, receiver),

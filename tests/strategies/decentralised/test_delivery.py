@@ -1,5 +1,6 @@
 """Letters, their weights, what is late or lost, and who could have influenced whom."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 from scipy.sparse import csr_array
 from torch import nn
 
+from clients.messages.accumulator import Reducer
 from clients.messages.arrays import write_arrays
 from clients.messages.routing import Letter
 from clients.models.factory import buffer_names
@@ -19,7 +21,7 @@ from sim.topology.topology import Topology
 from strategies.decentralised.delivery import Neighbours
 from strategies.decentralised.driver_routing import HeldPayloads
 from strategies.decentralised.mixed_parameters import (
-    fold_spread,
+    Spread,
     mean_and_distance,
     mixed_parameters,
 )
@@ -244,12 +246,13 @@ def test_counts_are_mixed_to_whole_numbers() -> None:
 def test_consensus_distance_by_hand() -> None:
     """The vector of the drift measures: (1,0,0), (0,2,0), (1,1,1)."""
     contents = [sent(row) for row in ([1, 0, 0], [0, 2, 0], [1, 1, 1])]
-    parts = [fold_spread(contents[:2]), fold_spread(contents[2:])]
+    spread = Reducer(Spread)
+    parts = [spread.fold(contents[:2]), spread.fold(contents[2:])]
     like = {"w": np.zeros(3, dtype=np.float32), "n": np.array(0)}
-    mean, distance = mean_and_distance(fold_spread(parts), like)
+    mean, distance = mean_and_distance(spread.merge(parts), like)
     np.testing.assert_allclose(mean["w"], [2 / 3, 1, 1 / 3], rtol=1e-6)
     assert distance == pytest.approx(1.111111, abs=1e-6)
-    assert mean_and_distance(fold_spread([sent([3, 4, 5])] * 7), like)[1] == 0.0
+    assert mean_and_distance(spread.fold([sent([3, 4, 5])] * 7), like)[1] == 0.0
 
 
 def test_consensus_is_of_parameters_and_not_of_running_statistics() -> None:
@@ -260,7 +263,8 @@ def test_consensus_is_of_parameters_and_not_of_running_statistics() -> None:
     like = {"w": np.zeros(3, np.float32), "m": np.zeros(2, np.float32)}
     for weights, expected in (((1.0, 1.0), 0.0), ((1.0, 3.0), 3.0)):  # 3 (1 + 1) / 2
         contents = [peer(weight, mean) for weight, mean in zip(weights, (0.0, 2.0), strict=True)]
-        part = fold_spread([fold_spread([c], buffers={"m"}) for c in contents], buffers={"m"})
+        spread = Reducer(partial(Spread, buffers={"m"}))
+        part = spread.merge(spread.fold([each]) for each in contents)
         mean, distance = mean_and_distance(part, like, {"m"})
         assert distance == pytest.approx(expected, abs=1e-12)
         assert mean["m"].tolist() == [1.0, 1.0]  # averaged all the same

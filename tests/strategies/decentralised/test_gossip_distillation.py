@@ -10,26 +10,26 @@ from scipy.sparse import csr_array
 from clients.app import SimulatedApp
 from clients.messages.answers import RoundView
 from clients.messages.arrays import read_arrays
-from clients.messages.requests import TRAIN_TARGETS, client_id_of
+from clients.messages.requests import client_id_of
 from clients.population.clients import SimulatedClients
 from clients.training.loop import train
 from sim.topology import graphs
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import max_prob, own_odds
-from tests.federations import distillation, inline, run_ours, tiny_clients
+from tests.federations import distillation, handlers_of, inline, run_ours, simulated, tiny_clients
 from tests.peers import FEATURES, SGD, N, gossip, played, states, topology, unfolded
 
 
 class Listening(SimulatedApp):
     """Notes the targets that each peer is given."""
 
-    def __init__(self, clients: SimulatedClients) -> None:
-        super().__init__(clients)
+    def __init__(self, clients: SimulatedClients, strategy: Any) -> None:
+        super().__init__(clients, handlers_of(strategy))
         self.heard: dict[int, Any] = {}
 
     def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
         for request in requests:
-            if request.metadata.message_type == TRAIN_TARGETS:
+            if request.metadata.message_type == "train.targets":
                 found = read_arrays(request.content.array_records["targets"])
                 self.heard[client_id_of(request.metadata.dst_node_id)] = found
         yield from super().serve(requests, contexts, device)
@@ -46,11 +46,10 @@ def test_a_complete_graph_makes_the_stars_targets(rule: Any) -> None:
     for combiner in (unfolded, mean_of_probs):
         clients = tiny_clients()
         star = distillation(clients, combiner=combiner, report=seen.append, **everything)
-        run_ours(inline(SimulatedApp(clients)), clients, star)
+        run_ours(inline(simulated(clients)), clients, star)
     graph = gossip(tiny_clients(), topology(graphs.complete), **rule)
     clients = tiny_clients()
-    clients.peer_lesson = graph.peer_lesson
-    app = Listening(clients)
+    app = Listening(clients, graph)
     run_ours(inline(app), clients, graph)
     assert sorted(app.heard) == list(range(N))
     exact, folded = seen[0].targets.numpy(), seen[1].targets.numpy()
@@ -66,8 +65,7 @@ def test_sweeps_on_a_complete_graph_change_nothing_and_on_a_ring_lead_to_the_sta
     def heard(rule: Any, sweeps: int) -> Any:
         clients = tiny_clients()
         strategy = gossip(clients, topology(rule), sweeps=sweeps)
-        clients.peer_lesson = strategy.peer_lesson
-        app = Listening(clients)
+        app = Listening(clients, strategy)
         run_ours(inline(app), clients, strategy)
         return [app.heard[k]["targets"] for k in range(N)]
 
@@ -99,8 +97,7 @@ def test_a_graph_of_two_parts_is_two_federations() -> None:
 def test_without_their_own_answers_peers_imitate_the_others_only() -> None:
     clients = tiny_clients(2)
     strategy = gossip(clients, topology(graphs.complete, n=2), with_own=False)
-    clients.peer_lesson = strategy.peer_lesson
-    app, seen = Listening(clients), list[RoundView]()
+    app, seen = Listening(clients, strategy), list[RoundView]()
     strategy.report = seen.append
     run_ours(inline(app), clients, strategy)
     answers = seen[0].teachers.logits.softmax(-1).numpy()

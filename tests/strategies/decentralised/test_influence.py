@@ -1,7 +1,6 @@
 """What a round without a server reports: bytes, edges, influence."""
 
 from clients.messages.answers import GraphView
-from clients.messages.requests import TRAIN_TARGETS
 from sim.analysis.probes.neighbours import neighbour_drift
 from sim.topology import graphs
 from tests.federations import inline, tiny_clients
@@ -36,5 +35,5 @@ def test_a_round_reports_bytes_edges_and_influence() -> None:
     assert pairs == sorted((j, i) for i in range(N) for j in ((i + 1) % N, (i - 1) % N))
     assert views[0].teachers is not None
     assert views[0].teachers.client_ids == tuple(range(N))
-    asked = [e for e in run.reports[0].exchanges if e.phase == TRAIN_TARGETS]
+    asked = [e for e in run.reports[0].exchanges if e.phase == "train.targets"]
     assert all(e.request_bytes > 2 * train_metrics["bytes-per-edge"] for e in asked)

@@ -15,10 +15,8 @@ from hydra.utils import instantiate
 from torch import nn
 
 from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.handlers.state import MESSENGER, MODEL
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import TRAIN_TARGETS
 from clients.models.factory import Parameters, load_parameters, parameters_of
 from clients.models.layers import two_parts
 from clients.training.evaluation import predict
@@ -27,7 +25,7 @@ from sim.topology.availability import Availability
 from sim.workers.frozen_states import freeze
 from strategies.offering import completed
 from tests.composing import composed
-from tests.federations import SEED, inline, run_ours, student_of, tiny_clients
+from tests.federations import SEED, handlers_of, inline, run_ours, student_of, tiny_clients
 from tests.shipped import FAULTS, TOPOLOGIES, mixings_of, serverless
 
 N, ROUNDS = 6, 3
@@ -53,12 +51,12 @@ def normed(image_shape: Any, num_classes: int) -> nn.Module:
 class Hearing(SimulatedApp):
     """Notes the targets that peers are sent."""
 
-    def __init__(self, clients: Any) -> None:
-        super().__init__(clients)
-        self.heard: list[Parameters] = []
+    def __init__(self, clients: Any, strategy: Any, heard: list[Parameters]) -> None:
+        super().__init__(clients, handlers_of(strategy))
+        self.heard = heard
 
     def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
-        if requests[0].metadata.message_type == TRAIN_TARGETS:
+        if requests[0].metadata.message_type == "train.targets":
             self.heard += [read_arrays(r.content.array_records["targets"]) for r in requests]
         yield from super().serve(requests, contexts, device)
 
@@ -126,7 +124,7 @@ def test_where_nobody_trains_nothing_moves(method: str, tmp_path: Path) -> None:
         messenger=instantiate(config.clients.messenger),
     )
     start, pool, played = begun(clients), inline(None), 0
-    app = Hearing(clients)
+    heard = list[Parameters]()
     for number, topology in enumerate(TOPOLOGIES):
         found = mixings_of(topology, N, SEED, edges)
         fitting = [called for called in found if suits(config.strategy, found[called])]
@@ -134,9 +132,8 @@ def test_where_nobody_trains_nothing_moves(method: str, tmp_path: Path) -> None:
             continue
         called, kind = fitting[number % len(fitting)], [*FAULTS][number % len(FAULTS)]
         strategy = built(config, clients, found[called], kind)
-        clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-        pool.load(app)
-        grid, arrays = PoolGrid(pool, clients.architectures, fault_of), write_arrays(start)
+        pool.load(Hearing(clients, strategy, heard))
+        grid, arrays = PoolGrid(pool, clients.architectures), write_arrays(start)
         if "gossip" in method:  # each peer begins with a network of its own
             for peer in range(N):
                 grid.states.put(peer, pool.keep(freeze(RecordDict({MODEL: arrays}))))
@@ -147,7 +144,7 @@ def test_where_nobody_trains_nothing_moves(method: str, tmp_path: Path) -> None:
         played += 1
     assert played >= (2 if "defkt" in method else len(TOPOLOGIES) - 1)
     if "gossip" in method:
-        require_targets(app.heard, clients, start)
+        require_targets(heard, clients, start)
 
 
 def built(config: Any, clients: Any, mixing: Any, kind: str) -> Any:

@@ -10,7 +10,6 @@ import pytest
 from flwr.app import ConfigRecord
 
 from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import client_id_of
 from clients.models.factory import parameters_of
@@ -21,7 +20,15 @@ from clients.training.loop import train
 from sim.engine.grid import PoolGrid
 from sim.topology import graphs, sequences
 from sim.topology.mixing import metropolis_hastings, push_sum, replace
-from tests.federations import inline, open_pool, run_ours, student_of, tiny_clients
+from tests.federations import (
+    handlers_of,
+    inline,
+    open_pool,
+    run_ours,
+    simulated,
+    student_of,
+    tiny_clients,
+)
 from tests.peers import (
     FLAKY,
     SGD,
@@ -78,8 +85,8 @@ def found_on(pool: Any, fatal: Path | None = None) -> dict[str, Any]:
     found = {}
     for name, (clients, make) in methods(FLAKY).items():
         strategy = make(clients)
-        clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-        pool.load(SimulatedApp(clients) if fatal is None else Deadly(clients, fatal))
+        app = simulated(clients, strategy)
+        pool.load(app if fatal is None else Deadly(clients, strategy, fatal))
         run = run_ours(pool, clients, strategy, 4)
         rows = [
             (report.train, [(e.client_id, e.metrics) for e in report.exchanges])
@@ -92,8 +99,8 @@ def found_on(pool: Any, fatal: Path | None = None) -> dict[str, Any]:
 class Deadly(SimulatedApp):
     """Peer 3 kills its worker, once for each time that the file says."""
 
-    def __init__(self, clients: SimulatedClients, file: Path) -> None:
-        super().__init__(clients)
+    def __init__(self, clients: SimulatedClients, strategy: Any, file: Path) -> None:
+        super().__init__(clients, handlers_of(strategy))
         self._file = file
 
     def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
@@ -109,7 +116,7 @@ class Deadly(SimulatedApp):
 
 def test_every_method_gives_the_same_bits_on_both_pools_with_drops_and_churn() -> None:
     here = found_on(inline(None))
-    with open_pool("ray", SimulatedApp(tiny_clients())) as pool:
+    with open_pool("ray", simulated(tiny_clients())) as pool:
         there = found_on(pool)
     for name in here:
         assert here[name] == there[name], name
@@ -124,7 +131,7 @@ def test_neither_the_number_of_workers_nor_their_death_changes_a_bit(
     workers: int, tmp_path: Path
 ) -> None:
     here, file = found_on(inline(None)), tmp_path / "lives"
-    with open_pool("ray", SimulatedApp(tiny_clients()), workers) as pool:
+    with open_pool("ray", simulated(tiny_clients()), workers) as pool:
         file.write_text("1")
         assert found_on(pool, file) == here
         assert file.read_text() == "0"
@@ -135,8 +142,7 @@ def test_over_any_grid_of_flowers_the_bits_are_the_same(name: str) -> None:
     clients, make = methods(FLAKY)[name]
     ours = states(played(inline(None), clients, make(clients), 3))
     strategy = make(clients)
-    clients.peer_lesson = getattr(strategy, "peer_lesson", None)
-    grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+    grid = PoolGrid(inline(simulated(clients, strategy)), clients.architectures)
     plain, arrays = Plain(grid), write_arrays(parameters_of(student_of(clients)))
     for server_round in (1, 2, 3):
         grid.begin_round(server_round)
@@ -158,7 +164,7 @@ def test_a_run_goes_on_from_its_state_with_what_is_on_its_way(name: str) -> None
     half = played(pool, clients, begun, 3)
     resumed = make(clients)
     resumed.restore(begun.state())
-    grid = PoolGrid(pool, clients.architectures, fault_of)
+    grid = PoolGrid(pool, clients.architectures)
     grid.states.load(dict(half.grid.states.changed()))
     rest = played(pool, clients, resumed, 5, arrays=half.arrays, grid=grid, first_round=4)
     assert states(rest) == states(whole)

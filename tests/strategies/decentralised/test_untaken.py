@@ -8,17 +8,17 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
+from clients.handlers.neighbours import TAKE_MIXED, TRAIN_OWN
 from clients.handlers.state import MODEL, PUSH
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import TAKE_MIXED, TRAIN_OWN, client_id_of
+from clients.messages.requests import client_id_of
 from clients.models.factory import parameters_of
 from clients.training.loop import train
 from sim.engine.grid import PoolGrid
 from sim.topology import sequences
 from sim.topology.mixing import push_sum
 from strategies.decentralised.gossip_averaging import ParameterGossip
-from tests.federations import Run, inline, run_ours, student_of
+from tests.federations import HANDLERS, Run, inline, run_ours, simulated, student_of
 from tests.peers import SGD, Plain, alike, averaging, there, topology
 
 N, ROUNDS = 5, 7
@@ -36,13 +36,13 @@ class Untaking(SimulatedApp):
     """Some peers cannot take in what neighbours pushed; how is to be chosen."""
 
     def __init__(self, clients: Any, how: str) -> None:
-        super().__init__(clients)
+        super().__init__(clients, HANDLERS)
         self._how = how
 
     def serve(self, requests: Any, contexts: Any, device: str = "cpu") -> Any:
         answers = super().serve(requests, contexts, device)
         for request, answer in zip(requests, answers, strict=True):
-            if request.metadata.message_type != TAKE_MIXED or not fails(request):
+            if request.metadata.message_type != TAKE_MIXED.kind or not fails(request):
                 yield answer
             elif self._how == "raises":
                 yield OSError("no disk left")
@@ -63,7 +63,7 @@ class Losing(Plain):
 
 
 def _is_take(message: Any) -> bool:
-    return bool(message.metadata.message_type == TAKE_MIXED)
+    return bool(message.metadata.message_type == TAKE_MIXED.kind)
 
 
 def pushing(clients: Any) -> ParameterGossip:
@@ -82,7 +82,7 @@ def unlike(clients: Any, pool: Any) -> tuple[PoolGrid, dict[str, float]]:
     each = [
         {n: rng.normal(size=a.shape).astype(a.dtype) for n, a in start.items()} for _ in range(N)
     ]
-    grid = PoolGrid(pool, clients.architectures, fault_of)
+    grid = PoolGrid(pool, clients.architectures)
     for peer, own in enumerate(each):
         grid.states.put(peer, pool.keep(_frozen(RecordDict({MODEL: write_arrays(own)}))))
     return grid, {name: float(sum(own[name].sum() for own in each)) for name in start}
@@ -125,9 +125,10 @@ def test_what_cannot_be_taken_comes_again_and_no_weight_is_made(how: str) -> Non
         for each in report.exchanges
         if each.failure
     }
-    assert failed == {(*each, TAKE_MIXED) for each in FAILS}
+    assert failed == {(*each, TAKE_MIXED.kind) for each in FAILS}
     pushed = [
-        {e.client_id for e in report.exchanges if e.phase == TRAIN_OWN} for report in run.reports
+        {e.client_id for e in report.exchanges if e.phase == TRAIN_OWN.kind}
+        for report in run.reports
     ]
     assert [{*range(N)} - each for each in pushed[:5]] == [set(), {1}, {1, 3}, set(), {0}]
     mass, sums = all_there_is(grid, strategy, grid.payloads)
@@ -138,7 +139,7 @@ def test_what_cannot_be_taken_comes_again_and_no_weight_is_made(how: str) -> Non
 
 def test_what_was_taken_without_a_word_is_not_taken_twice() -> None:
     clients = idle()
-    pool, strategy = inline(SimulatedApp(clients)), pushing(clients)
+    pool, strategy = inline(simulated(clients)), pushing(clients)
     grid, begun = unlike(clients, pool)
     plain, arrays = Losing(grid), write_arrays(parameters_of(student_of(clients)))
     for server_round in range(1, ROUNDS + 1):
@@ -166,7 +167,7 @@ def test_a_run_goes_on_with_what_could_not_be_taken() -> None:
     expected = run(pushing(clients), whole, ROUNDS)
     begun, half = pushing(clients), unlike(clients, pool)[0]
     first = run(begun, half, 2)
-    resumed, rest = pushing(clients), PoolGrid(pool, clients.architectures, fault_of)
+    resumed, rest = pushing(clients), PoolGrid(pool, clients.architectures)
     resumed.restore(begun.state())
     rest.states.load(dict(half.states.changed()))
     last = run(resumed, rest, ROUNDS, arrays=first.arrays, first_round=3)

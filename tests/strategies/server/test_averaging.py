@@ -1,5 +1,7 @@
 """Averaging with partial means: Flower's FedAvg up to rounding, on both pools and any grouping."""
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,14 +11,13 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.handlers.screening import fault_of
 from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import node_id_of
 from sim.checkpoint.strategy_state import strategy_state
 from sim.engine.grid import PoolGrid
 from sim.workers.pools import Pool
-from strategies.server.averaging import Averaging, unlike_request, weighted_mean
+from strategies.server.averaging import Averaging, WeightedMean, unlike_request
 from tests.federations import everyone, inline, populations, run_foreign, run_ours, vector
 from tests.foreign_clients import foreign_app
 
@@ -28,7 +29,11 @@ def content(arrays: dict[str, Any], num_examples: float, **metrics: float) -> Re
     )
 
 
-# --- the fold ---
+# --- the mean ---
+
+
+def weighted_mean(contents: Iterable[RecordDict]) -> RecordDict:
+    return Reducer(WeightedMean).fold(contents)
 
 
 def test_by_hand() -> None:
@@ -57,7 +62,7 @@ def test_means_of_means_are_the_mean(values: list[tuple[float, int]], data: st.D
     pieces = [
         contents[a:b] for a, b in zip([0, *cuts], [*cuts, len(contents)], strict=True) if a < b
     ]
-    folded = weighted_mean(weighted_mean(piece) for piece in pieces)
+    folded = Reducer(WeightedMean).merge(weighted_mean(piece) for piece in pieces)
     total = sum(n for _, n in values)
     mean = sum(x * n for x, n in values) / total
     assert read_arrays(folded.array_records["arrays"])["w"][0] == pytest.approx(mean, abs=1e-9)
@@ -99,7 +104,8 @@ def test_what_cannot_be_averaged_is_named() -> None:
 
 def test_a_metric_that_not_all_have_is_left_out() -> None:
     parts = [content({"w": [1.0]}, 10, a=1.0, b=2.0), content({"w": [3.0]}, 30, b=4.0)]
-    for folded in (weighted_mean(parts), weighted_mean(weighted_mean([part]) for part in parts)):
+    merged = Reducer(WeightedMean).merge(weighted_mean([part]) for part in parts)
+    for folded in (weighted_mean(parts), merged):
         [metrics] = folded.metric_records.values()
         assert dict(metrics) == {"b": 3.5, "num-examples": 40.0}
 
@@ -113,7 +119,7 @@ def test_it_keeps_nothing_between_rounds() -> None:
 
 @pytest.mark.parametrize("group_size", [1, 2, 4])
 def test_foreign_clients_are_averaged_by_hand(foreign_pool: Pool, group_size: int) -> None:
-    grid = PoolGrid(foreign_pool, ["a", "a", "b", "a"], fault_of, group_size=group_size)
+    grid = PoolGrid(foreign_pool, ["a", "a", "b", "a"], group_size=group_size)
     run = run_foreign(foreign_pool, Averaging(seed=0), vector(), grid=grid)
     # Offsets 1, 2, 4, 8 with 1, 2, 3, 4 examples: (1 + 4 + 12 + 32) / 10.
     np.testing.assert_allclose(run.parameters["w"], [4.9, 4.9])
@@ -125,7 +131,7 @@ def test_foreign_clients_are_averaged_by_hand(foreign_pool: Pool, group_size: in
 @pytest.mark.parametrize("group_size", [1, 3])
 def test_a_client_that_fails_is_left_out_of_its_group(foreign_pool: Pool, group_size: int) -> None:
     for fault, said in (("raise@2", "no disk left"), ("nan@2", "not finite"), ("shape@2", "shape")):
-        grid = PoolGrid(foreign_pool, ["a"] * 4, fault_of, group_size=group_size)
+        grid = PoolGrid(foreign_pool, ["a"] * 4, group_size=group_size)
         run = run_foreign(foreign_pool, Averaging(seed=0), vector(fault), grid=grid)
         [failed] = [e for e in run.reports[0].exchanges if e.failure and e.phase == "train"]
         assert failed.client_id == 2
@@ -135,9 +141,9 @@ def test_a_client_that_fails_is_left_out_of_its_group(foreign_pool: Pool, group_
 
 
 def test_replies_that_all_fail_are_no_average(foreign_pool: Pool) -> None:
-    grid = PoolGrid(foreign_pool, ["a"] * 4, fault_of, group_size=2)
+    grid = PoolGrid(foreign_pool, ["a"] * 4, group_size=2)
     grid.begin_round(1)
-    reducer = Reducer(weighted_mean, weighted_mean)
+    reducer = Reducer(WeightedMean)
     asked = [
         Message(
             RecordDict({"arrays": vector("nan@99"), "config": ConfigRecord()}),
@@ -151,14 +157,22 @@ def test_replies_that_all_fail_are_no_average(foreign_pool: Pool) -> None:
     assert all(reply.has_error() for reply in replies)
 
 
-def _fail(contents: Any) -> RecordDict:
-    raise ZeroDivisionError("my rule")
+class Failing(WeightedMean):
+    """Fails where it is asked to."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        setattr(self, where, self._fail)
+
+    def _fail(self, *words: Any) -> Any:
+        raise ZeroDivisionError("my rule")
 
 
-def test_a_rule_that_fails_ends_the_run_with_its_traceback(foreign_pool: Pool) -> None:
-    grid = PoolGrid(foreign_pool, ["a"] * 4, fault_of, group_size=2)
+@pytest.mark.parametrize("where", ["add", "part"])
+def test_a_rule_that_fails_ends_the_run_with_its_traceback(foreign_pool: Pool, where: str) -> None:
+    grid = PoolGrid(foreign_pool, ["a"] * 4, group_size=2)
     grid.begin_round(1)
-    reducer = Reducer(_fail, _fail)
+    reducer = Reducer(partial(Failing, where))
     content = RecordDict({"arrays": vector(), "config": ConfigRecord()})
     asked = [Message(content, dst_node_id=node_id_of(k), message_type="train") for k in range(4)]
     with pytest.raises(

@@ -11,8 +11,6 @@ import torch
 from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
-from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.answers import RoundView
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of, read_request
@@ -42,7 +40,7 @@ from tests.distilling import (
     reduced,
     reply_to,
 )
-from tests.federations import inline
+from tests.federations import inline, simulated
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +217,7 @@ def test_who_needs_every_answer_is_given_every_answer(changes: dict[str, Any]) -
 
 
 def run(strategy: DistillationStrategy, clients: SimulatedClients, rounds: int = 1) -> PoolGrid:
-    grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+    grid = PoolGrid(inline(simulated(clients)), clients.architectures)
     arrays = write_arrays(parameters_of(strategy.student))
     for server_round in range(1, rounds + 1):
         grid.begin_round(server_round)
@@ -281,7 +279,7 @@ def test_a_client_like_the_student_becomes_it_and_any_other_imitates_it() -> Non
     strategy.student.load_state_dict(teacher.state_dict())
 
     clients = federation(local_epochs=0)
-    grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+    grid = PoolGrid(inline(simulated(clients)), clients.architectures)
     grid.begin_round(2)
     arrays = write_arrays(parameters_of(strategy.student))
     requests = strategy.configure_train(2, arrays, ConfigRecord(), grid)

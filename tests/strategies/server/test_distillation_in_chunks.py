@@ -11,12 +11,10 @@ import torch
 from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
-from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
+from clients.handlers.predictions import EVALUATE_PREDICTIONS
 from clients.messages.answers import RoundView
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import (
-    EVALUATE_PREDICTIONS,
     PredictionReply,
     client_id_of,
     crc32_of,
@@ -33,7 +31,8 @@ from strategies.aggregation.scorers import max_prob, own_odds, uniform
 from strategies.server.distillation import DistillationStrategy
 from strategies.teaching import questions as chunks
 from tests.distilling import DISTIL, PROXY, SEED, bits, federation, fresh_student, make
-from tests.federations import inline
+from tests.federations import inline, simulated
+from tests.predictions import fault_of
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +171,7 @@ def test_only_those_are_asked_on_whose_first_answers_were_usable() -> None:
     assert first == [0, 1, 2, 3]
     assert ids.tolist() == strategy.cut.chunks[0].tolist()
     for number, (kind, who, ids) in enumerate(others, start=1):
-        assert kind == EVALUATE_PREDICTIONS
+        assert kind == EVALUATE_PREDICTIONS.kind
         assert who == [0, 2, 3]
         assert ids.tolist() == strategy.cut.chunks[number].tolist()
 
@@ -250,7 +249,7 @@ def test_simulated_clients_answer_in_chunks_and_in_any_precision(answers: str) -
             report=views.append,
         )
         clients = federation()
-        grid = PoolGrid(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+        grid = PoolGrid(inline(simulated(clients)), clients.architectures)
         grid.begin_round(1)
         arrays = write_arrays(parameters_of(strategy.student))
         requests = strategy.configure_train(1, arrays, ConfigRecord(), grid)

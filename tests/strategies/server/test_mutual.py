@@ -8,7 +8,6 @@ import pytest
 from flwr.app import ConfigRecord, Message
 
 from clients.app import SimulatedApp
-from clients.handlers.screening import fault_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, client_id_of, read_request
 from clients.mutual import rules
@@ -18,7 +17,16 @@ from clients.training.losses import cross_entropy
 from sim.engine.grid import PoolGrid
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import max_prob
-from tests.federations import SEED, distillation, inline, open_pool, run_ours, tiny_clients
+from tests.federations import (
+    HANDLERS,
+    SEED,
+    distillation,
+    inline,
+    open_pool,
+    run_ours,
+    simulated,
+    tiny_clients,
+)
 from tests.mutual_learning import SGD, mutual, run
 
 
@@ -62,9 +70,9 @@ class Watched(PoolGrid):
 
 def test_what_an_architectures_peer_learned_goes_back_to_its_clients() -> None:
     clients = tiny_clients()
-    pool = inline(SimulatedApp(clients))
+    pool = inline(simulated(clients))
     strategy = mutual(clients)
-    grid = Watched(pool, clients.architectures, fault_of)
+    grid = Watched(pool, clients.architectures)
     student = write_arrays({k: v.numpy() for k, v in strategy.student.state_dict().items()})
     for server_round in (1, 2):
         grid.begin_round(server_round)
@@ -90,7 +98,7 @@ def test_what_an_architectures_peer_learned_goes_back_to_its_clients() -> None:
 def test_clients_go_on_from_the_peer_that_they_are_sent() -> None:
     """Without local training a client answers with what it was sent."""
     clients = tiny_clients(train=partial(train, epochs=0, batch_size=16, optimizer=SGD))
-    pool = inline(SimulatedApp(clients))
+    pool = inline(simulated(clients))
     strategy = mutual(clients)
     result = run_ours(pool, clients, strategy, 1)
     before = dict(strategy.teaching.learned)
@@ -118,7 +126,7 @@ def test_a_client_that_was_a_peer_once_goes_on_from_there_by_itself() -> None:
     """What it learned goes back with the next request, and not again."""
     clients = tiny_clients()
     strategy = mutual(clients, peers="clients", most_peers=1, rule=rules.dml, head=None)
-    grid = Watched(inline(SimulatedApp(clients)), clients.architectures, fault_of)
+    grid = Watched(inline(simulated(clients)), clients.architectures)
     student = write_arrays({k: v.numpy() for k, v in strategy.student.state_dict().items()})
     got: list[set[int]] = []
     peers: list[set[int]] = []
@@ -135,7 +143,7 @@ def test_a_client_that_was_a_peer_once_goes_on_from_there_by_itself() -> None:
 
 def test_a_run_goes_on_from_its_state() -> None:
     clients = tiny_clients()
-    pool = inline(SimulatedApp(clients))
+    pool = inline(simulated(clients))
     whole = run_ours(pool, clients, mutual(clients), 3)
     begun = mutual(clients)
     half = run_ours(pool, clients, begun, 2)
@@ -148,7 +156,7 @@ def test_a_run_goes_on_from_its_state() -> None:
 def test_without_mutual_learning_the_student_is_the_distilled_one_bit_for_bit() -> None:
     """`alone` is cross-entropy with the ensemble's soft labels, on the group's batches."""
     clients = tiny_clients()
-    pool = inline(SimulatedApp(clients))
+    pool = inline(simulated(clients))
 
     def taught(model: Any, proxy: Any, ids: Any, targets: Any, loss: Any, rng: Any) -> Any:
         rng = generator(SEED, Purpose.PEER_BATCHES, 1, 0)
@@ -202,7 +210,7 @@ def test_whoever_sends_parameters_that_do_not_fit_is_counted_as_failed(
     if combiner == "unfolded":
         combiner = unfolded_mean
     clients = tiny_clients()
-    with open_pool(kind, Doubling(clients)) as pool:
+    with open_pool(kind, Doubling(clients, HANDLERS)) as pool:
         strategy = mutual(clients, pool.train_peers(print), combiner=combiner)
         ran = run_ours(pool, clients, strategy, 1)
     failed = {e.client_id: e.failure for e in ran.reports[0].exchanges if e.failure}

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from clients.app import SimulatedApp
 from clients.models import mlp
 from clients.mutual import heads, rules
 from clients.mutual.terms import Terms
@@ -16,7 +15,7 @@ from clients.training.loop import train
 from strategies.server.distillation import DistillationStrategy
 from strategies.server.mutual import MutualStrategy
 from strategies.teaching.rehearsal import require_distil
-from tests.federations import inline, run_ours, tiny_clients
+from tests.federations import inline, run_ours, simulated, tiny_clients
 from tests.mutual_learning import mutual, run
 
 
@@ -66,7 +65,7 @@ def test_what_cannot_be_is_refused_before_anybody_trains(changes: Any, message: 
 def test_batches_of_one_are_learnt_from_where_nobody_has_batch_norm() -> None:
     clients = tiny_clients()
     strategy = mutual(clients, batch_size=1, rule=rules.dml, head=None, epochs=1)
-    result = run_ours(inline(SimulatedApp(clients)), clients, strategy, 1)
+    result = run_ours(inline(simulated(clients)), clients, strategy, 1)
     assert result.reports[0].train["peer-loss-mlp"] > 0
 
 

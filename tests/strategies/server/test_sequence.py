@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import load_file
 
 import run
-from clients.handlers.screening import fault_of
 from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients
 from clients.training.losses import kl
@@ -80,7 +79,7 @@ def test_stages_go_on_from_their_state(done: int) -> None:
     resumed = clustered(clients)
     resumed.restore(begun.state())
     resumed.restore(resumed.state())  # as if nothing was run in between
-    grid = PoolGrid(pool, clients.architectures, fault_of)
+    grid = PoolGrid(pool, clients.architectures)
     grid.states.load(dict(half.grid.states.changed()))
     rest = played(pool, clients, resumed, 4, arrays=half.arrays, grid=grid, first_round=done + 1)
     assert rest.sha256 == whole.sha256

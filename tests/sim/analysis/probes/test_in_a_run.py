@@ -13,7 +13,6 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
-from clients.app import SimulatedApp
 from clients.messages.answers import RoundView
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import permuted_labels
@@ -30,7 +29,15 @@ from sim.analysis.probes import (
 )
 from sim.tracking.run_folder import CLIENTS, METRICS
 from strategies.server.averaging import Averaging
-from tests.federations import SEED, distillation, inline, run_ours, student_of, tiny_clients
+from tests.federations import (
+    SEED,
+    distillation,
+    inline,
+    run_ours,
+    simulated,
+    student_of,
+    tiny_clients,
+)
 from tests.watching import ALL, Noisy, drifting, watched
 
 # --- federations ---
@@ -141,10 +148,10 @@ def test_nobody_watching_costs_no_answers_of_the_student(monkeypatch: pytest.Mon
 
     clients = tiny_clients(3)
     monkeypatch.setattr("strategies.teaching.views.predict", refuse)
-    run_ours(inline(SimulatedApp(clients)), clients, distillation(clients))
+    run_ours(inline(simulated(clients)), clients, distillation(clients))
     strategy = distillation(clients, report=lambda view: None)
     with pytest.raises(AssertionError, match="asked for nobody"):
-        run_ours(inline(SimulatedApp(clients)), clients, strategy)
+        run_ours(inline(simulated(clients)), clients, strategy)
 
 
 def test_the_students_answers_are_those_before_and_after_its_lesson() -> None:
@@ -153,7 +160,7 @@ def test_the_students_answers_are_those_before_and_after_its_lesson() -> None:
     clients, views = tiny_clients(3), list[RoundView]()
     first = student_of(clients)
     strategy = distillation(clients, report=views.append)
-    run_ours(inline(SimulatedApp(clients)), clients, strategy, rounds=2)
+    run_ours(inline(simulated(clients)), clients, strategy, rounds=2)
     ids = np.array(views[0].proxy_ids)
     assert views[0].student_before is not None
     assert torch.equal(views[0].student_before, predict(first, clients.splits.proxy, ids))
@@ -174,7 +181,7 @@ def one_architecture() -> SimulatedClients:
 def test_flowers_averaging_shows_what_clients_sent_back() -> None:
     clients, views = one_architecture(), list[RoundView]()
     strategy = FedAvg(min_available_nodes=1)
-    run = run_ours(inline(SimulatedApp(clients)), clients, strategy, watch=views.append)
+    run = run_ours(inline(simulated(clients)), clients, strategy, watch=views.append)
     (seen,) = views
     assert seen.parameters is not None
     assert seen.teachers.client_ids == (0, 1, 2, 3)
@@ -189,7 +196,7 @@ def test_flowers_averaging_shows_what_clients_sent_back() -> None:
 
 def test_averaging_in_parts_has_nothing_to_show_and_changes_nothing() -> None:
     clients, views = one_architecture(), list[RoundView]()
-    pool = inline(SimulatedApp(clients))
+    pool = inline(simulated(clients))
     plain = run_ours(pool, clients, Averaging(seed=SEED))
     seen = run_ours(pool, clients, Averaging(seed=SEED), watch=views.append)
     assert views == []

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.app import SimulatedApp
+from clients.handlers.features import EVALUATE_FEATURES
 from clients.messages.answers import RoundView
-from clients.messages.requests import EVALUATE_FEATURES
 from sim.analysis.drift import linear_cka
 from sim.analysis.probes import representation_drift
-from tests.federations import distillation, open_pool, run_ours, tiny_clients
+from tests.federations import distillation, open_pool, run_ours, simulated, tiny_clients
 
 
 def cka_by_hand(view: RoundView) -> dict[str, Any]:
@@ -28,9 +27,9 @@ def test_features_come_from_those_who_are_asked(kind: str) -> None:
     def report(view: RoundView) -> None:
         found.append(cka_by_hand(view) | dict(representation_drift(view, most_clients=2)))
 
-    with open_pool(kind, SimulatedApp(clients)) as pool:
+    with open_pool(kind, simulated(clients)) as pool:
         run = run_ours(pool, clients, distillation(clients, report=report))
-    asked = [e.client_id for e in run.grid.exchanges if e.phase == EVALUATE_FEATURES]
+    asked = [e.client_id for e in run.grid.exchanges if e.phase == EVALUATE_FEATURES.kind]
     assert asked == [0, 2, 0, 3]
     (values,) = found
     # A linear classifier's feature is its input, for the student's and for any client.

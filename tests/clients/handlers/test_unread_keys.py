@@ -8,14 +8,14 @@ import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from clients import app
-from clients.app import SimulatedApp
-from clients.handlers.known_keys import UNDERSTOOD, unread
+from clients.handlers.base import unread
+from clients.handlers.parameters import MESSENGERS, PARAMETERS
+from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.messages.requests import PredictionRequest, write_request
 from clients.models.discriminator import DiscriminatorRecipe
 from sim.engine.rounds import QuorumLost
 from sim.workers.pools import Pool
-from tests.federations import ALONE, inline, run_ours, tiny_clients
+from tests.federations import ALONE, inline, run_ours, simulated, tiny_clients
 
 
 class Telling(FedAvg):
@@ -64,20 +64,15 @@ def test_records_under_names_of_their_own_are_named() -> None:
     clients = tiny_clients(1)
     strategy = FedAvg(arrayrecord_key="weights", **ALONE)
     with pytest.raises(QuorumLost, match=r"record 'weights' .*understood: arrays, config"):
-        run_ours(inline(SimulatedApp(clients)), clients, strategy)
+        run_ours(inline(simulated(clients)), clients, strategy)
 
 
 def test_a_proximal_term_is_not_read_where_a_messenger_learns() -> None:
     content = RecordDict({"config": ConfigRecord({"server-round": 1, "proximal-mu": 0.1})})
-    assert unread("train", content) is None
-    said = unread("train", content, messenger=True)
+    assert unread(PARAMETERS[0], content) is None
+    said = unread(MESSENGERS[0], content)
     assert said is not None
     assert said.startswith("key 'proximal-mu'")
-
-
-def test_every_message_that_is_answered_says_what_it_reads() -> None:
-    answered = {"train", "evaluate", *app.NEIGHBOURLY, "train.predictions", "evaluate.predictions"}
-    assert set(UNDERSTOOD) == answered | {"evaluate.features"}
 
 
 def test_all_that_a_predictions_request_can_hold_is_read() -> None:
@@ -89,7 +84,7 @@ def test_all_that_a_predictions_request_can_hold_is_read() -> None:
         send_parameters=True,
     )  # fmt: skip
     content = write_request(full)
-    assert unread("train.predictions", content) is None
-    assert set(content["config"]) == set(UNDERSTOOD["train.predictions"].keys)
+    assert unread(TRAIN_PREDICTIONS, content) is None
+    assert set(content["config"]) == set(TRAIN_PREDICTIONS.keys)
     content["config"]["lr"] = 0.1  # type: ignore[index]
-    assert "'lr'" in str(unread("train.predictions", content))
+    assert "'lr'" in str(unread(TRAIN_PREDICTIONS, content))

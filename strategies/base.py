@@ -1,0 +1,46 @@
+"""The base of our strategies: Flower's methods, and those of our engine, with honest defaults."""
+
+from collections.abc import Iterable, Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from clients.handlers.base import Handler
+
+
+class BaseStrategy(Strategy):
+    """A strategy that evaluates on no client, and keeps nothing between rounds.
+
+    Whoever inherits it has `configure_train` and `aggregate_train` to write.
+
+    Attributes:
+        handlers: What clients do with its messages; Flower's "train" and "evaluate" are answered
+            anyway.
+        has_student: Whether it makes a global model; without one, none is measured or stored.
+    """
+
+    handlers: Sequence[Handler] = ()
+    has_student = True
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask nobody."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Have nothing to add to what each client says of itself."""
+        return None
+
+    def summary(self) -> None:
+        """Nothing to log: the resolved config says it all."""
+
+    def state(self) -> RecordDict:
+        """Return what it keeps between rounds: nothing."""
+        return RecordDict()
+
+    def restore(self, state: RecordDict) -> None:
+        """Go on from what `state` returned."""
