@@ -1,0 +1,153 @@
+"""FedProto: clients of any architecture share what their classes look like in feature space.
+
+Tan, Long, Liu, Zhou, Lu, Jiang, Zhang, "FedProto: Federated Prototype Learning across Heterogeneous
+Clients", AAAI 2022 (arXiv:2105.00243). A prototype is the mean feature of a class; all networks
+need as many features D, however they make them. Nothing else is sent, and there is no student.
+
+    python run.py --config-dir examples/fedproto strategy=fedproto clients=same_width
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch.nn import Module
+from torch.nn.functional import cross_entropy
+
+from clients.execution.model_cache import arrays_of
+from clients.handlers.base import Handler, each
+from clients.handlers.state import MODEL, client_of, own_network
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.seeding import Purpose, generator
+from clients.training.evaluation import predict_with_features
+from strategies.base import BaseStrategy
+from strategies.cohorts import draw
+
+NAME = "prototypes"
+
+
+class WithFeatures(Module):
+    """A network that answers with its features beside its logits: [B, C + D]."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        features = self.network.features(images)
+        return torch.cat([self.network.classifier(features), features], dim=1)
+
+
+def prototype_loss(outputs, labels, *, prototypes, weight):
+    """Cross-entropy + weight * MSE(features, global prototype of the label [C, D]), eq. 7."""
+    logits, features = outputs[:, : len(prototypes)], outputs[:, len(prototypes) :]
+    wanted = prototypes[labels]  # NaN where nobody has the class
+    pull = (features - wanted.nan_to_num()).square().mean(1) * ~wanted.isnan().any(1)
+    return cross_entropy(logits, labels, reduction="none") + weight * pull
+
+
+def train(clients, request, context, device):
+    """Train near the global prototypes; send the mean feature of each class that is there."""
+    client_id, asked = client_of(context), request.content["config"]
+    private, indices = clients.splits.private, clients.partitions[client_id]
+    network = network_of(clients, context, device)
+    there, weight = torch.full((private.num_classes, 1), torch.nan), 0.0  # in the first round
+    if NAME in request.content:
+        there, weight = prototypes_in(request.content), asked["weight"]
+    loss = partial(prototype_loss, prototypes=there.to(device), weight=weight)
+    labels = private.labels[indices]
+    rng = generator(clients.seed, Purpose.LOCAL_TRAINING, asked["server-round"], client_id)
+    lesson = private, indices, torch.from_numpy(labels), loss, rng
+    losses = clients.local_training(WithFeatures(network), *lesson)
+    context.state[MODEL] = write_arrays(arrays_of(network.state_dict()))
+    features = predict_with_features(network, private, indices)[1].numpy()
+    classes = np.unique(labels)
+    means = np.stack([features[labels == label].mean(0) for label in classes])
+    metrics = MetricRecord({"num-examples": len(indices), "train-loss": losses[-1]})
+    return RecordDict(
+        {NAME: write_arrays({"classes": classes, "means": means}), "metrics": metrics}
+    )
+
+
+def evaluate(clients, request, context, device):
+    """Answer the test set with the class of the nearest prototype; also its own classes alone."""
+    test, prototypes = clients.splits.test, prototypes_in(request.content)
+    network, everything = network_of(clients, context, device), np.arange(len(test))
+    features = predict_with_features(network, test, everything)[1]
+    right = torch.cdist(features, prototypes).nan_to_num(torch.inf).argmin(1).numpy() == test.labels
+    own = np.isin(
+        test.labels, clients.splits.private.labels[clients.partitions[client_of(context)]]
+    )
+    found = {"accuracy": float(right.mean()), "own-classes-accuracy": float(right[own].mean())}
+    return RecordDict({"metrics": MetricRecord(found)})
+
+
+def network_of(clients, context, device):
+    """Build the network that the client's state holds, or the one that it begins with."""
+    if isinstance(parameters := own_network(clients, context, device), Exception):
+        raise parameters
+    name = clients.architectures[client_of(context)]
+    return clients.place(device).networks.loaded(name, parameters)
+
+
+def prototypes_in(content):
+    """Read [C, D]."""
+    return torch.tensor(read_arrays(content[NAME])["means"])
+
+
+TRAIN = Handler(
+    "train.prototypes",
+    each(train),
+    keys=("server-round", "weight"),
+    records=(NAME,),
+    replies={NAME: ArrayRecord, "metrics": MetricRecord},
+)
+EVALUATE = replace(
+    TRAIN, kind="evaluate.prototypes", answer=each(evaluate), replies={"metrics": MetricRecord}
+)
+
+
+class FedProto(BaseStrategy):
+    """Averages prototypes over those who have the class, each client alike (eq. 6)."""
+
+    handlers = (TRAIN, EVALUATE)
+    has_student = False
+
+    def __init__(self, *, test, seed, weight=1.0, fraction=1.0):
+        self.classes, self.seed = test.num_classes, seed
+        self.weight, self.fraction = weight, fraction
+        self.prototypes = None
+
+    def ask(self, server_round, node_ids, handler):
+        about = ConfigRecord({"server-round": server_round, "weight": self.weight})
+        content = RecordDict({"config": about})
+        if self.prototypes is not None:
+            content[NAME] = write_arrays({"means": self.prototypes})
+        return [Message(content, node_id, handler.kind) for node_id in node_ids]
+
+    def configure_train(self, server_round, arrays, config, grid):
+        rng = generator(self.seed, Purpose.COHORT, server_round)
+        return self.ask(server_round, draw(grid.get_node_ids(), self.fraction, rng), TRAIN)
+
+    def aggregate_train(self, server_round, replies):
+        found = [read_arrays(reply.content[NAME]) for reply in replies if reply.has_content()]
+        sums, counts = 0.0, np.zeros((self.classes, 1))
+        for one in found:
+            spread = np.zeros((self.classes, one["means"].shape[1]))
+            spread[one["classes"]] = one["means"]
+            sums, counts[one["classes"]] = sums + spread, counts[one["classes"]] + 1
+        means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        self.prototypes = means.astype(np.float32)
+        return None, MetricRecord({"num-prototypes": float((counts > 0).sum())})
+
+    def configure_evaluate(self, server_round, arrays, config, grid):
+        return self.ask(server_round, grid.get_node_ids(), EVALUATE)
+
+    def state(self):
+        means = {} if self.prototypes is None else {"means": self.prototypes}
+        return RecordDict({NAME: write_arrays(means)})
+
+    def restore(self, state):
+        self.prototypes = read_arrays(state[NAME]).get("means")
