@@ -211,7 +211,7 @@ def run_federation(
         student = begin_student(config, clients)
         strategy = build_strategy(config, pool, clients, student, tracker, display)
         buffers = buffers_of(student, strategy)
-        pool.load(app := SimulatedApp(clients, told(strategy, "handlers") or ()))
+        pool.load(SimulatedApp(clients, told(strategy, "handlers") or ()))
     has_student = getattr(strategy, "has_student", True)
 
     def evaluate_student(arrays: Any) -> dict[str, float]:
@@ -224,7 +224,7 @@ def run_federation(
     with explained(*BUILDING):
         about = {"group_size": config.clients.group_size, "cost": clients.costs()}
         about |= {"profiles": clients.profiles, "states": pool.states(tracker.folder / STATES)}
-        grid = PoolGrid(pool, clients.architectures, app.handlers, display.answer, **about)
+        grid = PoolGrid(pool, clients.architectures, display.answer, **about)
         arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     often = config.checkpoint_every, config.rounds
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stop.asked)

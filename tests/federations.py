@@ -275,6 +275,6 @@ def run_ours(
         return evaluate(student, clients.splits.test)
 
     arrays = options.pop("arrays", None) or write_arrays(parameters_of(student))
-    grid = options.pop("grid", None) or PoolGrid(pool, clients.architectures, by_kind(HANDLERS))
+    grid = options.pop("grid", None) or PoolGrid(pool, clients.architectures)
     settings = {"rounds": rounds, "evaluate": measure, "grid": grid} | options
     return run_foreign(pool, strategy, arrays, **settings)

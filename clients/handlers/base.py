@@ -127,6 +127,12 @@ def by_kind(handlers: Iterable[Handler]) -> dict[str, Handler]:
     return named
 
 
+def handlers_in(app: object) -> dict[str, Handler]:
+    """Return the handlers of a ClientApp by type of message; none, if it is not of ours."""
+    found = getattr(app, "handlers", None)
+    return found if isinstance(found, dict) else {}
+
+
 def unread(handler: Handler, content: RecordDict) -> str | None:
     """Look for what a client would overlook in a request.
 

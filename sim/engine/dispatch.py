@@ -6,7 +6,6 @@ from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 
-from clients.handlers.base import Handler
 from clients.messages.accumulator import Accumulator, Intake, Keep, Reducer, part_message
 from clients.messages.requests import client_id_of
 from clients.messages.routing import Post
@@ -28,7 +27,6 @@ class Waves:
     Attributes:
         pool: Where clients run.
         architectures: Name of each client's architecture.
-        handlers: Of the messages of ours, by type.
         on_answer: Called with (answers so far, answers to come in all).
         group_size: Most clients of a group, >= 1.
         cost: Client id -> how long it may take, in any unit.
@@ -39,7 +37,6 @@ class Waves:
 
     pool: Pool
     architectures: Sequence[str]
-    handlers: Mapping[str, Handler]
     on_answer: Callable[[int, int], None]
     group_size: int
     cost: Callable[[int], float]
@@ -200,7 +197,7 @@ class _Wave:
                 self._waves.architectures[answer.client_id],
                 self._request_bytes[answer.client_id],
                 self._seconds(request, answer),
-                is_measurement(request, self._waves.handlers),
+                is_measurement(request, self._waves.pool.handlers),
             )
         )
         if answer.failure:
@@ -211,7 +208,7 @@ class _Wave:
     def _seconds(self, request: Message, answer: Answer) -> float | None:
         if (profiles := self._waves.profiles) is None:
             return None
-        if not takes_time(request, self._waves.handlers):
+        if not takes_time(request, self._waves.pool.handlers):
             return 0.0
         return exchange_s(
             profiles,

@@ -1,6 +1,6 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -8,7 +8,6 @@ from flwr.app.constants import DEFAULT_TTL
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from clients.handlers.base import Handler
 from clients.messages.accumulator import Intake
 from clients.messages.requests import client_id_of, node_id_of
 from clients.messages.routing import Post
@@ -40,7 +39,6 @@ class PoolGrid(Grid):
         self,
         pool: Pool,
         architectures: Sequence[str],
-        handlers: Mapping[str, Handler] | None = None,
         on_answer: Callable[[int, int], None] = lambda done, total: None,
         group_size: int = 1,
         cost: Callable[[int], float] = lambda client_id: 1.0,
@@ -52,7 +50,6 @@ class PoolGrid(Grid):
         Args:
             pool: Where clients run.
             architectures: Name of each client's architecture; their number is the population's.
-            handlers: Of the messages that are ours, by type: which only measure, and take no time.
             on_answer: Called with (answers so far, answers to come in all) after each answer to a
                 batch of messages, for a progress bar.
             group_size: Most clients that a worker gets at once, >= 1. Where answers are folded, or
@@ -67,11 +64,10 @@ class PoolGrid(Grid):
         self._num_clients = len(architectures)
         self.states = ClientStates(pool, {} if states is None else states)
         self.payloads = Payloads(pool)
-        self._handlers = handlers or {}
+        self._pool = pool
         self._waves = Waves(
             pool=pool,
             architectures=architectures,
-            handlers=self._handlers,
             on_answer=on_answer,
             group_size=group_size,
             cost=cost,
@@ -186,7 +182,7 @@ class PoolGrid(Grid):
             if not 0 <= client_id < self._num_clients:
                 raise ValueError(f"no client has node id {message.metadata.dst_node_id}")
             # Who watches must not shift the streams of what comes after it.
-            watched = is_measurement(message, self._handlers)
+            watched = is_measurement(message, self._pool.handlers)
             turn = self._turns.get((client_id, watched), WATCHED_TURNS if watched else 0)
             self._turns[client_id, watched] = turn + 1
             message_id = f"{self.server_round}-{client_id}-{turn}"

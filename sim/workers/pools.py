@@ -1,6 +1,6 @@
 """Pools that run groups: `InlinePool`, the reference; `ray_pool.py` must give the same bits."""
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.handlers.base import Handler, handlers_in
 from clients.mutual.lockstep import TrainPeers, train_peers
 from clients.training.loop import Trainer
 from sim.workers.outcomes import joined, singles
@@ -24,9 +25,11 @@ class Pool(Protocol):
 
     Attributes:
         concurrent: Whether this process can compute something else while groups run.
+        handlers: Of the messages that the program answers by ours, by type.
     """
 
     concurrent: bool
+    handlers: Mapping[str, Handler]
 
     def load(self, app: ClientApp) -> None:
         """Give every process the program of all clients; once, before anything is run."""
@@ -116,6 +119,7 @@ class InlinePool:
         if client_timeout_s is not None:
             require_timer("sim.client_timeout_s")
         self._app: ClientApp | None = None
+        self.handlers: Mapping[str, Handler] = {}
         self._store: StateStore | None = None
         self._seed = seed
         self._device = device
@@ -127,7 +131,7 @@ class InlinePool:
 
     def load(self, app: ClientApp) -> None:
         """Keep the program. Nobody is suspected any more."""
-        self._app = app
+        self._app, self.handlers = app, handlers_in(app)
         self._suspects = Suspects()
 
     def share(self, content: RecordDict) -> bytes:

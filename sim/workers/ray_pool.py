@@ -4,7 +4,7 @@ Whatever needs torch is imported where it is used: Ray starts while this process
 1.3 s sooner.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
     from flwr.clientapp import ClientApp
 
+    from clients.handlers.base import Handler
     from clients.training.loop import Trainer
     from sim.workers.ray_peers import SharedTraining, SpreadPeers
     from sim.workers.suspects import Suspects
@@ -118,6 +119,7 @@ class RayPool:
 
         # The thread stays until the end: Linux ends Ray's processes with the thread that made them.
         self._executor = ThreadPoolExecutor(1, "ray-start")
+        self.handlers: Mapping[str, Handler] = {}
         self._starting = self._executor.submit(start)
         from sim.workers.processes import keep_memory, pin_threads
 
@@ -134,9 +136,10 @@ class RayPool:
         """
         try:
             self._starting.result()
+            from clients.handlers.base import handlers_in
             from sim.workers.suspects import Suspects
 
-            self._suspects = Suspects()
+            self._suspects, self.handlers = Suspects(), handlers_in(app)
             self._there().load(ray.put(app))
         except BaseException:
             self._workers = None  # or `close` would start Ray anew to end them

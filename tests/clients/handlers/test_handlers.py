@@ -34,8 +34,8 @@ def pool(pool_kind: str) -> Any:
 
 def played(pool: Any, strategy: Any, rounds: int = 1, **options: Any) -> Run:
     clients = tiny_clients()
-    pool.load(app := SimulatedApp(clients, strategy.handlers))
-    grid = PoolGrid(pool, clients.architectures, app.handlers)
+    pool.load(SimulatedApp(clients, strategy.handlers))
+    grid = PoolGrid(pool, clients.architectures)
     return run_ours(pool, clients, strategy, rounds, grid=grid, **options)
 
 

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from clients.app import SimulatedApp
-from clients.handlers.base import Handler, by_kind
+from clients.handlers.base import Handler
 from clients.messages.requests import node_id_of
 from clients.population.profiles import Profiles
 from sim.engine.grid import PoolGrid
@@ -41,8 +41,8 @@ CLOCK = Profiles(np.full(5, 1.0), np.full(5, np.inf), np.full(5, np.inf), np.zer
 def timed(pool: Any, watched: Handler, **told: Any) -> Run:
     clients, strategy = tiny_clients(profile=lambda n, rng: CLOCK), Watched([watched, TAUGHT])
     strategy.told = told
-    pool.load(app := SimulatedApp(clients, strategy.handlers))
-    grid = PoolGrid(pool, clients.architectures, app.handlers, profiles=clients.profiles)
+    pool.load(SimulatedApp(clients, strategy.handlers))
+    grid = PoolGrid(pool, clients.architectures, profiles=clients.profiles)
     return run_ours(pool, clients, strategy, grid=grid)
 
 
@@ -74,8 +74,8 @@ def test_a_handler_says_what_takes_time(pool: Any) -> None:
     for handler, seconds in ((evaluated, 0.0), (replace(evaluated, timed=always), 240.0)):
         strategy = Counting([handler], kind="evaluate.counts")
         clients = tiny_clients(profile=lambda n, rng: CLOCK)
-        pool.load(app := SimulatedApp(clients, strategy.handlers))
-        grid = PoolGrid(pool, clients.architectures, app.handlers, profiles=clients.profiles)
+        pool.load(SimulatedApp(clients, strategy.handlers))
+        grid = PoolGrid(pool, clients.architectures, profiles=clients.profiles)
         run_ours(pool, clients, strategy, grid=grid)
         assert grid.simulated_time_s == seconds
 
@@ -84,8 +84,8 @@ def test_who_is_watched_has_turns_of_its_own() -> None:
     """A client's random stream is keyed by its turn."""
     clients = tiny_clients()
     for measurement, turn in ((True, 0), (False, 1)):
-        known = by_kind([replace(COUNTS, measurement=measurement), TAUGHT])
-        grid = PoolGrid(inline(None), clients.architectures, known)
+        app = SimulatedApp(clients, [replace(COUNTS, measurement=measurement), TAUGHT])
+        grid = PoolGrid(inline(app), clients.architectures)
         grid.begin_round(3)
         content = RecordDict({"config": ConfigRecord({"server-round": 3})})
         sent = [Message(content, node_id_of(1), kind) for kind in (KIND, "train.taught")]

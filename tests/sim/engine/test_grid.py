@@ -209,7 +209,7 @@ class CountingPool:
     """Counts what is shared and passes everything on."""
 
     def __init__(self, pool: Pool) -> None:
-        self.pool, self.shared = pool, Counter[int]()
+        self.pool, self.shared, self.handlers = pool, Counter[int](), pool.handlers
 
     def share(self, content: RecordDict) -> Any:
         self.shared[id(content)] += 1
