@@ -201,8 +201,9 @@ def run_federation(
     from clients.app import SimulatedApp
     from clients.messages.arrays import read_arrays, write_arrays
     from clients.models.factory import load_parameters, parameters_of
+    from clients.offering import told
     from clients.training.evaluation import evaluate
-    from sim.engine.buffers import buffers_of, told
+    from sim.engine.buffers import buffers_of
     from sim.engine.grid import PoolGrid
     from sim.engine.rounds import ENDINGS, RoundReport, run_rounds
     from sim.tracking.run_folder import STATES

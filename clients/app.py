@@ -12,7 +12,6 @@ from flwr.clientapp import ClientApp
 from clients.execution.isolation import keeps_nothing
 from clients.handlers.base import Handler, by_kind, unread
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
-from clients.handlers.screening import fault_of
 from clients.messages.requests import client_id_of
 from clients.population.clients import SimulatedClients
 
@@ -79,10 +78,6 @@ class SimulatedApp(ClientApp):
             if item is None:
                 return
             yield item
-
-    def fault(self, request: Message, reply: Message) -> str | None:
-        """Look for why a reply is of no use: see `clients.handlers.screening.fault_of`."""
-        return fault_of(request, reply, self.handlers.get(request.metadata.message_type))
 
     def multiplications(self, request: Message) -> float:
         """Count what a client computes for a request, if there is a clock that goes by it.

@@ -1,7 +1,9 @@
-"""Whether an object offers what a protocol asks for, or only has something of that name."""
+"""What an object offers: a protocol's methods, or an attribute, its own or of what it wraps."""
 
 import inspect
 from typing import Any
+
+from flwr.serverapp.strategy import Strategy
 
 
 def offers(thing: object, protocol: Any) -> bool:
@@ -21,6 +23,21 @@ def offers(thing: object, protocol: Any) -> bool:
         for name, method in vars(protocol).items()
         if inspect.isfunction(method) and not name.startswith("_")
     )
+
+
+def told(strategy: Strategy, name: str) -> Any:
+    """Return what a strategy, or one inside it, says of itself.
+
+    Args:
+        strategy: Any.
+        name: Of its attribute.
+
+    Returns:
+        The attribute; None if there is none.
+    """
+    inner = getattr(strategy, "strategy", None)
+    found = getattr(strategy, name, None)
+    return told(inner, name) if found is None and isinstance(inner, Strategy) else found
 
 
 def _callable_like(method: Any, asked: Any) -> bool:

@@ -1,8 +1,8 @@
-"""The base of our strategies: Flower's methods, and those of our engine, with honest defaults."""
+"""The base of our strategies: Flower's five methods with honest defaults."""
 
 from collections.abc import Iterable, Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -10,9 +10,10 @@ from clients.handlers.base import Handler
 
 
 class BaseStrategy(Strategy):
-    """A strategy that evaluates on no client, and keeps nothing between rounds.
+    """A strategy that evaluates on no client.
 
-    Whoever inherits it has `configure_train` and `aggregate_train` to write.
+    Whoever inherits it has `configure_train` and `aggregate_train` to write; and `state` and
+    `restore`, if its runs are to be resumed: what it keeps between rounds only it can tell.
 
     Attributes:
         handlers: What clients do with its messages; Flower's "train" and "evaluate" are answered
@@ -37,10 +38,3 @@ class BaseStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to log: the resolved config says it all."""
-
-    def state(self) -> RecordDict:
-        """Return what it keeps between rounds: nothing."""
-        return RecordDict()
-
-    def restore(self, state: RecordDict) -> None:
-        """Go on from what `state` returned."""

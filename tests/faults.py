@@ -57,7 +57,7 @@ class Mortal(SimulatedApp):
     on one machine, with which Ray takes the whole machine for lost.
     """
 
-    def __init__(self, clients: SimulatedClients, orders: Path, strategy: Any = None) -> None:
+    def __init__(self, clients: SimulatedClients, orders: Path, strategy: Any) -> None:
         super().__init__(clients, handlers_of(strategy))
         self._orders = orders
 

@@ -15,11 +15,12 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.app import SimulatedApp
 from clients.data import blobs, split
-from clients.handlers.base import Handler, by_kind
+from clients.handlers.base import Handler
 from clients.handlers.targets import RELAY
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models import logistic_regression, mlp
 from clients.models.factory import build, load_parameters, parameters_of
+from clients.offering import told
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import evaluate
@@ -110,14 +111,14 @@ HANDLERS = (*DistillationStrategy.handlers, *ParameterGossip.handlers, RELAY)
 """All that ship and need no numbers."""
 
 
-def handlers_of(strategy: Any = None) -> list[Handler]:
-    """Return those and a strategy's own."""
-    return [*(by_kind(HANDLERS) | by_kind(getattr(strategy, "handlers", ()))).values()]
+def handlers_of(strategy: Any) -> list[Handler]:
+    """Return a strategy's own, as `run.py` does."""
+    return [*(told(strategy, "handlers") or ())]
 
 
 def simulated(clients: SimulatedClients, strategy: Any = None) -> SimulatedApp:
-    """Return a program that knows them all, and a strategy's own."""
-    return SimulatedApp(clients, handlers_of(strategy))
+    """Return a program that knows a strategy's messages; without one, all that ship."""
+    return SimulatedApp(clients, HANDLERS if strategy is None else handlers_of(strategy))
 
 
 def tiny_clients(

@@ -84,7 +84,7 @@ class Odd:
 
     def __init__(self, app: SimulatedApp) -> None:
         self.app = app
-        self.multiplications, self.fault = app.multiplications, app.fault
+        self.multiplications = app.multiplications
         self.victim, self.turn, self.draw = -1, 0, Random(0)
         self.seen, self.rules = 0, list[str]()
 
@@ -165,7 +165,7 @@ def federation(name: str) -> Federation:
         nobody: Any = Nobody()
         strategy = build_strategy(config, pool, clients, student, nobody, nobody)
     app = Odd(simulated(clients, strategy))
-    pool.load(app)  # type: ignore[arg-type]
+    pool.load(app, app.app.handlers.values())  # type: ignore[arg-type]
     found = Federation(name, strategy, start, student, clients, app, pool)
     app.victim, app.turn = 0, 10**9
     found.run()

@@ -1,19 +1,24 @@
 """The examples: each one file and YAML, run as a user does, from another folder, on both pools."""
 
 import ast
+import importlib
+import json
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
+from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
 
+from clients.messages.accumulator import part_message
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of
+from tests.commands import run_py
 from tests.places import ROOT
 from tests.quick_runs import result_of
 
@@ -21,21 +26,47 @@ EXAMPLES = ROOT / "examples"
 FEDPROTO = ["strategy=fedproto", "clients=same_width", "partition=iid", "rounds=3"]
 
 
+def imported(name: str) -> Any:
+    """Import an example as `--config-dir` lets it be."""
+    sys.path.insert(0, str(EXAMPLES / name))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(EXAMPLES / name))
+
+
+def both_pools(folder: Path, words: list[str], **others: str) -> dict[str, dict[str, Any]]:
+    """Run on both pools, and inline with other words; see that bits are as they should be."""
+    runs = {
+        "inline": result_of(folder / "inline", *words, "sim=inline"),
+        "ray": result_of(folder / "ray", *words, "sim=ray"),
+    }
+    for name, word in others.items():
+        runs[name] = result_of(folder / name, *words, "sim=inline", *word.split())
+    for what in ("student_sha256", "metrics_sha256", "clients_sha256"):
+        assert runs["inline"][what] == runs["ray"][what]
+    assert all(runs[name]["metrics_sha256"] != runs["inline"]["metrics_sha256"] for name in others)
+    return runs
+
+
 @pytest.fixture
-def fedproto() -> Iterator[Any]:
-    sys.path.insert(0, str(EXAMPLES / "fedproto"))
-    import fedproto
-
-    yield fedproto
-    sys.path.remove(str(EXAMPLES / "fedproto"))
+def fedproto() -> Any:
+    return imported("fedproto")
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: path.stem)
-def test_an_example_imports_nothing_private(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
-            assert not [name for name in names if name.startswith("_")]
+FILES = sorted(EXAMPLES.rglob("*.py"))
+
+
+def test_examples_import_nothing_private() -> None:
+    assert len(FILES) >= 3
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = [] if not isinstance(node, ast.Attribute) else [node.attr]
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                whole = [str(getattr(node, "module", "")), *(alias.name for alias in node.names)]
+                words = [word for name in whole for word in name.split(".")]
+            private = [word for word in words if word.startswith("_") and not word.endswith("__")]
+            assert not private, f"{path.name}: {private}"
 
 
 # --- FedProto ---
@@ -57,33 +88,115 @@ def test_the_prototype_loss_by_hand(fedproto: Any) -> None:
 
 
 def test_prototypes_are_averaged_over_those_who_have_the_class(fedproto: Any) -> None:
-    strategy = fedproto.FedProto(test=type("Test", (), {"num_classes": 3}), seed=0)
-    replies = []
-    for k, (classes, means) in enumerate([([0, 2], [[1, 2], [5, 5]]), ([0], [[3, 6]])]):
-        asked = Message(RecordDict(), node_id_of(k), "train.prototypes")
-        arrays = {"classes": np.array(classes), "means": np.array(means, np.float32)}
-        content = RecordDict({"prototypes": write_arrays(arrays)})
-        replies.append(Message(content, reply_to=asked))
-    strategy.aggregate_train(1, replies)
-    expected = [[2, 4], [np.nan, np.nan], [5, 5]]
-    np.testing.assert_array_equal(strategy.prototypes, np.array(expected, np.float32))
-    other = fedproto.FedProto(test=type("Test", (), {"num_classes": 3}), seed=0)
+    strategy = fedproto.FedProto(messenger=None, seed=0)
+
+    def replies(*clients: Any) -> list[Message]:
+        made = []
+        for k, (there, means) in enumerate(clients):
+            asked = Message(RecordDict(), node_id_of(k), "train.prototypes")
+            arrays = {"there": np.array(there, bool), "means": np.array(means, np.float32)}
+            made.append(Message(RecordDict({"prototypes": write_arrays(arrays)}), reply_to=asked))
+        return made
+
+    nothing = [0.0, 0.0]
+    two = ([1, 0, 1], [[1, 2], nothing, [5, 5]]), ([1, 0, 0], [[3, 6], nothing, nothing])
+    strategy.aggregate_train(1, replies(*two))
+    assert strategy.prototypes["there"].tolist() == [True, False, True]
+    assert strategy.prototypes["means"][[0, 2]].tolist() == [[2, 4], [5, 5]]
+    strategy.aggregate_train(2, replies(([0, 1, 0], [nothing, [7, 8], nothing])))
+    assert strategy.prototypes["there"].all()  # what nobody of the cohort has is kept
+    assert strategy.prototypes["means"].tolist() == [[2, 4], [7, 8], [5, 5]]
+    other = fedproto.FedProto(messenger=None, seed=0)
     other.restore(strategy.state())
-    np.testing.assert_array_equal(other.prototypes, strategy.prototypes)
-    (asked,) = other.ask(2, [node_id_of(0)], fedproto.TRAIN)
-    assert isinstance(asked.content["prototypes"], ArrayRecord)
+    (asked,) = other.ask(3, [node_id_of(0)], fedproto.TRAIN)
+    assert fedproto.prototypes_in(asked.content).tolist() == [[2, 4], [7, 8], [5, 5]]
+    with pytest.raises(ValueError, match=r"clients.messenger: FedProto"):
+        fedproto.FedProto(messenger=object(), seed=0)
 
 
 def test_fedproto_learns_and_has_the_same_bits_on_both_pools(tmp_path: Path) -> None:
     words = ["--config-dir", str(EXAMPLES / "fedproto"), *FEDPROTO]
-    runs = {}
-    for name, more in (
-        ("inline", ["sim=inline"]),
-        ("ray", ["sim=ray"]),
-        ("alone", ["sim=inline", "strategy.weight=0.0"]),
-    ):
-        runs[name] = result_of(tmp_path / name, *words, *more)
-    for what in ("metrics_sha256", "clients_sha256"):
-        assert runs["inline"][what] == runs["ray"][what]
-        assert runs["inline"][what] != runs["alone"][what]
-    assert runs["inline"]["clients_accuracy"]["mean"] > 0.7
+    others = {"alone": "strategy.weight=0.0", "timed": "clients/profile=two_speeds"}
+    others |= {"corrupted": "clients/corruption=permuted_labels"}
+    runs = both_pools(tmp_path, words, **others)
+    accuracy = {name: run["clients_accuracy"]["mean"] for name, run in runs.items()}
+    assert accuracy["inline"] > accuracy["alone"] > 0.6
+    assert accuracy["corrupted"] < accuracy["inline"] - 0.1
+    assert runs["timed"]["simulated_time_s"] > 0
+
+
+# --- MOON ---
+
+
+def test_the_contrastive_loss_by_hand() -> None:
+    """Features (1, 0), global (1, 0), previous (0, 1): cosines 1 and 0."""
+    outputs = torch.tensor([[0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]])
+    loss = imported("moon").contrastive_loss
+    found = loss(outputs, torch.tensor([1]), num_classes=2, mu=3.0, temperature=0.5)
+    expected = np.log(2) - 3 * np.log(np.exp(2) / (np.exp(2) + 1))
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+    free = loss(outputs, torch.tensor([1]), num_classes=2, mu=0.0, temperature=0.5)
+    assert float(free) == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_moon_learns_by_its_contrast_and_without_it_is_federated_averaging(tmp_path: Path) -> None:
+    same = ["clients=same", "partition=iid", "rounds=2", "strategy.fraction_evaluate=0.0"]
+    words = ["--config-dir", str(EXAMPLES / "moon"), "strategy=moon", *same]
+    runs = both_pools(tmp_path, words, plain="strategy.mu=0.0")
+    assert runs["inline"]["student_accuracy"] > 0.5
+    fedavg = result_of(tmp_path / "fedavg", "strategy=averaging", *same, "clients.together=false",
+                       "sim=inline")  # fmt: skip
+    ours, theirs = (
+        load_file(tmp_path / name / "student.safetensors") for name in ("plain", "fedavg")
+    )
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-4, atol=1e-6)
+    assert fedavg["student_accuracy"] == pytest.approx(runs["plain"]["student_accuracy"])
+
+
+# --- SCAFFOLD ---
+
+
+def test_a_corrected_step_by_hand() -> None:
+    parameter, steps = torch.nn.Parameter(torch.tensor([1.0, 2.0])), list[int]()
+    make = partial(torch.optim.SGD, lr=0.1)
+    optimizer = imported("scaffold").corrected(make, [torch.tensor([0.5, 0.0])], steps, [parameter])
+    parameter.grad = torch.tensor([2.0, 4.0])
+    optimizer.step()
+    torch.testing.assert_close(parameter.data, torch.tensor([0.75, 1.6]))  # 1 - .1 (2 + .5)
+    assert steps == [1]
+
+
+def test_scaffold_aggregates_by_hand() -> None:
+    student = torch.nn.Linear(1, 1, bias=False)
+    strategy = imported("scaffold").Scaffold(student=student, num_clients=4, seed=0, rate=0.5)
+    strategy.arrays = {"weight": np.array([[1.0]], np.float32), "count": np.array(3)}
+    replies = []
+    for k, (end, moved) in enumerate([(3.0, 0.2), (5.0, 0.6)]):
+        asked = Message(RecordDict(), node_id_of(k), "train.scaffold")
+        arrays = {"weight": np.array([[end]], np.float32), "count": np.array(4 + k)}
+        control = {"weight": np.array([[moved]], np.float32)}
+        content = {"arrays": write_arrays(arrays), "control": write_arrays(control)}
+        replies.append(Message(RecordDict(content), reply_to=asked))
+    reducer = strategy.intake(1, "train")
+    part = part_message(reducer.fold([reply.content for reply in replies]), replies[0])
+    control = strategy.control
+    for came in (replies, [part]):
+        strategy.control = dict(control)
+        arrays, _ = strategy.aggregate_train(1, came)
+        assert arrays["weight"].numpy().tolist() == [[1 + 0.5 * (4 - 1)]]
+        assert arrays["count"].numpy() == 4  # 3 + .5 * (4.5 - 3), rounded
+        assert strategy.control["weight"].tolist() == [[pytest.approx(0.8 / 4)]]
+
+
+def test_scaffold_learns_and_its_variates_follow(tmp_path: Path) -> None:
+    """In round 1 all variates are zero, and the correction is none."""
+    words = ["--config-dir", str(EXAMPLES / "scaffold"), "strategy=scaffold", "clients=same",
+             "clients.training.optimizer.momentum=0"]  # fmt: skip
+    runs = both_pools(tmp_path, [*words, "rounds=3"], slower="strategy.rate=0.5")
+    assert runs["inline"]["student_accuracy"] > 0.5
+    result_of(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1", "sim=inline")
+    again = run_py(*words[:2], f"resume={tmp_path / 'begun'}", "rounds=3")
+    assert again.returncode == 0, again.stderr
+    result = json.loads((tmp_path / "begun" / "result.json").read_text())
+    assert result["student_sha256"] == runs["inline"]["student_sha256"]

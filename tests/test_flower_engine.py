@@ -36,7 +36,6 @@ from clients.handlers.screening import fault_of as fault_in
 from sim.engine.grid import PoolGrid
 from sim.workers.pools import InlinePool
 from sim.workers.processes import pin_threads
-from tests.federations import simulated
 import torch
 
 pin_threads(1)
@@ -63,11 +62,11 @@ def main(grid, context):
     for name, make in makers.items():
         theirs[name] = make().start(grid, initial, num_rounds=2).arrays
 
-run_simulation(server, simulated(clients), num_supernodes=2,
+run_simulation(server, SimulatedApp(clients, DistillationStrategy.handlers), num_supernodes=2,
                backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}})
 distances = {}
 pool = InlinePool(0)
-pool.load(simulated(clients))
+pool.load(SimulatedApp(clients, DistillationStrategy.handlers))
 for name, make in makers.items():
     grid = PoolGrid(pool, ["m", "m"])
     ours = read_arrays(make().start(grid, initial, num_rounds=2).arrays)

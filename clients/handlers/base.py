@@ -65,8 +65,11 @@ class Handler:
         """Refuse a type of message that Flower does not know.
 
         Raises:
-            ValueError: Names it.
+            ValueError: Names it, or says what is no tuple of names.
         """
+        for name in ("keys", "records"):
+            if isinstance(value := getattr(self, name), str):  # ("lr") is no tuple
+                raise ValueError(f"handler of '{self.kind}': {name} is {value!r}, expected a tuple")
         category, dot, action = self.kind.partition(".")
         if category not in CATEGORIES or (dot and not action.isidentifier()):
             raise ValueError(
@@ -125,12 +128,6 @@ def by_kind(handlers: Iterable[Handler]) -> dict[str, Handler]:
                 f"strategy.handlers: two answer '{handler.kind}' messages, expected one"
             )
     return named
-
-
-def handlers_in(app: object) -> dict[str, Handler]:
-    """Return the handlers of a ClientApp by type of message; none, if it is not of ours."""
-    found = getattr(app, "handlers", None)
-    return found if isinstance(found, dict) else {}
 
 
 def unread(handler: Handler, content: RecordDict) -> str | None:

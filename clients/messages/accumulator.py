@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
-
-SERVER_NODE_ID = 1
-"""Flower's own node: in its name comes what replies were reduced to, for it is no client's."""
+from flwr.common.constant import SUPERLINK_NODE_ID
 
 Fault = Callable[[Message, Message], str | None]
 """(request, reply) -> why the reply is of no use, or None if it is of use."""
@@ -123,10 +121,10 @@ def part_message(part: RecordDict, like: Message) -> Message:
         A message in the server's own name.
     """
     message = Message(part, reply_to=like)
-    message.metadata.__dict__["_src_node_id"] = SERVER_NODE_ID
+    message.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
     return message
 
 
 def is_part(message: Message) -> bool:
     """Tell what replies were reduced to from a client's own reply."""
-    return message.has_content() and message.metadata.src_node_id == SERVER_NODE_ID
+    return message.has_content() and message.metadata.src_node_id == SUPERLINK_NODE_ID

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from clients.data import Dataset, Splits
 from clients.execution.executor import Lesson, Place, Trained
@@ -118,6 +119,46 @@ class SimulatedClients:
             )
         return self._places[device]
 
+    def labels(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
+        """Return the labels that a client learns in local training [n]: its own, or corrupted."""
+        labels = self.splits.private.labels[self.partitions[client_id]]
+        if self.corrupt is None:
+            return labels
+        classes = self.splits.private.num_classes
+        with keeps_nothing(**{"clients.corruption": self.corrupt}):
+            return self.corrupt(labels, classes, client_id, server_round)
+
+    def learn(
+        self,
+        network: nn.Module,
+        client_id: int,
+        server_round: int,
+        loss: Loss = cross_entropy,
+        **changes: Any,
+    ) -> list[float]:
+        """Train a network in place on a client's private examples, as the config has it.
+
+        For handlers of one client at a time; `train` is for many.
+
+        Args:
+            network: From inputs to what the loss takes.
+            client_id: Whose examples.
+            server_round: 1..R.
+            loss: (what the network gives [B, ...], labels [B]) -> [B].
+            **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
+
+        Returns:
+            The mean loss of each epoch.
+
+        Raises:
+            ValueError: Trainer or loss keeps something; names it.
+        """
+        labels = torch.from_numpy(self.labels(client_id, server_round))
+        rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
+        what = network, self.splits.private, self.partitions[client_id], labels, loss, rng
+        with keeps_nothing(**{"clients.training": self.local_training, "loss": loss}):
+            return self.local_training(*what, **changes)
+
     def train(
         self,
         ids: Sequence[int],
@@ -138,17 +179,13 @@ class SimulatedClients:
         Yields:
             For each client in turn what came of it.
         """
-        private = self.splits.private
 
         def lesson(client_id: int, start: Tensors) -> Lesson:
-            indices = self.partitions[client_id]
-            labels = private.labels[indices]
-            if self.corrupt is not None:
-                with keeps_nothing(**{"clients.corruption": self.corrupt}):
-                    labels = self.corrupt(labels, private.num_classes, client_id, server_round)
+            labels = torch.from_numpy(self.labels(client_id, server_round))
             draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-            return Lesson(start, indices, torch.from_numpy(labels), draws)
+            return Lesson(start, self.partitions[client_id], labels, draws)
 
+        private = self.splits.private
         yield from self.fit(ids, starts, lesson, private, cross_entropy, device, **changes)
 
     def fit(

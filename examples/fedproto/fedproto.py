@@ -3,6 +3,7 @@
 Tan, Long, Liu, Zhou, Lu, Jiang, Zhang, "FedProto: Federated Prototype Learning across Heterogeneous
 Clients", AAAI 2022 (arXiv:2105.00243). A prototype is the mean feature of a class; all networks
 need as many features D, however they make them. Nothing else is sent, and there is no student.
+Prototypes are those of the network as it is after local training, not of its last epoch.
 
     python run.py --config-dir examples/fedproto strategy=fedproto clients=same_width
 """
@@ -18,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from clients.execution.model_cache import arrays_of
 from clients.handlers.base import Handler, each
+from clients.handlers.cost import local_training
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.seeding import Purpose, generator
@@ -57,18 +59,16 @@ def train(clients, request, context, device):
     if NAME in request.content:
         there, weight = prototypes_in(request.content), asked["weight"]
     loss = partial(prototype_loss, prototypes=there.to(device), weight=weight)
-    labels = private.labels[indices]
-    rng = generator(clients.seed, Purpose.LOCAL_TRAINING, asked["server-round"], client_id)
-    lesson = private, indices, torch.from_numpy(labels), loss, rng
-    losses = clients.local_training(WithFeatures(network), *lesson)
+    losses = clients.learn(WithFeatures(network), client_id, asked["server-round"], loss)
     context.state[MODEL] = write_arrays(arrays_of(network.state_dict()))
     features = predict_with_features(network, private, indices)[1].numpy()
-    classes = np.unique(labels)
-    means = np.stack([features[labels == label].mean(0) for label in classes])
-    metrics = MetricRecord({"num-examples": len(indices), "train-loss": losses[-1]})
-    return RecordDict(
-        {NAME: write_arrays({"classes": classes, "means": means}), "metrics": metrics}
-    )
+    labels = clients.labels(client_id, asked["server-round"])
+    means = np.full((private.num_classes, features.shape[1]), np.nan, np.float32)
+    for label in np.unique(labels):
+        means[label] = features[labels == label].mean(0)
+    have = {"means": np.nan_to_num(means), "there": ~np.isnan(means[:, 0])}
+    metrics = MetricRecord({"num-examples": len(indices), "train-loss": sum(losses[-1:])})
+    return RecordDict({NAME: write_arrays(have), "metrics": metrics})
 
 
 def evaluate(clients, request, context, device):
@@ -77,10 +77,11 @@ def evaluate(clients, request, context, device):
     network, everything = network_of(clients, context, device), np.arange(len(test))
     features = predict_with_features(network, test, everything)[1]
     right = torch.cdist(features, prototypes).nan_to_num(torch.inf).argmin(1).numpy() == test.labels
-    own = np.isin(
-        test.labels, clients.splits.private.labels[clients.partitions[client_of(context)]]
-    )
-    found = {"accuracy": float(right.mean()), "own-classes-accuracy": float(right[own].mean())}
+    indices = clients.partitions[client_of(context)]
+    own = np.isin(test.labels, clients.splits.private.labels[indices])
+    found = {"accuracy": float(right.mean())}
+    if own.any():
+        found["own-classes-accuracy"] = float(right[own].mean())
     return RecordDict({"metrics": MetricRecord(found)})
 
 
@@ -93,8 +94,9 @@ def network_of(clients, context, device):
 
 
 def prototypes_in(content):
-    """Read [C, D]."""
-    return torch.tensor(read_arrays(content[NAME])["means"])
+    """Read [C, D], NaN where nobody has the class: messages carry no NaN."""
+    have = read_arrays(content[NAME])
+    return torch.tensor(np.where(have["there"][:, None], have["means"], np.nan))
 
 
 TRAIN = Handler(
@@ -103,28 +105,34 @@ TRAIN = Handler(
     keys=("server-round", "weight"),
     records=(NAME,),
     replies={NAME: ArrayRecord, "metrics": MetricRecord},
+    multiplications=local_training,
 )
 EVALUATE = replace(
-    TRAIN, kind="evaluate.prototypes", answer=each(evaluate), replies={"metrics": MetricRecord}
-)
+    TRAIN, kind="evaluate.prototypes", answer=each(evaluate), replies={"metrics": MetricRecord},
+    fault=None, multiplications=None,
+)  # fmt: skip
 
 
 class FedProto(BaseStrategy):
-    """Averages prototypes over those who have the class, each client alike (eq. 6)."""
+    """Averages prototypes over those who have the class, each client alike, as the authors' code.
+
+    A class that nobody of a round's cohort has keeps its prototype.
+    """
 
     handlers = (TRAIN, EVALUATE)
     has_student = False
 
-    def __init__(self, *, test, seed, weight=1.0, fraction=1.0):
-        self.classes, self.seed = test.num_classes, seed
-        self.weight, self.fraction = weight, fraction
-        self.prototypes = None
+    def __init__(self, *, messenger, seed, weight=1.0, fraction=1.0):
+        if messenger is not None:
+            raise ValueError("clients.messenger: FedProto's clients have one network each")
+        self.seed, self.weight, self.fraction = seed, weight, fraction
+        self.prototypes = None  # {"means": [C, D], "there": [C]}
 
     def ask(self, server_round, node_ids, handler):
         about = ConfigRecord({"server-round": server_round, "weight": self.weight})
         content = RecordDict({"config": about})
         if self.prototypes is not None:
-            content[NAME] = write_arrays({"means": self.prototypes})
+            content[NAME] = write_arrays(self.prototypes)
         return [Message(content, node_id, handler.kind) for node_id in node_ids]
 
     def configure_train(self, server_round, arrays, config, grid):
@@ -133,21 +141,20 @@ class FedProto(BaseStrategy):
 
     def aggregate_train(self, server_round, replies):
         found = [read_arrays(reply.content[NAME]) for reply in replies if reply.has_content()]
-        sums, counts = 0.0, np.zeros((self.classes, 1))
-        for one in found:
-            spread = np.zeros((self.classes, one["means"].shape[1]))
-            spread[one["classes"]] = one["means"]
-            sums, counts[one["classes"]] = sums + spread, counts[one["classes"]] + 1
-        means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-        self.prototypes = means.astype(np.float32)
-        return None, MetricRecord({"num-prototypes": float((counts > 0).sum())})
+        there = np.stack([one["there"] for one in found])  # [K, C]
+        sums = np.sum([one["means"].astype(np.float64) for one in found], axis=0)
+        means = (sums / np.maximum(there.sum(0), 1)[:, None]).astype(np.float32)
+        now, old = there.any(0), self.prototypes
+        if old is not None:
+            means = np.where(now[:, None], means, old["means"])
+        self.prototypes = {"means": means, "there": now if old is None else now | old["there"]}
+        return None, MetricRecord({"num-prototypes": float(now.sum())})
 
     def configure_evaluate(self, server_round, arrays, config, grid):
         return self.ask(server_round, grid.get_node_ids(), EVALUATE)
 
     def state(self):
-        means = {} if self.prototypes is None else {"means": self.prototypes}
-        return RecordDict({NAME: write_arrays(means)})
+        return RecordDict({NAME: write_arrays(self.prototypes or {})})
 
     def restore(self, state):
-        self.prototypes = read_arrays(state[NAME]).get("means")
+        self.prototypes = read_arrays(state[NAME]) or None

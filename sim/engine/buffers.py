@@ -30,6 +30,7 @@ from clients.messages.accumulator import Receiving
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.sizes import NUM_EXAMPLES
 from clients.models.factory import buffer_names
+from clients.offering import told
 
 ROBUST = (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan)
 """Bear a liar among the clients, which a mean of statistics would not: theirs is the median."""
@@ -101,21 +102,6 @@ def _kept(
     if not isinstance(found, ArrayRecord):  # nothing, or a fault that is named later
         return found, metrics
     return _like(sent, found, means), metrics
-
-
-def told(strategy: Strategy, name: str) -> Any:
-    """Return what a strategy, or one inside it, says of itself.
-
-    Args:
-        strategy: Any.
-        name: Of its attribute.
-
-    Returns:
-        The attribute; None if there is none.
-    """
-    inner = getattr(strategy, "strategy", None)
-    found = getattr(strategy, name, None)
-    return told(inner, name) if found is None and isinstance(inner, Strategy) else found
 
 
 def weight_key(strategy: Strategy) -> str:

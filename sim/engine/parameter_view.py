@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 
+from clients.messages.accumulator import is_part
 from clients.messages.answers import ClientParameters, RoundView, TeacherPredictions
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import ARRAYS, METRICS, client_id_of
@@ -28,14 +29,14 @@ def parameter_view(
     shapes = {name: tuple(array.shape) for name, array in sent.items()}
     usable = []
     for reply in replies:
-        if not reply.has_content():
+        if not reply.has_content() or is_part(reply):
             continue
         back, metrics = reply.content.get(ARRAYS), reply.content.get(METRICS)
         if not isinstance(back, ArrayRecord) or not isinstance(metrics, MetricRecord):
             continue
         if {name: tuple(array.shape) for name, array in back.items()} == shapes:
             usable.append((client_id_of(reply.metadata.src_node_id), back, metrics))
-    if len(usable) < 2:  # one is a mean, or has nobody to be far from
+    if len(usable) < 2:  # one has nobody to be far from
         return None
     usable.sort(key=lambda each: each[0])
     number = len(usable)

@@ -18,9 +18,9 @@ from clients.handlers.weighing import fault_in_loss, fault_in_weight, first_faul
 from clients.messages.accumulator import Fault, Intake, Receiving, Sieve
 from clients.messages.answers import RoundView
 from clients.messages.sizes import NUM_EXAMPLES
-from clients.offering import offers
+from clients.offering import offers, told
 from clients.seeding import Purpose, stream
-from sim.engine.buffers import aggregated_train, told, weight_key
+from sim.engine.buffers import aggregated_train, weight_key
 from sim.engine.exchanges import Exchange, forms_of, names_of
 from sim.engine.global_model import BadModel, require_usable
 from sim.engine.grid import PoolGrid, TooFewClients

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.handlers.base import Handler, handlers_in
+from clients.handlers.base import Handler
 from clients.mutual.lockstep import TrainPeers, train_peers
 from clients.training.loop import Trainer
 from sim.workers.outcomes import joined, singles
@@ -16,7 +16,7 @@ from sim.workers.processes import keep_memory, pin_threads, require_device
 from sim.workers.runner import frozen_content, run_group
 from sim.workers.state_store import StateStore
 from sim.workers.suspects import Suspects, timed_out
-from sim.workers.tasks import Group, Outcome
+from sim.workers.tasks import Group, Outcome, Program, program_of
 from sim.workers.timer import require_timer, within
 
 
@@ -25,14 +25,19 @@ class Pool(Protocol):
 
     Attributes:
         concurrent: Whether this process can compute something else while groups run.
-        handlers: Of the messages that the program answers by ours, by type.
+        handlers: Of the messages that are known, by type.
     """
 
     concurrent: bool
     handlers: Mapping[str, Handler]
 
-    def load(self, app: ClientApp) -> None:
-        """Give every process the program of all clients; once, before anything is run."""
+    def load(self, app: ClientApp, handlers: Iterable[Handler] = ()) -> None:
+        """Give every process the program of all clients; once, before anything is run.
+
+        Args:
+            app: The program.
+            handlers: As in `sim.workers.tasks.program_of`.
+        """
         ...
 
     def share(self, content: RecordDict) -> Any:
@@ -118,7 +123,7 @@ class InlinePool:
         require_device("sim.device", device)
         if client_timeout_s is not None:
             require_timer("sim.client_timeout_s")
-        self._app: ClientApp | None = None
+        self._program: Program | None = None
         self.handlers: Mapping[str, Handler] = {}
         self._store: StateStore | None = None
         self._seed = seed
@@ -129,9 +134,10 @@ class InlinePool:
         pin_threads(threads)
         keep_memory()
 
-    def load(self, app: ClientApp) -> None:
+    def load(self, app: ClientApp, handlers: Iterable[Handler] = ()) -> None:
         """Keep the program. Nobody is suspected any more."""
-        self._app, self.handlers = app, handlers_in(app)
+        self._program = program_of(app, handlers)
+        self.handlers = self._program.handlers
         self._suspects = Suspects()
 
     def share(self, content: RecordDict) -> bytes:
@@ -172,9 +178,9 @@ class InlinePool:
 
     def _run(self, group: Group) -> Outcome:
         """Run a group; if it takes too long, its clients one by one."""
-        assert self._app is not None, "load the program first"
+        assert self._program is not None, "load the program first"
         arguments = group.content, group.states, group.payloads, self._seed, self._device
-        run = partial(run_group, self._app, group, *arguments)
+        run = partial(run_group, self._program, group, *arguments)
         if (seconds := self._client_timeout_s) is None:
             return run()
         if (outcome := within(seconds * len(group.tasks), run)) is not None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 from threadpoolctl import threadpool_limits
 
@@ -72,7 +73,7 @@ def assume_task_identity(run_id: int) -> None:
     """
     TaskIdentity.task_id = 1
     TaskIdentity.run_id = run_id
-    TaskIdentity.node_id = 1  # Flower's SUPERLINK_NODE_ID: the server
+    TaskIdentity.node_id = SUPERLINK_NODE_ID
 
 
 @contextmanager

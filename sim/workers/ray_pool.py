@@ -126,21 +126,23 @@ class RayPool:
         pin_threads(threads)
         keep_memory()
 
-    def load(self, app: "ClientApp") -> None:
+    def load(self, app: "ClientApp", handlers: "Iterable[Handler]" = ()) -> None:
         """Put the program, with its data, into the object store, once per machine.
 
         Numpy arrays in it are mapped by the workers, not copied. Nobody is suspected any more.
 
         Args:
             app: The program of all clients.
+            handlers: As in `sim.workers.tasks.program_of`.
         """
         try:
             self._starting.result()
-            from clients.handlers.base import handlers_in
             from sim.workers.suspects import Suspects
+            from sim.workers.tasks import program_of
 
-            self._suspects, self.handlers = Suspects(), handlers_in(app)
-            self._there().load(ray.put(app))
+            program = program_of(app, handlers)
+            self._suspects, self.handlers = Suspects(), program.handlers
+            self._there().load(ray.put(program))
         except BaseException:
             self._workers = None  # or `close` would start Ray anew to end them
             self._stop_ray()

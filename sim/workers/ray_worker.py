@@ -8,9 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flwr.clientapp import ClientApp
-
-    from sim.workers.tasks import Group
+    from sim.workers.tasks import Group, Program
 
 
 class Worker:
@@ -31,11 +29,11 @@ class Worker:
         assume_task_identity(run_id=1)
         self._seed = seed
         self._device = device
-        self._app: ClientApp | None = None
+        self._program: Program | None = None
 
-    def load(self, app: "ClientApp") -> None:
+    def load(self, program: "Program") -> None:
         """Keep the program; its numpy arrays stay in shared memory, read only."""
-        self._app = app
+        self._program = program
 
     def run(self, group: "Group", content: bytes, *there: bytes) -> tuple[Any, ...]:
         """Run a group, of which the states that are there, and then the payloads, come one by one.
@@ -45,11 +43,13 @@ class Worker:
         from clients.messages.accumulator import Keep
         from sim.workers.runner import run_group
 
-        assert self._app is not None, "load the program first"
+        assert self._program is not None, "load the program first"
         given = iter(there)
         states = [next(given) if has_one else None for has_one in group.states]
         payloads = [*given]
-        outcome = run_group(self._app, group, content, states, payloads, self._seed, self._device)
+        outcome = run_group(
+            self._program, group, content, states, payloads, self._seed, self._device
+        )
         changed = [state is not None for state in outcome.states]
         kept = [payload is not None for payload in outcome.kept]
         size = len(group.tasks)  # of a broken outcome there are none, and Ray wants as many as said

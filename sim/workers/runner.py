@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +20,7 @@ from sim.workers.frozen_states import freeze, thaw
 from sim.workers.interrupts import heard_signals
 from sim.workers.judging import judged, raised
 from sim.workers.processes import seeded_globals
-from sim.workers.tasks import Answer, Group, Outcome, Task
+from sim.workers.tasks import Answer, Group, Outcome, Program, Task
 
 
 @runtime_checkable
@@ -46,17 +47,8 @@ class Counting(Protocol):
         ...
 
 
-@runtime_checkable
-class Judging(Protocol):
-    """A ClientApp that knows what is odd in a reply of its clients."""
-
-    def fault(self, request: Message, reply: Message) -> str | None:
-        """Say why a reply is of no use; None if it is of use."""
-        ...
-
-
 def run_group(
-    app: ClientApp,
+    program: Program,
     group: Group,
     content: bytes,
     states: Sequence[bytes | None],
@@ -67,7 +59,7 @@ def run_group(
     """Run a group of clients.
 
     Args:
-        app: The program of all clients.
+        program: Of all clients.
         group: What to run; its handles are not looked at.
         content: The requests' content, as `frozen_content` gave it.
         states: The clients' states, frozen; None = none yet.
@@ -83,8 +75,8 @@ def run_group(
     except Exception:  # anyone's rule; the run ends, and says which
         return Outcome(group.number, [], [], [], broken=traceback.format_exc())
     with heard_signals() as again:
-        served = _served(app, group, contents, states, seed, device, again)
-        outcome = _outcome(app, group, states, served, again)
+        served = _served(program.app, group, contents, states, seed, device, again)
+        outcome = _outcome(program, group, states, served, again)
         again()
     return outcome
 
@@ -94,7 +86,7 @@ Served = Iterator[tuple[Message, Context, Any]]
 
 
 def _outcome(
-    app: ClientApp,
+    program: Program,
     group: Group,
     states: Sequence[bytes | None],
     served: Served,
@@ -106,8 +98,9 @@ def _outcome(
     kept: list[bytes | None] = []
     broken: list[str] = []
     intake, sums = group.intake, None
-    count = app.multiplications if isinstance(app, Counting) else _nothing
-    screen = app.fault if isinstance(app, Judging) else fault_of
+    count = program.app.multiplications if isinstance(program.app, Counting) else _nothing
+    kind = group.tasks[0].metadata.message_type
+    screen = partial(fault_of, handler=program.handlers.get(kind))
     for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
         answer, state, payload = judged(task, request, item, intake, screen), None, None
         if not answer.failure:
@@ -121,12 +114,12 @@ def _outcome(
                 if isinstance(intake, Reducer):
                     sums = intake.accumulator() if sums is None else sums
                     sums.add(answer.reply.content)
-                    answer = replace(answer, reply=None)
                 else:
                     answer, payload = _shown(answer, intake)
             except Exception:
                 broken.append(traceback.format_exc())
-        answers.append(replace(answer, multiplications=count(request)))
+        left = None if broken or isinstance(intake, Reducer) else answer.reply
+        answers.append(replace(answer, reply=left, multiplications=count(request)))
         after.append(state)
         kept.append(payload)
     part = None

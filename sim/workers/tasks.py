@@ -1,13 +1,43 @@
 """A group of clients' tasks, and what came of it: what goes to a worker and comes back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Message, Metadata, RecordDict
+from flwr.clientapp import ClientApp
 
+from clients.app import SimulatedApp
+from clients.handlers.base import Handler, by_kind
 from clients.messages.accumulator import Intake
 from clients.messages.routing import Letter, Mix
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What clients run, and what is known of the messages that they get.
+
+    Attributes:
+        app: Of all clients.
+        handlers: By type of message, whoever answers it: what may come back, what only measures.
+    """
+
+    app: ClientApp
+    handlers: Mapping[str, Handler]
+
+
+def program_of(app: ClientApp, handlers: Iterable[Handler] = ()) -> Program:
+    """Put a program together.
+
+    Args:
+        app: Of all clients; ours knows its own handlers.
+        handlers: Of a strategy, where the app is not ours and answers its messages all the same.
+
+    Returns:
+        The program.
+    """
+    own = app.handlers if isinstance(app, SimulatedApp) else {}
+    return Program(app, own | by_kind(handlers))
 
 
 @dataclass(frozen=True, eq=False)

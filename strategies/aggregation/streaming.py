@@ -114,6 +114,7 @@ def gather(replies: Iterable[Message]) -> Part | TeacherPredictions | None:
     """
     good = [message for message in replies if message.has_content()]
     parts = [read_part(message.content) for message in good if is_part(message)]
+    assert len(parts) <= 1, "one message for each client, and so one part"
     return parts[0] if parts else read_predictions(good)
 
 

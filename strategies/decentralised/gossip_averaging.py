@@ -125,7 +125,7 @@ class ParameterGossip(BaseStrategy):
         shown = self._meeting.received(replies, self._keep(server_round))
         have = self._meeting.senders(shown)
         delivery = self._meeting.deliver(OWN, have)
-        if self._first is TRAIN_OWN:
+        if self._first.kind == TRAIN_OWN.kind:
             self._meeting.began(have)
         mix = partial(mixed_parameters, push=self._push)
         messages = self._messages(sorted(delivery.letters), self._second)

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from clients.handlers.base import by_kind
+from clients.handlers.base import Handler, by_kind
 from clients.messages.accumulator import Intake, Receiving
-from clients.offering import offers
+from clients.offering import offers, told
 from strategies.base import BaseStrategy
 from strategies.offering import completed
 
@@ -43,7 +42,8 @@ class Stages(BaseStrategy):
             **offered: What there is for a strategy to want.
 
         Raises:
-            ValueError: The number is out of range, or both have a handler for one type of message.
+            ValueError: The number is out of range, or messages of one type are answered otherwise
+                by one than by the other.
         """
         if not 1 <= first_rounds < rounds:
             raise ValueError(
@@ -51,8 +51,7 @@ class Stages(BaseStrategy):
                 f"rounds={rounds}"
             )
         self._stages: tuple[Any, Any] = (completed(first, offered), completed(second, offered))
-        known = (getattr(stage, "handlers", ()) for stage in self._stages)
-        self.handlers = tuple(by_kind(chain.from_iterable(known)).values())
+        self.handlers = _together(*(told(stage, "handlers") or () for stage in self._stages))
         self.has_student = getattr(self._stages[1], "has_student", True)
         self._first_rounds = first_rounds
         self._begun: ArrayRecord | None = None
@@ -115,3 +114,22 @@ class Stages(BaseStrategy):
     def _stage(self, server_round: int) -> Strategy:
         stage: Strategy = self._stages[server_round > self._first_rounds]
         return stage
+
+
+def _together(first: Iterable[Handler], second: Iterable[Handler]) -> tuple[Handler, ...]:
+    """Put the handlers of both stages together.
+
+    Raises:
+        ValueError: One message would be answered by the other stage's; "train" and "evaluate" are
+            answered where nobody says how, too.
+    """
+    one, other = by_kind(first), by_kind(second)
+    for kind in {*one, *other}:
+        both = kind in one and kind in other
+        if (both or kind in ("train", "evaluate")) and one.get(kind) is not other.get(kind):
+            raise ValueError(
+                f"strategy.second: its '{kind}' messages would be answered as those of "
+                "strategy.first are, or the other way round; expected strategies with messages of "
+                "their own"
+            )
+    return tuple((one | other).values())

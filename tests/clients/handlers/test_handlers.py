@@ -1,6 +1,8 @@
 """A message of a user's own: what its handler says is what holds, on both pools."""
 
+import importlib
 import pickle
+import pkgutil
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,17 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping as Wrapped
 from flwr.serverapp.strategy import FedAvg
 
+import clients.handlers
 from clients.app import SimulatedApp
 from clients.handlers.base import Handler, by_kind, each
-from clients.handlers.parameters import TRAIN
+from clients.handlers.parameters import MESSENGERS, PARAMETERS
 from clients.handlers.targets import train_targets
 from clients.handlers.transfer import train_received
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of
 from clients.mutual import rules
 from clients.mutual.messenger import Messenger
+from clients.offering import told
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import QuorumLost
@@ -117,6 +123,12 @@ def test_it_keeps_nothing_but_in_a_clients_state(pool: Any) -> None:
 # --- what is refused ---
 
 
+@pytest.mark.parametrize("name", ["keys", "records"])
+def test_a_text_is_no_tuple_of_names(name: str) -> None:
+    with pytest.raises(ValueError, match=f"handler of 'train.counts': {name} is 'lr', expected a"):
+        replace(COUNTS, **{name: "lr"})
+
+
 @pytest.mark.parametrize("kind", ["learn", "train.", "train.a b", "train.a.b", ""])
 def test_a_type_that_flower_does_not_know_is_refused(kind: str) -> None:
     with pytest.raises(ValueError, match=f"handler of '{kind}': expected train, query, evaluate"):
@@ -143,7 +155,21 @@ def test_a_message_without_a_handler_fails_by_name() -> None:
 # --- what ships ---
 
 HOW = Messenger(rule=rules.dml, optimizer=trainer().keywords["optimizer"], epochs=1, batch_size=8)
-SHIPPED = [TRAIN, *HANDLERS, train_targets(kl, {"epochs": 1}), train_received(HOW, "own")]
+MADE = [train_targets(kl, {"epochs": 1}), train_received(HOW, "own")]
+SHIPPED = [
+    value
+    for module in pkgutil.iter_modules(clients.handlers.__path__, "clients.handlers.")
+    for value in vars(importlib.import_module(module.name)).values()
+    if isinstance(value, Handler)
+]
+SHIPPED = [*{id(handler): handler for handler in [*SHIPPED, *MESSENGERS, *MADE]}.values()]
+
+
+def test_all_that_ship_were_found() -> None:
+    assert len(SHIPPED) == 2 + 1 + 3 + 6 + 1 + 2  # parameters, messengers, answers, peers, ...
+    assert {handler.kind for handler in [*PARAMETERS, *HANDLERS, *MADE]} == {
+        handler.kind for handler in SHIPPED
+    }
 
 
 @pytest.mark.parametrize("handler", SHIPPED, ids=[handler.kind for handler in SHIPPED])
@@ -158,10 +184,33 @@ def test_shipped_handlers_can_be_sent_and_say_what_they_read(handler: Handler) -
 
 
 def test_the_handlers_of_a_strategy_within_another_are_found() -> None:
-    from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping as Wrapped
-
-    from sim.engine.buffers import told
-
     inner: Any = FedAvg()
     inner.handlers = (COUNTS,)
     assert told(Wrapped(inner, 1.0, 1.0, 1), "handlers") == (COUNTS,)
+
+
+class Answering(ClientApp):
+    """Somebody else's ClientApp, which answers our messages as ours does, but for client 1."""
+
+    def __init__(self, ours: SimulatedApp, kind: str) -> None:
+        super().__init__()
+        self._ours, self._odd = ours, kind
+
+    def __call__(self, message: Message, context: Any) -> Message:
+        reply = self._ours(message, context)
+        if (
+            message.metadata.message_type == self._odd
+            and str(context.node_config["partition-id"]) == "1"
+        ):
+            reply.content["more"] = MetricRecord({"x": 1.0})
+        return reply
+
+
+def test_replies_of_anyones_program_are_held_to_the_strategys_handlers(pool: Any) -> None:
+    federation, strategy = tiny_clients(), Counting()
+    app = Answering(SimulatedApp(federation, strategy.handlers), KIND)
+    grid = PoolGrid(pool, federation.architectures)
+    for handlers, failed in ((strategy.handlers, {1: "sends 'more', which was not asked for"}),
+                             ((), {})):  # fmt: skip
+        pool.load(app, handlers)
+        assert failures(run_ours(pool, federation, strategy, grid=grid)) == failed

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
 
 from clients.app import SimulatedApp
-from clients.messages.accumulator import SERVER_NODE_ID, Reducer, is_part, part_message
+from clients.messages.accumulator import Reducer, is_part, part_message
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
 from sim.engine.grid import PoolGrid
@@ -85,6 +86,6 @@ def test_a_part_comes_in_nobodys_name_but_the_servers() -> None:
     content = RecordDict({"config": ConfigRecord({"server-round": 1})})
     asked = Message(content, node_id_of(0), KIND)
     part = part_message(RecordDict(), asked)
-    assert part.metadata.src_node_id == SERVER_NODE_ID
+    assert part.metadata.src_node_id == SUPERLINK_NODE_ID
     assert not is_part(Message(RecordDict(), reply_to=asked))
     assert is_part(part)

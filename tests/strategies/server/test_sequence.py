@@ -1,5 +1,6 @@
 """Clusters average, then a student is taught."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from strategies.aggregation.scorers import uniform as uniform_trust
 from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.server.distillation import DistillationStrategy
 from strategies.server.sequence import Stages
+from tests.counting import COUNTS, Counting
 from tests.federations import SEED, distillation, inline, student_of, trainer
 from tests.peers import alike, arrays_in, played, states, there, topology
 from tests.tiny_runs import BASES, composed
@@ -86,10 +88,26 @@ def test_stages_go_on_from_their_state(done: int) -> None:
     assert states(rest, 4) == states(whole, 4)
 
 
+class Stage(Counting):
+    """A stage of which only the handlers matter."""
+
+    def __init__(self, *, handlers: Any) -> None:
+        super().__init__(handlers)
+
+
 def test_stages_that_cannot_be_are_refused() -> None:
     for number in (0, 5):
         with pytest.raises(ValueError, match=rf"strategy\.first_rounds={number}: .*from 1 to 4"):
             clustered(alike(4), number)
+    own = partial(Stage, handlers=[replace(COUNTS, kind="train")])
+    for pair in ((own, partial(Stage, handlers=[])), (partial(Stage, handlers=[]), own)):
+        with pytest.raises(ValueError, match=r"strategy\.second: its 'train' messages would be"):
+            Stages(first=pair[0], second=pair[1], first_rounds=1, rounds=2)
+    both = partial(Stage, handlers=[COUNTS])
+    assert Stages(first=both, second=both, first_rounds=1, rounds=2).handlers == (COUNTS,)
+    other = partial(Stage, handlers=[replace(COUNTS)])
+    with pytest.raises(ValueError, match=r"strategy\.second: its 'train\.counts' messages"):
+        Stages(first=both, second=other, first_rounds=1, rounds=2)
     with pytest.raises(ValueError, match=r"strategy\.local_training=false: expected"):
         distillation(alike(), local_training=False, feed_back=True)
 
