@@ -15,13 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate, pairs
-from conf.claiming import claim, release
 from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.ranges import check_ranges
-from conf.refused import check_strategy
 from conf.resume import fingerprint, resumed_config
+from conf.run_lock import claim, release
 from conf.schema import check_keys, check_targets, explain_command, register
 from conf.tracking import tracking_options
+from conf.unsupported_strategies import check_strategy
 from sim.checkpoint.stopping import Stop
 from sim.report.command import main as write_report
 
@@ -89,7 +89,7 @@ def federate(
     try:
         from sim.checkpoint.writing import Checkpoints
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
-        from strategies.aggregation.pairing import require_pairs
+        from strategies.aggregation.scorer_discriminator import require_pairs
 
         with explained(*BUILDING):
             check_targets(config)
@@ -201,7 +201,7 @@ def run_federation(
     from clients.app import SimulatedApp
     from clients.messages.arrays import read_arrays, write_arrays
     from clients.models.factory import load_parameters, parameters_of
-    from clients.offering import told
+    from clients.protocols import told
     from clients.training.evaluation import evaluate
     from sim.engine.buffers import buffers_of
     from sim.engine.grid import PoolGrid
@@ -241,7 +241,7 @@ def begin_student(config: DictConfig, clients: "SimulatedClients") -> "Module":
     """Build the global student as it is before the first round."""
     from clients.models.factory import build
     from clients.seeding import Purpose, generator
-    from sim.workers.processes import require_device
+    from sim.workers.process_setup import require_device
 
     require_device("student_device", device := config.student_device)
     private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
@@ -258,7 +258,7 @@ def build_strategy(
 ) -> Any:
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
     from clients.population.rehearsal import require_like
-    from strategies.offering import completed, require_topology
+    from strategies.argument_injection import completed, require_topology
     from strategies.server.averaging import Averaging
     from strategies.teaching.rehearsal import require_distil
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from sim.workers.pools import Pool
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 from tests.faults import KILLS, METHODS, WritePoints, hash_of_run, killed_and_resumed
 from tests.federations import inline, open_pool
 

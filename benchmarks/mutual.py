@@ -23,12 +23,12 @@ from clients.data import Dataset, fashion_mnist, mnist, subset
 from clients.models import cnn, lenet5, mlp
 from clients.models.factory import ModelFunction, build, load_parameters, parameters_of
 from clients.mutual import heads, rules
-from clients.mutual.fused import fused_classifier
+from clients.mutual.ensemble_classifier import fused_classifier
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.mutual.learner import any_network
+from clients.mutual.group_process import any_network
 from clients.mutual.lockstep import train_peers
 from clients.training.evaluation import measures, predict
-from sim.workers.processes import keep_memory, pin_threads
+from sim.workers.process_setup import keep_memory, pin_threads
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 SETS = {"mnist": mnist, "fashion_mnist": fashion_mnist}

@@ -25,7 +25,7 @@ from clients.models.factory import ModelFunction, build, parameters_of
 from clients.mutual import heads, rules
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
 from clients.mutual.lockstep import train_peers
-from sim.workers.processes import keep_memory, pin_threads
+from sim.workers.process_setup import keep_memory, pin_threads
 from sim.workers.ray_pool import RayPool
 
 SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9)

@@ -30,7 +30,7 @@ from conf.schema import register
 from sim.engine.exchanges import Exchange
 from sim.engine.rounds import RoundReport
 from sim.tracking.tracker import Tracker
-from sim.workers.processes import pin_threads
+from sim.workers.process_setup import pin_threads
 
 ROUNDS = 21
 WATCHING = {

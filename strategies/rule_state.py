@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
-from clients.offering import offers
+from clients.protocols import offers
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import FedAvg
 from sim.checkpoint.writing import Checkpoints
 from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_folder import FAILURES, METRICS
-from sim.workers.frozen_states import freeze
+from sim.workers.state_serialization import freeze
 from tests.federations import SEED, vector
 
 ROWS = [{"round": 1, "client": k, "architecture": "a", "request_bytes": 3, "reply_bytes": 4,

@@ -7,7 +7,7 @@ import pytest
 
 from clients.messages.requests import NODE_ID_BASE
 from sim.workers.pools import Pool
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 from tests.federations import close_kept_pool, everyone, open_pool
 from tests.foreign_clients import foreign_app
 

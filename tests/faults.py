@@ -27,8 +27,8 @@ from sim.topology.mixing import uniform
 from sim.topology.topology import Topology
 from sim.tracking.run_folder import METRICS, truncate
 from sim.tracking.tracker import Tracker
-from sim.workers.frozen_states import freeze
 from sim.workers.pools import Pool
+from sim.workers.state_serialization import freeze
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import max_prob, own_odds
 from strategies.decentralised.gossip_distillation import Gossip

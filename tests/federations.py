@@ -20,8 +20,8 @@ from clients.handlers.targets import RELAY
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models import logistic_regression, mlp
 from clients.models.factory import build, load_parameters, parameters_of
-from clients.offering import told
 from clients.population.clients import SimulatedClients
+from clients.protocols import told
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import evaluate
 from clients.training.loop import train

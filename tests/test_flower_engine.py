@@ -35,7 +35,7 @@ from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.handlers.screening import fault_of as fault_in
 from sim.engine.grid import PoolGrid
 from sim.workers.pools import InlinePool
-from sim.workers.processes import pin_threads
+from sim.workers.process_setup import pin_threads
 import torch
 
 pin_threads(1)

@@ -36,7 +36,7 @@ USED |= {name: (*SAME, f"strategy={name}") for name in ("fedavg", "fedadam", "fe
 USED["multikrum"] = (*SAME, "strategy=multikrum", "strategy.num_nodes_to_select=2")
 PROBES = ("trust", "output_drift", "parameter_drift", "recall_spread", "calibration",
           "teacher_audit", "forgetting", "output_matrices")  # fmt: skip
-ELSEWHERE = {"conf.claiming.ClaimFirst", "sim.workers.ray_pool.RayPool"}
+ELSEWHERE = {"conf.run_lock.ClaimFirst", "sim.workers.ray_pool.RayPool"}
 """Hydra makes one of the first; of the second several are opened in tests/test_bits.py."""
 
 

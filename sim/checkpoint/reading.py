@@ -27,8 +27,8 @@ from sim.checkpoint.manifest import (
 )
 from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_files import CHECKPOINT
-from sim.workers.frozen_states import thaw
 from sim.workers.state_files import Place, SavedStates, read_places
+from sim.workers.state_serialization import thaw
 
 
 @dataclass(frozen=True, eq=False)

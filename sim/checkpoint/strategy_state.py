@@ -22,7 +22,7 @@ from flwr.serverapp.strategy import (
 )
 
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.offering import offers
+from clients.protocols import offers
 
 
 @runtime_checkable

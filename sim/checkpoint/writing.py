@@ -43,8 +43,8 @@ from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_files import CONFIG, PARTITION, PARTITION_SUMMARY
 from sim.tracking.run_folder import versions
 from sim.tracking.tracker import Tracker
-from sim.workers.frozen_states import freeze
 from sim.workers.state_files import Place, SavedStates, write_states
+from sim.workers.state_serialization import freeze
 
 MOST_STATE_FILES = 32
 """How many a checkpoint names at most before all states go to one file."""

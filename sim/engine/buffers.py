@@ -30,7 +30,7 @@ from clients.messages.accumulator import Receiving
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.sizes import NUM_EXAMPLES
 from clients.models.factory import buffer_names
-from clients.offering import told
+from clients.protocols import told
 
 ROBUST = (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan)
 """Bear a liar among the clients, which a mean of statistics would not: theirs is the median."""

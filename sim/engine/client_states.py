@@ -5,8 +5,8 @@ from typing import Any
 
 from flwr.app import RecordDict
 
-from sim.workers.frozen_states import thaw
 from sim.workers.pools import Pool
+from sim.workers.state_serialization import thaw
 
 
 class ClientStates:

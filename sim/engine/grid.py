@@ -18,7 +18,7 @@ from sim.engine.dispatch import Waves
 from sim.engine.exchanges import Exchange, Look, reject_unlike
 from sim.engine.payloads import Payloads
 from sim.workers.pools import Pool
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 
 MAX_LOOKS = 30
 """How often a strategy may list the nodes without sending anything. Flower's `sample_nodes` lists

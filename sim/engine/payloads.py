@@ -8,8 +8,8 @@ from flwr.app import RecordDict
 
 from clients.messages.routing import Post
 from clients.messages.sizes import size_bytes
-from sim.workers.frozen_states import freeze, thaw
 from sim.workers.pools import Pool
+from sim.workers.state_serialization import freeze, thaw
 from sim.workers.tasks import Group, Outcome
 
 

@@ -14,19 +14,19 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
-from clients.handlers.weighing import fault_in_loss, fault_in_weight, first_fault
+from clients.handlers.weight_faults import fault_in_loss, fault_in_weight, first_fault
 from clients.messages.accumulator import Fault, Intake, Receiving, Sieve
 from clients.messages.answers import RoundView
 from clients.messages.sizes import NUM_EXAMPLES
-from clients.offering import offers, told
+from clients.protocols import offers, told
 from clients.seeding import Purpose, stream
 from sim.engine.buffers import aggregated_train, weight_key
 from sim.engine.exchanges import Exchange, forms_of, names_of
-from sim.engine.global_model import BadModel, require_usable
+from sim.engine.global_model_check import BadModel, require_usable
 from sim.engine.grid import PoolGrid, TooFewClients
 from sim.engine.parameter_view import parameter_view
 from sim.errors import PoolLost, ProbeError
-from sim.workers.processes import seeded_globals
+from sim.workers.process_setup import seeded_globals
 
 Aggregated = TypeVar("Aggregated")
 

@@ -19,7 +19,7 @@ from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
 from clients.messages.answers import GraphView, RoundView
 from clients.models.factory import Parameters
-from clients.offering import offers
+from clients.protocols import offers
 from sim.analysis.probes.findings import Findings
 from sim.analysis.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
 from sim.analysis.probes.schedule import is_due
@@ -27,15 +27,7 @@ from sim.analysis.probes.values import KeepsState, Probe
 from sim.engine.rounds import RoundReport
 from sim.tracking import projector
 from sim.tracking.clients_table import CLOCK, ClientsTable, client_rows
-from sim.tracking.run_folder import (
-    FAILURES,
-    METRICS,
-    append_failures,
-    append_line,
-    read_lines,
-    versions,
-)
-from sim.tracking.summary import (
+from sim.tracking.round_metrics import (
     RESERVED,
     Layout,
     between_peers,
@@ -48,7 +40,15 @@ from sim.tracking.summary import (
     summarise,
     watched,
 )
-from sim.workers.processes import seeded_globals
+from sim.tracking.run_folder import (
+    FAILURES,
+    METRICS,
+    append_failures,
+    append_line,
+    read_lines,
+    versions,
+)
+from sim.workers.process_setup import seeded_globals
 
 if TYPE_CHECKING:
     from sim.tracking.figures import Painter

@@ -11,8 +11,8 @@ from flwr.clientapp import ClientApp
 from clients.handlers.base import Handler
 from clients.mutual.lockstep import TrainPeers, train_peers
 from clients.training.loop import Trainer
-from sim.workers.outcomes import joined, singles
-from sim.workers.processes import keep_memory, pin_threads, require_device
+from sim.workers.group_recovery import joined, singles
+from sim.workers.process_setup import keep_memory, pin_threads, require_device
 from sim.workers.runner import frozen_content, run_group
 from sim.workers.state_store import StateStore
 from sim.workers.suspects import Suspects, timed_out

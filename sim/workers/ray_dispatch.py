@@ -18,8 +18,8 @@ import ray
 from clients.messages.accumulator import Keep
 from sim.errors import PoolLost
 from sim.workers import ray_deaths
-from sim.workers.outcomes import failed, joined, singles
-from sim.workers.pieces import Piece, Sent, Whole
+from sim.workers.group_recovery import failed, joined, singles
+from sim.workers.in_flight import Piece, Sent, Whole
 from sim.workers.ray_cluster import ENDED, LOOK_EVERY_S, require_ray
 from sim.workers.ray_workers import RayWorkers
 from sim.workers.suspects import Suspects, timed_out

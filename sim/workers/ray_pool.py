@@ -121,7 +121,7 @@ class RayPool:
         self._executor = ThreadPoolExecutor(1, "ray-start")
         self.handlers: Mapping[str, Handler] = {}
         self._starting = self._executor.submit(start)
-        from sim.workers.processes import keep_memory, pin_threads
+        from sim.workers.process_setup import keep_memory, pin_threads
 
         pin_threads(threads)
         keep_memory()

@@ -22,7 +22,7 @@ class Worker:
             threads: Threads of this process.
             device: Where clients of ours compute.
         """
-        from sim.workers.processes import assume_task_identity, keep_memory, pin_threads
+        from sim.workers.process_setup import assume_task_identity, keep_memory, pin_threads
 
         pin_threads(threads)
         keep_memory()

@@ -16,10 +16,10 @@ from clients.handlers.screening import fault_of
 from clients.messages.accumulator import Keep, Reducer, Sieve
 from clients.messages.sizes import size_bytes
 from clients.seeding import Purpose, stream
-from sim.workers.frozen_states import freeze, thaw
 from sim.workers.interrupts import heard_signals
-from sim.workers.judging import judged, raised
-from sim.workers.processes import seeded_globals
+from sim.workers.process_setup import seeded_globals
+from sim.workers.reply_validation import judged, raised
+from sim.workers.state_serialization import freeze, thaw
 from sim.workers.tasks import Answer, Group, Outcome, Program, Task
 
 

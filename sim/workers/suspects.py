@@ -1,6 +1,6 @@
 """Clients that do not run as the others do: each alone, or not at all."""
 
-from sim.workers.outcomes import failed, singles
+from sim.workers.group_recovery import failed, singles
 from sim.workers.tasks import Group, Outcome
 
 

@@ -28,7 +28,7 @@ from clients.training.loop import Trainer
 from clients.training.optimizers import require_steps
 from strategies import rule_state
 from strategies.aggregation.ensemble import Combiner, EnsembleRule
-from strategies.aggregation.pairing import require_discriminator
+from strategies.aggregation.scorer_discriminator import require_discriminator
 from strategies.aggregation.streaming import Scorer
 from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes

@@ -23,13 +23,13 @@ from clients.training.evaluation import measures
 from clients.training.loop import Trainer
 from strategies import rule_state
 from strategies.aggregation.ensemble import Combiner, Ensemble, EnsembleRule
-from strategies.aggregation.pairing import require_discriminator
 from strategies.aggregation.ranges import check_ranges
+from strategies.aggregation.scorer_discriminator import require_discriminator
 from strategies.aggregation.streaming import Scorer, gather
 from strategies.base import BaseStrategy
 from strategies.cohorts import draw
+from strategies.teaching.answer_chunks import ahead, answers_to, to_each
 from strategies.teaching.proxy_split import Ids, cut_proxy
-from strategies.teaching.questions import ahead, answers_to, to_each
 from strategies.teaching.rehearsal import is_reducible, rehearse, rehearse_student
 from strategies.teaching.student import epochs_of, teach
 from strategies.teaching.views import Report, answers_of, show, unwatched

@@ -20,7 +20,7 @@ from clients.messages.accumulator import Intake
 from clients.messages.requests import client_id_of, read_request, write_request
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import ModelFunction, Parameters
-from clients.mutual.fused import measures_of
+from clients.mutual.ensemble_classifier import measures_of
 from clients.mutual.group import Head, Update
 from clients.mutual.lockstep import TrainPeers
 from clients.mutual.terms import Rule

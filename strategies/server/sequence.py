@@ -10,9 +10,9 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.handlers.base import Handler, by_kind
 from clients.messages.accumulator import Intake, Receiving
-from clients.offering import offers, told
+from clients.protocols import offers, told
+from strategies.argument_injection import completed
 from strategies.base import BaseStrategy
-from strategies.offering import completed
 
 
 class Stages(BaseStrategy):

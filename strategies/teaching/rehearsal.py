@@ -16,7 +16,7 @@ from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.streaming import read_part
-from strategies.offering import wants
+from strategies.argument_injection import wants
 
 TEACHERS, INPUTS = 3, 24
 

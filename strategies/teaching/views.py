@@ -12,8 +12,8 @@ from clients.messages.answers import Features, RoundView
 from clients.messages.requests import node_id_of
 from clients.training.evaluation import predict, predict_with_features
 from strategies.aggregation.ensemble import Ensemble
+from strategies.teaching.answer_chunks import on_probes
 from strategies.teaching.proxy_split import Ids, ProxyCut
-from strategies.teaching.questions import on_probes
 
 Report = Callable[[RoundView], None]
 

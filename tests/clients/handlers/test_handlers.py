@@ -24,7 +24,7 @@ from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of
 from clients.mutual import rules
 from clients.mutual.messenger import Messenger
-from clients.offering import told
+from clients.protocols import told
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import QuorumLost

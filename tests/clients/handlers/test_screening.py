@@ -11,7 +11,7 @@ from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import PredictionReply, PredictionRequest, crc32_of, node_id_of
 from clients.models.discriminator import DiscriminatorRecipe
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 from tests.predictions import (
     ANSWER,
     IDS,

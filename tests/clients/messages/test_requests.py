@@ -22,7 +22,7 @@ from clients.messages.requests import (
     write_request,
 )
 from clients.messages.sizes import size_bytes
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 from tests.predictions import ANSWER, FULL, IDS, MASK, OWN_PROBS, PLAIN, WEIGHTS, answer, ask
 
 

@@ -15,8 +15,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import run as run_py
-from conf.claiming import LOCK, ClaimFirst, claim, release
 from conf.errors import ConfigError
+from conf.run_lock import LOCK, ClaimFirst, claim, release
 from sim.checkpoint.reading import how_to_go_on
 from sim.checkpoint.stopping import Stop
 from sim.tracking.tracker import Tracker
@@ -212,7 +212,7 @@ def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from conf.claiming import claim
+from conf.run_lock import claim
 claim(Path(sys.argv[1]))
 print("has it", flush=True)
 time.sleep(100)

@@ -18,7 +18,7 @@ from sim.checkpoint.manifest import name_of
 from sim.checkpoint.writing import MOST_STATE_FILES
 from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_folder import FAILURES, METRICS
-from sim.workers.frozen_states import freeze, thaw
+from sim.workers.state_serialization import freeze, thaw
 from tests.checkpoints import ROWS, checkpoints, committed, files_in, no_lines, state
 from tests.federations import vector
 

@@ -7,8 +7,8 @@ from flwr.serverapp import Grid
 
 from clients.messages.requests import node_id_of
 from sim.engine.grid import PoolGrid
-from sim.workers.frozen_states import freeze
 from sim.workers.pools import Pool
+from sim.workers.state_serialization import freeze
 from tests.federations import vector
 
 

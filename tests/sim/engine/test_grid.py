@@ -28,7 +28,7 @@ from tests.federations import SEED, grid_over, inline, run_foreign, vector
 from tests.foreign_clients import foreign_app
 
 LOOK = (
-    "look at sim.workers.processes.assume_task_identity and sim.workers.tasks.run_group before "
+    "look at sim.workers.process_setup.assume_task_identity and sim.workers.tasks.run_group before "
     "raising the pin"
 )
 
@@ -57,7 +57,7 @@ def test_the_version_of_flower_is_the_one_that_was_read() -> None:
 def test_flower_refuses_messages_until_the_task_identity_is_assumed() -> None:
     script = """
 from flwr.app import Message, RecordDict
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 try:
     Message(RecordDict(), dst_node_id=5, message_type="train")
     print("accepted")

@@ -17,7 +17,7 @@ from clients.models.discriminator import DiscriminatorRecipe
 from sim.analysis.probes import ByClient, Curve, Every, ProbeError, Table, output_matrices, trust
 from sim.tracking.run_folder import CLIENTS, METRICS
 from sim.tracking.tracker import Tracker
-from sim.workers.processes import seeded_globals
+from sim.workers.process_setup import seeded_globals
 from strategies.aggregation.scorers import own_odds
 from tests.exchanges import exchange
 from tests.federations import tiny_clients

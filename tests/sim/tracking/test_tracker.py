@@ -25,8 +25,8 @@ from sim.analysis.probes import (
     teacher_audit,
     trust,
 )
+from sim.tracking.round_metrics import bin_edges, costs
 from sim.tracking.run_folder import CLIENTS, METRICS
-from sim.tracking.summary import bin_edges, costs
 from sim.tracking.tracker import Tracker
 from tests.exchanges import exchange
 from tests.tracked_runs import events_of, hparams_of, layout_of, lines_of, report, tracked

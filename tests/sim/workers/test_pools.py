@@ -19,7 +19,7 @@ from clients.messages.requests import PREDICTIONS, client_id_of, node_id_of
 from clients.models.discriminator import DiscriminatorRecipe
 from sim.engine.grid import PoolGrid
 from sim.tracking.clients_table import client_rows
-from sim.tracking.summary import summarise
+from sim.tracking.round_metrics import summarise
 from sim.workers.pools import InlinePool, Pool
 from strategies.aggregation.scorers import own_odds
 from tests.federations import (

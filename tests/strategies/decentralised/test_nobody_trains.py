@@ -22,8 +22,8 @@ from clients.models.layers import two_parts
 from clients.training.evaluation import predict
 from sim.engine.grid import PoolGrid
 from sim.topology.availability import Availability
-from sim.workers.frozen_states import freeze
-from strategies.offering import completed
+from sim.workers.state_serialization import freeze
+from strategies.argument_injection import completed
 from tests.composing import composed
 from tests.federations import SEED, handlers_of, inline, run_ours, student_of, tiny_clients
 from tests.shipped import FAULTS, TOPOLOGIES, mixings_of, serverless

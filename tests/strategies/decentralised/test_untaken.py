@@ -89,7 +89,7 @@ def unlike(clients: Any, pool: Any) -> tuple[PoolGrid, dict[str, float]]:
 
 
 def _frozen(state: RecordDict) -> bytes:
-    from sim.workers.frozen_states import freeze
+    from sim.workers.state_serialization import freeze
 
     return freeze(state)
 

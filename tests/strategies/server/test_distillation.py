@@ -21,7 +21,7 @@ from clients.seeding import Purpose, generator
 from clients.training.evaluation import evaluate, predict
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 from strategies.aggregation.scorers import max_prob, own_odds, uniform
 from strategies.server.distillation import DistillationStrategy
 from tests.distilling import (

@@ -29,7 +29,7 @@ from clients.training.losses import kl
 from sim.engine.grid import PoolGrid, assume_task_identity
 from strategies.aggregation.scorers import max_prob, own_odds, uniform
 from strategies.server.distillation import DistillationStrategy
-from strategies.teaching import questions as chunks
+from strategies.teaching import answer_chunks as chunks
 from tests.distilling import DISTIL, PROXY, SEED, bits, federation, fresh_student, make
 from tests.federations import inline, simulated
 from tests.predictions import fault_of

@@ -14,7 +14,7 @@ from clients.messages.requests import node_id_of, read_request
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import parameters_of
 from clients.training.loop import train
-from sim.workers.processes import assume_task_identity
+from sim.workers.process_setup import assume_task_identity
 from strategies.server.distillation import DistillationStrategy
 from tests.distilling import PROXY, asked, bits, distil_round, make, random_logits
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from clients.offering import offers
+from clients.protocols import offers
+from strategies.argument_injection import completed, require_topology, wants
 from strategies.decentralised.gossip_distillation import Gossip
-from strategies.offering import completed, require_topology, wants
 from strategies.server.averaging import Averaging
 from strategies.server.distillation import DistillationStrategy
 from strategies.server.sequence import Stages

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from safetensors.numpy import load
 
-from sim.workers.frozen_states import DTYPES, freeze, thaw
+from sim.workers.state_serialization import DTYPES, freeze, thaw
 
 # --- what states there can be ---
 

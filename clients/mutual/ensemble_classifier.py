@@ -12,7 +12,7 @@ from clients.data import Dataset
 from clients.models.factory import load_parameters
 from clients.models.taps import Tap
 from clients.mutual.group import GroupLesson, GroupState
-from clients.mutual.learner import any_network, feature_shapes, fresh_head, tap_of
+from clients.mutual.group_process import any_network, feature_shapes, fresh_head, tap_of
 from clients.mutual.terms import Rule, Shared
 from clients.training.evaluation import measures, predict
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from sim.engine.grid import assume_task_identity
-from strategies.teaching.questions import ahead
+from strategies.teaching.answer_chunks import ahead
 
 
 @pytest.fixture(autouse=True)
