@@ -48,7 +48,8 @@ def proxy_answers(
     names = [list(KINDS)[k % 3] for k in range(num_clients)]
     sgd = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
     trainer = partial(train, epochs=15, batch_size=32, optimizer=sgd)
-    app = SimulatedApp(SimulatedClients(splits, parts, names, KINDS, mlp, trainer, seed))
+    clients = SimulatedClients(splits, parts, names, KINDS, mlp, trainer, seed)
+    app = SimulatedApp(clients, DistillationStrategy.handlers)
     student = build(mlp, (1, 8, 8), 10, generator(seed, Purpose.STUDENT))
     views: list[RoundView] = []
     strategy = DistillationStrategy(

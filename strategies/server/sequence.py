@@ -117,14 +117,9 @@ class Stages(BaseStrategy):
 
 
 def _together(first: Iterable[Handler], second: Iterable[Handler]) -> tuple[Handler, ...]:
-    """Put the handlers of both stages together.
-
-    Raises:
-        ValueError: One message would be answered by the other stage's; "train" and "evaluate" are
-            answered where nobody says how, too.
-    """
+    """Put the handlers of both stages together, of which none may answer the other's messages."""
     one, other = by_kind(first), by_kind(second)
-    for kind in {*one, *other}:
+    for kind in {*one, *other}:  # "train" and "evaluate" are answered where nobody says how, too
         both = kind in one and kind in other
         if (both or kind in ("train", "evaluate")) and one.get(kind) is not other.get(kind):
             raise ValueError(

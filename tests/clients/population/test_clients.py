@@ -1,19 +1,30 @@
-"""A large population costs a round nothing."""
+"""The clients of a federation: what each learns, and that a large population costs nothing."""
 
 import gc
 import tracemalloc
 from typing import Any
 
 import numpy as np
+import pytest
 from flwr.app import Message, RecordDict
 
 from clients.partition import Partition
 from clients.partition.ownership import as_partition
 from clients.population.architectures import Architectures
 from clients.population.clients import SimulatedClients
+from clients.training.evaluation import predict
+from clients.training.losses import cross_entropy
 from sim.engine.grid import PoolGrid
 from strategies.cohorts import draw
-from tests.federations import distillation, inline, run_ours, simulated, tiny_clients, vector
+from tests.federations import (
+    distillation,
+    inline,
+    run_ours,
+    simulated,
+    student_of,
+    tiny_clients,
+    vector,
+)
 from tests.foreign_clients import foreign_app
 
 
@@ -62,3 +73,36 @@ def test_the_memory_of_a_round_does_not_grow_with_the_population() -> None:
         peak_of_a_round(num_clients, grid, 1)  # imports and caches
         peaks[num_clients] = peak_of_a_round(num_clients, grid, 2)
     assert peaks[1_000_000] < 1.1 * peaks[1_000] + 10_000
+
+
+def test_labels_to_learn_are_the_clients_own_or_the_corrupted_ones() -> None:
+    """And `learn` learns those: from a corruption that says 0, a network says 0."""
+    plain = tiny_clients(2)
+    own = plain.splits.private.labels[plain.partitions[1]]
+    assert plain.labels(1, 3).tolist() == own.tolist()
+    clients = tiny_clients(2, corrupt=_zeros)
+    assert clients.labels(1, 3).tolist() == [0] * len(own)
+    network = student_of(clients)
+    losses = clients.learn(network, 1, 1, epochs=20)
+    assert len(losses) == 20
+    assert predict(network, clients.splits.test, np.arange(50)).argmax(1).unique().tolist() == [0]
+
+
+def _zeros(labels: Any, num_classes: int, client_id: int, server_round: int) -> Any:
+    return labels * 0
+
+
+class Keeping:
+    """A loss that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, logits: Any, labels: Any) -> Any:
+        self.calls += 1
+        return cross_entropy(logits, labels)
+
+
+def test_what_learns_by_itself_keeps_nothing() -> None:
+    clients = tiny_clients(2)
+    with pytest.raises(ValueError, match="loss: Keeping changed its 'calls'"):
+        clients.learn(student_of(clients), 0, 1, Keeping())
