@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import floor, ours, plain, work
 from benchmarks.memory import MARK, PeakMemory, processes_of, proportional_bytes, wait_until_gone
-from benchmarks.profile import Phases, owner_of
+from benchmarks.profile import BEGINNING, PHASES, Phases, owner_of
 from benchmarks.rounds import AGREE, Found, distances, summary
 from benchmarks.work import Clock, Federation, Work
 from tests.commands import run_module
@@ -213,3 +213,9 @@ def test_help(script: str) -> None:
         done = run_module(f"benchmarks.{script}", "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage:")
+
+
+def test_the_profile_names_functions_that_there_are() -> None:
+    """`python -m benchmarks.profile` ends where one was renamed."""
+    for name in (BEGINNING, *(name for names in PHASES.values() for name in names)):
+        owner_of(name)
