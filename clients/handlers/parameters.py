@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -10,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Answers, Handler, each
 from clients.handlers.cost import forward, local_training
-from clients.handlers.state import client_of, own_network, pair_trained
+from clients.handlers.state import client_of, own_network, pair_trained, round_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.population.clients import STUDENT, SimulatedClients
@@ -27,7 +26,7 @@ def train_parameters(
     A key "proximal-mu", as Flower's FedProx sends it, is that of `clients.training.loop.train`.
     """
     content = requests[0].content
-    server_round = cast(int, content.config_records[CONFIG][SERVER_ROUND])
+    server_round = round_of(requests[0])
     start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
     ids = [client_of(context) for context in contexts]
     changes = _proximal(content.config_records[CONFIG])
@@ -49,7 +48,7 @@ def train_messenger(
     """Let a client's own network and the messenger received teach each other; send the latter."""
     assert clients.messenger is not None, "else another handler answers"
     received = read_arrays(request.content.array_records[ARRAYS])
-    server_round = cast(int, request.content.config_records[CONFIG][SERVER_ROUND])
+    server_round = round_of(request)
     about = clients, clients.messenger, context, received, server_round, device
     if isinstance(result := pair_trained(*about), Exception):
         raise result

@@ -11,11 +11,11 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.executor import Lesson
-from clients.handlers.base import SERVER_ROUND, Answers, Handler, each
+from clients.handlers.base import Answers, Handler, each
 from clients.handlers.cost import PASSES, forward
-from clients.handlers.state import MODEL, client_of, own_network
+from clients.handlers.state import MODEL, client_of, own_network, round_of
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import CONFIG, METRICS
+from clients.messages.requests import METRICS
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
 from clients.training.loop import Loss
@@ -34,7 +34,7 @@ def learn_targets(
     numbers: Mapping[str, Any],
 ) -> Answers:
     """Imitate each client's own soft labels, of the proxy examples that they are of."""
-    server_round = cast(int, requests[0].content.config_records[CONFIG][SERVER_ROUND])
+    server_round = round_of(requests[0])
     ids = [client_of(context) for context in contexts]
     labels = {
         client_id: read_arrays(request.content.array_records[TARGETS])

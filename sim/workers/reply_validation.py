@@ -5,7 +5,6 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from clients.handlers.screening import fault_of
 from clients.messages.accumulator import Fault, Intake
 from clients.messages.arrays import record_of
 from clients.messages.sizes import size_bytes
@@ -15,9 +14,7 @@ MAX_REASON, MAX_TRACEBACK = 500, 20_000
 """Characters of what is kept of a failure; a client may raise, or send, a text of any length."""
 
 
-def judged(
-    task: Task, request: Message, item: Any, intake: Intake, screen: Fault = fault_of
-) -> Answer:
+def judged(task: Task, request: Message, item: Any, intake: Intake, screen: Fault) -> Answer:
     """Judge what a client returned or raised.
 
     Args:
