@@ -181,8 +181,8 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
         student=instantiate(config.student),
         seed=config.seed,
         together=part.together,
-        **{"train": instantiate(part.training), "messenger": instantiate(part.messenger)},
-        **{"corrupt": instantiate(part.corruption), "profile": instantiate(part.profile)},
+        **{"train": instantiate(part.training), "corrupt": instantiate(part.corruption)},
+        **{n: instantiate(part[n]) for n in ("messenger", "objective", "profile")},
     )
     rehearse(clients, config.strategy.get("local_training", True), config.sim.get("device"))
     return clients
@@ -224,7 +224,8 @@ def run_federation(
 
     with explained(*BUILDING):
         about = {"group_size": config.clients.group_size, "cost": clients.costs()}
-        about |= {"profiles": clients.profiles, "states": pool.states(tracker.folder / STATES)}
+        about |= {"profiles": clients.profiles, "on_note": display.warn}
+        about |= {"states": pool.states(tracker.folder / STATES)}
         grid = PoolGrid(pool, clients.architectures, display.answer, **about)
         arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     often = config.checkpoint_every, config.rounds

@@ -79,6 +79,10 @@ class SimulatedApp(ClientApp):
                 return
             yield item
 
+    def run_notes(self) -> list[str]:
+        """Say why clients train one by one in this process that were to train together."""
+        return self.clients.run_notes()
+
     def multiplications(self, request: Message) -> float:
         """Count what a client computes for a request, if there is a clock that goes by it.
 

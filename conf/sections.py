@@ -17,6 +17,7 @@ class Clients:
     training: Any = MISSING
     messenger: Any = None
     corruption: Any = None
+    objective: Any = None
     profile: Any = None
 
 

@@ -138,6 +138,18 @@ CLIENTS: dict[str, Differs | str] = {
         Differs("uniform clients/corruption=permuted_labels", 1, 2, "column train_loss"),
     "clients.corruption.shift of permuted_labels":
         Differs("uniform clients/corruption=permuted_labels", 1, 2, "column train_loss"),
+    "clients.objective": Differs("averaging", ("clients/objective=labels",),
+                                 ("clients/objective=proximal", "clients.objective.mu=1"),
+                                 "student"),
+    "clients.objective.mu of proximal":
+        Differs("averaging clients/objective=proximal", 0.1, 1.0, "student"),
+    "clients.objective.weight of not_true":
+        Differs("averaging clients/objective=not_true", 0.0, 1.0, "student"),
+    "clients.objective.temperature of not_true":
+        Differs("averaging clients/objective=not_true", 1.0, 3.0, "student"),
+    "clients.objective.scale_by_t2 of not_true":
+        Differs("averaging clients/objective=not_true clients.objective.temperature=3", True, False,
+                "student"),
     "clients.profile": Differs("uniform", ("clients/profile=alike",),
                                ("clients/profile=two_speeds",), "line simulated_time_s"),
     **{f"clients.profile.{name} of alike":

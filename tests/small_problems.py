@@ -22,12 +22,14 @@ def small_mlp(seed: int = 0) -> nn.Module:
     return mlp((1, 4, 4), 4, hidden=(8,))
 
 
-def fit(model: nn.Module, n: int = 60, seed: int = 1, **changes: Any) -> list[float]:
+def fit(
+    model: nn.Module, n: int = 60, seed: int = 1, loss: Any = cross_entropy, **changes: Any
+) -> list[float]:
     """Train on the first n blobs, with the numbers of most tests below."""
     numbers = {"epochs": 2, "batch_size": 16, "optimizer": SGD} | changes
     labels = torch.from_numpy(BLOBS.labels[:n])
     rng = np.random.default_rng(seed)
-    return train(model, BLOBS, np.arange(n), labels, cross_entropy, rng, **numbers)
+    return train(model, BLOBS, np.arange(n), labels, loss, rng, **numbers)
 
 
 def same_bits(one: nn.Module, other: nn.Module) -> bool:

@@ -88,6 +88,7 @@ class Both:
         starts: Sequence[Parameters] | None = None,
         targets: Sequence[Tensor] | None = None,
         loss: Any = cross_entropy,
+        anchors: Sequence[dict[str, Any]] = (),
         room: int | None = None,
         **changes: Any,
     ) -> None:
@@ -99,10 +100,13 @@ class Both:
         self.alone: list[Parameters] = []
         self.losses_alone: list[Any] = []
         rngs = [np.random.default_rng(k) for k in range(len(sizes))]
-        for own, its_targets, start, rng in zip(parts, labels, self.starts, rngs, strict=True):
+        each = anchors or [{}] * len(sizes)
+        rows = zip(parts, labels, self.starts, rngs, each, strict=True)
+        for own, its_targets, start, rng, its_anchors in rows:
             load_parameters(model, start)
+            about = {"anchors": its_anchors, **numbers}
             try:
-                losses: Any = train(model, dataset, own, its_targets, loss, rng, **numbers)
+                losses: Any = train(model, dataset, own, its_targets, loss, rng, **about)
             except (FloatingPointError, ValueError) as error:
                 losses = error
             self.losses_alone.append(losses)
@@ -115,7 +119,8 @@ class Both:
             for k, start in enumerate(starts):
                 self.stack.load(k, as_tensors(start))
         again = [np.random.default_rng(k) for k in range(len(sizes))]
-        self.losses = train_together(self.stack, dataset, parts, labels, loss, again, **numbers)
+        about = {"anchors": anchors, **numbers}
+        self.losses = train_together(self.stack, dataset, parts, labels, loss, again, **about)
         self.together = [self.stack.parameters_of(k) for k in range(len(sizes))]
         self.rngs_agree = [
             a.bit_generator.state == b.bit_generator.state for a, b in zip(rngs, again, strict=True)

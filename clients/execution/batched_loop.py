@@ -11,20 +11,17 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.data.loader import feed
-from clients.execution.masking import Filling
 from clients.execution.stack import Stack
+from clients.execution.stacked_gradients import StackedGradients
 from clients.seeding import torch_seed
+from clients.training.gradients import Precision
 from clients.training.loop import (
-    Loss,
-    Precision,
     batches,
-    check_proximal,
     check_training,
-    half_precision,
     loss_not_finite,
     parameters_not_finite,
-    pulled,
 )
+from clients.training.objective import Anchors, Loss, Objective, as_objective
 from clients.training.optimizers import Optimizer, stepper
 
 Indices = npt.NDArray[np.int64]
@@ -35,7 +32,7 @@ def train_together(
     dataset: Dataset,
     indices: Sequence[Indices],
     targets: Sequence[Tensor],
-    loss: Loss,
+    objective: Loss | Objective,
     rngs: Sequence[np.random.Generator],
     *,
     epochs: int,
@@ -43,7 +40,7 @@ def train_together(
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
-    proximal_mu: float = 0.0,
+    anchors: Sequence[Anchors] = (),
 ) -> list[list[float] | Exception]:
     """Do for each client what `clients.training.loop.train` does, all clients in the same steps.
 
@@ -56,14 +53,16 @@ def train_together(
         dataset: Where the inputs are.
         indices: For each of at most G clients, which of the examples it uses [n].
         targets: For each client, what the loss compares with: labels [n] or probs [n, C].
-        loss: Loss per example; an example's may depend on that example alone.
+        objective: What is minimised, as in `train`; its parts run under `torch.vmap`, and an
+            example's loss depends on that example alone (`clients.execution.policy.unfit`).
         rngs: For each client its source of randomness, left as `train` leaves it.
         epochs: Passes of each client over its examples, >= 0.
         batch_size: Examples per client and step, >= 1.
         optimizer: Makes a fresh optimiser, `clients.training.optimizers.elementwise`.
         max_grad_norm: Clip each client's gradient to this total L2 norm, > 0; None = never.
         autocast: As in `train`.
-        proximal_mu: As in `train`; each client is drawn to its own start.
+        anchors: For each client what the objective compares with, alike in names and shapes; none
+            = nothing but what it began with.
 
     Returns:
         For each client its mean loss per example of each epoch, or the exception that `train` would
@@ -71,29 +70,31 @@ def train_together(
         single value per channel. The network of a client with an exception is of no use.
 
     Raises:
-        ValueError: A number is out of range, there are too many clients, or one has no example.
+        ValueError: A number is out of range, there are too many clients, one has no example, or
+            not what the objective compares with.
     """
     if len(indices) > stack.size:
         raise ValueError(f"{len(indices)} clients for a stack of {stack.size}")
     for own, its_targets in zip(indices, targets, strict=True):
         check_training(len(own), len(its_targets), epochs, batch_size, max_grad_norm, autocast)
-    check_proximal(proximal_mu)
     sizes = [len(own) for own in indices]
     if not sizes:
         return []
     steps = list(_schedule(sizes, rngs, epochs, batch_size))
-    training = _Training(stack, len(sizes), loss, optimizer, max_grad_norm, autocast, proximal_mu)
+    gradients = StackedGradients(stack, len(sizes), as_objective(objective), anchors, autocast)
+    training = _Training(gradients, len(sizes), optimizer, max_grad_norm)
     examples = _Examples(indices, targets, stack.device)
     inputs = feed(dataset, (examples.of(step.positions) for step in steps), stack.device)
-    sums = [
-        training.step(step.counts, images, examples.targets_of(step.positions))
-        for step, images in zip(steps, inputs, strict=True)
-    ]
+    with gradients.taps:
+        sums = [
+            training.step(step.counts, images, examples.targets_of(step.positions))
+            for step, images in zip(steps, inputs, strict=True)
+        ]
     losses = np.zeros((len(sizes), epochs))
     for step, its_sums in zip(steps, sums, strict=True):
         losses[np.arange(len(its_sums)), step.epochs] += its_sums.double().cpu().numpy()
     losses /= np.array(sizes)[:, None]
-    refused, finite = training.refused.tolist(), stack.finite(len(sizes)).tolist()
+    refused, finite = gradients.refused.tolist(), stack.finite(len(sizes)).tolist()
     return [_outcome(*each) for each in zip(losses.tolist(), refused, finite, strict=True)]
 
 
@@ -160,28 +161,21 @@ class _Training:
 
     def __init__(
         self,
-        stack: Stack,
+        gradients: StackedGradients,
         members: int,
-        loss: Loss,
         optimizer: Optimizer,
         max_grad_norm: float | None,
-        autocast: Precision | None,
-        proximal_mu: float,
     ) -> None:
-        self.stack = stack
-        self.loss = loss
+        self.gradients = gradients
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
-        self.autocast = autocast
-        self.proximal_mu = proximal_mu
-        self.refused = np.zeros(members, dtype=np.bool_)
         self.narrow(members)
-        self.anchors = [leaf.detach().clone() for leaf in self.leaves] if proximal_mu else []
 
     def narrow(self, members: int) -> None:
         """Go on with the first few networks, with a fresh optimiser."""
-        self.tensors = self.stack.first(members)
-        self.leaves = [self.tensors[name] for name in self.stack.trainable]
+        self.tensors = self.gradients.stack.first(members)
+        self.named = {name: self.tensors[name] for name in self.gradients.stack.trainable}
+        self.leaves = [*self.named.values()]
         self.update = stepper(self.optimizer, self.leaves)
 
     def step(self, counts: Indices, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -195,36 +189,17 @@ class _Training:
         Returns:
             Each client's sum of losses [G].
         """
-        members, rows = targets.shape[:2]
+        members = len(targets)
         if members < len(self.leaves[0]) and _memoryless(self.optimizer):
             self.narrow(members)
         tensors = self.tensors
         if members < len(self.leaves[0]):
             tensors = {name: tensor[:members] for name, tensor in tensors.items()}
-        mask = None
-        if counts.min() < rows:
-            mask = torch.from_numpy(np.arange(rows) < counts[:, None]).to(inputs.device)
-        filling = Filling(counts, mask, self.refused[:members])
-        with half_precision(self.autocast, inputs.device):
-            images = torch.unflatten(inputs, 0, (members, rows))
-            logits = self.stack.forward(tensors, images, filling)
-        logits = logits.flatten(0, 1)
-        if self.autocast is not None:
-            logits = logits.float()
-        values = self.loss(logits, targets.flatten(0, 1)).view(members, rows)
-        sums: Tensor = (values if mask is None else values * mask).sum(1)
-        means = sums / torch.from_numpy(counts.clip(min=1)).to(sums)
-        # Each network's gradient is its own mean's: no other mean depends on it.
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(
-            means.sum(), self.leaves, allow_unused=True
-        )
-        if self.proximal_mu:
-            anchors = [anchor[: len(self.leaves[0])] for anchor in self.anchors]
-            gradients = pulled(gradients, self.leaves, anchors, self.proximal_mu)
+        sums, gradients = self.gradients(tensors, self.named, counts, inputs, targets)
         if self.max_grad_norm is not None:
             _clip(gradients, self.max_grad_norm)
         self._update(gradients, counts)
-        return sums.detach()
+        return sums
 
     def _update(self, gradients: Sequence[Tensor | None], counts: Indices) -> None:
         """Update those with examples; momentum and weight decay would move the others too."""

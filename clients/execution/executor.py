@@ -1,8 +1,7 @@
 """Where networks are: clients train and answer there, one by one or like ones in one step."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,13 @@ from clients.data import Dataset
 from clients.execution.batched_loop import predict_together, train_together
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Networks, Tensors
-from clients.execution.policy import way_of
+from clients.execution.policies import Policies
 from clients.execution.stack import Stack, Way
+from clients.execution.trainers import numbers_of, trained
 from clients.models.factory import ModelFunction, Parameters
-from clients.training import loop as training
 from clients.training.evaluation import predict_with_features
-from clients.training.loop import Loss, Trainer
+from clients.training.loop import Trainer
+from clients.training.objective import Anchors, Loss, Objective, as_objective
 from clients.training.optimizers import of_torch
 
 MOST_LOGITS = 16 * 2**20
@@ -34,12 +34,14 @@ class Lesson:
         indices: Which examples it uses [n].
         targets: What the loss compares with, row i for `indices[i]`: labels [n] or probs [n, C].
         stream: Source of all randomness.
+        anchors: What the objective compares with beside `start`, on the device.
     """
 
     start: Tensors
     indices: npt.NDArray[np.int64]
     targets: Tensor
     stream: np.random.SeedSequence
+    anchors: Anchors = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +91,20 @@ class Place:
         ours = numbers_of(train)
         strange = ours is None or not of_torch(ours["optimizer"])
         self.networks = Networks(models, image_shape, num_classes, device, strange)
-        self._image_shape = image_shape
         self._num_classes = num_classes
         self._train = train
         self._numbers = ours if together else None
-        self._ways: dict[str, Way | None] = {}
+        optimizer = None if self._numbers is None else self._numbers["optimizer"]
+        self._policies = Policies(self.networks, image_shape, optimizer)
         self._stacks: dict[str, Stack] = {}
 
     def fit(
-        self, name: str, dataset: Dataset, lessons: Sequence[Lesson], loss: Loss, **changes: Any
+        self,
+        name: str,
+        dataset: Dataset,
+        lessons: Sequence[Lesson],
+        objective: Loss | Objective,
+        **changes: Any,
     ) -> Iterator[Trained | Exception]:
         """Train clients of one architecture.
 
@@ -105,18 +112,18 @@ class Place:
             name: Of the architecture.
             dataset: Where the inputs are.
             lessons: For each client.
-            loss: Loss per example.
+            objective: What they minimise.
             **changes: Keyword arguments of `train` that are not what was bound.
 
         Yields:
             For each client in turn what came of it.
         """
         together = None
-        if len(lessons) > 1 and (way := self._way(name)) is not None:
-            together = self._together(name, way, dataset, lessons, loss, changes)
+        if len(lessons) > 1 and (way := self._policies.way(name)) is not None:
+            together = self._together(name, way, dataset, lessons, objective, changes)
         if together is None:
             for lesson in lessons:
-                yield self._alone(name, dataset, lesson, loss, changes)
+                yield self._alone(name, dataset, lesson, objective, changes)
         else:
             yield from together
 
@@ -141,7 +148,7 @@ class Place:
             Of each in turn what it answers, or what kept it from an answer.
         """
         several = len(parameters) > 1 and not features
-        way = self._way(name) if several else None
+        way = self._policies.way(name) if several else None
         most = max(1, MOST_LOGITS // max(1, len(indices) * self._num_classes))
         for start in range(0, len(parameters), most):
             few = parameters[start : start + most]
@@ -152,6 +159,11 @@ class Place:
             else:
                 yield from (Answered(own, None) for own in logits)
 
+    @property
+    def notes(self) -> set[str]:
+        """Why clients train one by one whose architecture would let them train together."""
+        return self._policies.notes
+
     # --- steps ---
 
     def _together(
@@ -160,20 +172,24 @@ class Place:
         way: Way,
         dataset: Dataset,
         lessons: Sequence[Lesson],
-        loss: Loss,
+        objective: Loss | Objective,
         changes: dict[str, Any],
     ) -> Iterator[Trained | Exception] | None:
         """Train clients in one batched step; None where one by one will tell whose fault it is."""
         try:
+            what = as_objective(objective), lessons[0].anchors, lessons[0].targets
+            if not self._policies.bear(name, way, *what):
+                return None
             stack = self._loaded(name, way, [lesson.start for lesson in lessons])
-            with keeps_nothing(**self._plugins(loss)):
+            with keeps_nothing(**self._plugins(objective)):
                 outcomes = train_together(
                     stack,
                     dataset,
                     [lesson.indices for lesson in lessons],
                     [lesson.targets for lesson in lessons],
-                    loss,
+                    objective,
                     [np.random.default_rng(lesson.stream) for lesson in lessons],
+                    anchors=[lesson.anchors for lesson in lessons],
                     **{**(self._numbers or {}), **changes},
                 )
             if stack.exchanged():
@@ -204,14 +220,18 @@ class Place:
             return None
 
     def _alone(
-        self, name: str, dataset: Dataset, lesson: Lesson, loss: Loss, changes: dict[str, Any]
+        self,
+        name: str,
+        dataset: Dataset,
+        lesson: Lesson,
+        objective: Loss | Objective,
+        changes: dict[str, Any],
     ) -> Trained | Exception:
         try:
             model = self.networks.loaded(name, lesson.start)
-            indices, targets = lesson.indices, lesson.targets
             rng = np.random.default_rng(lesson.stream)
-            with keeps_nothing(**self._plugins(loss)):
-                losses = self._train(model, dataset, indices, targets, loss, rng, **changes)
+            what = dataset, lesson.indices, lesson.targets, objective, rng
+            losses = trained(self._train, model, *what, anchors=lesson.anchors, **changes)
             return Trained(self.networks.parameters_of(name), losses)
         except Exception as error:  # the client's, not the group's
             return error
@@ -234,18 +254,8 @@ class Place:
         except Exception as error:  # the client's, not the group's
             return error
 
-    def _plugins(self, loss: Loss) -> dict[str, Any]:
-        return {"clients.training": self._train, "loss": loss}
-
-    def _way(self, name: str) -> Way | None:
-        """Decide, once for each architecture, how several of its clients are run."""
-        if self._numbers is None:
-            return None
-        if name not in self._ways:
-            # Not one with a client's parameters, or it would depend on whose come first.
-            model = self.networks.fresh(name, np.random.default_rng(0))
-            self._ways[name] = way_of(model, self._image_shape, self._numbers["optimizer"])[0]
-        return self._ways[name]
+    def _plugins(self, objective: Loss | Objective) -> dict[str, Any]:
+        return {"clients.training": self._train, **as_objective(objective).plugins}
 
     def _loaded(self, name: str, way: Way, parameters: Sequence[Tensors]) -> Stack:
         """Return the architecture's stack with these networks in its first places."""
@@ -259,10 +269,3 @@ class Place:
             for member, own in enumerate(parameters):
                 stack.load(member, own)
         return stack
-
-
-def numbers_of(train: Trainer) -> dict[str, Any] | None:
-    """Return the keyword arguments bound to `training.loop.train`; None if it is another's."""
-    if isinstance(train, partial) and train.func is training.train and not train.args:
-        return dict(train.keywords)
-    return None

@@ -69,6 +69,21 @@ def arranged(images: Tensor, members: int, flat: bool) -> Tensor:
     return images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
+def by_client(features: Tensor, members: int) -> Tensor:
+    """Bring features out of the layout of a widened network.
+
+    Args:
+        features: Rows [G, B, D] or maps [B, G*C, H, W].
+        members: G.
+
+    Returns:
+        [G, B, D] or [G, B, C, H, W].
+    """
+    if features.dim() == 3:
+        return features
+    return torch.unflatten(features, 1, (members, -1)).transpose(0, 1)
+
+
 def _wide(module: nn.Module, current: Current) -> nn.Module:
     kind = type(module)  # not isinstance: a subclass may compute something else
     if kind in KEPT:

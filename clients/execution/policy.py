@@ -105,7 +105,7 @@ def _fault(model: nn.Module, image_shape: tuple[int, int, int], way: Way) -> str
             stack = Stack(network, 2, way)
             stack.load_all(network.state_dict())
             tensors = stack.first(2)
-            together = stack.forward(tensors, images, filling)
+            together, _ = stack.outputs(tensors, images, filling, stack.taps(()))
             leaves = [tensors[name] for name in stack.trainable]
             torch.autograd.grad(together.sum(), leaves, allow_unused=True)
             alone = [network(images[0]), network(images[1, :3])]

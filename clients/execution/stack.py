@@ -1,6 +1,6 @@
 """G networks of one architecture as one: stacked parameters and a batched forward pass."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Literal
@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clients.execution.grouped_layers import arranged, starts_flat, widened
+from clients.execution.grouped_layers import (
+    WideLinear,
+    arranged,
+    by_client,
+    starts_flat,
+    widened,
+)
 from clients.execution.isolation import Original, foreign
 from clients.execution.masking import Current, Filling, MaskedBatchNorm, full
 from clients.models.factory import Parameters, unlike
+from clients.training.taps import Taps
 
 Way = Literal["wide", "vmap"]
 """How a stack runs: layers made for many clients (`grouped_layers`), or `torch.vmap` over one."""
@@ -116,19 +123,27 @@ class Stack:
         few = {name: tensor[:members] for name, tensor in self.tensors.items()}
         return few | {n: few[n].detach().requires_grad_() for n in self.trainable}
 
-    def forward(self, tensors: Tensors, images: Tensor, filling: Filling) -> Tensor:
-        """Run the networks of some tensors, in train mode; running statistics move.
+    def taps(self, names: Sequence[str]) -> Taps:
+        """Prepare to read features at places of the stacked network; see `Taps`."""
+        return Taps(self.network, names, WideLinear if self.way == "wide" else nn.Linear)
+
+    def outputs(
+        self, tensors: Tensors, images: Tensor, filling: Filling, taps: Taps, train: bool = True
+    ) -> tuple[Tensor, Tensors]:
+        """Run the networks of some tensors; in train mode running statistics move.
 
         Args:
             tensors: As `first` gives them, of G networks.
             images: [G, B, C, H, W].
             filling: Which of the images count.
+            taps: Of `taps`, listening.
+            train: Whether in train mode.
 
         Returns:
-            Logits [G, B, classes].
+            Logits [G, B, classes] and features [G, B, ...] by place.
         """
-        self.network.train()
-        return self._run(tensors, images, filling)
+        self.network.train(train)
+        return self._run(tensors, images, filling, taps)
 
     def answer(self, members: int, images: Tensor) -> Tensor:
         """Run the first few networks in eval mode and without gradients.
@@ -143,22 +158,27 @@ class Stack:
         self.network.eval()
         few = {name: tensor[:members] for name, tensor in self.tensors.items()}
         with torch.no_grad():
-            return self._run(few, images, full(members, images.shape[-4]))
+            return self._run(few, images, full(members, images.shape[-4]), self.taps(()))[0]
 
-    def _run(self, tensors: Tensors, images: Tensor, filling: Filling) -> Tensor:
+    def _run(
+        self, tensors: Tensors, images: Tensor, filling: Filling, taps: Taps
+    ) -> tuple[Tensor, Tensors]:
         if self.way == "wide":
             self.current.filling = filling
-            inputs = arranged(images, len(filling.counts), self.flat)
+            members = len(filling.counts)
+            inputs = arranged(images, members, self.flat)
             logits: Tensor = functional_call(self.network, tensors, (inputs,), strict=True)
-            return logits
+            return logits, {n: by_client(each, members) for n, each in taps.take().items()}
         axes = (0, None if images.dim() == 4 else 0, None if filling.mask is None else 0)
 
-        def one(tensors: Tensors, images: Tensor, mask: Tensor | None) -> Tensor:
+        def one(tensors: Tensors, images: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensors]:
             self.current.filling = replace(filling, mask=mask)
             logits: Tensor = functional_call(self.network, tensors, (images,), strict=True)
-            return logits
+            return logits, taps.take()
 
-        together: Tensor = torch.vmap(one, in_dims=axes)(tensors, images, filling.mask)
+        together: tuple[Tensor, Tensors] = torch.vmap(one, in_dims=axes)(
+            tensors, images, filling.mask
+        )
         return together
 
     def _check(self, parameters: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.evaluation import measures
+from clients.training.objective import Loss, Objective, proximal
 
 PROXIMAL_MU = "proximal-mu"
 
@@ -23,14 +24,15 @@ def train_parameters(
 ) -> Answers:
     """Load the parameters received, train on private data, return the parameters.
 
-    A key "proximal-mu", as Flower's FedProx sends it, is that of `clients.training.loop.train`.
+    A key "proximal-mu", as Flower's FedProx sends it, is that of
+    `clients.training.objective.proximal`.
     """
     content = requests[0].content
     server_round = round_of(requests[0])
     start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
     ids = [client_of(context) for context in contexts]
-    changes = _proximal(content.config_records[CONFIG])
-    trained = clients.train(ids, [start] * len(ids), server_round, device, **changes)
+    objective = _with_proximal(clients.objective, content.config_records[CONFIG])
+    trained = clients.train(ids, [start] * len(ids), server_round, device, objective)
     for request, client_id, result in zip(requests, ids, trained, strict=True):
         if isinstance(result, Exception):
             yield result
@@ -84,12 +86,12 @@ def evaluate_parameters(
         yield Message(RecordDict({METRICS: metrics}), reply_to=request)
 
 
-def _proximal(config: ConfigRecord) -> dict[str, float]:
-    """Read what local training is told beside the config: nothing, or a proximal term."""
+def _with_proximal(objective: Loss | Objective, config: ConfigRecord) -> Loss | Objective:
+    """Add the proximal term that a request asks for, if it does."""
     mu = config.get(PROXIMAL_MU, 0.0)
     if isinstance(mu, bool) or not isinstance(mu, int | float):
         raise ValueError(f"'{PROXIMAL_MU}' is {mu!r}: expected a number >= 0")
-    return {"proximal_mu": float(mu)} if PROXIMAL_MU in config else {}
+    return proximal(float(mu), objective) if PROXIMAL_MU in config else objective
 
 
 def _measuring(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:

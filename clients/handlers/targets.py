@@ -18,7 +18,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import METRICS
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
-from clients.training.loop import Loss
+from clients.training.objective import Loss, Objective
 
 TARGETS, SUMS = "targets", "sums"
 """Records: soft labels and the proxy ids they are of; sums of answers on their way."""
@@ -30,7 +30,7 @@ def learn_targets(
     contexts: Sequence[Context],
     device: str,
     *,
-    loss: Loss,
+    objective: Loss | Objective,
     numbers: Mapping[str, Any],
 ) -> Answers:
     """Imitate each client's own soft labels, of the proxy examples that they are of."""
@@ -54,7 +54,7 @@ def learn_targets(
         [starts[k] for k in taught],
         lesson,
         clients.splits.proxy,
-        loss,
+        objective,
         device,
         **numbers,
     )
@@ -92,11 +92,11 @@ RELAY = Handler(
 )
 
 
-def train_targets(loss: Loss, numbers: Mapping[str, Any]) -> Handler:
+def train_targets(objective: Loss | Objective, numbers: Mapping[str, Any]) -> Handler:
     """Make the handler of those that learn soft labels.
 
     Args:
-        loss: (logits [B, C], targets [B, C]) -> [B].
+        objective: What is minimised, for soft labels [B, C].
         numbers: Keyword arguments of `clients.training.loop.train`.
 
     Returns:
@@ -104,7 +104,7 @@ def train_targets(loss: Loss, numbers: Mapping[str, Any]) -> Handler:
     """
     return Handler(
         "train.targets",
-        partial(learn_targets, loss=loss, numbers=numbers),
+        partial(learn_targets, objective=objective, numbers=numbers),
         records=(TARGETS,),
         replies={METRICS: MetricRecord},
         multiplications=partial(_imitating, numbers.get("epochs", 0)),

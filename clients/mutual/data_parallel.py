@@ -9,22 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
-from clients.execution.executor import numbers_of
+from clients.execution.trainers import numbers_of
 from clients.models.factory import Parameters, parameters_of
 from clients.mutual.lockstep import Link
 from clients.seeding import seeded_torch
+from clients.training.gradients import Precision, half_precision
 from clients.training.loop import (
-    Loss,
-    Precision,
     Trainer,
     batches,
     check_training,
     clipped,
     finite,
-    half_precision,
     loss_not_finite,
     parameters_not_finite,
 )
+from clients.training.objective import Loss
 from clients.training.optimizers import Optimizer, stepper
 
 
@@ -53,13 +52,11 @@ def require_shardable(train: Trainer) -> dict[str, Any]:
         Its keyword arguments.
 
     Raises:
-        ValueError: It is somebody else's, of which nothing is known, or has a proximal term.
+        ValueError: It is somebody else's, of which nothing is known.
     """
     numbers = numbers_of(train)
     if numbers is None:
         raise ValueError("student_workers > 1: expected distil to be clients.training.loop.train")
-    if numbers.get("proximal_mu"):
-        raise ValueError("student_workers > 1: not with distil.proximal_mu, which shares lack")
     return numbers
 
 

@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from clients.data import Dataset
 from clients.models.factory import load_parameters
-from clients.models.taps import Tap
 from clients.mutual.group import GroupLesson, GroupState
 from clients.mutual.group_process import any_network, feature_shapes, fresh_head, tap_of
 from clients.mutual.terms import Rule, Shared
 from clients.training.evaluation import measures, predict
+from clients.training.taps import Taps, take_map
 
 
 class FusedClassifier(nn.Module):
@@ -55,9 +55,9 @@ class FusedClassifier(nn.Module):
         """
         with ExitStack() as stack:
             pairs = zip(self.networks, self._taps, strict=True)
-            taps = [stack.enter_context(Tap(network, name)) for network, name in pairs]
+            taps = [stack.enter_context(Taps(network, [name])) for network, name in pairs]
             logits = [network(images) for network in self.networks]
-            features = [functional.adaptive_avg_pool2d(tap.take(), self._size) for tap in taps]
+            features = [functional.adaptive_avg_pool2d(take_map(each), self._size) for each in taps]
         nothing = torch.zeros_like(logits[0])
         fused = self._rule(Shared(logits, features), nothing, 0, self.head).fused
         assert fused is not None, "`fused_classifier` has tried"

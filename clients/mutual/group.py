@@ -24,7 +24,7 @@ class Peer:
         name: What curves and errors call it, unique in its group.
         model: Its model function.
         optimizer: Makes its optimiser.
-        tap: Module whose output is its feature; None = where `clients.models.taps.last_map` says.
+        tap: Module whose output is its feature; None = where `clients.training.taps.last_map` says.
     """
 
     name: str

@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from clients.data import Dataset
 from clients.models.factory import build, load_parameters, parameters_of
-from clients.models.taps import Tap, last_map
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
 from clients.mutual.heads import Shape
 from clients.mutual.terms import Shared, Terms
 from clients.seeding import Purpose, generator, seeded_torch, stream, torch_seed
 from clients.training.optimizers import object_step
+from clients.training.taps import Taps, last_map, take_map
 
 
 def feature_shapes(lesson: GroupLesson, dataset: Dataset) -> tuple[Shape, ...]:
@@ -39,9 +39,9 @@ def feature_shapes(lesson: GroupLesson, dataset: Dataset) -> tuple[Shape, ...]:
     for peer in lesson.peers:
         network = any_network(peer, dataset).eval()
         try:
-            with Tap(network, tap_of(peer, network, dataset)) as tap, torch.no_grad():
+            with Taps(network, [tap_of(peer, network, dataset)]) as taps, torch.no_grad():
                 network(torch.zeros(1, *dataset.image_shape))
-                found.append(tap.take().shape)
+                found.append(take_map(taps).shape)
         except ValueError as error:
             raise ValueError(f"peer '{peer.name}': {error}") from error
     height, width = (min(shape[axis] for shape in found) for axis in (2, 3))
@@ -93,13 +93,13 @@ class Learner:
     """A network with its optimiser, its tap and a random stream of its own."""
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, tap: Tap | None, noise: Tensor
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, taps: Taps | None, noise: Tensor
     ) -> None:
         self.network = network
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = optimizer
         self._step = object_step(self.parameters, optimizer)
-        self._tap = tap
+        self._taps = taps
         self._noise = noise
         self._answers: list[Tensor] = []
 
@@ -111,8 +111,8 @@ class Learner:
             logits = self.network(images)
             self._noise = torch.get_rng_state()
         self._answers = [logits]
-        if self._tap is not None:
-            self._answers.append(functional.adaptive_avg_pool2d(self._tap.take(), size))
+        if self._taps is not None:
+            self._answers.append(functional.adaptive_avg_pool2d(take_map(self._taps), size))
         return [_as_sent(each.detach()) for each in self._answers]
 
     def learn(self, gradients: Sequence[Tensor]) -> None:
@@ -190,10 +190,10 @@ def learner(
         # A copy: torch keeps the tensors that it is given, and steps change them in place.
         optimizer.load_state_dict(deepcopy(snapshot.optimizer))
     with ExitStack() as stack:
-        tap = None
+        taps = None
         if shapes:
-            tap = stack.enter_context(Tap(network, tap_of(peer, network, dataset)))
-        yield Learner(network, optimizer, tap, noise_of(lesson, state, place))
+            taps = stack.enter_context(Taps(network, [tap_of(peer, network, dataset)]))
+        yield Learner(network, optimizer, taps, noise_of(lesson, state, place))
 
 
 def noise_of(lesson: GroupLesson, state: GroupState, place: int) -> Tensor:

@@ -13,16 +13,23 @@ from clients.data import Dataset, Splits
 from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
+from clients.execution.trainers import trained
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger
 from clients.population.conditions import Corruption
 from clients.population.profiles import ProfileRule, draw_profiles
 from clients.seeding import Purpose, generator, stream
-from clients.training.loop import Loss, Trainer
+from clients.training.loop import Trainer
 from clients.training.losses import cross_entropy
+from clients.training.objective import Anchors, Loss, Objective
 
 STUDENT = "(student)"
 """The student's name among the architectures that a place knows."""
+
+
+def no_anchors(client_id: int) -> Anchors:
+    """Give a client nothing to compare with but what it began with."""
+    return {}
 
 
 class SimulatedClients:
@@ -44,6 +51,7 @@ class SimulatedClients:
         messenger: Messenger | None = None,
         corrupt: Corruption | None = None,
         profile: ProfileRule | None = None,
+        objective: Loss | Objective | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -61,15 +69,18 @@ class SimulatedClients:
                 a messenger of the student's architecture; None = they become the client's.
             corrupt: What labels clients learn in local training, where not their own; None = these.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
+            objective: What they minimise in local training, for labels; None = cross-entropy.
 
         Raises:
-            ValueError: Both a corruption and messengers are asked for, which learn from the private
-                set as it is; or the profiles are none.
+            ValueError: A corruption or an objective is asked for together with messengers, which
+                learn from the private set as it is by a rule of their own; or the profiles are
+                none.
         """
-        if messenger is not None and corrupt is not None:
-            raise ValueError(
-                "clients.corruption: not with clients.messenger, which would ignore it"
-            )
+        for name, given in {"corruption": corrupt, "objective": objective}.items():
+            if messenger is not None and given is not None:
+                raise ValueError(
+                    f"clients.{name}: not with clients.messenger, which would ignore it"
+                )
         self.splits = splits
         self.partitions = partitions
         self.architectures = architectures
@@ -80,6 +91,7 @@ class SimulatedClients:
         self.together = together
         self.messenger = messenger
         self.corrupt = corrupt
+        self.objective = cross_entropy if objective is None else objective
         self.profiles = draw_profiles(
             profile, len(architectures), generator(seed, Purpose.PROFILES)
         )
@@ -119,6 +131,10 @@ class SimulatedClients:
             )
         return self._places[device]
 
+    def run_notes(self) -> list[str]:
+        """Say of which architectures, and why, clients train one by one for their objective."""
+        return sorted(set[str]().union(*(place.notes for place in self._places.values())))
+
     def labels(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
         """Return the labels that a client learns in local training [n]: its own, or corrupted."""
         labels = self.splits.private.labels[self.partitions[client_id]]
@@ -133,7 +149,8 @@ class SimulatedClients:
         network: nn.Module,
         client_id: int,
         server_round: int,
-        loss: Loss = cross_entropy,
+        objective: Loss | Objective | None = None,
+        anchors: Anchors | None = None,
         **changes: Any,
     ) -> list[float]:
         """Train a network in place on a client's private examples, as the config has it.
@@ -144,20 +161,22 @@ class SimulatedClients:
             network: From inputs to what the loss takes.
             client_id: Whose examples.
             server_round: 1..R.
-            loss: (what the network gives [B, ...], labels [B]) -> [B].
+            objective: What is minimised, for labels [B]; None = the config's.
+            anchors: What it compares with, on the network's device.
             **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
 
         Returns:
             The mean loss of each epoch.
 
         Raises:
-            ValueError: Trainer or loss keeps something; names it.
+            ValueError: Trainer or objective keeps something; names it.
         """
         labels = torch.from_numpy(self.labels(client_id, server_round))
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-        what = network, self.splits.private, self.partitions[client_id], labels, loss, rng
-        with keeps_nothing(**{"clients.training": self.local_training, "loss": loss}):
-            return self.local_training(*what, **changes)
+        goal = self.objective if objective is None else objective
+        what = self.splits.private, self.partitions[client_id], labels, goal, rng
+        train = self.local_training
+        return trained(train, network, *what, anchors=anchors or {}, **changes)
 
     def train(
         self,
@@ -165,6 +184,8 @@ class SimulatedClients:
         starts: Sequence[Tensors | Exception],
         server_round: int,
         device: str,
+        objective: Loss | Objective | None = None,
+        anchors: Callable[[int], Anchors] = no_anchors,
         **changes: Any,
     ) -> Iterator[Trained | Exception]:
         """Train clients of one architecture on their private data.
@@ -174,6 +195,8 @@ class SimulatedClients:
             starts: Parameters and buffers that each goes on from, or what kept it from any.
             server_round: 1..R.
             device: Where.
+            objective: What they minimise, for labels [B]; None = the config's.
+            anchors: Client id -> what it compares with, on the device.
             **changes: As in `fit`.
 
         Yields:
@@ -183,10 +206,11 @@ class SimulatedClients:
         def lesson(client_id: int, start: Tensors) -> Lesson:
             labels = torch.from_numpy(self.labels(client_id, server_round))
             draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-            return Lesson(start, self.partitions[client_id], labels, draws)
+            own = anchors(client_id)
+            return Lesson(start, self.partitions[client_id], labels, draws, own)
 
-        private = self.splits.private
-        yield from self.fit(ids, starts, lesson, private, cross_entropy, device, **changes)
+        private, goal = self.splits.private, self.objective if objective is None else objective
+        yield from self.fit(ids, starts, lesson, private, goal, device, **changes)
 
     def fit(
         self,
@@ -194,7 +218,7 @@ class SimulatedClients:
         starts: Sequence[Tensors | Exception],
         lesson: Callable[[int, Tensors], Lesson],
         dataset: Dataset,
-        loss: Loss,
+        objective: Loss | Objective,
         device: str,
         **changes: Any,
     ) -> Iterator[Trained | Exception]:
@@ -205,7 +229,7 @@ class SimulatedClients:
             starts: Parameters and buffers that each goes on from, or what kept it from any.
             lesson: Client id, start -> what it is to learn.
             dataset: Where the inputs are.
-            loss: Loss per example.
+            objective: What they minimise.
             device: Where.
             **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
 
@@ -220,6 +244,6 @@ class SimulatedClients:
         if not ids:
             return
         name = self.architectures[ids[0]]
-        trained = self.place(device).fit(name, dataset, lessons, loss, **changes)
+        trained = self.place(device).fit(name, dataset, lessons, objective, **changes)
         for start in starts:
             yield start if isinstance(start, Exception) else next(trained)

@@ -16,8 +16,8 @@ from clients.mutual.rehearsal import rehearse_group
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import permuted_labels
 from clients.training.evaluation import predict
-from clients.training.loop import Loss, Trainer, local_epochs, train
-from clients.training.losses import cross_entropy
+from clients.training.loop import Trainer, local_epochs, train
+from clients.training.objective import Loss, Objective
 
 
 def rehearse(
@@ -46,7 +46,7 @@ def rehearse(
     for name, model in {**clients.models, "student": clients.student}.items():
         network = rehearse_network(name, model, private)
         if learns and name in clients.models:
-            of_what = private, private.num_classes, cross_entropy
+            of_what = private, torch.tensor([0, private.num_classes - 1]), clients.objective
             who = f"clients.training: architecture '{name}'"
             rehearse_learning(clients.local_training, network, *of_what, who)
     if messenger is not None:
@@ -103,8 +103,8 @@ def rehearse_learning(
     how: Trainer,
     network: nn.Module,
     dataset: Dataset,
-    num_classes: int,
-    loss: Loss,
+    targets: Tensor,
+    objective: Loss | Objective,
     who: str,
 ) -> None:
     """Let a network learn for one step from two examples.
@@ -115,8 +115,8 @@ def rehearse_learning(
         how: `clients.training.loop.train` with its numbers bound.
         network: Changed; on the device that it will learn on.
         dataset: Where the examples are taken from; its labels are not looked at.
-        num_classes: C.
-        loss: (logits [B, C], targets [B, C] on the simplex) -> [B].
+        targets: Of two examples, labels [2] or probs [2, C].
+        objective: What is minimised.
         who: Of which section of the config, for errors.
 
     Raises:
@@ -129,9 +129,8 @@ def rehearse_learning(
     except Exception:  # anyone's optimiser
         return
     ends, rng = np.array([0, len(dataset) - 1]), np.random.default_rng(0)
-    targets = torch.full((2, num_classes), 1 / num_classes)
     try:
-        how(network, dataset, ends, targets, loss, rng, epochs=min(1, how.keywords["epochs"]))
+        how(network, dataset, ends, targets, objective, rng, epochs=min(1, how.keywords["epochs"]))
     except FloatingPointError:  # whoever diverges says so in the run, by round and client
         return
     except Exception as error:  # anyone's network, any of torch's optimisers

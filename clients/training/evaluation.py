@@ -1,7 +1,6 @@
 """What a model answers: logits, penultimate features, accuracy."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
 from clients.training.losses import cross_entropy
+from clients.training.taps import PENULTIMATE, Taps, evaluating
 
 
 def predict(
@@ -33,15 +33,42 @@ def predict(
     Raises:
         ValueError: There is nothing to answer.
     """
+    return predict_and_tap(model, dataset, indices, (), batch_size)[0]
+
+
+def predict_and_tap(
+    model: nn.Module,
+    dataset: Dataset,
+    indices: npt.NDArray[np.int64],
+    taps: Iterable[str],
+    batch_size: int = 256,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Answer every example, and give the features at some places of the network.
+
+    Args:
+        model: As in `predict`.
+        dataset: Where the inputs are.
+        indices: Which of its examples to answer [N].
+        taps: The places, as in `clients.training.taps.Taps`.
+        batch_size: As in `predict`.
+
+    Returns:
+        Logits [N, classes] and features [N, ...] by place, float32 on the CPU.
+
+    Raises:
+        ValueError: There is nothing to answer, or no such place, or it gives nothing.
+    """
     if len(indices) == 0:
         raise ValueError("no inputs to answer: expected at least 1")
     device = next(model.parameters()).device
-    logits = []
-    with torch.inference_mode(), evaluating(model):
+    logits, seen = [], []
+    with torch.inference_mode(), evaluating(model), Taps(model, taps) as places:
         for start in range(0, len(indices), batch_size):
             batch = normalised(dataset, indices[start : start + batch_size])
             logits.append(model(torch.from_numpy(batch).to(device)).float().cpu())
-    return torch.cat(logits)
+            seen.append({n: each.float().cpu() for n, each in places.take().items()})
+    features = {name: torch.cat([each[name] for each in seen]) for name in places.names}
+    return torch.cat(logits), features
 
 
 def predict_with_features(
@@ -60,59 +87,8 @@ def predict_with_features(
     Raises:
         ValueError: There is nothing to answer, or the model calls no linear layer.
     """
-    with tapped_penultimate(model) as features:
-        logits = predict(model, dataset, indices)
-    return logits, torch.cat(features)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for the block; each of its modules is restored as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
-def tapped_penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what the last linear layer to be called receives, at each forward pass in the block.
-
-    Args:
-        model: Any module that calls at least one `torch.nn.Linear`, the last of them being its
-            classifier; in which order they are registered does not matter.
-
-    Yields:
-        A list that gets one tensor [B, D] per forward pass, float32 on the CPU.
-
-    Raises:
-        ValueError: A forward pass calls no linear layer.
-    """
-    latest: list[Tensor] = []
-    collected: list[Tensor] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        latest[:] = [inputs[0]]
-
-    def collect(module: nn.Module, inputs: object, outputs: object) -> None:
-        if not latest:
-            raise ValueError(
-                f"{type(model).__name__} calls no torch.nn.Linear: expected a linear classifier, "
-                "whose input is the penultimate feature"
-            )
-        collected.append(latest.pop().float().flatten(1).cpu())
-
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    hooks = [linear.register_forward_pre_hook(note) for linear in linears]
-    hooks.append(model.register_forward_hook(collect))
-    try:
-        yield collected
-    finally:
-        for hook in hooks:
-            hook.remove()
+    logits, features = predict_and_tap(model, dataset, indices, [PENULTIMATE])
+    return logits, features[PENULTIMATE].flatten(1)
 
 
 def evaluate(model: nn.Module, dataset: Dataset) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """The one training loop. Clients (labels) and the student (soft labels) both run it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,9 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.data.loader import feed
 from clients.seeding import seeded_torch
+from clients.training.gradients import NetworkGradients, Precision
+from clients.training.objective import Anchors, Loss, Objective, as_objective
 from clients.training.optimizers import Optimizer, stepper
-
-Precision = Literal["bfloat16"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits [B, C], targets [B] or [B, C]) -> loss per example [B]."""
 
 
 def batches(
@@ -50,7 +46,7 @@ def train(
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
     targets: Tensor,
-    loss: Loss,
+    objective: Loss | Objective,
     rng: np.random.Generator,
     *,
     epochs: int,
@@ -58,22 +54,16 @@ def train(
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
-    proximal_mu: float = 0.0,
+    anchors: Anchors | None = None,
 ) -> list[float]:
-    """Train `model` in place by mini-batch descent on the mean of `loss`.
-
-    With `proximal_mu` the objective is that mean + mu/2 ||w - w0||^2 over the parameters to be
-    trained, w0 being what they were at the start: FedProx, Li et al., MLSys 2020
-    (arXiv:1812.06127), eq. 2. Its gradient mu (w - w0) is added to that of the loss, before both
-    are clipped and before an optimiser adds its weight decay; a parameter that a step's loss does
-    not reach is not pulled in that step either.
+    """Train `model` in place by mini-batch descent on the mean of an objective.
 
     Args:
         model: Network from [B, C, H, W] to logits [B, classes]; left in train mode.
         dataset: Where the inputs are.
         indices: Which of its examples to use [n].
         targets: What the loss compares with, row i for `indices[i]`: labels [n] or probs [n, C].
-        loss: Loss per example.
+        objective: What is minimised: a loss per example of logits and targets, or more than that.
         rng: Source of all randomness: the order of examples and torch's global generator.
         epochs: Passes over the examples, >= 0.
         batch_size: Examples per step, >= 1.
@@ -81,60 +71,42 @@ def train(
         max_grad_norm: Clip the gradient's total L2 norm to this, > 0; None = never.
         autocast: Let torch compute what bears it in this half precision; None = float32. Float16
             is not offered: without loss scaling its gradients underflow.
-        proximal_mu: mu >= 0; 0 = no such term, and the same bits as without it.
+        anchors: What the objective compares with, on the model's device, beside `START`.
 
     Returns:
-        Mean loss per example of each epoch, without the proximal term.
+        Mean loss per example of each epoch, without the objective's penalty.
 
     Raises:
-        ValueError: A number is out of range, or there is no example, or no parameter to train.
+        ValueError: A number is out of range, or there is no example, no parameter to train, or not
+            what the objective compares with.
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
     check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
-    check_proximal(proximal_mu)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if epochs and not parameters:
         raise ValueError("no parameter requires a gradient: expected at least one to train")
     step = stepper(optimizer, parameters)
     device = parameters[0].device if parameters else torch.device("cpu")
     targets = targets.to(device)
-    anchors = [parameter.detach().clone() for parameter in parameters] if proximal_mu else []
+    gradients_of = NetworkGradients(model, as_objective(objective), anchors or {}, autocast)
     model.train()
     losses = []
-    with seeded_torch(rng):
+    with seeded_torch(rng), gradients_of.taps:
         for epoch in range(epochs):
             total = torch.zeros((), dtype=torch.float64, device=device)
             order = list(batches(len(indices), batch_size, rng))
             inputs = feed(dataset, (indices[batch] for batch in order), device)
             for batch, images in zip(order, inputs, strict=True):
-                with half_precision(autocast, device):
-                    logits = model(images)
-                logits = logits if autocast is None else logits.float()
-                values = loss(logits, targets[torch.from_numpy(batch).to(device)])
-                # Not .backward(): what it leaves in .grad costs a fill and an add per parameter.
-                gradients: Sequence[Tensor | None] = torch.autograd.grad(
-                    values.mean(), parameters, allow_unused=True
-                )
-                if proximal_mu:
-                    gradients = pulled(gradients, parameters, anchors, proximal_mu)
+                own = targets[torch.from_numpy(batch).to(device)]
+                values, gradients = gradients_of(images, own)
                 step(gradients if max_grad_norm is None else clipped(gradients, max_grad_norm))
-                total += values.detach().sum()
+                total += values.sum()
             losses.append(float(total) / len(indices))
             if not np.isfinite(losses[-1]):
                 raise loss_not_finite(losses[-1], epoch + 1, epochs)
     if not finite(parameters):
         raise parameters_not_finite()
     return losses
-
-
-def half_precision(
-    autocast: Precision | None, device: torch.device
-) -> AbstractContextManager[object]:
-    """Return the context of a forward pass in half precision, or one that does nothing."""
-    if autocast is None:
-        return nullcontext()
-    # Nothing is cached: parameters change from step to step, and vmap wraps them anew.
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 def loss_not_finite(loss: float, epoch: int, epochs: int) -> FloatingPointError:
@@ -174,37 +146,6 @@ def clipped(gradients: Sequence[Tensor | None], max_norm: float) -> list[Tensor 
     factor = (max_norm / (nn.utils.get_total_norm(present) + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(present, factor)
     return list(gradients)
-
-
-def pulled(
-    gradients: Sequence[Tensor | None],
-    parameters: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    proximal_mu: float,
-) -> tuple[Tensor | None, ...]:
-    """Add the gradient of a proximal term, mu (w - w0).
-
-    Args:
-        gradients: One per parameter, or None: what the loss does not reach stays where it began.
-        parameters: w.
-        anchors: w0, what they began with.
-        proximal_mu: mu.
-
-    Returns:
-        New tensors: an optimiser may keep what it was given as its momentum.
-    """
-    chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
-    with torch.no_grad():
-        moved = torch._foreach_sub([parameters[i] for i in chosen], [anchors[i] for i in chosen])
-        present = [gradient for gradient in gradients if gradient is not None]
-        sums = dict(zip(chosen, torch._foreach_add(present, moved, alpha=proximal_mu), strict=True))
-    return tuple(sums.get(i) for i in range(len(gradients)))
-
-
-def check_proximal(proximal_mu: float) -> None:
-    """Refuse a proximal term that would push away, or is none; ValueError names it."""
-    if not 0 <= proximal_mu < float("inf"):
-        raise ValueError(f"proximal_mu={proximal_mu}: expected >= 0 and finite")
 
 
 def check_training(

@@ -28,6 +28,7 @@ class Waves:
         pool: Where clients run.
         architectures: Name of each client's architecture.
         on_answer: Called with (answers so far, answers to come in all).
+        on_note: Called with what the user should know of how clients are run.
         group_size: Most clients of a group, >= 1.
         cost: Client id -> how long it may take, in any unit.
         states: Of clients.
@@ -38,6 +39,7 @@ class Waves:
     pool: Pool
     architectures: Sequence[str]
     on_answer: Callable[[int, int], None]
+    on_note: Callable[[str], None]
     group_size: int
     cost: Callable[[int], float]
     states: ClientStates
@@ -171,6 +173,8 @@ class _Wave:
             outcomes[outcome.number] = outcome
             done += len(outcome.answers)
             self._waves.on_answer(done, len(self._by_client))
+            for note in outcome.notes:
+                self._waves.on_note(note)
             while turn in outcomes:
                 settled = outcomes.pop(turn)
                 turn += 1

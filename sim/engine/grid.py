@@ -44,6 +44,7 @@ class PoolGrid(Grid):
         cost: Callable[[int], float] = lambda client_id: 1.0,
         states: MutableMapping[int, Any] | None = None,
         profiles: Profiles | None = None,
+        on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
         """Prepare the grid.
 
@@ -58,6 +59,7 @@ class PoolGrid(Grid):
                 grouped by it and the longest groups run first.
             states: Where handles of clients' states are kept, empty; None = in memory.
             profiles: How fast clients are; None = there is no virtual clock.
+            on_note: Called with what the user should know of how clients are run, once each.
         """
         assume_task_identity(run_id=1)
         self._run = Run.create_empty(run_id=1)
@@ -69,18 +71,26 @@ class PoolGrid(Grid):
             pool=pool,
             architectures=architectures,
             on_answer=on_answer,
+            on_note=self._note,
             group_size=group_size,
             cost=cost,
             states=self.states,
             payloads=self.payloads,
             profiles=profiles,
         )
+        self._on_note, self._notes = on_note, set[str]()
         self._pending: dict[str, Message] = {}
         self._turns: dict[tuple[int, bool], int] = {}
         self._looks = 0
         self.server_round = 0
         self.exchanges: list[Exchange] = []
         self.simulated_time_s = None if profiles is None else 0.0
+
+    def _note(self, note: str) -> None:
+        """Pass on what another process may have said already."""
+        if note not in self._notes:
+            self._notes.add(note)
+            self._on_note(note)
 
     def begin_round(self, server_round: int) -> None:
         """Start a round: exchanges so far are forgotten, the clients' states are not."""

@@ -27,6 +27,7 @@ def joined(group: Group, outcomes: list[Outcome]) -> Outcome:
         kept=list(chain.from_iterable(outcome.kept for outcome in outcomes)),
         part=merged,
         broken=next((outcome.broken for outcome in outcomes if outcome.broken), ""),
+        notes=tuple(chain.from_iterable(outcome.notes for outcome in outcomes)),
     )
 
 

@@ -14,7 +14,8 @@ from clients.models.factory import load_parameters
 from clients.mutual.data_parallel import require_shardable, train_shard
 from clients.mutual.group import GroupLesson, GroupState, Part, joined
 from clients.mutual.lockstep import Link, run_epoch
-from clients.training.loop import Loss, Trainer
+from clients.training.loop import Trainer
+from clients.training.objective import Loss
 from sim.workers.ray_together import Together
 
 

@@ -2,7 +2,7 @@
 
 import pickle
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from functools import partial
@@ -47,6 +47,15 @@ class Counting(Protocol):
         ...
 
 
+@runtime_checkable
+class Noting(Protocol):
+    """A ClientApp that tells how it runs its clients, where that is not as its user may expect."""
+
+    def run_notes(self) -> Iterable[str]:
+        """Return all that there has been to say in this process, each sentence once."""
+        ...
+
+
 def run_group(
     program: Program,
     group: Group,
@@ -78,7 +87,8 @@ def run_group(
         served = _served(program.app, group, contents, states, seed, device, again)
         outcome = _outcome(program, group, states, served, again)
         again()
-    return outcome
+    notes = tuple(program.app.run_notes()) if isinstance(program.app, Noting) else ()
+    return replace(outcome, notes=notes)
 
 
 Served = Iterator[tuple[Message, Context, Any]]

@@ -124,6 +124,7 @@ class Outcome:
         kept: Handle of each client's payload; None = nothing was kept.
         part: Content that the usable replies were folded into, if there was a reducer and a reply.
         broken: "" or the traceback of what the strategy's reducer, mix or show raised.
+        notes: What the user should know of how the clients' process runs them.
     """
 
     number: int
@@ -132,3 +133,4 @@ class Outcome:
     kept: list[Any]
     part: RecordDict | None = None
     broken: str = ""
+    notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from clients.data import Dataset
-from clients.execution.executor import numbers_of
+from clients.execution.trainers import numbers_of
 from clients.handlers.base import Handler
 from clients.handlers.neighbours import EVALUATE_OWN
 from clients.handlers.predictions import TRAIN_PREDICTIONS

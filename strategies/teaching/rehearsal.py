@@ -75,7 +75,8 @@ def rehearse_student(
     loss = partial(loss, temperature=temperature)
     with torch.random.fork_rng():  # dropout on a GPU draws from that one's
         who = "strategy.distil: the student"
-        rehearse_learning(distil, student, proxy, num_classes, loss, who)
+        targets = torch.full((2, num_classes), 1 / num_classes)
+        rehearse_learning(distil, student, proxy, targets, loss, who)
 
 
 def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:

@@ -47,13 +47,14 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/corruption", "clients/messenger", "clients/profile",
+        "availability", "clients", "clients/corruption", "clients/messenger",
+        "clients/objective", "clients/profile",
         "clients/training", "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
         "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 124
+    assert len(OPTIONS) == 127
 
 
 @pytest.mark.parametrize("option", OPTIONS)

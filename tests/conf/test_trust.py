@@ -29,6 +29,7 @@ FROM = {
     "clients.training.optimizer": OPTIMIZER,
     "clients.messenger": ["clients/messenger"],
     "clients.corruption": ["clients/corruption"],
+    "clients.objective": ["clients/objective"],
     "clients.profile": ["clients/profile"],
     "data.source": ["data", "proxy"],
     "data.proxy_source": ["data", "proxy"],

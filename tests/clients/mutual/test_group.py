@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.models import resnet8
 from clients.models.factory import build, load_parameters, parameters_of
-from clients.models.taps import Tap, last_map
 from clients.mutual import heads, rules
 from clients.mutual.ensemble_classifier import fused_classifier
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
@@ -22,6 +21,7 @@ from clients.seeding import Purpose, generator
 from clients.training.evaluation import predict
 from clients.training.loop import train
 from clients.training.losses import cross_entropy
+from clients.training.taps import Taps, last_map, take_map
 from tests.peer_lessons import DATA, LENET, LINEAR, MLP, SGD, fusing, lesson, same, start
 
 IMAGES = torch.randn(40, *DATA.image_shape, generator=torch.Generator().manual_seed(1))
@@ -227,9 +227,9 @@ def _fused_by_hand(rule: str, task: GroupLesson, state: GroupState) -> Tensor:
         network = build(peer.model, DATA.image_shape, DATA.num_classes, np.random.default_rng(0))
         load_parameters(network, snapshot.parameters)
         network.eval()
-        with Tap(network, last_map(network, DATA.image_shape)) as tap:
+        with Taps(network, [last_map(network, DATA.image_shape)]) as taps:
             logits.append(network(IMAGES))
-            features.append(tap.take().mean((2, 3), keepdim=True))
+            features.append(take_map(taps).mean((2, 3), keepdim=True))
     if rule == "okddip":  # the leader's own
         return logits[-1]
     kind = {"ffl": heads.Fusion, "one": heads.Gate}[rule]

@@ -12,8 +12,8 @@ from clients.training.evaluation import (
     measures,
     predict,
     predict_with_features,
-    tapped_penultimate,
 )
+from clients.training.taps import PENULTIMATE, Taps
 
 BLOBS, TEST = blobs(num_examples=80)
 SHAPE = (1, 4, 4)
@@ -97,15 +97,16 @@ def test_the_hook_is_removed_afterwards() -> None:
     model = build()
     predict_with_features(model, BLOBS, ALL)
     assert not any(module._forward_pre_hooks for module in model.modules())
-    with tapped_penultimate(model) as tap:
+    with Taps(model, [PENULTIMATE]) as taps:
         pass
     model(inputs())
-    assert tap == []
+    with pytest.raises(ValueError, match="calls no"):
+        taps.take()
 
 
 def test_the_hook_is_removed_after_an_error() -> None:
     model = build()
-    with pytest.raises(RuntimeError), tapped_penultimate(model):
+    with pytest.raises(RuntimeError), Taps(model, [PENULTIMATE]):
         model(torch.zeros(1, 1, 3, 3))
     assert not any(module._forward_pre_hooks for module in model.modules())
 

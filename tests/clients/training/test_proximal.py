@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from clients.data import normalised
 from clients.models.factory import Parameters, parameters_of
 from clients.seeding import Purpose, generator, torch_seed
-from clients.training.loop import pulled, train
-from clients.training.losses import cross_entropy
+from clients.training.loop import train
+from clients.training.objective import START, Objective, OnLogits, proximal
 from sim.engine.rounds import QuorumLost
 from sim.workers.pools import Pool
 from tests.federations import (
@@ -38,7 +38,7 @@ def scalar_fit(**changes: Any) -> float:
     numbers = {"epochs": 2, "batch_size": 1, "optimizer": MOMENTUM} | changes
     target = torch.tensor([3.0])
     rng = np.random.default_rng(0)
-    train(model, dataset, np.array([0]), target, half_square, rng, **numbers)
+    train(model, dataset, np.array([0]), target, proximal(4.0, half_square), rng, **numbers)
     return float(model[1].weight.item())
 
 
@@ -47,18 +47,17 @@ def test_two_steps_with_momentum_by_hand() -> None:
     #   w = 1:    -2 + 0        v = -2                     w = 1.2
     #   w = 1.2:  -1.2 + .8     v = .5 * -2 - .4 = -1.4    w = 1.34
     # (the norm instead of its square would add 2, a v that was added to in place other numbers)
-    assert scalar_fit(proximal_mu=4.0) == pytest.approx(1.34, abs=1e-6)
+    assert scalar_fit() == pytest.approx(1.34, abs=1e-6)
 
 
 def test_the_term_is_clipped_with_the_loss_and_decay_comes_after() -> None:
     # No momentum, clipped to .3: -2 is cut to -.3, w = 1.03; 2 (2.06 - 3) + 4 * .03 = -1.76 is
     # cut to -.3, w = 1.06. With decay .5 on top: -.3 + .5 * 1 = .2, w = .98; 2 (1.96 - 3) - .08 is
     # cut to -.3, plus .49, w = .961.
-    cut = {"proximal_mu": 4.0, "max_grad_norm": 0.3}
     plain = partial(torch.optim.SGD, lr=0.1)
-    assert scalar_fit(optimizer=plain, **cut) == pytest.approx(1.06, abs=1e-5)
+    assert scalar_fit(optimizer=plain, max_grad_norm=0.3) == pytest.approx(1.06, abs=1e-5)
     decayed = partial(torch.optim.SGD, lr=0.1, weight_decay=0.5)
-    assert scalar_fit(optimizer=decayed, **cut) == pytest.approx(0.961, abs=1e-5)
+    assert scalar_fit(optimizer=decayed, max_grad_norm=0.3) == pytest.approx(0.961, abs=1e-5)
 
 
 def test_a_step_of_a_linear_network_against_numpy() -> None:
@@ -89,7 +88,7 @@ def test_a_step_of_a_linear_network_against_numpy() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.inner(images.double())
 
-    fit(Double(), seed=3, epochs=1, batch_size=30, proximal_mu=0.7)
+    fit(Double(), seed=3, epochs=1, batch_size=30, loss=proximal(0.7))
     np.testing.assert_allclose(model[1].weight.detach().numpy(), w, rtol=1e-6)
     np.testing.assert_allclose(model[1].bias.detach().numpy(), b, rtol=1e-6)
 
@@ -104,23 +103,58 @@ def test_the_gradient_is_that_of_mu_half_the_squared_distance() -> None:
             float(((p - s) ** 2).sum()) for p, s in zip(parameters, start, strict=True)
         )
 
-    found = pulled([torch.zeros_like(p) for p in now], now, start, 0.7)
+    found = corrected([torch.zeros_like(p) for p in now], now, start, 0.7)
     for k, parameter in enumerate(now):
         for index in np.ndindex(*parameter.shape):
             up, down = [p.clone() for p in now], [p.clone() for p in now]
             up[k][index] += 1e-5
             down[k][index] -= 1e-5
             slope = (penalty(up) - penalty(down)) / 2e-5
-            assert found[k] is not None
             assert found[k][index].item() == pytest.approx(slope, rel=1e-6)
 
 
-def test_gradients_are_not_changed_in_place_and_absent_ones_stay_absent() -> None:
-    given = [torch.ones(2), None]
-    ones, twos = [torch.ones(2), torch.ones(3)], [torch.full((2,), 2.0), torch.full((3,), 2.0)]
-    found = pulled(given, twos, ones, 0.5)
-    assert [None if each is None else each.tolist() for each in found] == [[1.5, 1.5], None]
-    assert [None if each is None else each.tolist() for each in given] == [[1.0, 1.0], None]
+def corrected(
+    gradients: list[Tensor], parameters: list[Tensor], start: list[Tensor], mu: float
+) -> list[Tensor]:
+    """Add the term's gradient."""
+
+    def named(tensors: list[Tensor]) -> dict[str, Tensor]:
+        return {str(k): tensor for k, tensor in enumerate(tensors)}
+
+    correct = proximal(mu).correct
+    assert correct is not None
+    return [*correct(named(gradients), named(parameters), {START: named(start)}).values()]
+
+
+def test_gradients_are_not_changed_in_place() -> None:
+    given = [torch.ones(2)]
+    (found,) = corrected(given, [torch.full((2,), 2.0)], [torch.ones(2)], 0.5)
+    assert found.tolist() == [1.5, 1.5]
+    assert given[0].tolist() == [1.0, 1.0]
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_not_pulled() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp, self.idle = small_mlp(), nn.Parameter(torch.ones(3))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.mlp(images)
+
+    model = Idle()
+    fit(model, loss=proximal(0.5), optimizer=partial(torch.optim.SGD, lr=0.1, weight_decay=0.9))
+    assert model.idle.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_two_corrections_are_both_made() -> None:
+    # 1 + 2 (w - w0) of the first, 3 (w - w0) of the second: at w0 + 1 they add 5.
+    both = proximal(3.0, proximal(2.0))
+    assert both.correct is not None
+    w, start = {"w": torch.ones(1)}, {START: {"w": torch.zeros(1)}}
+    assert both.correct({"w": torch.ones(1)}, w, start)["w"].item() == 6.0
+    assert isinstance(both, Objective)
+    assert isinstance(both.loss, OnLogits)
 
 
 def test_mu_zero_is_without_it_bit_for_bit_and_more_stays_nearer() -> None:
@@ -132,9 +166,9 @@ def test_mu_zero_is_without_it_bit_for_bit_and_more_stays_nearer() -> None:
         return model, sum(float(np.square(after[k] - before[k]).sum()) for k in after)
 
     without, far = moved()
-    zero, _ = moved(proximal_mu=0.0)
+    zero, _ = moved(loss=proximal(0.0))
     assert same_bits(zero, without)
-    distances = [far, *(moved(proximal_mu=mu)[1] for mu in (0.1, 1.0, 5.0))]
+    distances = [far, *(moved(loss=proximal(mu))[1] for mu in (0.1, 1.0, 5.0))]
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < 0.1 * far
 
@@ -142,7 +176,7 @@ def test_mu_zero_is_without_it_bit_for_bit_and_more_stays_nearer() -> None:
 @pytest.mark.parametrize("mu", [-0.1, float("nan"), float("inf")])
 def test_a_mu_out_of_range_is_refused_by_name(mu: float) -> None:
     with pytest.raises(ValueError, match=r"proximal_mu=.*expected >= 0 and finite"):
-        fit(small_mlp(), proximal_mu=mu)
+        fit(small_mlp(), loss=proximal(mu))
 
 
 # --- together ---
@@ -162,7 +196,7 @@ def test_together_is_one_by_one(way: Any, changes: dict[str, Any]) -> None:
     model = built("mlp")
     far, near = (
         Both(model, way, [17, 12, 9, 2], **changes),
-        Both(model, way, [17, 12, 9, 2], proximal_mu=5.0, **changes),
+        Both(model, way, [17, 12, 9, 2], loss=proximal(5.0), **changes),
     )
     assert near.agree(1e-4), near.errors()
     differences = [
@@ -197,7 +231,7 @@ def one_client_by_hand(mu: float) -> Parameters:
         indices = clients.partitions[0]
         labels = torch.from_numpy(private.labels[indices])
         rng = generator(SEED, Purpose.LOCAL_TRAINING, server_round, 0)
-        trainer()(model, private, indices, labels, cross_entropy, rng, proximal_mu=mu)
+        trainer()(model, private, indices, labels, proximal(mu), rng)
     return parameters_of(model)
 
 

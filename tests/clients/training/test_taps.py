@@ -18,22 +18,22 @@ from clients.models import (
     vgg9,
 )
 from clients.models.factory import build
-from clients.models.taps import Tap, last_map
+from clients.training.taps import Taps, last_map, take_map
 from tests.peer_lessons import LENET
 
 
 def test_a_tap_keeps_the_output_with_its_gradient_and_leaves_nothing_behind() -> None:
     network = build(LENET, (1, 28, 28), 10, np.random.default_rng(0))
-    with Tap(network, "features.3") as tap:
+    with Taps(network, ["features.3"]) as taps:
         network(torch.randn(2, 1, 28, 28))
-        kept = tap.take()
+        kept = take_map(taps)
         assert kept.requires_grad
         assert kept.dim() == 4
         with pytest.raises(ValueError, match="gave None"):
-            tap.take()
+            take_map(taps)
     assert not any(module._forward_hooks for module in network.modules())
     with pytest.raises(ValueError, match=r"tap 'nose'.*features"):
-        Tap(network, "nose")
+        Taps(network, ["nose"])
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_every_model_of_the_zoo_can_be_tapped_where_nothing_is_said(
 ) -> None:
     network = build(model, (3, 32, 32), 10, np.random.default_rng(0)).eval()
     name = last_map(network, (3, 32, 32))
-    with Tap(network, name) as tap:
+    with Taps(network, [name]) as taps:
         network(torch.randn(2, 3, 32, 32))
-        maps = tap.take()
+        maps = take_map(taps)
     assert maps.shape == (2, *shape)
     assert not any(module._forward_hooks for module in network.modules())

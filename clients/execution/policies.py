@@ -1,0 +1,87 @@
+"""How like clients are run in a process: what was found for each architecture and objective."""
+
+import joblib
+import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from clients.execution.model_cache import Networks
+from clients.execution.objective_policy import objective_fault
+from clients.execution.policy import way_of
+from clients.execution.stack import Way
+from clients.training.objective import Anchors, Objective
+from clients.training.optimizers import Optimizer
+
+
+class Policies:
+    """Decides once for each architecture, and once for each objective of one.
+
+    Attributes:
+        notes: Why clients train one by one whose architecture would let them train together.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        image_shape: tuple[int, int, int],
+        optimizer: Optimizer | None,
+    ) -> None:
+        """Begin without a decision.
+
+        Args:
+            networks: Builds the architectures.
+            image_shape: (channels, height, width).
+            optimizer: That clients train with; None = nobody trains together.
+        """
+        self._networks = networks
+        self._image_shape = image_shape
+        self._optimizer = optimizer
+        self._ways: dict[str, Way | None] = {}
+        self._faults: dict[str | None, str | None] = {}
+        self.notes: set[str] = set()
+
+    def way(self, name: str) -> Way | None:
+        """Return how several clients of an architecture are run; None = one by one."""
+        if self._optimizer is None:
+            return None
+        if name not in self._ways:
+            # Not one with a client's parameters, or it would depend on whose come first.
+            model = self._networks.fresh(name, np.random.default_rng(0))
+            self._ways[name] = way_of(model, self._image_shape, self._optimizer)[0]
+        return self._ways[name]
+
+    def bear(
+        self, name: str, way: Way, objective: Objective, anchors: Anchors, targets: Tensor
+    ) -> bool:
+        """Tell whether clients of an architecture can minimise an objective together.
+
+        Args:
+            name: Of the architecture.
+            way: How they are run.
+            objective: What they minimise.
+            anchors: What a client compares with.
+            targets: A client's.
+
+        Returns:
+            Whether they can; if not, `notes` says why.
+        """
+        if objective.is_plain:
+            return True
+        key = _key(name, objective, anchors, targets)
+        if key is None or key not in self._faults:
+            model = self._networks.fresh(name, np.random.default_rng(0))
+            what = objective, anchors, targets
+            self._faults[key] = objective_fault(model, self._image_shape, way, *what)
+        if fault := self._faults[key]:
+            self.notes.add(f"architecture '{name}' trains client by client: {fault}")
+        return not fault
+
+
+def _key(name: str, objective: Objective, anchors: Anchors, targets: Tensor) -> str | None:
+    """Return what a decision depends on; None of what cannot be hashed: it is made anew."""
+    shapes = tree_map(lambda tensor: (str(tensor.dtype), *tensor.shape), dict(anchors))
+    try:
+        form = str(targets.dtype), targets.dim()
+        return str(joblib.hash((name, vars(objective), shapes, form)))
+    except Exception:  # a function within a function
+        return None

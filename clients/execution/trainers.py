@@ -1,0 +1,70 @@
+"""Trainers: ours, of which all is known, and anyone's, which is called with what it takes."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from clients.arguments import takes
+from clients.data import Dataset
+from clients.execution.isolation import keeps_nothing
+from clients.training import loop as training
+from clients.training.loop import Trainer
+from clients.training.objective import Anchors, Loss, Objective, as_objective
+
+
+def trained(
+    train: Trainer,
+    model: nn.Module,
+    dataset: Dataset,
+    indices: npt.NDArray[np.int64],
+    targets: Tensor,
+    objective: Loss | Objective,
+    rng: np.random.Generator,
+    *,
+    anchors: Anchors,
+    **changes: Any,
+) -> list[float]:
+    """Train a network in place by anyone's trainer, which may keep nothing.
+
+    Args:
+        train: `clients.training.loop.train` with its keyword arguments bound, or another's, which
+            is given anchors if it takes them.
+        model: As in `train`, like all that follows.
+        dataset: Where the inputs are.
+        indices: Which of its examples [n].
+        targets: Labels [n] or probs [n, C].
+        objective: What is minimised.
+        rng: Source of all randomness.
+        anchors: What the objective compares with.
+        **changes: Keyword arguments that are not what was bound.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        ValueError: Trainer or objective keeps something, or the trainer knows losses only.
+    """
+    if isinstance(objective, Objective):
+        if not takes(train, "anchors"):
+            raise ValueError(
+                f"clients.training: {_name_of(train)} takes no objectives, only losses: expected "
+                "an argument 'anchors', as clients.training.loop.train has it"
+            )
+        changes["anchors"] = anchors
+    with keeps_nothing(**{"clients.training": train, **as_objective(objective).plugins}):
+        return train(model, dataset, indices, targets, objective, rng, **changes)
+
+
+def _name_of(train: Trainer) -> str:
+    function = train.func if isinstance(train, partial) else train
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def numbers_of(train: Trainer) -> dict[str, Any] | None:
+    """Return the keyword arguments bound to `training.loop.train`; None if it is another's."""
+    if isinstance(train, partial) and train.func is training.train and not train.args:
+        return dict(train.keywords)
+    return None
