@@ -67,6 +67,6 @@ def arrays(state: dict[str, Tensor]) -> dict[str, Any]:
 def test_that_network_is_run_several_at_once() -> None:
     """Or the test above compares the same thing twice."""
     place = Place({"net": Normed}, (1, 4, 4), 4, "cpu", trainer(), together=True)
-    assert place._way("net") is not None
+    assert place._policies.way("net") is not None
     place = Place({"net": Dropping}, (1, 4, 4), 4, "cpu", trainer(), together=True)
-    assert place._way("net") is None
+    assert place._policies.way("net") is None

@@ -152,7 +152,7 @@ def test_what_a_network_keeps_in_attributes_is_forgotten_with_the_client(kind: s
 
 def test_what_a_stacked_network_keeps_is_forgotten_with_the_group() -> None:
     place = place_of(training.train, partial(Counting, "late"), together=True)
-    assert place._way("own") is not None
+    assert place._policies.way("own") is not None
     first, *others = (fit(place, 3) for _ in range(5))
     for other in others:
         for mine, theirs in zip(first, other, strict=True):
@@ -176,7 +176,7 @@ class Growing(nn.Module):
 
 def test_a_network_that_makes_a_module_in_a_stack_is_named() -> None:
     place = place_of(training.train, Growing, together=True)
-    assert place._way("own") is not None
+    assert place._policies.way("own") is not None
     for each in fit(place, 3, epochs=8):
         assert "'own': module 'extra' is new" in str(each)
 

@@ -98,7 +98,7 @@ def test_what_a_partial_binds_keeps_nothing_either(memory: Any) -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_a_loss_keeps_nothing_either(together: bool) -> None:
     place = place_of(training.train, together=together)
-    assert not together or place._way("own") is not None
+    assert not together or place._policies.way("own") is not None
     for each in fit(place, 2, loss=Hoarder(cross_entropy, counts=True)):
         assert "loss: Hoarder changed its 'kept'" in str(each)
 
