@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import indent
@@ -13,14 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
 
+from clients.execution.model_cache import as_tensors
 from clients.messages.accumulator import part_message
-from clients.messages.arrays import write_arrays
+from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
+from clients.models.factory import parameters_of
+from clients.training.objective import Outputs
 from tests.commands import run_py
+from tests.federations import student_of, tiny_clients, trainer
 from tests.places import ROOT
 from tests.quick_runs import result_of
 
@@ -95,16 +100,18 @@ def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> No
 def test_the_prototype_loss_by_hand(fedproto: Any) -> None:
     """Two classes; nobody has class 1."""
     prototypes = torch.tensor([[1.0, 0.0, 2.0], [torch.nan] * 3])
-    outputs = torch.tensor([[0.0, 0.0, 3.0, 0.0, 1.0], [1.0, 0.0, 9.0, 9.0, 9.0]])
-    outputs.requires_grad_()
+    logits, features = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[3.0, 0, 1], [9] * 3])
+    features.requires_grad_()
     labels = torch.tensor([0, 1])
-    found = fedproto.prototype_loss(outputs, labels, prototypes=prototypes, weight=0.5)
-    plain = cross_entropy(outputs[:, :2], labels, reduction="none")
+    outputs = Outputs(logits, logits, {"penultimate": features})
+    anchors = {"prototypes": prototypes, "weight": torch.tensor(0.5)}
+    found = fedproto.prototype_loss(outputs, labels, anchors)
+    plain = cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(found - plain, torch.tensor([0.5 * (4 + 0 + 1) / 3, 0.0]))
-    (gradient,) = torch.autograd.grad(found.sum(), outputs)
+    (gradient,) = torch.autograd.grad(found.sum(), features)
     # weight * 2 (f - p) / D
-    torch.testing.assert_close(gradient[0, 2:], 0.5 * 2 * torch.tensor([2.0, 0.0, -1.0]) / 3)
-    assert gradient[1, 2:].tolist() == [0.0] * 3
+    torch.testing.assert_close(gradient[0], 0.5 * 2 * torch.tensor([2.0, 0.0, -1.0]) / 3)
+    assert gradient[1].tolist() == [0.0] * 3
 
 
 def test_prototypes_are_averaged_over_those_who_have_the_class(fedproto: Any) -> None:
@@ -148,12 +155,17 @@ def test_fedproto_learns_and_has_the_same_bits_on_both_pools(tmp_path: Path) -> 
 
 def test_the_contrastive_loss_by_hand() -> None:
     """Features (1, 0), global (1, 0), previous (0, 1): cosines 1 and 0."""
-    outputs = torch.tensor([[0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]])
+    logits = torch.zeros(1, 2)
+    own, before, last = (
+        Outputs(logits, logits, {"penultimate": torch.tensor([seen])})
+        for seen in ([1.0, 0.0], [1.0, 0.0], [0.0, 1.0])
+    )
+    outputs = replace(own, others={"start": before, "previous": last})
     loss = imported("moon").contrastive_loss
-    found = loss(outputs, torch.tensor([1]), num_classes=2, mu=3.0, temperature=0.5)
+    found = loss(outputs, torch.tensor([1]), {}, mu=3.0, temperature=0.5)
     expected = np.log(2) - 3 * np.log(np.exp(2) / (np.exp(2) + 1))
     assert float(found) == pytest.approx(expected, rel=1e-6)
-    free = loss(outputs, torch.tensor([1]), num_classes=2, mu=0.0, temperature=0.5)
+    free = loss(outputs, torch.tensor([1]), {}, mu=0.0, temperature=0.5)
     assert float(free) == pytest.approx(np.log(2), rel=1e-6)
 
 
@@ -179,14 +191,33 @@ def test_moon_learns_by_its_contrast_and_without_it_is_federated_averaging(tmp_p
 # --- SCAFFOLD ---
 
 
-def test_a_corrected_step_by_hand() -> None:
-    parameter, steps = torch.nn.Parameter(torch.tensor([1.0, 2.0])), list[int]()
-    make = partial(torch.optim.SGD, lr=0.1)
-    optimizer = imported("scaffold").corrected(make, [torch.tensor([0.5, 0.0])], steps, [parameter])
-    parameter.grad = torch.tensor([2.0, 4.0])
-    optimizer.step()
-    torch.testing.assert_close(parameter.data, torch.tensor([0.75, 1.6]))  # 1 - .1 (2 + .5)
-    assert steps == [1]
+def test_a_corrected_step_and_the_new_variate_by_hand() -> None:
+    """One step of rate .1 from x with gradient g and c - c_k: c_k' is g (option II)."""
+    example = imported("scaffold")
+    clients = tiny_clients(1, train=partial(trainer(), epochs=1, batch_size=200))
+    start = parameters_of(student_of(clients))
+    rng = np.random.default_rng(0)
+    control, own = (
+        {n: rng.normal(size=v.shape).astype(np.float32) for n, v in start.items()} for _ in range(2)
+    )
+    asked = {"arrays": write_arrays(start), "control": write_arrays(control)}
+    content = RecordDict({**asked, "config": ConfigRecord({"server-round": 1})})
+    state = RecordDict({"control": write_arrays(own)})
+    context = Context(1, node_id_of(0), {"partition-id": 0}, state, {})
+    request = Message(content, node_id_of(0), "train.scaffold")
+    (reply,) = example.train(clients, [request], [context], "cpu")
+    (alone,) = clients.train([0], [as_tensors(start)], 1, "cpu")
+    plain = alone.parameters
+    for name, x in start.items():
+        gradient = (x - plain[name]) / 0.1
+        moved = read_arrays(reply.content["arrays"])[name]
+        np.testing.assert_allclose(
+            moved, x - 0.1 * (gradient + control[name] - own[name]), rtol=1e-4, atol=1e-5
+        )
+        after = read_arrays(context.state["control"])[name]
+        np.testing.assert_allclose(after, gradient, rtol=1e-3, atol=1e-4)
+        change = read_arrays(reply.content["control"])[name]
+        np.testing.assert_allclose(change, after - own[name], rtol=1e-4, atol=1e-6)
 
 
 def test_scaffold_aggregates_by_hand() -> None:

@@ -1,6 +1,6 @@
 """Parameters out, parameters back: Flower's own convention, so that FedAvg and its kin work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,27 +12,44 @@ from clients.handlers.cost import forward, local_training
 from clients.handlers.state import client_of, own_network, pair_trained, round_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
-from clients.population.clients import STUDENT, SimulatedClients
+from clients.population.clients import STUDENT, SimulatedClients, no_anchors
 from clients.training.evaluation import measures
-from clients.training.objective import Loss, Objective, proximal
+from clients.training.objective import Anchors, Loss, Objective, proximal
 
 PROXIMAL_MU = "proximal-mu"
 
 
 def train_parameters(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    clients: SimulatedClients,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    device: str,
+    objective: Loss | Objective | None = None,
+    anchors: Callable[[int], Anchors] = no_anchors,
 ) -> Answers:
     """Load the parameters received, train on private data, return the parameters.
 
     A key "proximal-mu", as Flower's FedProx sends it, is that of
     `clients.training.objective.proximal`.
+
+    Args:
+        clients: All.
+        requests: One for each client, of one content.
+        contexts: Theirs.
+        device: Where to compute.
+        objective: What they minimise, for labels; None = the config's.
+        anchors: Client id -> what it compares with.
+
+    Yields:
+        For each client its reply, or what kept it from one.
     """
     content = requests[0].content
     server_round = round_of(requests[0])
     start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
     ids = [client_of(context) for context in contexts]
-    objective = _with_proximal(clients.objective, content.config_records[CONFIG])
-    trained = clients.train(ids, [start] * len(ids), server_round, device, objective)
+    goal = clients.objective if objective is None else objective
+    goal = _with_proximal(goal, content.config_records[CONFIG])
+    trained = clients.train(ids, [start] * len(ids), server_round, device, goal, anchors)
     for request, client_id, result in zip(requests, ids, trained, strict=True):
         if isinstance(result, Exception):
             yield result

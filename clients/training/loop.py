@@ -34,11 +34,16 @@ def batches(
         Positions [B].
     """
     order = rng.permutation(num_examples)
-    starts = list(range(0, num_examples, batch_size))
-    if batch_size > 1 and len(starts) > 1 and num_examples - starts[-1] == 1:
-        starts.pop()
+    starts = [number * batch_size for number in range(num_batches(num_examples, batch_size))]
     for start, stop in zip(starts, [*starts[1:], num_examples], strict=True):
         yield order[start:stop]
+
+
+def num_batches(num_examples: int, batch_size: int) -> int:
+    """Return into how many batches `batches` cuts n >= 1 examples."""
+    number, left = divmod(num_examples, batch_size)
+    alone = left == 1 and batch_size > 1 and number > 0
+    return number + (left > 0 and not alone)
 
 
 def train(
@@ -173,6 +178,25 @@ def check_training(
 
 Trainer = Callable[..., list[float]]
 """`train` with its keyword arguments bound, as `conf/` does with `_partial_: true`."""
+
+
+def local_steps(train: Trainer, num_examples: int) -> int:
+    """Return how many steps `train`, with its numbers bound, takes on n >= 1 examples.
+
+    Args:
+        train: It; another's trainer need not know.
+        num_examples: n.
+
+    Returns:
+        Their number.
+
+    Raises:
+        ValueError: It does not tell its epochs and batches.
+    """
+    numbers = train.keywords if isinstance(train, partial) else {}
+    if not {"epochs", "batch_size"} <= numbers.keys():
+        raise ValueError("clients.training: expected epochs and batch_size, to count local steps")
+    return int(numbers["epochs"] * num_batches(num_examples, numbers["batch_size"]))
 
 
 def local_epochs(train: Trainer) -> int | None:

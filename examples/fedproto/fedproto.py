@@ -9,12 +9,10 @@ Prototypes are those of the network as it is after local training, not of its la
 """
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
 from clients.execution.model_cache import arrays_of
@@ -24,30 +22,21 @@ from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import predict_with_features
+from clients.training.objective import Objective
 from strategies.base import BaseStrategy
 from strategies.cohorts import draw
 
 NAME = "prototypes"
 
 
-class WithFeatures(Module):
-    """A network that answers with its features beside its logits: [B, C + D]."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        features = self.network.features(images)
-        return torch.cat([self.network.classifier(features), features], dim=1)
-
-
-def prototype_loss(outputs, labels, *, prototypes, weight):
+def prototype_loss(outputs, labels, anchors):
     """Cross-entropy + weight * MSE(features, global prototype of the label [C, D]), eq. 7."""
-    logits, features = outputs[:, : len(prototypes)], outputs[:, len(prototypes) :]
-    wanted = prototypes[labels]  # NaN where nobody has the class
-    pull = (features - wanted.nan_to_num()).square().mean(1) * ~wanted.isnan().any(1)
-    return cross_entropy(logits, labels, reduction="none") + weight * pull
+    wanted = anchors[NAME][labels]  # NaN where nobody has the class
+    pull = (outputs.features() - wanted.nan_to_num()).square().mean(1) * ~wanted.isnan().any(1)
+    return cross_entropy(outputs.logits, labels, reduction="none") + anchors["weight"] * pull
+
+
+OBJECTIVE = Objective(prototype_loss, taps=("penultimate",), anchors=(NAME, "weight"))
 
 
 def train(clients, request, context, device):
@@ -58,8 +47,8 @@ def train(clients, request, context, device):
     there, weight = torch.full((private.num_classes, 1), torch.nan), 0.0  # in the first round
     if NAME in request.content:
         there, weight = prototypes_in(request.content), asked["weight"]
-    loss = partial(prototype_loss, prototypes=there.to(device), weight=weight)
-    losses = clients.learn(WithFeatures(network), client_id, asked["server-round"], loss)
+    anchors = {NAME: there.to(device), "weight": torch.tensor(weight)}
+    losses = clients.learn(network, client_id, asked["server-round"], OBJECTIVE, anchors)
     context.state[MODEL] = write_arrays(arrays_of(network.state_dict()))
     features = predict_with_features(network, private, indices)[1].numpy()
     labels = clients.labels(client_id, asked["server-round"])

@@ -8,57 +8,55 @@ train by plain SGD; statistics of batch norm are averaged as they are.
         clients.training.optimizer.momentum=0
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from clients.execution.model_cache import arrays_of, as_tensors
-from clients.handlers.base import Handler, each
+from clients.handlers.base import Handler
 from clients.handlers.cost import local_training
+from clients.handlers.parameters import train_parameters
 from clients.handlers.state import client_of
 from clients.messages.accumulator import Reducer, is_part
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.seeding import Purpose, generator
+from clients.training.loop import local_steps
+from clients.training.losses import cross_entropy
+from clients.training.objective import Objective, OnLogits
 from strategies.base import BaseStrategy
 from strategies.cohorts import draw
 
-ARRAYS, CONTROL = "arrays", "control"
+ARRAYS, CONTROL, SHIFTS = "arrays", "control", "shifts"
 
 
-def corrected(make, shifts, steps, parameters):
-    """Make an optimiser that adds c - c_k to each gradient, and notes its steps."""
-    optimizer = make(parameters)
-
-    def correct(*_):
-        steps.append(1)
-        for parameter, shift in zip(parameters, shifts, strict=True):
-            parameter.grad.add_(shift)
-
-    optimizer.register_step_pre_hook(correct)
-    return optimizer
+def shifted(gradients, parameters, anchors):
+    """Add c - c_k to the gradients."""
+    return {name: gradient + anchors[SHIFTS][name] for name, gradient in gradients.items()}
 
 
-def train(clients, request, context, device):
-    """Train from x with corrected gradients; send what x, and the control variate, became."""
-    client_id, server_round = client_of(context), request.content["config"]["server-round"]
-    start, control = (read_arrays(request.content[name]) for name in (ARRAYS, CONTROL))
-    kept = context.state.get(CONTROL)
-    own = {n: np.zeros_like(c) for n, c in control.items()} if kept is None else read_arrays(kept)
-    name = clients.architectures[client_id]
-    network = clients.place(device).networks.loaded(name, as_tensors(start, device))
-    shifts = [torch.tensor(control[n] - own[n], device=device) for n in control]
-    make, steps = clients.local_training.keywords["optimizer"], []
-    optimizer = partial(corrected, make, shifts, steps)
-    losses = clients.learn(network, client_id, server_round, optimizer=optimizer)
-    end, scale = arrays_of(network.state_dict()), 1 / (max(1, len(steps)) * make.keywords["lr"])
-    new = {n: own[n] - control[n] + scale * (start[n] - end[n]) for n in control}  # option II
-    context.state[CONTROL] = write_arrays(new)
-    moved = write_arrays({n: new[n] - own[n] for n in control})
-    examples = len(clients.partitions[client_id])
-    metrics = MetricRecord({"num-examples": examples, "train-loss": sum(losses[-1:])})
-    return RecordDict({ARRAYS: write_arrays(end), CONTROL: moved, "metrics": metrics})
+OBJECTIVE = Objective(OnLogits(cross_entropy), correct=shifted, anchors=(SHIFTS,))
+
+
+def train(clients, requests, contexts, device):
+    """Train from x with corrected gradients; send what x, and the control variates, became."""
+    start, control = (read_arrays(requests[0].content[name]) for name in (ARRAYS, CONTROL))
+    nothing = write_arrays({n: np.zeros_like(c) for n, c in control.items()})
+    kept = {client_of(c): read_arrays(c.state.get(CONTROL, nothing)) for c in contexts}
+
+    def anchors(client_id):
+        own = kept[client_id]
+        return {SHIFTS: {n: torch.tensor(c - own[n], device=device) for n, c in control.items()}}
+
+    lr = clients.local_training.keywords["optimizer"].keywords["lr"]
+    replies = train_parameters(clients, requests, contexts, device, OBJECTIVE, anchors)
+    for context, reply in zip(contexts, replies, strict=True):
+        if not isinstance(reply, Exception):
+            own, end = kept[client_of(context)], read_arrays(reply.content[ARRAYS])
+            steps = local_steps(clients.local_training, reply.content["metrics"]["num-examples"])
+            scale = 1 / (max(1, steps) * lr)
+            new = {n: own[n] - c + scale * (start[n] - end[n]) for n, c in control.items()}
+            context.state[CONTROL] = write_arrays(new)
+            reply.content[CONTROL] = write_arrays({n: new[n] - own[n] for n in control})
+        yield reply
 
 
 def fault(request, reply):
@@ -69,7 +67,7 @@ def fault(request, reply):
 
 TRAIN = Handler(
     "train.scaffold",
-    each(train),
+    train,
     records=(ARRAYS, CONTROL),
     replies={ARRAYS: ArrayRecord, CONTROL: ArrayRecord, "metrics": MetricRecord},
     fault=fault,
