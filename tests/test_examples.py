@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
 
 from clients.execution.model_cache import as_tensors
+from clients.execution.objective_policy import objective_fault
 from clients.messages.accumulator import part_message
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
@@ -26,8 +27,10 @@ from clients.models.factory import parameters_of
 from clients.training.objective import Outputs
 from tests.commands import run_py
 from tests.federations import student_of, tiny_clients, trainer
+from tests.objectives import anchors_for
 from tests.places import ROOT
 from tests.quick_runs import result_of
+from tests.trained_together import CLASSES, SHAPE, built
 
 EXAMPLES = ROOT / "examples"
 FEDPROTO = ["strategy=fedproto", "clients=same_width", "partition=iid", "rounds=3"]
@@ -78,20 +81,34 @@ def test_examples_import_nothing_private() -> None:
 
 def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> None:
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
-    handler, strategy, sums = (block for kind, block in blocks if kind == "python")
+    handler, objective, strategy, sums = (block for kind, block in blocks if kind == "python")
     (config,) = (block for kind, block in blocks if kind == "yaml")
     total, _, rest = sums.partition("def intake")
     method, _, fault = f"def intake{rest}".partition("def fault")
     method = indent(method, "    ")
     (tmp_path / "mine" / "strategy").mkdir(parents=True)
     (tmp_path / "mine" / "strategy" / "counting.yaml").write_text(config)
-    code = "\n".join([handler, total, f"def fault{fault}", strategy, method])
+    code = "\n".join([handler, objective, total, f"def fault{fault}", strategy, method])
     (tmp_path / "mine" / "my_methods.py").write_text(code)
     words = ["--config-dir", str(tmp_path / "mine"), "strategy=counting", "rounds=2", "sim=inline"]
     result = result_of(tmp_path / "run", *words)
     assert (result["rounds"], result["failures"]) == (2, 0)
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["strategy"] == {"num_replies": 1.0}  # a part of all
+
+
+def test_the_objective_of_the_page_on_methods_can_be_minimised_together() -> None:
+    page = (ROOT / "docs/methods.md").read_text()
+    (code,) = re.findall(
+        r"```python\n(import torch\nfrom clients.training.losses.*?)```", page, re.S
+    )
+    found: dict[str, Any] = {}
+    exec(compile(code, "docs/methods.md", "exec"), found)
+    model = built("mlp")
+    known = anchors_for(model, CLASSES, 0)
+    known["prototypes"] = torch.zeros(CLASSES, 16)
+    labels = torch.zeros(3, dtype=torch.int64)
+    assert objective_fault(model, SHAPE, "wide", found["OBJECTIVE"], known, labels) is None
 
 
 # --- FedProto ---
