@@ -4,8 +4,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from conf.building import instantiate
 from conf.errors import ConfigError
 
 
@@ -21,13 +22,14 @@ def tracking_options(
         begins: Whether the run begins: one that is resumed has told its choices.
 
     Returns:
-        `figures_every`, `watch`, `choices`, and `proxy_labels`: those of the proxy set, or None
-        where they are not to be compared with.
+        `config_text`, `probes`, `figures_every`, `watch`, `choices`, and `proxy_labels`: those of
+        the proxy set, or None where they are not to be compared with.
 
     Raises:
         ConfigError: A client to be watched is not there, or a class of the proxy set.
     """
-    tracking = config.tracking
+    text, tracking = OmegaConf.to_yaml(config, resolve=True), config.tracking
+    probes = {str(name): instantiate(probe) for name, probe in config.probes.items()}
     watch = [*tracking.watch]
     if absent := [k for k in watch if not 0 <= k < num_clients]:
         raise ConfigError(
@@ -48,6 +50,8 @@ def tracking_options(
             f"expected below {num_classes}, the clients' number of classes"
         )
     return {
+        "config_text": text,
+        "probes": probes,
         "figures_every": tracking.figures_every,
         "watch": watch,
         "choices": _choices(config) if begins else {},

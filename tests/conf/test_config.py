@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -200,7 +201,9 @@ def test_a_probe_is_a_function_or_a_class_and_not_a_value() -> None:
 
 def test_what_the_tracker_is_told() -> None:
     splits, labels = SPLITS, SPLITS.proxy.labels
-    told = tracking_options(composed("tracking.watch=[0,9]"), 10, splits, begins=True)
+    told = tracking_options(config := composed("tracking.watch=[0,9]"), 10, splits, begins=True)
+    assert yaml.safe_load(told.pop("config_text"))["tracking"]["watch"] == [0, 9]
+    assert list(told.pop("probes")) == list(config.probes)
     assert told == {
         "figures_every": 20, "watch": [0, 9], "choices": {"seed": 0}, "proxy_labels": labels,
     }  # fmt: skip
