@@ -5,6 +5,7 @@ The only file that knows clients/, strategies/ and sim/; nothing below it sees t
 
 import sys
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def federate(
         check_ranges(config)
         check_targets(config, "sim")
         pool = instantiate(config.sim)(seed=config.seed)  # Ray starts while torch is imported
-    try:
+    with closing(pool):
         from clients.population.drawing import draw_student
         from sim.checkpoint.resumable_run import open_run, prepare_rounds
         from sim.checkpoint.writing import Checkpoints
@@ -99,13 +100,11 @@ def federate(
             check_targets(config)
             check_strategy(config)
             require_pairs(pairs(config.strategy))
-            run = config.seed, fingerprint(config), config.checkpoints_kept
-            checkpoints = Checkpoints(folder / CHECKPOINT, *run)
+            about = config.seed, fingerprint(config), config.checkpoints_kept
+            checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))
-            shown = tracking_options(
-                config, len(clients.architectures), clients.splits, done is None
-            )
+            shown = tracking_options(config, clients, begins=done is None)
             tracker, display = open_run(folder, clients, config.rounds, done, **shown)
         try:
             with explained(*BUILDING):
@@ -114,8 +113,8 @@ def federate(
                 strategy = build_strategy(config, pool, clients, student, tracker, display)
                 built = pool, clients, student, strategy, tracker, display, checkpoints
                 numbers = {name: config[name] for name in NUMBERS}
-                about = stop.asked, config.clients.group_size
-                run_rounds = prepare_rounds(*built, *about, **numbers)
+                numbers["group_size"] = config.clients.group_size
+                run_rounds = prepare_rounds(*built, stop.asked, **numbers)
             with explained(*ENDINGS), stop.at_the_end_of_rounds():
                 parameters = run_rounds()
         finally:
@@ -124,8 +123,6 @@ def federate(
         said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
         said["wall_time_s"] = time.perf_counter() - began
         result = conclude(folder, parameters, said)
-    finally:
-        pool.close()
     display.result(result, str(folder))
     with explained(LeavingError):
         write_peers(folder, strategy)
@@ -145,9 +142,9 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     from clients.population.drawing import draw_clients
     from clients.population.rehearsal import rehearse
 
-    rules = instantiate(config.partition), instantiate(config.student)
+    partition, student = instantiate(config.partition), instantiate(config.student)
     about = {n: v for n, v in instantiate(config.clients).items() if n != "group_size"}
-    clients = draw_clients(splits, config.seed, *rules, **about)
+    clients = draw_clients(splits, config.seed, partition, student=student, **about)
     rehearse(clients, config.strategy.get("local_training", True), config.sim.get("device"))
     return clients
 

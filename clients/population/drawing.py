@@ -6,13 +6,11 @@ from typing import Any
 from torch import nn
 
 from clients.data import Splits
-from clients.models.factory import ModelFunction, build
-from clients.mutual.messenger import Messenger
+from clients.models.factory import build
 from clients.partition import Partition
 from clients.population.architectures import assign_architectures
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import Corruption
-from clients.population.profiles import ProfileRule
 from clients.seeding import Purpose, generator
 from clients.training.loop import Trainer
 
@@ -21,15 +19,12 @@ def draw_clients(
     splits: Splits,
     seed: int,
     partition: Callable[..., Partition],
-    student: ModelFunction,
     *,
     num_clients: int,
     architectures: Mapping[str, Mapping[str, Any]],
     training: Trainer,
-    together: bool = True,
-    messenger: Messenger | None = None,
-    corruption: Corruption | None = None,
-    profile: ProfileRule | None = None,
+    corruption: Corruption | None,
+    **about: Any,
 ) -> SimulatedClients:
     """Cut the private set among the clients and give each its architecture.
 
@@ -37,14 +32,11 @@ def draw_clients(
         splits: Private, proxy and test sets.
         seed: The run's seed.
         partition: (labels [n], K, rng) -> indices of each client.
-        student: The student's model function.
         num_clients: K >= 1.
         architectures: By name `share`, relative and > 0, and `model`, a model function.
-        training: As in `SimulatedClients`, like all that follows.
-        together: Whether clients are trained in one batched step.
-        messenger: How a client learns from parameters that it is sent.
-        corruption: What labels clients learn.
-        profile: Draws how fast they are.
+        training: `train` of `SimulatedClients`.
+        corruption: Its `corrupt`.
+        **about: Its `student`, `together`, `messenger` and `profile`.
 
     Returns:
         The clients.
@@ -57,13 +49,10 @@ def draw_clients(
             shares, num_clients, generator(seed, Purpose.POPULATION)
         ),
         models={name: kind["model"] for name, kind in architectures.items()},
-        student=student,
         train=training,
         seed=seed,
-        together=together,
-        messenger=messenger,
         corrupt=corruption,
-        profile=profile,
+        **about,
     )
 
 

@@ -74,13 +74,13 @@ def prepare_rounds(
     display: Display,
     checkpoints: Checkpoints,
     stopping: Callable[[], bool],
-    group_size: int,
     *,
+    group_size: int,
     rounds: int,
     checkpoint_every: int,
     **numbers: Any,
 ) -> Callable[[], Parameters]:
-    """Load the clients into their pool, and hand everyone what the checkpoint has.
+    """Prepare the rounds: load the clients into their pool, hand everyone what the checkpoint has.
 
     Args:
         pool: Where clients run.
