@@ -114,14 +114,8 @@ def prepare_rounds(
     grid = PoolGrid(pool, clients.architectures, display.answer, *about)
     begun = write_arrays(parameters_of(student))
     start, first_round = checkpoints.start(strategy, grid, begun)
-
-    def commit(server_round: int, arrays: ArrayRecord) -> None:
-        last = server_round == rounds
-        due = checkpoint_every and (server_round % checkpoint_every == 0 or last)
-        if due or (stopping() and not last):
-            done = grid.states.changed(), strategy, tracker.clients, tracker.lines()
-            if why_not := checkpoints.commit(server_round, arrays, *done, tracker.state()):
-                display.warn(f"this checkpoint cannot be resumed: {why_not}")
+    often = checkpoint_every, rounds
+    commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stopping)
 
     def run() -> Parameters:
         arrays = run_rounds(

@@ -7,7 +7,7 @@ that. Nothing that is read is a pickle, and nothing is read whose hash is not th
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from sim.files import finish, unfinished, write_unfinished
 from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_files import CONFIG, PARTITION, PARTITION_SUMMARY
 from sim.tracking.run_folder import versions
+from sim.tracking.tracker import Tracker
 from sim.workers.state_files import Place, SavedStates, write_states
 from sim.workers.state_serialization import freeze
 
@@ -97,6 +98,42 @@ class Checkpoints:
             ) from error
         grid.states.load(self.done.states)
         return self.done.arrays, self.done.server_round + 1
+
+    def after_rounds(
+        self,
+        every: int,
+        rounds: int,
+        warn: Callable[[str], None],
+        strategy: Strategy,
+        grid: PoolGrid,
+        tracker: Tracker,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Callable[[int, ArrayRecord], None]:
+        """Say what to call when a round is done.
+
+        Args:
+            every: Commit each so many rounds, and the last; 0 = never.
+            rounds: The last round.
+            warn: Told why a checkpoint cannot be resumed from, where it cannot.
+            strategy: The run's.
+            grid: The run's.
+            tracker: The run's.
+            stopping: Whether the run was asked to stop: then this round is committed anyway.
+
+        Returns:
+            For the round loop's `commit`.
+        """
+
+        def commit(server_round: int, arrays: ArrayRecord) -> None:
+            due = every and (server_round % every == 0 or server_round == rounds)
+            if due or (stopping() and server_round < rounds):
+                states, clients, lines = grid.states.changed(), tracker.clients, tracker.lines()
+                about = strategy, clients, lines, tracker.state()
+                why_not = self.commit(server_round, arrays, states, *about)
+                if why_not:
+                    warn(f"this checkpoint cannot be resumed: {why_not}")
+
+        return commit
 
     # --- writing ---
 
