@@ -5,14 +5,14 @@ The only file that knows clients/, strategies/ and sim/; nothing below it sees t
 
 import sys
 import time
-from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
 from conf.errors import BUILDING, Stopped, disk_explained, explained
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
     from clients.data import Splits
     from clients.population.clients import SimulatedClients
-    from sim.checkpoint.writing import Checkpoint, Checkpoints
     from sim.tracking.console import Display
     from sim.tracking.tracker import Tracker
     from sim.workers.pools import Pool
+
+NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every")
 
 register()
 composed = False
@@ -86,9 +87,13 @@ def federate(
         check_ranges(config)
         check_targets(config, "sim")
         pool = instantiate(config.sim)(seed=config.seed)  # Ray starts while torch is imported
-    try:
+    with closing(pool):
+        from clients.population.drawing import draw_student
+        from sim.checkpoint.resumable_run import open_run, prepare_rounds
         from sim.checkpoint.writing import Checkpoints
+        from sim.engine.rounds import ENDINGS
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
+        from sim.workers.process_setup import require_device
         from strategies.aggregation.scorer_discriminator import require_pairs
 
         with explained(*BUILDING):
@@ -99,154 +104,49 @@ def federate(
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))
-            tracker, display = open_run(config, folder, clients, done)
+            shown = tracking_options(config, clients, begins=done is None)
+            tracker, display = open_run(folder, clients, config.rounds, done, **shown)
         try:
-            built = pool, clients, tracker, display, checkpoints
-            student, strategy = run_federation(config, *built, stop)
+            with explained(*BUILDING):
+                require_device("student_device", config.student_device)
+                student = draw_student(clients, config.student_device)
+                strategy = build_strategy(config, pool, clients, student, tracker, display)
+                built = pool, clients, student, strategy, tracker, display, checkpoints
+                numbers = {name: config[name] for name in NUMBERS}
+                numbers["group_size"] = config.clients.group_size
+                run_rounds = prepare_rounds(*built, stop.asked, **numbers)
+            with explained(*ENDINGS), stop.at_the_end_of_rounds():
+                parameters = run_rounds()
         finally:
             display.stop()
             tracker.close()
-        totals = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-        result = conclude(folder, student, totals | {"wall_time_s": time.perf_counter() - began})
-    finally:
-        pool.close()
+        said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
+        said["wall_time_s"] = time.perf_counter() - began
+        result = conclude(folder, parameters, said)
     display.result(result, str(folder))
     with explained(LeavingError):
         write_peers(folder, strategy)
     return result
 
 
-def open_run(
-    config: DictConfig, folder: Path, clients: "SimulatedClients", done: "Checkpoint | None"
-) -> tuple["Tracker", "Display"]:
-    """Write down what is to be run; return what will follow it."""
-    from clients.data import renumbered
-    from clients.partition import summary
-    from sim.tracking.console import Display
-    from sim.tracking.run_folder import begin, changed_versions
-    from sim.tracking.tracker import Tracker
-
-    private = clients.splits.private
-    shape = summary(private.labels, clients.partitions, private.num_classes)
-    text = OmegaConf.to_yaml(config, resolve=True)
-    probes = {str(name): instantiate(probe) for name, probe in config.probes.items()}
-    options = tracking_options(config, len(clients.architectures), clients.splits, done is None)
-    begin(folder, text, shape, None if done is None else done.lines)
-    kept = (None, {}) if done is None else (done.clients, done.probes)
-    tracker = Tracker(folder, probes, text, *kept, **options)
-    display = Display(config.rounds, clients.architectures, shape)
-    if note := renumbered(private):
-        display.warn(note)
-    if options["proxy_labels"] is None:
-        display.warn("the proxy set has no labels: probes that need them are left out")
-    if done is not None:
-        display.resume(done.server_round, changed_versions(done.versions), done.damage)
-    return tracker, display
-
-
 def load_splits(config: DictConfig) -> "Splits":
     """Read the data and cut it into private, proxy and test sets."""
-    from clients.data import split, subset
-    from clients.seeding import Purpose, generator
+    from clients.data import draw_splits
 
-    data = config.data
-    train, test = instantiate(data.source)
-    if data.test_limit is not None:  # a stream of its own: the other sets stay as they are
-        order = generator(config.seed, Purpose.TEST_LIMIT).permutation(len(test))
-        test = subset(test, order[: data.test_limit])
-    return split(
-        train,
-        test,
-        proxy_source=None if data.proxy_source is None else instantiate(data.proxy_source)[0],
-        **{name: data[name] for name in ("proxy_share", "limit", "proxy_limit")},
-        rng=generator(config.seed, Purpose.SPLIT),
-    )
+    read = {n: v for n, v in instantiate(config.data).items() if n != "root"}
+    return draw_splits(config.seed, **read)
 
 
 def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
-    """Cut the private set among the clients and give each its architecture."""
-    from clients.population.architectures import assign_architectures
-    from clients.population.clients import SimulatedClients
+    """Draw the clients, and let each of their networks be tried."""
+    from clients.population.drawing import draw_clients
     from clients.population.rehearsal import rehearse
-    from clients.seeding import Purpose, generator
 
-    part, number = config.clients, config.clients.num_clients
-    shares = {str(name): kind.share for name, kind in part.architectures.items()}
-    drawn, cut = partial(generator, config.seed), instantiate(config.partition)
-    clients = SimulatedClients(
-        splits=splits,
-        partitions=cut(splits.private.labels, number, drawn(Purpose.PARTITION)),
-        architectures=assign_architectures(shares, number, drawn(Purpose.POPULATION)),
-        models={str(name): instantiate(kind.model) for name, kind in part.architectures.items()},
-        student=instantiate(config.student),
-        seed=config.seed,
-        together=part.together,
-        **{"train": instantiate(part.training), "corrupt": instantiate(part.corruption)},
-        **{n: instantiate(part[n]) for n in ("messenger", "objective", "profile")},
-    )
+    partition, student = instantiate(config.partition), instantiate(config.student)
+    about = {n: v for n, v in instantiate(config.clients).items() if n != "group_size"}
+    clients = draw_clients(splits, config.seed, partition, student=student, **about)
     rehearse(clients, config.strategy.get("local_training", True), config.sim.get("device"))
     return clients
-
-
-def run_federation(
-    config: DictConfig,
-    pool: "Pool",
-    clients: "SimulatedClients",
-    tracker: "Tracker",
-    display: "Display",
-    checkpoints: "Checkpoints",
-    stop: Stop,
-) -> tuple[dict[str, Any], Any]:
-    """Run the rounds; return the final student's parameters and the strategy."""
-    from clients.app import SimulatedApp
-    from clients.messages.arrays import read_arrays, write_arrays
-    from clients.models.factory import load_parameters, parameters_of
-    from clients.protocols import told
-    from clients.training.evaluation import evaluate
-    from sim.engine.buffers import buffers_of
-    from sim.engine.grid import PoolGrid
-    from sim.engine.rounds import ENDINGS, RoundReport, run_rounds
-    from sim.tracking.run_folder import STATES
-
-    with explained(*BUILDING):
-        student = begin_student(config, clients)
-        strategy = build_strategy(config, pool, clients, student, tracker, display)
-        buffers = buffers_of(student, strategy)
-        pool.load(SimulatedApp(clients, told(strategy, "handlers") or ()))
-    has_student = getattr(strategy, "has_student", True)
-
-    def evaluate_student(arrays: Any) -> dict[str, float]:
-        load_parameters(student, read_arrays(arrays))
-        return evaluate(student, clients.splits.test) if has_student else {}
-
-    def report(round_report: RoundReport) -> None:
-        display.round(tracker.round(round_report), round_report.first_failure())
-
-    with explained(*BUILDING):
-        about = {"group_size": config.clients.group_size, "cost": clients.costs()}
-        about |= {"profiles": clients.profiles, "on_note": display.warn}
-        about |= {"states": pool.states(tracker.folder / STATES)}
-        grid = PoolGrid(pool, clients.architectures, display.answer, **about)
-        arrays, first = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
-    often = config.checkpoint_every, config.rounds
-    commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stop.asked)
-    calls: dict[str, Any] = {"evaluate": evaluate_student, "report": report, "watch": tracker.view}
-    calls |= {"commit": commit, "stopping": stop.asked, "first_round": first, "buffers": buffers}
-    with explained(*ENDINGS), stop.at_the_end_of_rounds():
-        numbers = {n: config[n] for n in ("rounds", "seed", "evaluate_every", "quorum")}
-        arrays = run_rounds(strategy, grid, arrays, **numbers, **calls)
-    return (read_arrays(arrays) if has_student else {}), strategy
-
-
-def begin_student(config: DictConfig, clients: "SimulatedClients") -> "Module":
-    """Build the global student as it is before the first round."""
-    from clients.models.factory import build
-    from clients.seeding import Purpose, generator
-    from sim.workers.process_setup import require_device
-
-    require_device("student_device", device := config.student_device)
-    private, rng = clients.splits.private, generator(config.seed, Purpose.STUDENT)
-    return build(clients.student, private.image_shape, private.num_classes, rng).to(device)
 
 
 def build_strategy(
@@ -258,35 +158,21 @@ def build_strategy(
     display: "Display",
 ) -> Any:
     """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
-    from clients.population.rehearsal import require_like
-    from strategies.argument_injection import completed, require_topology
-    from strategies.server.averaging import Averaging
-    from strategies.teaching.rehearsal import require_distil
+    from strategies.argument_injection import completed, offered
+    from strategies.server.requirements import require_fitting
 
-    splits, strategy = clients.splits, instantiate(config.strategy)
-    require_distil(strategy, workers := config.student_workers, clients.messenger is not None)
-    require_topology(strategy, config.topology is not None, config.availability)
-    if not isinstance(strategy, partial):
-        averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
-        if averages and clients.messenger is None:
-            require_like(clients.student, clients.models, splits.private, type(strategy).__name__)
-        return strategy
-    peers, warn = {"num_peers": len(clients.architectures), "seed": config.seed}, display.warn
-    known = {
-        **{"student": student, "student_model": clients.student, "models": clients.models},
-        **{"architectures": clients.architectures, "proxy": splits.proxy, "test": splits.test},
-        **{"seed": config.seed, "rounds": config.rounds, "messenger": clients.messenger},
-        **{"num_clients": peers["num_peers"], "overlap": pool.concurrent},
-        **{"report": tracker.view, "watch": tracker.graph},
-    }
-    made: dict[str, Callable[[], Any]] = {
+    strategy, workers, warn = instantiate(config.strategy), config.student_workers, display.warn
+    require_fitting(strategy, clients, workers, bool(config.topology), dict(config.availability))
+    peers = {"num_peers": len(clients.architectures), "seed": config.seed}
+    made: dict[str, Any] = {
         "train_peers": lambda: pool.train_peers(warn),
         "mixing": lambda: display.topology(instantiate(config.topology)(**peers)).mixing,
         "availability": lambda: instantiate(config.availability)(**peers),
     }
     if workers > 1:
         made["distil"] = partial(pool.share_training, strategy.keywords["distil"], workers, warn)
-    return completed(strategy, known, made)
+    known = {"overlap": pool.concurrent, "report": tracker.view, "watch": tracker.graph}
+    return completed(strategy, offered(clients, student, config.rounds) | known, made)
 
 
 if __name__ == "__main__":

@@ -4,31 +4,30 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from conf.building import instantiate
 from conf.errors import ConfigError
 
 
-def tracking_options(
-    config: DictConfig, num_clients: int, splits: Any, begins: bool
-) -> dict[str, Any]:
+def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str, Any]:
     """Return keyword arguments of the tracker.
 
     Args:
         config: The composed config.
-        num_clients: How many there are to be watched.
-        splits: The federation's `clients.data.Splits`.
+        clients: The federation's `clients.population.clients.SimulatedClients`.
         begins: Whether the run begins: one that is resumed has told its choices.
 
     Returns:
-        `figures_every`, `watch`, `choices`, and `proxy_labels`: those of the proxy set, or None
-        where they are not to be compared with.
+        `config_text`, `probes`, `figures_every`, `watch`, `choices`, and `proxy_labels`: those of
+        the proxy set, or None where they are not to be compared with.
 
     Raises:
         ConfigError: A client to be watched is not there, or a class of the proxy set.
     """
-    tracking = config.tracking
-    watch = [*tracking.watch]
+    text, tracking = OmegaConf.to_yaml(config, resolve=True), config.tracking
+    probes = {str(name): instantiate(probe) for name, probe in config.probes.items()}
+    watch, num_clients = [*tracking.watch], len(clients.architectures)
     if absent := [k for k in watch if not 0 <= k < num_clients]:
         raise ConfigError(
             f"tracking.watch={watch}: there is no client {absent[0]}, expected 0..{num_clients - 1}"
@@ -36,18 +35,21 @@ def tracking_options(
     labelled = tracking.proxy_labels
     if labelled is None:  # another data set's classes may mean something else
         labelled = config.data.proxy_source is None
-    proxy, private, num_classes = splits.proxy, splits.private, splits.private.num_classes
+    proxy, private = clients.splits.proxy, clients.splits.private
     if labelled and proxy.label_values != private.label_values:
         raise ConfigError(
             f"tracking.proxy_labels=true: {proxy.name} and {private.name} do not number their "
             "classes alike: expected files with the same labels, or both to say num_classes="
         )
-    if labelled and (most := proxy.labels.max(initial=-1)) >= num_classes:  # it may be empty
+    most = proxy.labels.max(initial=-1)  # it may be empty
+    if labelled and most >= private.num_classes:
         raise ConfigError(
             f"tracking.proxy_labels=true: {proxy.name} has labels up to {most}, "
-            f"expected below {num_classes}, the clients' number of classes"
+            f"expected below {private.num_classes}, the clients' number of classes"
         )
     return {
+        "config_text": text,
+        "probes": probes,
         "figures_every": tracking.figures_every,
         "watch": watch,
         "choices": _choices(config) if begins else {},

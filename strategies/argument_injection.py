@@ -5,6 +5,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
+
+from clients.population.clients import SimulatedClients
+
 NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -17,15 +21,40 @@ def wants(strategy: Any, name: str) -> bool:
     return isinstance(strategy, partial) and name in _named(strategy)[0]
 
 
+def offered(clients: SimulatedClients, student: nn.Module, rounds: int) -> dict[str, Any]:
+    """List what there is of any federation for a strategy to want.
+
+    Args:
+        clients: All of the federation's.
+        student: The global student before the first round.
+        rounds: R.
+
+    Returns:
+        By the names that a strategy's arguments have.
+    """
+    return {
+        "student": student,
+        "student_model": clients.student,
+        "models": clients.models,
+        "architectures": clients.architectures,
+        "proxy": clients.splits.proxy,
+        "test": clients.splits.test,
+        "seed": clients.seed,
+        "rounds": rounds,
+        "messenger": clients.messenger,
+        "num_clients": len(clients.architectures),
+    }
+
+
 def completed(
-    strategy: partial[Any],
+    strategy: Any,
     known: Mapping[str, Any],
     made: Mapping[str, Callable[[], Any]] | None = None,
 ) -> Any:
     """Complete a strategy.
 
     Args:
-        strategy: One with some of its arguments bound.
+        strategy: One with some of its arguments bound; what is complete stays as it is.
         known: What there is, by name; one that takes any, as far as its classes go, gets it all.
         made: What makes more, called only where it is wanted: some import much, or exist in some
             federations only.
@@ -33,6 +62,8 @@ def completed(
     Returns:
         The strategy.
     """
+    if not isinstance(strategy, partial):
+        return strategy
     names, any_name = _named(strategy)
     given = {name: value for name, value in known.items() if any_name or name in names}
     given |= {name: make() for name, make in (made or {}).items() if name in names}
@@ -53,25 +84,3 @@ def _named(strategy: partial[Any]) -> tuple[set[str], bool]:
         if isinstance(nested, partial) and hasattr(nested.func, "configure_train"):
             names |= _named(nested)[0]
     return names, True
-
-
-def require_topology(strategy: Any, there: bool, availability: Mapping[str, Any]) -> None:
-    """Refuse a graph that nobody looks at, and none where one is needed.
-
-    Args:
-        strategy: Complete, or with some of its arguments bound.
-        there: Whether the config has a topology.
-        availability: Of the config.
-
-    Raises:
-        ValueError: Says what to set.
-    """
-    if there and not wants(strategy, "mixing"):
-        raise ValueError("topology: this strategy has a server; strategy=gossip has none")
-    faults = [key for key, value in availability.items() if key.endswith("probability") and value]
-    if faults and not wants(strategy, "availability"):
-        raise ValueError(
-            f"availability.{faults[0]}: this strategy has a server, which looks at none"
-        )
-    if not there and wants(strategy, "availability"):
-        raise ValueError("topology=none: peers without a server need one, such as topology=ring")

@@ -25,9 +25,10 @@ from hydra.core.global_hydra import GlobalHydra
 from clients.app import SimulatedApp
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import load_parameters, parameters_of
+from clients.population.drawing import draw_student
 from clients.training.evaluation import evaluate
 from conf.schema import register
-from run import begin_student, build_strategy, load_splits, populate
+from run import build_strategy, load_splits, populate
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.clients_table import ClientsTable, client_rows
@@ -157,7 +158,7 @@ def federation(name: str) -> Federation:
         which = () if name in FLOWER else (f"strategy={name.split()[0]}",)
         config = compose("config", overrides=[*which, *options])
     clients = populate(config, load_splits(config))
-    student, pool = begin_student(config, clients), InlinePool(config.seed)
+    student, pool = draw_student(clients, "cpu"), InlinePool(config.seed)
     start = write_arrays(parameters_of(student))
     if name in FLOWER:
         strategy = getattr(flower, name)(**ALONE, **FLOWER[name])

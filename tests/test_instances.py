@@ -17,6 +17,7 @@ import run
 from clients.messages.answers import RoundView
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import load_parameters, parameters_of
+from clients.population.drawing import draw_student
 from clients.training.evaluation import evaluate
 from conf.building import instantiate
 from conf.schema import targets_in
@@ -46,7 +47,7 @@ def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:
     rounds = max(2, config.rounds)
     with_rounds = composed((*words, "seed=3"), "rounds", rounds)
     clients = run.populate(with_rounds, run.load_splits(with_rounds))
-    student, pool = run.begin_student(with_rounds, clients), InlinePool(3)
+    student, pool = draw_student(clients, "cpu"), InlinePool(3)
     start = write_arrays(parameters_of(student))
     built: tuple[Any, ...] = (with_rounds, pool, clients, student, nobody, nobody)
     strategy = run.build_strategy(*built)

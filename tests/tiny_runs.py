@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import run
 from clients.models.factory import parameters_of
+from clients.population.drawing import draw_student
 from conf.building import instantiate
 from conf.errors import Stopped
 from conf.schema import register
@@ -187,7 +188,7 @@ def _profiles(seen: Seen) -> str:
 
 def _start(seen: Seen) -> dict[str, bytes]:
     clients = run.populate(seen.config, run.load_splits(seen.config))
-    student = run.begin_student(seen.config, clients)
+    student = draw_student(clients, seen.config.student_device)
     return {name: value.tobytes() for name, value in parameters_of(student).items()}
 
 

@@ -2,7 +2,7 @@
 
 from clients.data.dataset import Dataset, normalised, renumbered, subset
 from clients.data.readers import blobs, cifar10, cinic10, digits, fashion_mnist, mnist
-from clients.data.splits import Splits, split
+from clients.data.splits import Splits, draw_splits, split
 from clients.data.user_file import npz
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "cifar10",
     "cinic10",
     "digits",
+    "draw_splits",
     "fashion_mnist",
     "mnist",
     "normalised",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clients.data.dataset import Dataset, Images, Indices, channel_moments, subset
+from clients.seeding import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,33 @@ class Splits:
     private: Dataset
     proxy: Dataset
     test: Dataset
+
+
+def draw_splits(
+    seed: int,
+    source: tuple[Dataset, Dataset],
+    proxy_source: tuple[Dataset, Dataset] | None,
+    test_limit: int | None,
+    **limits: Any,
+) -> Splits:
+    """Draw a federation's private, proxy and test set.
+
+    Args:
+        seed: the run's.
+        source: train and test set.
+        proxy_source: those of another data set, of which only the first is used.
+        test_limit: use at most so many test examples; None: all.
+        **limits: `proxy_share`, `limit` and `proxy_limit`, as in `split`.
+
+    Returns:
+        Private, proxy and test set.
+    """
+    train, test = source
+    if test_limit is not None:  # a stream of its own: the other sets stay as they are
+        order = generator(seed, Purpose.TEST_LIMIT).permutation(len(test))
+        test = subset(test, order[:test_limit])
+    other, rng = proxy_source and proxy_source[0], generator(seed, Purpose.SPLIT)
+    return split(train, test, proxy_source=other, rng=rng, **limits)
 
 
 def split(

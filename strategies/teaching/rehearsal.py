@@ -16,7 +16,6 @@ from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.streaming import read_part
-from strategies.argument_injection import wants
 
 TEACHERS, INPUTS = 3, 24
 
@@ -77,37 +76,6 @@ def rehearse_student(
         who = "strategy.distil: the student"
         targets = torch.full((2, num_classes), 1 / num_classes)
         rehearse_learning(distil, student, proxy, targets, loss, who)
-
-
-def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:
-    """Refuse options that a strategy would not look at.
-
-    Args:
-        strategy: The strategy, or a partial of one of ours that distils.
-        student_workers: Of the config.
-        messenger: Whether clients have a messenger.
-
-    Raises:
-        ValueError: Says which option, and what it needs.
-    """
-    ours = strategy.keywords if isinstance(strategy, partial) else None
-    if messenger and isinstance(strategy, partial) and not wants(strategy, "messenger"):
-        raise ValueError(
-            "clients.messenger: needs a strategy that averages parameters: set strategy=averaging, "
-            "or one of Flower's, such as fedavg or fedadam"
-        )
-    serverless = wants(strategy, "mixing")
-    if student_workers > 1 and (serverless or "distil" not in (ours or {})):
-        cure = "peers are spread by sim.peer_workers" if "rule" in (ours or {}) else "leave it out"
-        raise ValueError(
-            f"student_workers={student_workers}: this strategy has no student that is distilled "
-            f"into (strategy.distil); {cure}"
-        )
-    if student_workers > 1 and (ours or {}).get("proxy_chunks", 1) > 1:
-        raise ValueError(
-            f"student_workers={student_workers}: with strategy.proxy_chunks > 1 the workers answer "
-            "while the student learns; take one of the two"
-        )
 
 
 def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> bool:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -199,16 +200,23 @@ def test_a_probe_is_a_function_or_a_class_and_not_a_value() -> None:
     check_keys(composed("+probes.mine={_target_: my_probes.sure}", "~probes.trust"))
 
 
+def of(splits: SimpleNamespace) -> SimpleNamespace:
+    """Ten clients of a federation."""
+    return SimpleNamespace(splits=splits, architectures=["mlp"] * 10)
+
+
 def test_what_the_tracker_is_told() -> None:
     splits, labels = SPLITS, SPLITS.proxy.labels
-    told = tracking_options(composed("tracking.watch=[0,9]"), 10, splits, begins=True)
+    told = tracking_options(config := composed("tracking.watch=[0,9]"), of(splits), begins=True)
+    assert yaml.safe_load(told.pop("config_text"))["tracking"]["watch"] == [0, 9]
+    assert list(told.pop("probes")) == list(config.probes)
     assert told == {
         "figures_every": 20, "watch": [0, 9], "choices": {"seed": 0}, "proxy_labels": labels,
     }  # fmt: skip
-    assert tracking_options(composed(), 10, splits, begins=False)["choices"] == {}
+    assert tracking_options(composed(), of(splits), begins=False)["choices"] == {}
     for watch in ("[0,10]", "[-1]"):
         with pytest.raises(ConfigError, match=r"there is no client (10|-1), expected 0\.\.9"):
-            tracking_options(composed(f"tracking.watch={watch}"), 10, splits, begins=True)
+            tracking_options(composed(f"tracking.watch={watch}"), of(splits), begins=True)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +231,7 @@ def test_what_the_tracker_is_told() -> None:
 def test_labels_of_another_data_set_are_compared_with_only_if_told(
     words: list[str], labelled: bool
 ) -> None:
-    told = tracking_options(composed(*words), 10, SPLITS, begins=True)
+    told = tracking_options(composed(*words), of(SPLITS), begins=True)
     assert (told["proxy_labels"] is SPLITS.proxy.labels) == labelled
     assert labelled or told["proxy_labels"] is None
 
@@ -231,7 +239,7 @@ def test_labels_of_another_data_set_are_compared_with_only_if_told(
 def test_strategies_that_need_no_proxy_set_may_have_none() -> None:
     none = SimpleNamespace(name="none", labels=np.zeros(0, np.int64), label_values=None)
     splits = SimpleNamespace(proxy=none, private=SPLITS.private)
-    assert tracking_options(composed(), 10, splits, begins=True)["proxy_labels"] is none.labels
+    assert tracking_options(composed(), of(splits), begins=True)["proxy_labels"] is none.labels
 
 
 def test_labels_that_no_client_has_are_refused() -> None:
@@ -240,7 +248,7 @@ def test_labels_that_no_client_has_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"tracking.proxy_labels=true: odd has labels up to 2, exp"
     ):
-        tracking_options(composed(), 10, few, begins=True)
+        tracking_options(composed(), of(few), begins=True)
 
 
 def test_labels_of_a_proxy_set_are_those_of_the_clients_or_not_compared_with() -> None:
@@ -251,11 +259,11 @@ def test_labels_of_a_proxy_set_are_those_of_the_clients_or_not_compared_with() -
         return SimpleNamespace(proxy=proxy, private=clients)
 
     words = "+proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"
-    told = tracking_options(composed(*words), 10, splits((1, 2, 3)), begins=True)
+    told = tracking_options(composed(*words), of(splits((1, 2, 3))), begins=True)
     assert told["proxy_labels"] is not None
     for values in (None, (1, 2, 4)):
         with pytest.raises(ConfigError, match=r"labels=true: shared\.npz and own\.npz do not numb"):
-            tracking_options(composed(*words), 10, splits(values), begins=True)
+            tracking_options(composed(*words), of(splits(values)), begins=True)
 
 
 def test_default_methods_differ_in_the_axes_their_names_say() -> None:

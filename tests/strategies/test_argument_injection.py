@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import pytest
 
 from clients.protocols import offers
-from strategies.argument_injection import completed, require_topology, wants
+from strategies.argument_injection import completed, wants
 from strategies.decentralised.gossip_distillation import Gossip
 from strategies.server.averaging import Averaging
 from strategies.server.distillation import DistillationStrategy
+from strategies.server.requirements import require_distil, require_topology
 from strategies.server.sequence import Stages
-from strategies.teaching.rehearsal import require_distil
 from tests.commands import run_py
 
 
@@ -88,6 +88,7 @@ def test_who_takes_anything_gets_what_there_is_and_nothing_that_is_made() -> Non
     assert (whole.proxy, whole.others) == (1, {"seed": 2, "student": 3})
     assert completed(partial(unlike), known, made) == known
     assert completed(partial(Open), {}, {"proxy": lambda: 5}).proxy == 5
+    assert completed(whole, known, made) is whole
 
 
 def test_what_a_base_class_does_not_take_is_not_handed_on_to_it() -> None:

@@ -14,7 +14,7 @@ from clients.mutual.terms import Terms
 from clients.training.loop import train
 from strategies.server.distillation import DistillationStrategy
 from strategies.server.mutual import MutualStrategy
-from strategies.teaching.rehearsal import require_distil
+from strategies.server.requirements import require_distil
 from tests.federations import inline, run_ours, simulated, tiny_clients
 from tests.mutual_learning import mutual, run
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 import run
 from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients
+from clients.population.drawing import draw_student
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from sim.topology import graphs
@@ -120,6 +121,6 @@ def test_the_second_stage_begins_with_the_student_and_not_with_the_clusters_mean
     seen = run_of(config, tmp_path / "run")
     assert not seen.error
     student = load_file(seen.folder / "student.safetensors")
-    start = run.begin_student(config, run.populate(config, run.load_splits(config)))
+    start = draw_student(run.populate(config, run.load_splits(config)), "cpu")
     for name, value in parameters_of(start).items():
         np.testing.assert_array_equal(student[name], value)

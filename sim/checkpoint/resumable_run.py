@@ -1,0 +1,142 @@
+"""A run that can be resumed: its folder, anew or from a checkpoint, and its rounds."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+from torch import nn
+
+from clients.app import SimulatedApp
+from clients.data import renumbered
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.models.factory import Parameters, load_parameters, parameters_of
+from clients.partition import summary
+from clients.population.clients import SimulatedClients
+from clients.protocols import told
+from clients.training.evaluation import evaluate
+from sim.analysis.probes.values import Probe
+from sim.checkpoint.writing import Checkpoint, Checkpoints
+from sim.engine.buffers import buffers_of
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import RoundReport, run_rounds
+from sim.tracking.console import Display
+from sim.tracking.run_folder import STATES, begin, changed_versions
+from sim.tracking.tracker import Tracker
+from sim.workers.pools import Pool
+
+
+def open_run(
+    folder: Path,
+    clients: SimulatedClients,
+    rounds: int,
+    done: Checkpoint | None,
+    config_text: str,
+    probes: Mapping[str, Probe],
+    **options: Any,
+) -> tuple[Tracker, Display]:
+    """Write down what is to be run; return what will follow it.
+
+    Args:
+        folder: The run folder.
+        clients: All of the federation's.
+        rounds: R, the last round.
+        done: The checkpoint that the run goes on from; None = it begins.
+        config_text: The resolved config as YAML.
+        probes: What to compute from each round's view, by name.
+        **options: What else the `Tracker` is told.
+
+    Returns:
+        What writes rounds down, and what shows them.
+    """
+    private = clients.splits.private
+    shape = summary(private.labels, clients.partitions, private.num_classes)
+    begin(folder, config_text, shape, None if done is None else done.lines)
+    kept = (None, {}) if done is None else (done.clients, done.probes)
+    tracker = Tracker(folder, probes, config_text, *kept, **options)
+    display = Display(rounds, clients.architectures, shape)
+    if note := renumbered(private):
+        display.warn(note)
+    if options["proxy_labels"] is None:
+        display.warn("the proxy set has no labels: probes that need them are left out")
+    if done is not None:
+        display.resume(done.server_round, changed_versions(done.versions), done.damage)
+    return tracker, display
+
+
+def prepare_rounds(
+    pool: Pool,
+    clients: SimulatedClients,
+    student: nn.Module,
+    strategy: Strategy,
+    tracker: Tracker,
+    display: Display,
+    checkpoints: Checkpoints,
+    stopping: Callable[[], bool],
+    *,
+    group_size: int,
+    rounds: int,
+    checkpoint_every: int,
+    **numbers: Any,
+) -> Callable[[], Parameters]:
+    """Prepare the rounds: load the clients into their pool, hand everyone what the checkpoint has.
+
+    Args:
+        pool: Where clients run.
+        clients: All of the federation's.
+        student: The global student before the first round.
+        strategy: Any Flower strategy.
+        tracker: Writes rounds down.
+        display: Shows them.
+        checkpoints: Of the run; the one to go on from, if it does, has been loaded.
+        stopping: Whether a round is to be the last that is run now.
+        group_size: Most clients that a worker gets at once, >= 1.
+        rounds: R, the last round.
+        checkpoint_every: Commit each so many rounds, and the last; 0 = never.
+        **numbers: `evaluate_every` and `quorum` of the round loop.
+
+    Returns:
+        What runs the rounds and returns the final student; without one it has no parameters.
+    """
+    buffers = buffers_of(student, strategy)
+    pool.load(SimulatedApp(clients, told(strategy, "handlers") or ()))
+    has_student = getattr(strategy, "has_student", True)
+
+    def evaluate_student(arrays: ArrayRecord) -> dict[str, float]:
+        load_parameters(student, read_arrays(arrays))
+        return evaluate(student, clients.splits.test) if has_student else {}
+
+    def report(round_report: RoundReport) -> None:
+        display.round(tracker.round(round_report), round_report.first_failure())
+
+    about: dict[str, Any] = {
+        **{"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles},
+        "states": pool.states(tracker.folder / STATES),
+    }
+    shown = {"on_answer": display.answer, "on_note": display.warn}
+    grid = PoolGrid(pool, clients.architectures, **shown, **about)
+    begun = write_arrays(parameters_of(student))
+    start, first_round = checkpoints.start(strategy, grid, begun)
+    often = checkpoint_every, rounds
+    commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stopping)
+
+    def run() -> Parameters:
+        arrays = run_rounds(
+            strategy,
+            grid,
+            start,
+            rounds=rounds,
+            seed=clients.seed,
+            evaluate=evaluate_student,
+            report=report,
+            first_round=first_round,
+            commit=commit,
+            watch=tracker.view,
+            stopping=stopping,
+            buffers=buffers,
+            **numbers,
+        )
+        return read_arrays(arrays) if has_student else {}
+
+    return run

@@ -1,0 +1,90 @@
+"""What of a config a strategy cannot do without, and what it would not look at."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from clients.population.clients import SimulatedClients
+from clients.population.rehearsal import require_like
+from strategies.argument_injection import wants
+from strategies.server.averaging import Averaging
+
+
+def require_fitting(
+    strategy: Any,
+    clients: SimulatedClients,
+    student_workers: int,
+    topology: bool,
+    availability: Mapping[str, Any],
+) -> None:
+    """Refuse a strategy, ours or Flower's, that the rest of the config does not fit.
+
+    Args:
+        strategy: Complete, or with some of its arguments bound.
+        clients: All of the federation's.
+        student_workers: Of the config.
+        topology: Whether the config has one.
+        availability: Of the config.
+
+    Raises:
+        ValueError: Says which option, and what it needs.
+    """
+    require_distil(strategy, student_workers, clients.messenger is not None)
+    require_topology(strategy, topology, availability)
+    averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
+    if averages and clients.messenger is None:
+        private, name = clients.splits.private, type(strategy).__name__
+        require_like(clients.student, clients.models, private, name)
+
+
+def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:
+    """Refuse options that a strategy would not look at.
+
+    Args:
+        strategy: The strategy, or a partial of one of ours that distils.
+        student_workers: Of the config.
+        messenger: Whether clients have a messenger.
+
+    Raises:
+        ValueError: Says which option, and what it needs.
+    """
+    ours = strategy.keywords if isinstance(strategy, partial) else None
+    if messenger and isinstance(strategy, partial) and not wants(strategy, "messenger"):
+        raise ValueError(
+            "clients.messenger: needs a strategy that averages parameters: set strategy=averaging, "
+            "or one of Flower's, such as fedavg or fedadam"
+        )
+    serverless = wants(strategy, "mixing")
+    if student_workers > 1 and (serverless or "distil" not in (ours or {})):
+        cure = "peers are spread by sim.peer_workers" if "rule" in (ours or {}) else "leave it out"
+        raise ValueError(
+            f"student_workers={student_workers}: this strategy has no student that is distilled "
+            f"into (strategy.distil); {cure}"
+        )
+    if student_workers > 1 and (ours or {}).get("proxy_chunks", 1) > 1:
+        raise ValueError(
+            f"student_workers={student_workers}: with strategy.proxy_chunks > 1 the workers answer "
+            "while the student learns; take one of the two"
+        )
+
+
+def require_topology(strategy: Any, there: bool, availability: Mapping[str, Any]) -> None:
+    """Refuse a graph that nobody looks at, and none where one is needed.
+
+    Args:
+        strategy: Complete, or with some of its arguments bound.
+        there: Whether the config has a topology.
+        availability: Of the config.
+
+    Raises:
+        ValueError: Says what to set.
+    """
+    if there and not wants(strategy, "mixing"):
+        raise ValueError("topology: this strategy has a server; strategy=gossip has none")
+    faults = [key for key, value in availability.items() if key.endswith("probability") and value]
+    if faults and not wants(strategy, "availability"):
+        raise ValueError(
+            f"availability.{faults[0]}: this strategy has a server, which looks at none"
+        )
+    if not there and wants(strategy, "availability"):
+        raise ValueError("topology=none: peers without a server need one, such as topology=ring")
