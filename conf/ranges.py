@@ -36,7 +36,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "strategy.fraction_train": (0, 1, "a share in [0, 1]"),
     "strategy.fraction_evaluate": (0, 1, "a share in [0, 1]"),
     "strategy.digest_epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.fallback_below": (0, 1, "a probability in [0, 1]"),
+    "strategy.ensemble.fallback_below": (0, 1, "a probability in [0, 1]"),
     "strategy.proxy_chunks": (1, INFINITY, "an integer >= 1"),
     "strategy.probe_examples": (1, INFINITY, "an integer >= 1"),
     "strategy.epochs": (0, INFINITY, "an integer >= 0"),

@@ -28,6 +28,7 @@ from clients.training.losses import kl
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import uniform
 from strategies.server.distillation import DistillationStrategy
+from tests.parts import whole
 
 SEED = 5
 DISTIL = partial(
@@ -66,7 +67,8 @@ def make(**changes: Any) -> DistillationStrategy:
         "combiner": mean_of_probs,
         "loss": kl,
     }
-    return DistillationStrategy(**(parts | changes))
+    strategy: DistillationStrategy = whole(DistillationStrategy, parts | changes)
+    return strategy
 
 
 def asked(

@@ -7,18 +7,19 @@ FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
            "MultiKrum": "multikrum"}  # fmt: skip
 
 ENSEMBLE: dict[str, Differs | str] = {
-    "strategy.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
+    "strategy.ensemble.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
     "strategy.negative_share of DistillationStrategy": Differs("uniform", 0.2, 0.5, STUDENT),
-    "strategy.weight_cap of DistillationStrategy":
+    "strategy.ensemble.weight_cap of DistillationStrategy":
         Differs("uniform strategy/scorer=max_prob", 1.0, 0.26, STUDENT),
-    "strategy.fallback_below of DistillationStrategy": Differs("own", 0.001, 1.0, STUDENT),
+    "strategy.ensemble.fallback_below of DistillationStrategy":
+        Differs("own", 0.001, 1.0, STUDENT),
     "strategy.fraction of DistillationStrategy":
         Differs("uniform", 1.0, 0.5, "line strategy.num_teachers"),
     "strategy.feed_back of DistillationStrategy":
         Differs("uniform rounds=2", False, True, "column train_loss"),
     "strategy.digest_epochs of DistillationStrategy":
         Differs("fed back", 1, 3, "column train_loss"),
-    "strategy.answers of DistillationStrategy":
+    "strategy.ensemble.answers of DistillationStrategy":
         Differs("uniform", "float32", "uint8", "line bytes.reply"),
     "strategy.proxy_chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
     "strategy.probe_examples of DistillationStrategy":
@@ -34,7 +35,8 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("own strategy/scorer=own_selection strategy.discriminator.balanced=true", 0.5, 0.9,
                 STUDENT),
     "strategy.loss.scale_by_t2 of kl":
-        Differs("uniform strategy.temperature=2", True, False, "line strategy.distillation_loss"),
+        Differs("uniform strategy.ensemble.temperature=2", True, False,
+                "line strategy.distillation_loss"),
     "strategy.distil.epochs of train": Differs("uniform", 1, 2, STUDENT),
     "strategy.distil.batch_size of train": Differs("uniform", 16, 8, STUDENT),
     "strategy.distil.max_grad_norm of train":
@@ -44,13 +46,14 @@ ENSEMBLE: dict[str, Differs | str] = {
 }  # fmt: skip
 
 MUTUAL: dict[str, Differs | str] = {
-    "strategy.temperature of MutualStrategy": Differs("mutual", 1.0, 4.0, STUDENT),
+    "strategy.ensemble.temperature of MutualStrategy": Differs("mutual", 1.0, 4.0, STUDENT),
     "strategy.negative_share of MutualStrategy": Differs("mutual", 0.2, 0.5, STUDENT),
-    "strategy.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
-    "strategy.fallback_below of MutualStrategy": Differs("mutual", 0.001, 1.0, STUDENT),
+    "strategy.ensemble.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
+    "strategy.ensemble.fallback_below of MutualStrategy": Differs("mutual", 0.001, 1.0, STUDENT),
     "strategy.fraction of MutualStrategy":
         Differs("mutual", 1.0, 0.5, "line strategy.num_teachers"),
-    "strategy.answers of MutualStrategy": Differs("mutual", "float32", "uint8", "line bytes.reply"),
+    "strategy.ensemble.answers of MutualStrategy":
+        Differs("mutual", "float32", "uint8", "line bytes.reply"),
     "strategy.probe_examples of MutualStrategy":
         Differs("mutual probes=standard", 256, 5, "line probes"),
     "strategy.epochs of MutualStrategy": Differs("mutual", 1, 2, STUDENT),
@@ -81,13 +84,16 @@ MUTUAL: dict[str, Differs | str] = {
 }  # fmt: skip
 
 PEERS: dict[str, Differs | str] = {
+    **{f"strategy.ensemble.{name} of Gossip":
+       Differs(f"gossip{more}", one, other, "column digest_loss")
+       for name, more, one, other in (
+           ("temperature", "", 1.0, 4.0),
+           ("weight_cap", " strategy/scorer=max_prob", 1.0, 0.35),
+           ("fallback_below", "", 0.001, 1.0),
+           ("answers", "", "float32", "uint8"))},
     **{f"strategy.{name} of Gossip": Differs(f"gossip{more}", one, other, what)
        for name, more, one, other, what in (
-           ("temperature", "", 1.0, 4.0, "column digest_loss"),
            ("negative_share", "", 0.2, 0.5, "column digested_examples"),
-           ("weight_cap", " strategy/scorer=max_prob", 1.0, 0.35, "column digest_loss"),
-           ("fallback_below", "", 0.001, 1.0, "column digest_loss"),
-           ("answers", "", "float32", "uint8", "column digest_loss"),
            ("with_own", "", True, False, "column digest_loss"),
            ("sweeps", " strategy/scorer=num_examples", 1, 2, "column digest_loss"),
            ("missing", " topology/mixing=uniform topology=star availability.drop_probability=0.4",

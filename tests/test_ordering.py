@@ -6,6 +6,7 @@ scored on the distilled proxy examples, whose labels only this test looks at.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.weights import normalise
 from strategies.server.distillation import DistillationStrategy
 from tests.federations import inline
+from tests.parts import whole
 
 SEEDS = (0, 1, 2)
 KINDS = {"lr": logistic_regression, "mlp": partial(mlp, hidden=(32,)), "lenet5": lenet5}
@@ -52,11 +54,13 @@ def proxy_answers(
     app = SimulatedApp(clients, DistillationStrategy.handlers)
     student = build(mlp, (1, 8, 8), 10, generator(seed, Purpose.STUDENT))
     views: list[RoundView] = []
-    strategy = DistillationStrategy(
-        student=student, proxy=splits.proxy, test=splits.test, distil=partial(trainer, epochs=0),
-        seed=seed, scorer=scorers.uniform, combiner=mean_of_probs, loss=kl,
-        discriminator=DiscriminatorRecipe(), report=views.append, probe_examples=10_000,
-    )  # fmt: skip
+    parts: dict[str, Any] = {
+        **{"student": student, "proxy": splits.proxy, "test": splits.test, "seed": seed},
+        **{"distil": partial(trainer, epochs=0), "loss": kl, "report": views.append},
+        **{"scorer": scorers.uniform, "combiner": mean_of_probs, "probe_examples": 10_000},
+        "discriminator": DiscriminatorRecipe(),
+    }
+    strategy = whole(DistillationStrategy, parts)
     grid = PoolGrid(inline(app, seed), names)
     grid.begin_round(1)
     requests = strategy.configure_train(1, write_arrays(parameters_of(student)), {}, grid)

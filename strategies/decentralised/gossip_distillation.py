@@ -23,13 +23,10 @@ from clients.messages.accumulator import Intake, Keep
 from clients.messages.answers import GraphView, RoundView
 from clients.messages.requests import METRICS, PredictionRequest, read_predictions, write_request
 from clients.messages.routing import Mix
-from clients.models.discriminator import DiscriminatorRecipe
 from clients.training.loop import Trainer
 from clients.training.optimizers import require_steps
 from strategies import rule_state
-from strategies.aggregation.ensemble import Combiner, EnsembleRule
-from strategies.aggregation.scorer_discriminator import require_discriminator
-from strategies.aggregation.streaming import Scorer
+from strategies.aggregation.ensemble import EnsembleRule
 from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes
 from strategies.decentralised.delivery import (
@@ -63,16 +60,10 @@ class Gossip(BaseStrategy):
         proxy: Dataset,
         test: Dataset,
         seed: int,
-        scorer: Scorer,
-        combiner: Combiner,
+        ensemble: EnsembleRule,
         loss: DistillationLoss,
         distil: Trainer,
-        discriminator: DiscriminatorRecipe | None = None,
-        temperature: float = 1.0,
         negative_share: float = 0.2,
-        weight_cap: float = 1.0,
-        fallback_below: float = 1e-3,
-        answers: str = "float32",
         with_own: bool = True,
         sweeps: int = 1,
         missing: Missing = "renormalise",
@@ -89,16 +80,11 @@ class Gossip(BaseStrategy):
             proxy: Shared inputs; their labels are never looked at.
             test: Held-out set; gives the classes.
             seed: The run's seed.
-            scorer: Answers of a neighbourhood -> scores [K, N].
-            combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+            ensemble: How peers answer, and what comes of the answers of a neighbourhood; with
+                several sweeps nobody falls back.
             loss: (logits, targets, temperature) -> [B], by which peers imitate.
             distil: Trains them so: `clients.training.loop.train` with its numbers bound.
-            discriminator: How peers tell own from proxy examples; None = they need not.
-            temperature: T > 0 of combiner and loss.
             negative_share: As in `DistillationStrategy`.
-            weight_cap: As there.
-            fallback_below: As there, with one sweep.
-            answers: As there.
             with_own: Whether a peer's own answers count among its neighbours'.
             sweeps: How often answers are mixed before they are imitated, >= 1. With more than one
                 what goes on is numerators and denominators of the weighted mean, so that many
@@ -114,18 +100,13 @@ class Gossip(BaseStrategy):
         """
         if sweeps < 1:
             raise ValueError(f"strategy.sweeps={sweeps}: expected >= 1")
-        if not temperature > 0:
-            raise ValueError(f"strategy.temperature={temperature}: expected > 0")
         if missing == "sender":
             raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
         numbers = _numbers(distil)
-        require_discriminator(scorer, discriminator, "strategy")
-        told = discriminator is not None
-        self.rule = EnsembleRule(
-            scorer, combiner, temperature, weight_cap, fallback_below if told else None
-        )
-        rehearse(self.rule, loss, test.num_classes, told)
-        if sweeps > 1 and not is_reducible(self.rule, test.num_classes, told):
+        told = ensemble.discriminator is not None
+        self.rule = ensemble
+        rehearse(ensemble, loss, test.num_classes)
+        if sweeps > 1 and not is_reducible(ensemble, test.num_classes):
             raise ValueError(
                 f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
                 "only weighted means, by scores of one answer each, can be mixed again"
@@ -134,15 +115,14 @@ class Gossip(BaseStrategy):
         self.seed = seed
         self.sweeps = sweeps
         self.with_own = with_own
-        self.discriminator = discriminator
-        self._imitating = train_targets(partial(loss, temperature=temperature), numbers)
+        loss_at = partial(loss, temperature=ensemble.temperature)
+        self._imitating = train_targets(loss_at, numbers)
         self.handlers = (TRAIN_PREDICTIONS, RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
         self._num_classes = test.num_classes
-        self._answers = answers
         neighbours = Neighbours(mixing, availability, num_clients, missing)
         self._meeting = Meeting(neighbours, watch)
-        self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
+        self._rules = {**ensemble.stateful, "loss": loss, "distil": distil}
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
@@ -164,10 +144,10 @@ class Gossip(BaseStrategy):
             num_inputs=len(ids),
             num_classes=self._num_classes,
             proxy_ids=ids,
-            negative_ids=None if self.discriminator is None else self.cut.negative_ids,
-            recipe=self.discriminator,
+            negative_ids=None if self.rule.discriminator is None else self.cut.negative_ids,
+            recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
-            answers=self._answers,
+            answers=self.rule.answers,
         )
         awake = self._meeting.open(server_round, grid)
         return self._meeting.messages(awake, write_request(request), TRAIN_PREDICTIONS)

@@ -16,16 +16,13 @@ from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS
 from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import PredictionRequest, node_id_of
-from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import load_parameters, parameters_of
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import measures
 from clients.training.loop import Trainer
 from strategies import rule_state
-from strategies.aggregation.ensemble import Combiner, Ensemble, EnsembleRule
-from strategies.aggregation.ranges import check_ranges
-from strategies.aggregation.scorer_discriminator import require_discriminator
-from strategies.aggregation.streaming import Scorer, gather
+from strategies.aggregation.ensemble import Ensemble, EnsembleRule
+from strategies.aggregation.streaming import gather
 from strategies.base import BaseStrategy
 from strategies.cohorts import draw
 from strategies.teaching.answer_chunks import ahead, answers_to, to_each
@@ -56,19 +53,13 @@ class DistillationStrategy(BaseStrategy):
         test: Dataset,
         distil: Trainer,
         seed: int,
-        scorer: Scorer,
-        combiner: Combiner,
+        ensemble: EnsembleRule,
         loss: DistillationLoss,
-        discriminator: DiscriminatorRecipe | None = None,
-        temperature: float = 1.0,
         negative_share: float = 0.2,
-        weight_cap: float = 1.0,
         fraction: float = 1.0,
         local_training: bool = True,
         feed_back: bool = False,
         digest_epochs: int = 1,
-        fallback_below: float = 1e-3,
-        answers: str = "float32",
         proxy_chunks: int = 1,
         probe_examples: int = 256,
         overlap: bool = False,
@@ -82,16 +73,11 @@ class DistillationStrategy(BaseStrategy):
             test: Held-out set on which the ensemble is measured.
             distil: Trains the student: `clients.training.loop.train` with its numbers bound.
             seed: The run's seed.
-            scorer: Answers -> scores [K, N]. Where it looks at one client and one example at a
-                time and the combiner is a weighted mean, answers are summed where they are made.
-            combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+            ensemble: How the cohort answers, and what comes of it.
             loss: (student logits, targets, temperature) -> [B].
-            discriminator: How clients tell own from proxy examples; None = they need not.
-            temperature: T > 0 of combiner and loss.
             negative_share: Share in [0, 1) of the proxy set that discriminators are fitted
                 against, and that is therefore never distilled; without discriminators it is held
                 back all the same, so that methods with and without distil the same examples.
-            weight_cap: Largest weight of one client on one example, in (0, 1].
             fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
             local_training: Whether the cohort trains before it answers; without, nobody fits a
                 discriminator either.
@@ -99,10 +85,6 @@ class DistillationStrategy(BaseStrategy):
                 student's architecture goes on from them, any other imitates the student first.
             digest_epochs: Epochs of that imitation, of all distilled examples, by KL with T**2,
                 >= 0.
-            fallback_below: Where clients fit discriminators, and even the largest probability of
-                the cohort that an example is a client's own is below this, in [0, 1], nobody knows
-                the example, the scores are noise, and all teachers are trusted alike.
-            answers: How clients send logits, one of `clients.messages.codecs.ANSWERS`.
             proxy_chunks: S >= 1. With more than one, clients answer the distilled examples in so
                 many messages, and the student's first epoch goes chunk by chunk as answers come.
             probe_examples: How many distilled examples a view shows, >= 1.
@@ -113,21 +95,21 @@ class DistillationStrategy(BaseStrategy):
         Raises:
             ValueError: A number is out of range.
         """
-        check_ranges(temperature, weight_cap, fraction, digest_epochs, fallback_below, answers)
+        if not 0 < fraction <= 1:
+            raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
+        if digest_epochs < 0:
+            raise ValueError(f"strategy.digest_epochs={digest_epochs}: expected >= 0")
         self.student, self.proxy, self.test = student, proxy, test
         self.distil = distil
         self.seed = seed
         self.loss = loss
-        self.discriminator = discriminator
         self.fraction = fraction
         self.feed_back = feed_back
         self._asks = TRAIN_PREDICTIONS if local_training else EVALUATE_PREDICTIONS
         self.digest_epochs = digest_epochs
-        self.answers = answers
         self.overlap = overlap
         self.report = report
-        require_discriminator(scorer, discriminator, "strategy")
-        told = discriminator is not None
+        told = ensemble.discriminator is not None
         if not local_training and (told or feed_back):
             raise ValueError(
                 "strategy.local_training=false: expected strategy/discriminator=none and "
@@ -135,16 +117,14 @@ class DistillationStrategy(BaseStrategy):
             )
         self.cut = cut_proxy(len(proxy), negative_share, told, proxy_chunks, probe_examples, seed)
         self.negative_ids, self.distilled_ids = self.cut.negative_ids, self.cut.distilled_ids
-        self.rule = EnsembleRule(
-            scorer, combiner, temperature, weight_cap, fallback_below if told else None
-        )
-        rehearse(self.rule, loss, test.num_classes, told)
-        rehearse_student(distil, student, proxy, loss, test.num_classes, temperature)
-        self._reducible = is_reducible(self.rule, test.num_classes, told)
+        self.rule = ensemble
+        rehearse(ensemble, loss, test.num_classes)
+        rehearse_student(distil, student, proxy, loss, test.num_classes, ensemble.temperature)
+        self._reducible = is_reducible(ensemble, test.num_classes)
         self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
         self.teachers: list[int] = []  # of a round, like the grid
         self._grid: Grid | None = None
-        self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
+        self._rules = {**ensemble.stateful, "loss": loss, "distil": distil}
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
@@ -174,13 +154,13 @@ class DistillationStrategy(BaseStrategy):
             num_inputs=len(self.cut.chunks[0]),
             num_classes=self.test.num_classes,
             proxy_ids=self.cut.chunks[0],
-            negative_ids=None if self.discriminator is None else self.negative_ids,
-            recipe=self.discriminator,
+            negative_ids=None if self.rule.discriminator is None else self.negative_ids,
+            recipe=self.rule.discriminator,
             student=read_arrays(arrays) if feed_back else None,
             digest_epochs=self.digest_epochs,
             digest_ids=self.distilled_ids if feed_back and len(self.cut.chunks) > 1 else None,
             temperature=self.rule.temperature,
-            answers=self.answers,
+            answers=self.rule.answers,
         )
         rng = generator(self.seed, Purpose.COHORT, server_round)
         cohort = draw(grid.get_node_ids(), self.fraction, rng)
@@ -284,6 +264,6 @@ class DistillationStrategy(BaseStrategy):
             num_inputs=len(self.test) if proxy_ids is None else len(proxy_ids),
             num_classes=self.test.num_classes,
             proxy_ids=proxy_ids,
-            recipe=self.discriminator,
-            answers=self.answers,
+            recipe=self.rule.discriminator,
+            answers=self.rule.answers,
         )

@@ -18,7 +18,6 @@ from torch import nn
 from clients.data import Dataset
 from clients.messages.accumulator import Intake
 from clients.messages.requests import client_id_of, read_request, write_request
-from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import ModelFunction, Parameters
 from clients.mutual.ensemble_classifier import measures_of
 from clients.mutual.group import Head, Update
@@ -27,7 +26,7 @@ from clients.mutual.terms import Rule
 from clients.seeding import Purpose, generator
 from clients.training.losses import kl
 from clients.training.optimizers import Optimizer
-from strategies.aggregation.ensemble import Combiner
+from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.parameters import (
     averaging_too,
     fault_in_parameters,
@@ -35,7 +34,6 @@ from strategies.aggregation.parameters import (
     means_of,
     starts_of,
 )
-from strategies.aggregation.streaming import Scorer
 from strategies.base import BaseStrategy
 from strategies.server.distillation import DistillationStrategy
 from strategies.teaching.group import GroupTeaching
@@ -70,15 +68,9 @@ class MutualStrategy(BaseStrategy):
         peers: Literal["architectures", "clients"] = "architectures",
         most_peers: int = 4,
         report: Report = unwatched,
-        scorer: Scorer,
-        combiner: Combiner,
-        discriminator: DiscriminatorRecipe | None = None,
-        temperature: float = 1.0,
+        ensemble: EnsembleRule,
         negative_share: float = 0.2,
-        weight_cap: float = 1.0,
         fraction: float = 1.0,
-        fallback_below: float = 1e-3,
-        answers: str = "float32",
         probe_examples: int = 256,
     ) -> None:
         """Compose a method.
@@ -105,15 +97,9 @@ class MutualStrategy(BaseStrategy):
             peers: One per architecture of the cohort, or some clients of it.
             most_peers: How many clients, >= 1.
             report: Receives a view of each round, over the probe examples.
-            scorer: How soft labels are made, like all that follows: see `DistillationStrategy`.
-            combiner: As there.
-            discriminator: As there.
-            temperature: As there; of the soft labels.
-            negative_share: As there.
-            weight_cap: As there.
+            ensemble: How soft labels are made.
+            negative_share: As in `DistillationStrategy`.
             fraction: As there.
-            fallback_below: As there.
-            answers: As there.
             probe_examples: As there.
 
         Raises:
@@ -129,9 +115,7 @@ class MutualStrategy(BaseStrategy):
         }
         self.teaching = GroupTeaching(**lesson, refresh_epochs=refresh_epochs)
         labels: dict[str, Any] = {
-            **{"scorer": scorer, "combiner": combiner, "discriminator": discriminator},
-            **{"temperature": temperature, "negative_share": negative_share, "answers": answers},
-            **{"weight_cap": weight_cap, "fraction": fraction, "fallback_below": fallback_below},
+            **{"ensemble": ensemble, "negative_share": negative_share, "fraction": fraction},
             **{"probe_examples": probe_examples, "report": report, "seed": seed},
             **{"student": student, "proxy": proxy, "test": test, "distil": self.teaching},
         }

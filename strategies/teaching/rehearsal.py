@@ -21,23 +21,20 @@ from strategies.argument_injection import wants
 TEACHERS, INPUTS = 3, 24
 
 
-def rehearse(
-    rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int, discriminator: bool
-) -> None:
+def rehearse(rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int) -> None:
     """See that a rule and a loss work together.
 
     Args:
         rule: Of the ensemble.
         loss: (student logits, targets, temperature) -> [B].
         num_classes: C.
-        discriminator: Whether answers come with own_probs.
 
     Raises:
         ValueError: Targets or losses have the wrong shape.
     """
     # On copies: a rule with a state must not see made-up answers.
     rule, loss = deepcopy((rule, loss))
-    targets = rule(made_up(num_classes, discriminator), np.arange(0)).targets
+    targets = rule(made_up(num_classes, rule.discriminator is not None), np.arange(0)).targets
     losses = loss(torch.zeros(INPUTS, num_classes), targets, temperature=rule.temperature)
     if targets.shape != (INPUTS, num_classes) or losses.shape != (INPUTS,):
         raise ValueError(
@@ -109,7 +106,7 @@ def require_distil(strategy: object, student_workers: int, messenger: bool) -> N
         )
 
 
-def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> bool:
+def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     """Tell whether targets can be summed up in parts, where the answers are made.
 
     They can if the combiner is a weighted mean, no cap looks across teachers, and the scorer is a
@@ -120,7 +117,6 @@ def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> b
     Args:
         rule: Of the ensemble; has been rehearsed.
         num_classes: C.
-        discriminator: Whether answers come with own_probs.
 
     Returns:
         Whether `rule.reducer` may be used.
@@ -129,6 +125,7 @@ def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> b
     # What is no function may have a state, and workers have copies of their own.
     if rule.mean is None or rule.weight_cap < 1 or not inspect.isfunction(scorer):
         return False
+    discriminator = rule.discriminator is not None
     teachers = made_up(num_classes, discriminator)
     together = rule.scorer(teachers)
     try:
