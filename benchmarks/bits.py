@@ -42,9 +42,13 @@ RUNS: dict[str, list[str]] = {
     "dlad ray": [*DISTIL, "sim=ray", "sim.workers=2"],
     "dlad pixels": [*DISTIL, "strategy/discriminator=pixels"],
     "dlad probability": [*DISTIL, "strategy/scorer=own_probability"],
-    "dlad chunks uint8": [*DISTIL, "strategy.proxy_chunks=3", "strategy.ensemble.answers=uint8"],
+    "dlad chunks uint8": [
+        *DISTIL,
+        "strategy.proxy_split.chunks=3",
+        "strategy.ensemble.answers=uint8",
+    ],
     "dlad chunks float16 ray": [
-        *[*DISTIL, "strategy.proxy_chunks=2", "strategy.ensemble.answers=float16"],
+        *[*DISTIL, "strategy.proxy_split.chunks=2", "strategy.ensemble.answers=float16"],
         *["sim=ray", "sim.workers=2"],
     ],
     "dlad fed back": [*DISTIL, "strategy.feed_back=true"],

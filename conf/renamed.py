@@ -29,20 +29,26 @@ RENAMED = {
 }
 """Modules, old name -> new name."""
 
-ENSEMBLE = "strategies.aggregation.ensemble.EnsembleRule"
-
 PARTS: dict[str, tuple[str, dict[str, str]]] = {
     "ensemble": (
-        ENSEMBLE,
+        "strategies.aggregation.ensemble.EnsembleRule",
         {name: name for name in ("temperature", "weight_cap", "fallback_below", "answers")},
+    ),
+    "proxy_split": (
+        "strategies.teaching.proxy_split.ProxySplit",
+        {
+            "negative_share": "negative_share",
+            "proxy_chunks": "chunks",
+            "probe_examples": "probe_examples",
+        },
     ),
 }
 """Parts of strategies: what makes each, and its keys, old name beside it -> new name in it."""
 
 HAVE = {
-    "strategies.decentralised.gossip_distillation.Gossip": ("ensemble",),
-    "strategies.server.distillation.DistillationStrategy": ("ensemble",),
-    "strategies.server.mutual.MutualStrategy": ("ensemble",),
+    "strategies.decentralised.gossip_distillation.Gossip": ("ensemble", "proxy_split"),
+    "strategies.server.distillation.DistillationStrategy": ("ensemble", "proxy_split"),
+    "strategies.server.mutual.MutualStrategy": ("ensemble", "proxy_split"),
 }
 """Which strategies have which."""
 

@@ -102,7 +102,7 @@ def reply_to(request: Message, logits: Tensor, mask: Tensor | None = None) -> Me
 
 def random_logits(strategy: DistillationStrategy, num_clients: int) -> Tensor:
     rng = torch.Generator().manual_seed(1)
-    return 3 * torch.randn(num_clients, len(strategy.distilled_ids), 4, generator=rng)
+    return 3 * torch.randn(num_clients, len(strategy.split.distilled_ids), 4, generator=rng)
 
 
 def distil_round(

@@ -58,7 +58,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "distillation": (*MIXED, *TEACH),
     "distillation median": (*MIXED, *TEACH, "strategy.ensemble.weight_cap=0.4",
                             "strategy.ensemble.answers=uint8"),
-    "distillation chunks": (*MIXED, *TEACH, "strategy.proxy_chunks=3",
+    "distillation chunks": (*MIXED, *TEACH, "strategy.proxy_split.chunks=3",
                             "strategy.ensemble.answers=float16"),
     "distillation logits": (*MIXED, *TEACH, "strategy/combiner=mean_of_logits"),
     "distillation num_examples": (*MIXED, *TEACH, "strategy/scorer=num_examples"),

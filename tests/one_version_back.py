@@ -7,9 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 from conf.renamed import RENAMED
 
 BESIDE = {
-    "ensemble": ("temperature", "weight_cap", "fallback_below", "answers"),
-}
-"""Parts that strategies did not have: their numbers stood beside each other."""
+    "ensemble": {n: n for n in ("temperature", "weight_cap", "fallback_below", "answers")},
+    "proxy_split": {"negative_share": "negative_share", "chunks": "proxy_chunks",
+                    "probe_examples": "probe_examples"},
+}  # fmt: skip
+"""Parts that strategies did not have: their numbers, by name, stood beside each other."""
 
 
 def as_it_was(config: DictConfig) -> DictConfig:
@@ -18,7 +20,7 @@ def as_it_was(config: DictConfig) -> DictConfig:
     for node in (content["strategy"], *content["strategy"].values()):
         for part in BESIDE if isinstance(node, dict) else ():
             inner = node.pop(part, {})
-            node |= {name: inner[name] for name in BESIDE[part] if name in inner}
+            node |= {old: inner[new] for new, old in BESIDE[part].items() if new in inner}
     text = OmegaConf.to_yaml(OmegaConf.create(content))
     for old, new in RENAMED.items():
         text = text.replace(f"_target_: {new}.", f"_target_: {old}.")

@@ -6,6 +6,7 @@ from typing import Any
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.argument_injection import completed
+from strategies.teaching.proxy_split import ProxySplit
 
 
 def whole(kind: Any, given: dict[str, Any]) -> Any:
@@ -15,7 +16,7 @@ def whole(kind: Any, given: dict[str, Any]) -> Any:
 
 def loose() -> dict[str, Any]:
     """Parts of a strategy in which nothing is bound."""
-    return {"ensemble": partial(EnsembleRule)}
+    return {"ensemble": partial(EnsembleRule), "proxy_split": partial(ProxySplit)}
 
 
 def recipe_for(scorer: Any) -> DiscriminatorRecipe:

@@ -8,7 +8,8 @@ FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
 
 ENSEMBLE: dict[str, Differs | str] = {
     "strategy.ensemble.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
-    "strategy.negative_share of DistillationStrategy": Differs("uniform", 0.2, 0.5, STUDENT),
+    "strategy.proxy_split.negative_share of DistillationStrategy":
+        Differs("uniform", 0.2, 0.5, STUDENT),
     "strategy.ensemble.weight_cap of DistillationStrategy":
         Differs("uniform strategy/scorer=max_prob", 1.0, 0.26, STUDENT),
     "strategy.ensemble.fallback_below of DistillationStrategy":
@@ -21,8 +22,8 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("fed back", 1, 3, "column train_loss"),
     "strategy.ensemble.answers of DistillationStrategy":
         Differs("uniform", "float32", "uint8", "line bytes.reply"),
-    "strategy.proxy_chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
-    "strategy.probe_examples of DistillationStrategy":
+    "strategy.proxy_split.chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
+    "strategy.proxy_split.probe_examples of DistillationStrategy":
         Differs("uniform probes=standard", 256, 5, "line probes"),
     "strategy.discriminator":
         Differs("uniform", ("strategy/discriminator=none",),
@@ -47,14 +48,15 @@ ENSEMBLE: dict[str, Differs | str] = {
 
 MUTUAL: dict[str, Differs | str] = {
     "strategy.ensemble.temperature of MutualStrategy": Differs("mutual", 1.0, 4.0, STUDENT),
-    "strategy.negative_share of MutualStrategy": Differs("mutual", 0.2, 0.5, STUDENT),
+    "strategy.proxy_split.negative_share of MutualStrategy":
+        Differs("mutual", 0.2, 0.5, STUDENT),
     "strategy.ensemble.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
     "strategy.ensemble.fallback_below of MutualStrategy": Differs("mutual", 0.001, 1.0, STUDENT),
     "strategy.fraction of MutualStrategy":
         Differs("mutual", 1.0, 0.5, "line strategy.num_teachers"),
     "strategy.ensemble.answers of MutualStrategy":
         Differs("mutual", "float32", "uint8", "line bytes.reply"),
-    "strategy.probe_examples of MutualStrategy":
+    "strategy.proxy_split.probe_examples of MutualStrategy":
         Differs("mutual probes=standard", 256, 5, "line probes"),
     "strategy.epochs of MutualStrategy": Differs("mutual", 1, 2, STUDENT),
     "strategy.batch_size of MutualStrategy": Differs("mutual", 16, 8, STUDENT),
@@ -93,12 +95,14 @@ PEERS: dict[str, Differs | str] = {
            ("answers", "", "float32", "uint8"))},
     **{f"strategy.{name} of Gossip": Differs(f"gossip{more}", one, other, what)
        for name, more, one, other, what in (
-           ("negative_share", "", 0.2, 0.5, "column digested_examples"),
            ("with_own", "", True, False, "column digest_loss"),
            ("sweeps", " strategy/scorer=num_examples", 1, 2, "column digest_loss"),
            ("missing", " topology/mixing=uniform topology=star availability.drop_probability=0.4",
-            "own", "renormalise", "column digest_loss"),
-           ("probe_examples", " probes=standard", 256, 5, LINES))},
+            "own", "renormalise", "column digest_loss"))},
+    "strategy.proxy_split.negative_share of Gossip":
+        Differs("gossip", 0.2, 0.5, "column digested_examples"),
+    "strategy.proxy_split.probe_examples of Gossip":
+        Differs("gossip probes=standard", 256, 5, LINES),
     "strategy.order of ParameterGossip":
         Differs("peers", "adapt_then_combine", "combine_then_adapt", LINES),
     "strategy.push of ParameterGossip":

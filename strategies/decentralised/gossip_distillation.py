@@ -40,7 +40,7 @@ from strategies.decentralised.mixed_parameters import without_arrays
 from strategies.decentralised.mixing import Missing
 from strategies.decentralised.peer_round import Meeting
 from strategies.server.distillation import DistillationLoss
-from strategies.teaching.proxy_split import cut_proxy
+from strategies.teaching.proxy_split import ProxySplit
 from strategies.teaching.rehearsal import is_reducible, rehearse
 
 ANSWERS = "answers"
@@ -57,17 +57,14 @@ class Gossip(BaseStrategy):
         num_clients: int,
         mixing: Mixing,
         availability: Availability,
-        proxy: Dataset,
         test: Dataset,
-        seed: int,
         ensemble: EnsembleRule,
+        proxy_split: ProxySplit,
         loss: DistillationLoss,
         distil: Trainer,
-        negative_share: float = 0.2,
         with_own: bool = True,
         sweeps: int = 1,
         missing: Missing = "renormalise",
-        probe_examples: int = 256,
         report: Callable[[RoundView], None] = lambda view: None,
         watch: Callable[[GraphView], None] = lambda view: None,
     ) -> None:
@@ -77,21 +74,18 @@ class Gossip(BaseStrategy):
             num_clients: n.
             mixing: Round -> W [n receivers, n senders].
             availability: Who is there in a round, and what arrives.
-            proxy: Shared inputs; their labels are never looked at.
             test: Held-out set; gives the classes.
-            seed: The run's seed.
             ensemble: How peers answer, and what comes of the answers of a neighbourhood; with
                 several sweeps nobody falls back.
+            proxy_split: What they answer, in one chunk.
             loss: (logits, targets, temperature) -> [B], by which peers imitate.
             distil: Trains them so: `clients.training.loop.train` with its numbers bound.
-            negative_share: As in `DistillationStrategy`.
             with_own: Whether a peer's own answers count among its neighbours'.
             sweeps: How often answers are mixed before they are imitated, >= 1. With more than one
                 what goes on is numerators and denominators of the weighted mean, so that many
                 sweeps come to what a server would make.
             missing: What becomes of the weight of a neighbour that does not answer; see
                 `Neighbours`.
-            probe_examples: How many distilled examples a view shows, >= 1.
             report: Receives a view of each round, in which all peers are one neighbourhood.
             watch: Receives each round's graph.
 
@@ -103,16 +97,16 @@ class Gossip(BaseStrategy):
         if missing == "sender":
             raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
         numbers = _numbers(distil)
-        told = ensemble.discriminator is not None
-        self.rule = ensemble
+        proxy_split.require_whole()
+        if ensemble.discriminator is not None:
+            proxy_split.require_negatives()
+        self.rule, self.split = ensemble, proxy_split
         rehearse(ensemble, loss, test.num_classes)
         if sweeps > 1 and not is_reducible(ensemble, test.num_classes):
             raise ValueError(
                 f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
                 "only weighted means, by scores of one answer each, can be mixed again"
             )
-        self.cut = cut_proxy(len(proxy), negative_share, told, 1, probe_examples, seed)
-        self.seed = seed
         self.sweeps = sweeps
         self.with_own = with_own
         loss_at = partial(loss, temperature=ensemble.temperature)
@@ -130,7 +124,7 @@ class Gossip(BaseStrategy):
         """Leave answers where they were made, but for those to the probe examples."""
         if phase != "train":
             return None
-        show = partial(mixes.on_probes, probe=self.cut.probes[0])
+        show = partial(mixes.on_probes, probe=self.split.probes[0])
         fault = mixes.fault_in_size if self.sweeps > 1 else None
         return Keep(payload_name(ANSWERS, server_round), show, fault)
 
@@ -138,13 +132,13 @@ class Gossip(BaseStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask everyone who is awake to train and to answer the distilled examples."""
-        ids = self.cut.distilled_ids
+        ids = self.split.distilled_ids
         request = PredictionRequest(
             server_round=server_round,
             num_inputs=len(ids),
             num_classes=self._num_classes,
             proxy_ids=ids,
-            negative_ids=None if self.rule.discriminator is None else self.cut.negative_ids,
+            negative_ids=None if self.rule.discriminator is None else self.split.negative_ids,
             recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
             answers=self.rule.answers,
@@ -169,14 +163,14 @@ class Gossip(BaseStrategy):
             mix = mixes.sums_of_sums
         delivery = self._meeting.deliver(kind, have, self.with_own or self.sweeps > 1)
         made = mixes.targets_of_sums if self.sweeps > 1 else mixes.targets_of_answers
-        step = partial(made, rule=self.rule, proxy_ids=self.cut.distilled_ids)
+        step = partial(made, rule=self.rule, proxy_ids=self.split.distilled_ids)
         learnt = self._send(delivery, step, self._imitating, None)
         losses = _metric(learnt, "digest-loss")
         teachers = read_predictions(shown)
         if teachers is not None:
             weights = self.rule.weights(teachers)
             targets = self.rule.combined(teachers.logits, weights)
-            ids = tuple(self.cut.probe_ids.tolist())
+            ids = tuple(self.split.probe_ids.tolist())
             self.report(RoundView(server_round, ids, teachers, weights, targets, losses))
         metrics = {"num-teachers": float(answered), **self._meeting.close(teachers)}
         if losses:

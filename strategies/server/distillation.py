@@ -26,7 +26,7 @@ from strategies.aggregation.streaming import gather
 from strategies.base import BaseStrategy
 from strategies.cohorts import draw
 from strategies.teaching.answer_chunks import ahead, answers_to, to_each
-from strategies.teaching.proxy_split import Ids, cut_proxy
+from strategies.teaching.proxy_split import Ids, ProxySplit
 from strategies.teaching.rehearsal import is_reducible, rehearse, rehearse_student
 from strategies.teaching.student import epochs_of, teach
 from strategies.teaching.views import Report, answers_of, show, unwatched
@@ -49,19 +49,16 @@ class DistillationStrategy(BaseStrategy):
         self,
         *,
         student: nn.Module,
-        proxy: Dataset,
         test: Dataset,
         distil: Trainer,
         seed: int,
         ensemble: EnsembleRule,
+        proxy_split: ProxySplit,
         loss: DistillationLoss,
-        negative_share: float = 0.2,
         fraction: float = 1.0,
         local_training: bool = True,
         feed_back: bool = False,
         digest_epochs: int = 1,
-        proxy_chunks: int = 1,
-        probe_examples: int = 256,
         overlap: bool = False,
         report: Report = unwatched,
     ) -> None:
@@ -69,15 +66,13 @@ class DistillationStrategy(BaseStrategy):
 
         Args:
             student: The model being taught; trained in place.
-            proxy: Shared inputs; their labels are never looked at.
             test: Held-out set on which the ensemble is measured.
             distil: Trains the student: `clients.training.loop.train` with its numbers bound.
             seed: The run's seed.
             ensemble: How the cohort answers, and what comes of it.
+            proxy_split: What they answer. With several chunks, in so many messages, and the
+                student's first epoch goes chunk by chunk as answers come.
             loss: (student logits, targets, temperature) -> [B].
-            negative_share: Share in [0, 1) of the proxy set that discriminators are fitted
-                against, and that is therefore never distilled; without discriminators it is held
-                back all the same, so that methods with and without distil the same examples.
             fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
             local_training: Whether the cohort trains before it answers; without, nobody fits a
                 discriminator either.
@@ -85,9 +80,6 @@ class DistillationStrategy(BaseStrategy):
                 student's architecture goes on from them, any other imitates the student first.
             digest_epochs: Epochs of that imitation, of all distilled examples, by KL with T**2,
                 >= 0.
-            proxy_chunks: S >= 1. With more than one, clients answer the distilled examples in so
-                many messages, and the student's first epoch goes chunk by chunk as answers come.
-            probe_examples: How many distilled examples a view shows, >= 1.
             overlap: Clients answer a chunk while the student learns from the one before. Only where
                 they run in other processes: here both would draw from one global generator.
             report: Receives a view of each round, over the probe examples.
@@ -99,7 +91,7 @@ class DistillationStrategy(BaseStrategy):
             raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
         if digest_epochs < 0:
             raise ValueError(f"strategy.digest_epochs={digest_epochs}: expected >= 0")
-        self.student, self.proxy, self.test = student, proxy, test
+        self.student, self.split, self.test = student, proxy_split, test
         self.distil = distil
         self.seed = seed
         self.loss = loss
@@ -115,13 +107,14 @@ class DistillationStrategy(BaseStrategy):
                 "strategy.local_training=false: expected strategy/discriminator=none and "
                 "strategy.feed_back=false, for which clients train"
             )
-        self.cut = cut_proxy(len(proxy), negative_share, told, proxy_chunks, probe_examples, seed)
-        self.negative_ids, self.distilled_ids = self.cut.negative_ids, self.cut.distilled_ids
+        if told:
+            proxy_split.require_negatives()
         self.rule = ensemble
         rehearse(ensemble, loss, test.num_classes)
-        rehearse_student(distil, student, proxy, loss, test.num_classes, ensemble.temperature)
+        of = test.num_classes, ensemble.temperature
+        rehearse_student(distil, student, proxy_split.proxy, loss, *of)
         self._reducible = is_reducible(ensemble, test.num_classes)
-        self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
+        self._epochs = None if len(proxy_split.chunks) == 1 else epochs_of(distil)
         self.teachers: list[int] = []  # of a round, like the grid
         self._grid: Grid | None = None
         self._rules = {**ensemble.stateful, "loss": loss, "distil": distil}
@@ -140,7 +133,7 @@ class DistillationStrategy(BaseStrategy):
         """
         if not self._reducible:
             return None
-        return self.rule.reducer(self.cut.probes[0] if phase == "train" else NO_PROBE)
+        return self.rule.reducer(self.split.probes[0] if phase == "train" else NO_PROBE)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -151,14 +144,16 @@ class DistillationStrategy(BaseStrategy):
         feed_back = self.feed_back and server_round > 1
         request = PredictionRequest(
             server_round=server_round,
-            num_inputs=len(self.cut.chunks[0]),
+            num_inputs=len(self.split.chunks[0]),
             num_classes=self.test.num_classes,
-            proxy_ids=self.cut.chunks[0],
-            negative_ids=None if self.rule.discriminator is None else self.negative_ids,
+            proxy_ids=self.split.chunks[0],
+            negative_ids=None if self.rule.discriminator is None else self.split.negative_ids,
             recipe=self.rule.discriminator,
             student=read_arrays(arrays) if feed_back else None,
             digest_epochs=self.digest_epochs,
-            digest_ids=self.distilled_ids if feed_back and len(self.cut.chunks) > 1 else None,
+            digest_ids=self.split.distilled_ids
+            if feed_back and len(self.split.chunks) > 1
+            else None,
             temperature=self.rule.temperature,
             answers=self.rule.answers,
         )
@@ -174,14 +169,14 @@ class DistillationStrategy(BaseStrategy):
         self.teachers = []
         if answers is None:
             return None, None
-        first = self.rule(answers, self.cut.probes[0])
+        first = self.rule(answers, self.split.probes[0])
         self.teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
-        before = answers_of(self.student, self.proxy, self.cut, self.report)
+        before = answers_of(self.student, self.split, self.report)
         losses, ensembles = self._teach(server_round, first)
-        about = self.student, self.proxy, self._grid
-        show(self.report, server_round, self.cut, ensembles, losses, before, *about)
+        taught = losses, before, self.student
+        show(self.report, server_round, self.split, ensembles, *taught, self._grid)
         covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
-        dropped = len(self.distilled_ids) - covered
+        dropped = len(self.split.distilled_ids) - covered
         metrics = MetricRecord({"num-teachers": len(self.teachers), "dropped-examples": dropped})
         if losses:
             metrics["distillation-loss"] = losses[-1]
@@ -236,22 +231,24 @@ class DistillationStrategy(BaseStrategy):
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
             with same_modules("strategy.distil: the student's", self.student):
-                return self.distil(self.student, self.proxy, ids, targets, loss, rng, **changes)
+                return self.distil(
+                    self.student, self.split.proxy, ids, targets, loss, rng, **changes
+                )
 
         def ask(number: int) -> Ensemble | None:
             return self._ask(server_round, number) if number else first
 
         try:
-            with closing(ahead(ask, len(self.cut.chunks), self.overlap)) as ensembles:
-                return teach(imitate, self.cut.chunks, ensembles, self._epochs)
+            with closing(ahead(ask, len(self.split.chunks), self.overlap)) as ensembles:
+                return teach(imitate, self.split.chunks, ensembles, self._epochs)
         except FloatingPointError as error:
             raise FloatingPointError(f"student, round {server_round}: {error}") from error
 
     def _ask(self, server_round: int, number: int) -> Ensemble | None:
         """Ask the teachers of the first chunk for another one."""
         assert self._grid is not None, "configure_train comes first"
-        probe = self.cut.probes[number]
-        request = self._question(server_round, self.cut.chunks[number])
+        probe = self.split.probes[number]
+        request = self._question(server_round, self.split.chunks[number])
         messages = to_each(self.teachers, request, EVALUATE_PREDICTIONS)
         reducer = self.rule.reducer(probe) if self._reducible else None
         answers = answers_to(messages, self._grid, reducer)

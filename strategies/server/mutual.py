@@ -37,6 +37,7 @@ from strategies.aggregation.parameters import (
 from strategies.base import BaseStrategy
 from strategies.server.distillation import DistillationStrategy
 from strategies.teaching.group import GroupTeaching
+from strategies.teaching.proxy_split import ProxySplit
 from strategies.teaching.views import Report, unwatched
 
 
@@ -52,7 +53,6 @@ class MutualStrategy(BaseStrategy):
         student_model: ModelFunction,
         models: dict[str, ModelFunction],
         architectures: Sequence[str],
-        proxy: Dataset,
         test: Dataset,
         seed: int,
         train_peers: TrainPeers,
@@ -69,9 +69,8 @@ class MutualStrategy(BaseStrategy):
         most_peers: int = 4,
         report: Report = unwatched,
         ensemble: EnsembleRule,
-        negative_share: float = 0.2,
+        proxy_split: ProxySplit,
         fraction: float = 1.0,
-        probe_examples: int = 256,
     ) -> None:
         """Compose a method.
 
@@ -80,7 +79,6 @@ class MutualStrategy(BaseStrategy):
             student_model: Its model function.
             models: Model functions of the clients' architectures by name.
             architectures: Name of each client's architecture.
-            proxy: Shared inputs; their labels are never looked at.
             test: Held-out set on which peers, student and ensemble are measured.
             seed: The run's seed.
             train_peers: Trains a group, here or over workers: `mutual.lockstep.train_peers`.
@@ -98,14 +96,14 @@ class MutualStrategy(BaseStrategy):
             most_peers: How many clients, >= 1.
             report: Receives a view of each round, over the probe examples.
             ensemble: How soft labels are made.
-            negative_share: As in `DistillationStrategy`.
-            fraction: As there.
-            probe_examples: As there.
+            proxy_split: What clients answer and the group learns with, in one chunk.
+            fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
 
         Raises:
             ValueError: A number is out of range, or a tap's architecture is not there.
         """
         _check(peers, most_peers)
+        proxy_split.require_whole()
         self.student, self.test, self.seed = student, test, seed
         both = None if head is None else Head(head, head_optimizer or optimizer)
         lesson: dict[str, Any] = {
@@ -115,9 +113,9 @@ class MutualStrategy(BaseStrategy):
         }
         self.teaching = GroupTeaching(**lesson, refresh_epochs=refresh_epochs)
         labels: dict[str, Any] = {
-            **{"ensemble": ensemble, "negative_share": negative_share, "fraction": fraction},
-            **{"probe_examples": probe_examples, "report": report, "seed": seed},
-            **{"student": student, "proxy": proxy, "test": test, "distil": self.teaching},
+            **{"ensemble": ensemble, "proxy_split": proxy_split, "fraction": fraction},
+            **{"student": student, "test": test, "distil": self.teaching},
+            **{"report": report, "seed": seed},
         }
         self._labels = DistillationStrategy(**labels, loss=kl)  # the loss is not looked at
         self._architectures = architectures
@@ -215,7 +213,7 @@ class MutualStrategy(BaseStrategy):
             group = {self._key(client_id): name for client_id, name in enumerate(few)}
         else:
             group = {name: name for name in names}
-        self.teaching.rehearse(group, self.test, len(self._labels.distilled_ids))
+        self.teaching.rehearse(group, self.test, len(self._labels.split.distilled_ids))
 
     def _key(self, client_id: int) -> str:
         """Name the peer that a client's model goes into, and comes back from."""

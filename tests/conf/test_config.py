@@ -174,6 +174,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["clients.training.epoch=3"], "did you mean 'clients.training.epochs'?"),
         (["strategy=dlda"], "'strategy=dlda': no such option; did you mean 'dlad'?"),
         (["strategy/scorer=margn"], "did you mean 'margin'?"),
+        (["strategy.proxy_chunks=3"], "it is called strategy.proxy_split.chunks now"),
         (["strategy.weight_cap=0.3"], "it is called strategy.ensemble.weight_cap now"),
         (
             ["strategy=cpfl", "strategy.second.answers=uint8"],

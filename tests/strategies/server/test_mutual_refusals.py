@@ -42,6 +42,7 @@ def normed(image_shape: Any, num_classes: int) -> nn.Module:
             r"^strategy\.batch_size=1: peer 'linear' cannot learn from a batch of one",
         ),
         ({"temperature": 0.0}, "temperature=0.0"),
+        ({"chunks": 2}, r"^strategy\.proxy_split\.chunks=2: expected 1, this strategy needs"),
         ({"taps": {"mlp": "nose"}}, r"strategy\.taps: peer 'mlp': tap 'nose': .* has only"),
         ({"head": None}, r"strategy\.rule: ValueError: the rule 'ffl' needs a head: 'fusion'"),
         ({"head": heads.Gate}, r"strategy\.rule: RuntimeError"),
