@@ -29,7 +29,7 @@ SHORT = [
     "checkpoint_every=1",
 ]
 DISTIL = [*SHORT, "strategy.distil.epochs=2"]
-MUTUAL = [*SHORT, "strategy.epochs=2"]
+MUTUAL = [*SHORT, "strategy.teaching.epochs=2"]
 PEERS = [*SHORT, "rounds=4"]
 LIKE = ["clients=same", "partition=iid"]
 BATCH_NORM = ["student=resnet8", "clients=same", "data.limit=200"]
@@ -77,7 +77,7 @@ RUNS: dict[str, list[str]] = {
     **{name: [*MUTUAL, f"strategy={name}"] for name in ("ffl", "dml", "one", "okddip")},
     "codistillation": [*MUTUAL, "strategy=codistillation"],
     "dml of clients": [
-        *[*MUTUAL, "strategy=dml", "strategy.update=sequential", "strategy.peers=clients"]
+        *[*MUTUAL, "strategy=dml", "strategy.teaching.update=sequential", "strategy.peers=clients"]
     ],
     "fml": [*EXCHANGE, "+experiment=fml", "clients.messenger.epochs=1"],
     "fedkd": [*EXCHANGE, "+experiment=fedkd", "clients.messenger.epochs=1"],

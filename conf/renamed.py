@@ -42,13 +42,29 @@ PARTS: dict[str, tuple[str, dict[str, str]]] = {
             "probe_examples": "probe_examples",
         },
     ),
+    "teaching": (
+        "strategies.teaching.group.GroupRecipe",
+        {
+            name: name
+            for name in (
+                *("epochs", "batch_size", "update", "refresh_epochs", "taps"),
+                *("optimizer", "head_optimizer"),
+            )
+        },
+    ),
+    "teachers": ("strategies.teaching.teachers.Teachers", {}),
+    "neighbours": ("strategies.decentralised.delivery.Neighbours", {}),
 }
 """Parts of strategies: what makes each, and its keys, old name beside it -> new name in it."""
 
 HAVE = {
-    "strategies.decentralised.gossip_distillation.Gossip": ("ensemble", "proxy_split"),
-    "strategies.server.distillation.DistillationStrategy": ("ensemble", "proxy_split"),
-    "strategies.server.mutual.MutualStrategy": ("ensemble", "proxy_split"),
+    "strategies.decentralised.gossip_distillation.Gossip": (
+        "ensemble",
+        "proxy_split",
+        "neighbours",
+    ),
+    "strategies.server.distillation.DistillationStrategy": ("ensemble", "proxy_split", "teachers"),
+    "strategies.server.mutual.MutualStrategy": ("ensemble", "proxy_split", "teachers", "teaching"),
 }
 """Which strategies have which."""
 

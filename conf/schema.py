@@ -191,7 +191,7 @@ def _moved(section: str, name: str, node: Any) -> str:
     return f"; it is called {section}.{part}.{now} now" if found else ""
 
 
-OPEN = ("clients.architectures", "probes", "strategy.taps")
+OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
 
 

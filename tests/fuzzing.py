@@ -49,7 +49,7 @@ SAME = (*FEW, "clients=same")
 MIXED = (*FEW, "~clients.architectures.lenet5", "clients.architectures.mlp.model.hidden=[4]",
          "clients.group_size=2")  # fmt: skip
 TEACH = ("strategy.distil.epochs=1",)
-PEERS = ("strategy.epochs=1",)
+PEERS = ("strategy.teaching.epochs=1",)
 SCORER = "strategies.aggregation.scorers.num_examples_own_odds"
 SWEEPS = ("strategy.sweeps=2", f"strategy.scorer._target_={SCORER}",
           "strategy.discriminator.balanced=true")  # fmt: skip

@@ -10,6 +10,10 @@ BESIDE = {
     "ensemble": {n: n for n in ("temperature", "weight_cap", "fallback_below", "answers")},
     "proxy_split": {"negative_share": "negative_share", "chunks": "proxy_chunks",
                     "probe_examples": "probe_examples"},
+    "teaching": {n: n for n in ("epochs", "batch_size", "update", "refresh_epochs", "taps",
+                                "optimizer", "head_optimizer")},
+    "teachers": {},
+    "neighbours": {},
 }  # fmt: skip
 """Parts that strategies did not have: their numbers, by name, stood beside each other."""
 

@@ -58,27 +58,29 @@ MUTUAL: dict[str, Differs | str] = {
         Differs("mutual", "float32", "uint8", "line bytes.reply"),
     "strategy.proxy_split.probe_examples of MutualStrategy":
         Differs("mutual probes=standard", 256, 5, "line probes"),
-    "strategy.epochs of MutualStrategy": Differs("mutual", 1, 2, STUDENT),
-    "strategy.batch_size of MutualStrategy": Differs("mutual", 16, 8, STUDENT),
-    "strategy.optimizer.lr of Adam": Differs("mutual", 0.001, 0.01, STUDENT),
-    "strategy.head_optimizer of MutualStrategy":
-        Differs("one strategy.epochs=2", None, ADAM, STUDENT),
-    "strategy.update of MutualStrategy": Differs("mutual", "simultaneous", "sequential", STUDENT),
-    "strategy.refresh_epochs of MutualStrategy": Differs("codistillation", 2, 1, STUDENT),
+    "strategy.teaching.epochs of MutualStrategy": Differs("mutual", 1, 2, STUDENT),
+    "strategy.teaching.batch_size of MutualStrategy": Differs("mutual", 16, 8, STUDENT),
+    "strategy.teaching.optimizer.lr of Adam": Differs("mutual", 0.001, 0.01, STUDENT),
+    "strategy.teaching.head_optimizer of MutualStrategy":
+        Differs("one strategy.teaching.epochs=2", None, ADAM, STUDENT),
+    "strategy.teaching.update of MutualStrategy":
+        Differs("mutual", "simultaneous", "sequential", STUDENT),
+    "strategy.teaching.refresh_epochs of MutualStrategy": Differs("codistillation", 2, 1, STUDENT),
     "strategy.peers of MutualStrategy": Differs("mutual", "architectures", "clients", STUDENT),
     "strategy.most_peers of MutualStrategy": Differs("mutual strategy.peers=clients", 3, 2, LINES),
-    "strategy.taps of MutualStrategy":
-        Differs("ffl strategy.epochs=2", {}, {"mlp": "classifier"}, STUDENT),
+    "strategy.teaching.taps of MutualStrategy":
+        Differs("ffl strategy.teaching.epochs=2", {}, {"mlp": "classifier"}, STUDENT),
     "strategy.head": Differs("one", ("strategy/head=gate",), ("strategy/head=none",), "error"),
     "strategy.head.channels of Fusion": Differs("ffl", None, 9, STUDENT),
-    "strategy.head.width of Attention": Differs("okddip strategy.epochs=3", 8, 2, STUDENT),
+    "strategy.head.width of Attention": Differs("okddip strategy.teaching.epochs=3", 8, 2, STUDENT),
     "strategy.rule.hard_loss_weight of dml": Differs("mutual", 1.0, 2.0, STUDENT),
     "strategy.rule.soft_loss_weight of dml": Differs("mutual", 1.0, 2.0, STUDENT),
     "strategy.rule.temperature of dml": Differs("mutual", 1.0, 4.0, STUDENT),
     "strategy.rule.soft_loss_weight of codistillation":
         Differs("codistillation", 1.0, 2.0, STUDENT),
     "strategy.rule.burn_in_epochs of codistillation": Differs("codistillation", 1, 2, STUDENT),
-    **{f"strategy.rule.{name} of {rule}": Differs(f"{rule} strategy.epochs=2", one, other, STUDENT)
+    **{f"strategy.rule.{name} of {rule}":
+       Differs(f"{rule} strategy.teaching.epochs=2", one, other, STUDENT)
        for rule in ("one", "ffl", "okddip")
        for name, one, other in (("temperature", 3.0, 1.0), ("ramp_epochs", 10, 2),
                                 ("soft_loss_weight", 1.0, 0.5))},

@@ -29,19 +29,12 @@ from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes
-from strategies.decentralised.delivery import (
-    Availability,
-    Delivery,
-    Mixing,
-    Neighbours,
-    payload_name,
-)
+from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
 from strategies.decentralised.mixed_parameters import without_arrays
-from strategies.decentralised.mixing import Missing
 from strategies.decentralised.peer_round import Meeting
 from strategies.server.distillation import DistillationLoss
 from strategies.teaching.proxy_split import ProxySplit
-from strategies.teaching.rehearsal import is_reducible, rehearse
+from strategies.teaching.rehearsal import is_reducible, rehearse_loss
 
 ANSWERS = "answers"
 
@@ -54,9 +47,7 @@ class Gossip(BaseStrategy):
     def __init__(
         self,
         *,
-        num_clients: int,
-        mixing: Mixing,
-        availability: Availability,
+        neighbours: Neighbours,
         test: Dataset,
         ensemble: EnsembleRule,
         proxy_split: ProxySplit,
@@ -64,16 +55,13 @@ class Gossip(BaseStrategy):
         distil: Trainer,
         with_own: bool = True,
         sweeps: int = 1,
-        missing: Missing = "renormalise",
         report: Callable[[RoundView], None] = lambda view: None,
         watch: Callable[[GraphView], None] = lambda view: None,
     ) -> None:
         """Compose a method.
 
         Args:
-            num_clients: n.
-            mixing: Round -> W [n receivers, n senders].
-            availability: Who is there in a round, and what arrives.
+            neighbours: Who hears of whom.
             test: Held-out set; gives the classes.
             ensemble: How peers answer, and what comes of the answers of a neighbourhood; with
                 several sweeps nobody falls back.
@@ -84,8 +72,6 @@ class Gossip(BaseStrategy):
             sweeps: How often answers are mixed before they are imitated, >= 1. With more than one
                 what goes on is numerators and denominators of the weighted mean, so that many
                 sweeps come to what a server would make.
-            missing: What becomes of the weight of a neighbour that does not answer; see
-                `Neighbours`.
             report: Receives a view of each round, in which all peers are one neighbourhood.
             watch: Receives each round's graph.
 
@@ -94,14 +80,14 @@ class Gossip(BaseStrategy):
         """
         if sweeps < 1:
             raise ValueError(f"strategy.sweeps={sweeps}: expected >= 1")
-        if missing == "sender":
+        if neighbours.missing == "sender":
             raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
         numbers = _numbers(distil)
         proxy_split.require_whole()
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
         self.rule, self.split = ensemble, proxy_split
-        rehearse(ensemble, loss, test.num_classes)
+        rehearse_loss(ensemble, loss, test.num_classes)
         if sweeps > 1 and not is_reducible(ensemble, test.num_classes):
             raise ValueError(
                 f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
@@ -114,7 +100,6 @@ class Gossip(BaseStrategy):
         self.handlers = (TRAIN_PREDICTIONS, RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
         self._num_classes = test.num_classes
-        neighbours = Neighbours(mixing, availability, num_clients, missing)
         self._meeting = Meeting(neighbours, watch)
         self._rules = {**ensemble.stateful, "loss": loss, "distil": distil}
 

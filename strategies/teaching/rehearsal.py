@@ -21,7 +21,24 @@ from strategies.argument_injection import wants
 TEACHERS, INPUTS = 3, 24
 
 
-def rehearse(rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int) -> None:
+def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
+    """See that a rule makes soft labels.
+
+    Args:
+        rule: Of the ensemble.
+        num_classes: C.
+
+    Returns:
+        Those of made-up answers.
+
+    Raises:
+        ValueError: It does not.
+    """
+    rule = deepcopy(rule)  # one with a state must not see made-up answers
+    return rule(made_up(num_classes, rule.discriminator is not None), np.arange(0)).targets
+
+
+def rehearse_loss(rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int) -> None:
     """See that a rule and a loss work together.
 
     Args:
@@ -30,16 +47,13 @@ def rehearse(rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int) 
         num_classes: C.
 
     Raises:
-        ValueError: Targets or losses have the wrong shape.
+        ValueError: Losses have the wrong shape.
     """
-    # On copies: a rule with a state must not see made-up answers.
-    rule, loss = deepcopy((rule, loss))
-    targets = rule(made_up(num_classes, rule.discriminator is not None), np.arange(0)).targets
-    losses = loss(torch.zeros(INPUTS, num_classes), targets, temperature=rule.temperature)
-    if targets.shape != (INPUTS, num_classes) or losses.shape != (INPUTS,):
+    logits, targets = torch.zeros(INPUTS, num_classes), rehearse(rule, num_classes)
+    losses = deepcopy(loss)(logits, targets, temperature=rule.temperature)
+    if losses.shape != (INPUTS,):
         raise ValueError(
-            f"combiner and loss gave shapes {tuple(targets.shape)} and {tuple(losses.shape)} for "
-            f"{TEACHERS} clients and {INPUTS} examples: expected {(INPUTS, num_classes)} and "
+            f"strategy.loss gave shape {tuple(losses.shape)} for {INPUTS} examples: expected "
             f"{(INPUTS,)}"
         )
 

@@ -77,7 +77,10 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
         ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
         ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \[0, 1\)"),
         ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
-        ("strategy=ffl strategy.optimizer.lr=-1", "strategy.optimizer.lr=-1: expected > 0"),
+        (
+            "strategy=ffl strategy.teaching.optimizer.lr=-1",
+            "strategy.teaching.optimizer.lr=-1: expected > 0",
+        ),
         ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
         *(
             (
@@ -183,7 +186,10 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=ray"),
         (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
         (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
-        (["strategy=ffl", "strategy.taps.mlp=x"], "put a plus before: +strategy.taps.mlp=..."),
+        (
+            ["strategy=ffl", "strategy.teaching.taps.mlp=x"],
+            "put a plus before: +strategy.teaching.taps.mlp=...",
+        ),
         (["probes.mine={_target_: my.probe}"], "put a plus before: +probes.mine=..."),
         (["~probes.calibratio"], "unknown key 'probes.calibratio'; did you mean 'probes.calib"),
         (

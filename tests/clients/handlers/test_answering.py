@@ -70,7 +70,7 @@ def test_other_chunks_and_first_rounds_bring_no_student_and_one_chunk_no_more_by
     strategy = distillation(clients, feed_back=True, chunks=3)
     asked = read_request(fed_back(clients, strategy)[0].content)
     assert imitated_ids(asked).tolist() == strategy.split.distilled_ids.tolist()
-    assert strategy._question(ROUND, strategy.split.chunks[1]).student is None
+    assert strategy.teachers.question(ROUND, strategy.split.chunks[1]).student is None
     alone = read_request(fed_back(clients, distillation(clients, feed_back=True))[0].content)
     assert alone.digest_ids is None
 

@@ -46,7 +46,7 @@ def clustered(clients: SimulatedClients, first_rounds: int = 2) -> Stages:
     }
     second = partial(
         DistillationStrategy, distil=trainer(), scorer=uniform_trust, combiner=mean_of_probs,
-        loss=kl, local_training=False, **loose(),
+        loss=kl, local_training=False, **loose(DistillationStrategy),
     )  # fmt: skip
     return Stages(
         first=partial(ParameterGossip),
