@@ -29,7 +29,7 @@ SHORT = [
     "checkpoint_every=1",
 ]
 DISTIL = [*SHORT, "strategy.distil.epochs=2"]
-MUTUAL = [*SHORT, "strategy.epochs=2"]
+MUTUAL = [*SHORT, "strategy.teaching.epochs=2"]
 PEERS = [*SHORT, "rounds=4"]
 LIKE = ["clients=same", "partition=iid"]
 BATCH_NORM = ["student=resnet8", "clients=same", "data.limit=200"]
@@ -42,14 +42,18 @@ RUNS: dict[str, list[str]] = {
     "dlad ray": [*DISTIL, "sim=ray", "sim.workers=2"],
     "dlad pixels": [*DISTIL, "strategy/discriminator=pixels"],
     "dlad probability": [*DISTIL, "strategy/scorer=own_probability"],
-    "dlad chunks uint8": [*DISTIL, "strategy.proxy_chunks=3", "strategy.answers=uint8"],
+    "dlad chunks uint8": [
+        *DISTIL,
+        "strategy.proxy_split.chunks=3",
+        "strategy.ensemble.answers=uint8",
+    ],
     "dlad chunks float16 ray": [
-        *[*DISTIL, "strategy.proxy_chunks=2", "strategy.answers=float16"],
+        *[*DISTIL, "strategy.proxy_split.chunks=2", "strategy.ensemble.answers=float16"],
         *["sim=ray", "sim.workers=2"],
     ],
     "dlad fed back": [*DISTIL, "strategy.feed_back=true"],
     "dlad cohort": [*DISTIL, "strategy.fraction=0.5"],
-    "dlad capped": [*DISTIL, "strategy.weight_cap=0.3", "strategy.temperature=2"],
+    "dlad capped": [*DISTIL, "strategy.ensemble.weight_cap=0.3", "strategy.ensemble.temperature=2"],
     "dlad alone": [*DISTIL, "clients.together=false"],
     "dlad features": [*DISTIL, "probes=with_features"],
     "dlad unwatched": [*DISTIL, "probes=none"],
@@ -73,7 +77,7 @@ RUNS: dict[str, list[str]] = {
     **{name: [*MUTUAL, f"strategy={name}"] for name in ("ffl", "dml", "one", "okddip")},
     "codistillation": [*MUTUAL, "strategy=codistillation"],
     "dml of clients": [
-        *[*MUTUAL, "strategy=dml", "strategy.update=sequential", "strategy.peers=clients"]
+        *[*MUTUAL, "strategy=dml", "strategy.teaching.update=sequential", "strategy.peers=clients"]
     ],
     "fml": [*EXCHANGE, "+experiment=fml", "clients.messenger.epochs=1"],
     "fedkd": [*EXCHANGE, "+experiment=fedkd", "clients.messenger.epochs=1"],

@@ -83,6 +83,7 @@ def main() -> None:
 
     import torch
 
+    from clients.models.discriminator import DiscriminatorRecipe
     from strategies.aggregation import combiners, scorers
     from strategies.aggregation.ensemble import EnsembleRule
     from strategies.aggregation.streaming import read_part
@@ -91,7 +92,8 @@ def main() -> None:
     read = torch.ones(2**26)  # 256 MiB
     reading: list[float] = []
     contents, logits, own = replies(args)
-    rule = EnsembleRule(scorers.own_odds, getattr(combiners, args.combiner), 1.0, 1.0, 1e-3)
+    recipe = DiscriminatorRecipe()
+    rule = EnsembleRule(scorers.own_odds, getattr(combiners, args.combiner), recipe)
     reducer = rule.reducer(np.arange(min(PROBE, args.examples)))
     folding = 0.0
 

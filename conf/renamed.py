@@ -1,4 +1,9 @@
-"""Names that targets had one version back: run folders of then go on, own YAML is told of."""
+"""Names of one version back: run folders of then go on, own YAML is told of.
+
+Targets were called otherwise, and numbers that are in a part of a strategy now were beside it.
+"""
+
+from typing import Any
 
 RENAMED = {
     "clients.corruption": "clients.population.conditions",
@@ -24,6 +29,48 @@ RENAMED = {
 }
 """Modules, old name -> new name."""
 
+PARTS: dict[str, tuple[str, dict[str, str]]] = {
+    "ensemble": (
+        "strategies.aggregation.ensemble.EnsembleRule",
+        {name: name for name in ("temperature", "weight_cap", "fallback_below", "answers")},
+    ),
+    "proxy_split": (
+        "strategies.teaching.proxy_split.ProxySplit",
+        {
+            "negative_share": "negative_share",
+            "proxy_chunks": "chunks",
+            "probe_examples": "probe_examples",
+        },
+    ),
+    "teaching": (
+        "strategies.teaching.group.GroupRecipe",
+        {
+            name: name
+            for name in (
+                *("epochs", "batch_size", "update", "refresh_epochs", "taps"),
+                *("optimizer", "head_optimizer"),
+            )
+        },
+    ),
+    "teachers": ("strategies.teaching.teachers.Teachers", {}),
+    "neighbours": ("strategies.decentralised.delivery.Neighbours", {}),
+}
+"""Parts of strategies: what makes each, and its keys, old name beside it -> new name in it."""
+
+HAVE = {
+    "strategies.decentralised.gossip_distillation.Gossip": (
+        "ensemble",
+        "proxy_split",
+        "neighbours",
+    ),
+    "strategies.server.distillation.DistillationStrategy": ("ensemble", "proxy_split", "teachers"),
+    "strategies.server.mutual.MutualStrategy": ("ensemble", "proxy_split", "teachers", "teaching"),
+}
+"""Which strategies have which."""
+
+MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new in keys.items()}
+"""Keys of a strategy, old name -> new name."""
+
 _BEFORE = {new: old for old, new in RENAMED.items()}
 
 
@@ -35,6 +82,36 @@ def new_name(target: str) -> str:
 def first_name(target: str) -> str:
     """Return what a target was called first, by which the hash of a config knows it."""
     return _moved(target, _BEFORE)
+
+
+def put_into_parts(node: dict[Any, Any]) -> None:
+    """Give a strategy that was written down one version back its parts, in place.
+
+    Args:
+        node: Of the config; one that is no such strategy stays as it is.
+    """
+    for part in _parts_of(node):
+        target, keys = PARTS[part]
+        if part not in node:
+            inner = {new: node.pop(old) for old, new in keys.items() if old in node}
+            node[part] = {"_target_": target, "_partial_": True, **inner}
+
+
+def take_out_of_parts(node: dict[Any, Any]) -> None:
+    """Undo `put_into_parts`, for the hash of a config: it knows numbers where they were first."""
+    for part in _parts_of(node):
+        target, keys = PARTS[part]
+        inner = node.get(part)
+        if isinstance(inner, dict) and inner.get("_target_") == target:
+            before = {new: old for old, new in keys.items()}
+            words = ("_target_", "_partial_")
+            node |= {before.get(k, k): value for k, value in inner.items() if k not in words}
+            del node[part]
+
+
+def _parts_of(node: dict[Any, Any]) -> tuple[str, ...]:
+    target = node.get("_target_")
+    return HAVE.get(new_name(target), ()) if isinstance(target, str) else ()
 
 
 def _moved(target: str, modules: dict[str, str]) -> str:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
 
 from conf.errors import ConfigError
-from conf.renamed import first_name, new_name
+from conf.renamed import first_name, new_name, put_into_parts, take_out_of_parts
 from conf.schema import Config
 from conf.trust import (
     PATHS,
@@ -97,9 +97,12 @@ def fingerprint(config: DictConfig) -> str:
     Returns:
         SHA-256 as hex.
     """
+    content = OmegaConf.to_container(config, resolve=True)
+    for _, node in nodes(content, ""):
+        take_out_of_parts(node)
     rest = {
         key: first_name(value) if key.endswith("_target_") else value
-        for key, value in _leaves(OmegaConf.to_container(config, resolve=True), "")
+        for key, value in _leaves(content, "")
         if key not in (*CHANGEABLE, *OF_THE_CALL)
     }
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
@@ -135,6 +138,7 @@ def _read(path: Path, named: Sequence[str]) -> DictConfig:
         for place, node in nodes(content, ""):
             if isinstance(target := node.get("_target_"), str):
                 node["_target_"] = new_name(target)
+            put_into_parts(node)
             require_trusted(place, node, named)
         begun: dict[str, Any] = {"resume": None, "resume_targets": []}
         config = OmegaConf.merge(OmegaConf.structured(Config), content, begun)

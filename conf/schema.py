@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
-from conf.renamed import new_name
+from conf.renamed import MOVED, new_name
 from conf.sections import SECTIONS, Clients, Data, Tracking
 
 HERE = Path(__file__).parent
@@ -73,22 +73,8 @@ def check_targets(config: DictConfig, section: str = "") -> None:
         ConfigError: Names the key and the nearest name that there is.
     """
     for key, node in targets_in(config[section] if section else config, section):
-        target = str(node["_target_"])
-        module_name, _, name = target.rpartition(".")
-        try:
-            module = import_module(module_name)
-        except (ImportError, ValueError) as error:
-            now = new_name(target)
-            hint = f"; it is called {now} now" if now != target else ""
-            raise ConfigError(
-                f"{key}={target}: cannot import '{module_name}': {error}{hint}"
-            ) from error
-        if not callable(getattr(module, name, None)):
-            public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
-            raise ConfigError(
-                f"{key}._target_={target}: '{module_name}' has no '{name}'{_nearest(name, public)}"
-            )
-        accepted = inspect.signature(getattr(module, name), eval_str=True).parameters
+        accepted = _arguments(_function(key, node))
+        accepted = _beside_parts(key, node, accepted) | accepted
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
             _refuse_unknown(key, node, [*accepted, "_target_", "_partial_"])
         for argument, parameter in accepted.items():
@@ -96,6 +82,49 @@ def check_targets(config: DictConfig, section: str = "") -> None:
                 raise ConfigError(f"{key}.{argument} is not set: give {key}.{argument}=...")
             if argument in node:
                 _refuse_type(f"{key}.{argument}", node[argument], parameter.annotation)
+
+
+def _function(key: str, node: DictConfig) -> Any:
+    """Look up what a node names."""
+    target = str(node["_target_"])
+    module_name, _, name = target.rpartition(".")
+    try:
+        module = import_module(module_name)
+    except (ImportError, ValueError) as error:
+        now = new_name(target)
+        hint = f"; it is called {now} now" if now != target else ""
+        raise ConfigError(
+            f"{key}={target}: cannot import '{module_name}': {error}{hint}"
+        ) from error
+    if not callable(getattr(module, name, None)):
+        public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
+        raise ConfigError(
+            f"{key}._target_={target}: '{module_name}' has no '{name}'{_nearest(name, public)}"
+        )
+    return getattr(module, name)
+
+
+def _arguments(function: Any) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function, eval_str=True).parameters)
+
+
+def _beside_parts(
+    key: str, node: DictConfig, accepted: dict[str, inspect.Parameter]
+) -> dict[str, inspect.Parameter]:
+    """Return what a strategy's parts take of what stands beside them.
+
+    A part is a partial of a class, where an object of that class is wanted: it gets from beside it
+    what is not bound in it, `strategies/argument_injection.py`.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for name, wanted in accepted.items():
+        part = node.get(name)
+        if isinstance(part, DictConfig) and part.get("_partial_") and "_target_" in part:
+            kind = _function(f"{key}.{name}", part)
+            if wanted.annotation in getattr(kind, "__mro__", ()):
+                inner = {n: each for n, each in _arguments(kind).items() if n not in part}
+                found |= _beside_parts(key, node, inner) | inner
+    return found
 
 
 def check_keys(config: DictConfig) -> None:
@@ -151,10 +180,18 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
     for name in map(str, node):
         if name not in known:
             key = f"{section}.{name}".lstrip(".")
-            raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
+            hint = _moved(section, name, node) or _nearest(name, known)
+            raise ConfigError(f"unknown key '{key}'{hint}")
 
 
-OPEN = ("clients.architectures", "probes", "strategy.taps")
+def _moved(section: str, name: str, node: Any) -> str:
+    """Say what a key of a strategy is called now, if it was one one version back."""
+    part, _, now = MOVED.get(name, "").rpartition(".")
+    found = part in node and now in node[part]
+    return f"; it is called {section}.{part}.{now} now" if found else ""
+
+
+OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
 
 
@@ -210,6 +247,9 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
             parent = key.rpartition(".")[0]
             if parent in OPEN and parent in keys and not override.is_delete():
                 return f"unknown key '{key}'; to add it, put a plus before: +{key}=..."
+            section, _, name = key.rpartition(".")
+            if (now := f"{section}.{MOVED.get(name, name)}") in keys:
+                return f"unknown key '{key}'; it is called {now} now"
             return f"unknown key '{key}'{_only_with(key) or _nearest(key, [*keys, *groups])}"
     return None
 

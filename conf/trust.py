@@ -29,8 +29,8 @@ FLOWER = tuple(
 ROLES = (
     (".model", r"student|clients\.architectures\.[^.]+\.model"),
     (".data", r"data\.(proxy_)?source"),
-    (".optimizer", r"(clients\.(training|messenger)|strategy(\.(distil|how))?)\.optimizer"),
-    (".optimizer", r"strategy\.head_optimizer"),
+    (".optimizer", r"(clients\.(training|messenger)|strategy\.(distil|how|teaching))\.optimizer"),
+    (".optimizer", r"strategy\.teaching\.head_optimizer"),
     (".messenger", r"clients\.messenger|strategy\.how"),
     (".rule", r"(clients\.messenger|strategy(\.how)?)\.rule"),
     (".graph", r"topology\.graph(\.rules\.\d+)*"),

@@ -1,7 +1,11 @@
-"""Giving a strategy what it wants of what there is, by the names of its arguments."""
+"""Giving a strategy what it wants of what there is, by the names of its arguments.
+
+So it is with a part of a strategy: an object that it wants and of which it is given a partial. A
+part gets what stands beside it, and what there is for the strategy; what is bound in it stays.
+"""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +20,7 @@ def wants(strategy: Any, name: str) -> bool:
     """Tell whether a strategy is not complete and has an argument of this name.
 
     Where it takes any (`**others`), it wants what its base class has, to which it hands them on,
-    and what a strategy wants that is one of its arguments.
+    and what a strategy wants that is one of its arguments. It wants what its parts want.
     """
     return isinstance(strategy, partial) and name in _named(strategy)[0]
 
@@ -61,26 +65,68 @@ def completed(
 
     Returns:
         The strategy.
+
+    Raises:
+        TypeError: Something is bound that neither it nor a part of it takes.
     """
     if not isinstance(strategy, partial):
         return strategy
     names, any_name = _named(strategy)
+    if not any_name and (odd := strategy.keywords.keys() - names):
+        raise TypeError(f"{strategy.func.__name__} takes no {', '.join(sorted(odd))}")
     given = {name: value for name, value in known.items() if any_name or name in names}
     given |= {name: make() for name, make in (made or {}).items() if name in names}
-    return strategy(**given)
+    return _complete(partial(strategy.func, *strategy.args), strategy.keywords | given)
+
+
+def _complete(call: partial[Any], beside: Mapping[str, Any]) -> Any:
+    """Call it with what it names of what stands beside it, its parts completed likewise."""
+    parameters, any_name = _parameters(call.func)
+    there = {**beside, **call.keywords}
+    arguments = {name: there[name] for name in there if any_name or name in parameters}
+    arguments |= {name: _complete(part, beside) for name, part in _parts(parameters, arguments)}
+    return call.func(*call.args, **arguments)
 
 
 def _named(strategy: partial[Any]) -> tuple[set[str], bool]:
-    """Return the names of its arguments, and whether it takes any beside them."""
-    classes = strategy.func.__mro__ if isinstance(strategy.func, type) else ()
+    """Return the names of its arguments and its parts', and whether it takes any beside them."""
+    parameters, any_name = _parameters(strategy.func)
+    names = set(parameters) | _of_parts(parameters, strategy.keywords)
+    if any_name:
+        names |= strategy.keywords.keys()
+        for nested in strategy.keywords.values():
+            if isinstance(nested, partial) and hasattr(nested.func, "configure_train"):
+                names |= _named(nested)[0]
+    return names, any_name
+
+
+def _of_parts(parameters: Mapping[str, Any], beside: Mapping[str, Any]) -> set[str]:
+    """Return the names of what parts want, and parts of parts."""
+    names: set[str] = set()
+    for _, part in _parts(parameters, beside):
+        inner, _ = _parameters(part.func)
+        names |= inner.keys() - part.keywords.keys() | _of_parts(inner, {**beside, **part.keywords})
+    return names
+
+
+def _parts(
+    parameters: Mapping[str, Any], beside: Mapping[str, Any]
+) -> Iterator[tuple[str, partial[Any]]]:
+    """Find partials of a class where an object of that class is wanted, not a way to make it."""
+    for name, parameter in parameters.items():
+        part = beside.get(name)
+        if isinstance(part, partial) and parameter.annotation in getattr(part.func, "__mro__", ()):
+            yield name, part
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Return the arguments that it names, be it to hand them on, and whether it takes any."""
+    classes = function.__mro__ if isinstance(function, type) else ()
     makers = [vars(each)["__init__"] for each in classes if "__init__" in vars(each)]
-    names = set(strategy.keywords)
-    for function in makers or [strategy.func]:
-        parameters = inspect.signature(function).parameters.values()
-        names |= {each.name for each in parameters if each.kind in NAMED}
-        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
-            return names, False
-    for nested in strategy.keywords.values():
-        if isinstance(nested, partial) and hasattr(nested.func, "configure_train"):
-            names |= _named(nested)[0]
-    return names, True
+    found: dict[str, inspect.Parameter] = {}
+    for maker in makers or [function]:
+        parameters = inspect.signature(maker, eval_str=True).parameters
+        found = {n: each for n, each in parameters.items() if each.kind in NAMED} | found
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            return found, False
+    return found, True

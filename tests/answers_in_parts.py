@@ -14,6 +14,7 @@ from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
 from strategies.aggregation.streaming import gather, read_part
+from tests.parts import recipe_for
 
 SCORERS = [
     scorers.uniform,
@@ -72,8 +73,8 @@ def contents(teachers: TeacherPredictions, kind: str = "float32") -> list[Record
 
 
 def rule_of(scorer: Any, mean: Any = mean_of_probs, own: bool = True, **changes: Any) -> Any:
-    settings_ = {"temperature": 1.0, "weight_cap": 1.0, "fallback_below": 1e-3 if own else None}
-    return EnsembleRule(scorer, mean, **(settings_ | changes))
+    settings_ = {"combiner": mean, "discriminator": recipe_for(scorer) if own else None}
+    return EnsembleRule(scorer, **(settings_ | changes))
 
 
 def folded(

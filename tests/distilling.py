@@ -28,6 +28,7 @@ from clients.training.losses import kl
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import uniform
 from strategies.server.distillation import DistillationStrategy
+from tests.parts import whole
 
 SEED = 5
 DISTIL = partial(
@@ -66,7 +67,8 @@ def make(**changes: Any) -> DistillationStrategy:
         "combiner": mean_of_probs,
         "loss": kl,
     }
-    return DistillationStrategy(**(parts | changes))
+    strategy: DistillationStrategy = whole(DistillationStrategy, parts | changes)
+    return strategy
 
 
 def asked(
@@ -100,7 +102,7 @@ def reply_to(request: Message, logits: Tensor, mask: Tensor | None = None) -> Me
 
 def random_logits(strategy: DistillationStrategy, num_clients: int) -> Tensor:
     rng = torch.Generator().manual_seed(1)
-    return 3 * torch.randn(num_clients, len(strategy.distilled_ids), 4, generator=rng)
+    return 3 * torch.randn(num_clients, len(strategy.split.distilled_ids), 4, generator=rng)
 
 
 def distil_round(

@@ -29,9 +29,7 @@ from sim.tracking.run_folder import METRICS, truncate
 from sim.tracking.tracker import Tracker
 from sim.workers.pools import Pool
 from sim.workers.state_serialization import freeze
-from strategies.aggregation.combiners import mean_of_probs
-from strategies.aggregation.scorers import max_prob, own_odds
-from strategies.decentralised.gossip_distillation import Gossip
+from strategies.aggregation.scorers import own_odds
 from tests.federations import (
     SEED,
     distillation,
@@ -39,8 +37,8 @@ from tests.federations import (
     run_ours,
     student_of,
     tiny_clients,
-    trainer,
 )
+from tests.peers import gossip
 
 CLIENTS, ROUNDS, GROUP_SIZE = 5, 2, 2
 METHODS = ("dlad", "gossip")
@@ -111,18 +109,9 @@ def strategy_of(method: str, clients: SimulatedClients) -> Any:
             feed_back=True,
         )
     peers = {"num_peers": CLIENTS, "seed": SEED}
-    return Gossip(
-        num_clients=CLIENTS,
-        mixing=Topology(graphs.ring, uniform, **peers).mixing,
-        availability=Availability(drop_probability=0.2, late_probability=0.3, **peers),
-        proxy=clients.splits.proxy,
-        test=clients.splits.test,
-        seed=SEED,
-        scorer=max_prob,
-        combiner=mean_of_probs,
-        loss=distillation(clients).loss,
-        distil=trainer(),
-    )
+    graph = Topology(graphs.ring, uniform, **peers)
+    there = Availability(drop_probability=0.2, late_probability=0.3, **peers)
+    return gossip(clients, graph, availability=there)
 
 
 def hash_of_run(

@@ -34,6 +34,7 @@ from strategies.aggregation.scorers import uniform
 from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.server.distillation import DistillationStrategy
 from tests.foreign_clients import foreign_app
+from tests.parts import whole
 
 SEED = 7
 ALONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
@@ -212,7 +213,8 @@ def distillation(clients: SimulatedClients, **changes: Any) -> DistillationStrat
         "combiner": mean_of_probs,
         "loss": kl,
     }
-    return DistillationStrategy(**(parts | changes))
+    strategy: DistillationStrategy = whole(DistillationStrategy, parts | changes)
+    return strategy
 
 
 @dataclass

@@ -50,15 +50,17 @@ SAME = (*FEW, "clients=same")
 MIXED = (*FEW, "~clients.architectures.lenet5", "clients.architectures.mlp.model.hidden=[4]",
          "clients.group_size=2")  # fmt: skip
 TEACH = ("strategy.distil.epochs=1",)
-PEERS = ("strategy.epochs=1",)
+PEERS = ("strategy.teaching.epochs=1",)
 SCORER = "strategies.aggregation.scorers.num_examples_own_odds"
 SWEEPS = ("strategy.sweeps=2", f"strategy.scorer._target_={SCORER}",
           "strategy.discriminator.balanced=true")  # fmt: skip
 OURS: dict[str, tuple[str, ...]] = {
     "averaging": SAME,
     "distillation": (*MIXED, *TEACH),
-    "distillation median": (*MIXED, *TEACH, "strategy.weight_cap=0.4", "strategy.answers=uint8"),
-    "distillation chunks": (*MIXED, *TEACH, "strategy.proxy_chunks=3", "strategy.answers=float16"),
+    "distillation median": (*MIXED, *TEACH, "strategy.ensemble.weight_cap=0.4",
+                            "strategy.ensemble.answers=uint8"),
+    "distillation chunks": (*MIXED, *TEACH, "strategy.proxy_split.chunks=3",
+                            "strategy.ensemble.answers=float16"),
     "distillation logits": (*MIXED, *TEACH, "strategy/combiner=mean_of_logits"),
     "distillation num_examples": (*MIXED, *TEACH, "strategy/scorer=num_examples"),
     "dlad": (*MIXED, *TEACH),

@@ -12,6 +12,7 @@ from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import uniform
 from strategies.server.mutual import MutualStrategy
 from tests.federations import SEED, Run, open_pool, run_ours, simulated, student_of, tiny_clients
+from tests.parts import whole
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 FFL = partial(rules.ffl, ramp_epochs=1)
@@ -37,7 +38,8 @@ def mutual(
         "scorer": uniform,
         "combiner": mean_of_probs,
     }
-    return MutualStrategy(**(parts | changes))
+    strategy: MutualStrategy = whole(MutualStrategy, parts | changes)
+    return strategy
 
 
 def run(kind: str, rounds: int = 2, **changes: Any) -> tuple[Run, MutualStrategy]:

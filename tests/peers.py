@@ -26,6 +26,7 @@ from strategies.decentralised.def_kt import MutualTransfer
 from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.decentralised.gossip_distillation import Gossip
 from tests.federations import SEED, Run, run_ours, simulated, tiny_clients, trainer
+from tests.parts import whole
 
 N = 5
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -63,7 +64,8 @@ def gossip(clients: SimulatedClients, graph: Topology, **changes: Any) -> Gossip
         "loss": kl,
         "distil": trainer(),
     }
-    return Gossip(**(parts | changes))
+    strategy: Gossip = whole(Gossip, parts | changes)
+    return strategy
 
 
 def averaging(clients: SimulatedClients, graph: Topology, **changes: Any) -> ParameterGossip:

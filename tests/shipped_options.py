@@ -56,7 +56,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _leaves(node: dict[str, Any], prefix: str, target: str) -> Iterator[str]:
-    target = str(node.get("_target_", target))
+    own = str(node.get("_target_", target))
+    if not (target and own.startswith("strategies.")):  # a part, which several strategies have
+        target = own
     for name, value in node.items():
         key = f"{prefix}.{name}".lstrip(".")
         if name in ("_target_", "_partial_", "hydra") or (not prefix and name == "defaults"):

@@ -7,21 +7,23 @@ FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
            "MultiKrum": "multikrum"}  # fmt: skip
 
 ENSEMBLE: dict[str, Differs | str] = {
-    "strategy.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
-    "strategy.negative_share of DistillationStrategy": Differs("uniform", 0.2, 0.5, STUDENT),
-    "strategy.weight_cap of DistillationStrategy":
+    "strategy.ensemble.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
+    "strategy.proxy_split.negative_share of DistillationStrategy":
+        Differs("uniform", 0.2, 0.5, STUDENT),
+    "strategy.ensemble.weight_cap of DistillationStrategy":
         Differs("uniform strategy/scorer=max_prob", 1.0, 0.26, STUDENT),
-    "strategy.fallback_below of DistillationStrategy": Differs("own", 0.001, 1.0, STUDENT),
+    "strategy.ensemble.fallback_below of DistillationStrategy":
+        Differs("own", 0.001, 1.0, STUDENT),
     "strategy.fraction of DistillationStrategy":
         Differs("uniform", 1.0, 0.5, "line strategy.num_teachers"),
     "strategy.feed_back of DistillationStrategy":
         Differs("uniform rounds=2", False, True, "column train_loss"),
     "strategy.digest_epochs of DistillationStrategy":
         Differs("fed back", 1, 3, "column train_loss"),
-    "strategy.answers of DistillationStrategy":
+    "strategy.ensemble.answers of DistillationStrategy":
         Differs("uniform", "float32", "uint8", "line bytes.reply"),
-    "strategy.proxy_chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
-    "strategy.probe_examples of DistillationStrategy":
+    "strategy.proxy_split.chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
+    "strategy.proxy_split.probe_examples of DistillationStrategy":
         Differs("uniform probes=standard", 256, 5, "line probes"),
     "strategy.discriminator":
         Differs("uniform", ("strategy/discriminator=none",),
@@ -34,7 +36,8 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("own strategy/scorer=own_selection strategy.discriminator.balanced=true", 0.5, 0.9,
                 STUDENT),
     "strategy.loss.scale_by_t2 of kl":
-        Differs("uniform strategy.temperature=2", True, False, "line strategy.distillation_loss"),
+        Differs("uniform strategy.ensemble.temperature=2", True, False,
+                "line strategy.distillation_loss"),
     "strategy.distil.epochs of train": Differs("uniform", 1, 2, STUDENT),
     "strategy.distil.batch_size of train": Differs("uniform", 16, 8, STUDENT),
     "strategy.distil.max_grad_norm of train":
@@ -44,36 +47,40 @@ ENSEMBLE: dict[str, Differs | str] = {
 }  # fmt: skip
 
 MUTUAL: dict[str, Differs | str] = {
-    "strategy.temperature of MutualStrategy": Differs("mutual", 1.0, 4.0, STUDENT),
-    "strategy.negative_share of MutualStrategy": Differs("mutual", 0.2, 0.5, STUDENT),
-    "strategy.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
-    "strategy.fallback_below of MutualStrategy": Differs("mutual", 0.001, 1.0, STUDENT),
+    "strategy.ensemble.temperature of MutualStrategy": Differs("mutual", 1.0, 4.0, STUDENT),
+    "strategy.proxy_split.negative_share of MutualStrategy":
+        Differs("mutual", 0.2, 0.5, STUDENT),
+    "strategy.ensemble.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
+    "strategy.ensemble.fallback_below of MutualStrategy": Differs("mutual", 0.001, 1.0, STUDENT),
     "strategy.fraction of MutualStrategy":
         Differs("mutual", 1.0, 0.5, "line strategy.num_teachers"),
-    "strategy.answers of MutualStrategy": Differs("mutual", "float32", "uint8", "line bytes.reply"),
-    "strategy.probe_examples of MutualStrategy":
+    "strategy.ensemble.answers of MutualStrategy":
+        Differs("mutual", "float32", "uint8", "line bytes.reply"),
+    "strategy.proxy_split.probe_examples of MutualStrategy":
         Differs("mutual probes=standard", 256, 5, "line probes"),
-    "strategy.epochs of MutualStrategy": Differs("mutual", 1, 2, STUDENT),
-    "strategy.batch_size of MutualStrategy": Differs("mutual", 16, 8, STUDENT),
-    "strategy.optimizer.lr of Adam": Differs("mutual", 0.001, 0.01, STUDENT),
-    "strategy.head_optimizer of MutualStrategy":
-        Differs("one strategy.epochs=2", None, ADAM, STUDENT),
-    "strategy.update of MutualStrategy": Differs("mutual", "simultaneous", "sequential", STUDENT),
-    "strategy.refresh_epochs of MutualStrategy": Differs("codistillation", 2, 1, STUDENT),
+    "strategy.teaching.epochs of MutualStrategy": Differs("mutual", 1, 2, STUDENT),
+    "strategy.teaching.batch_size of MutualStrategy": Differs("mutual", 16, 8, STUDENT),
+    "strategy.teaching.optimizer.lr of Adam": Differs("mutual", 0.001, 0.01, STUDENT),
+    "strategy.teaching.head_optimizer of MutualStrategy":
+        Differs("one strategy.teaching.epochs=2", None, ADAM, STUDENT),
+    "strategy.teaching.update of MutualStrategy":
+        Differs("mutual", "simultaneous", "sequential", STUDENT),
+    "strategy.teaching.refresh_epochs of MutualStrategy": Differs("codistillation", 2, 1, STUDENT),
     "strategy.peers of MutualStrategy": Differs("mutual", "architectures", "clients", STUDENT),
     "strategy.most_peers of MutualStrategy": Differs("mutual strategy.peers=clients", 3, 2, LINES),
-    "strategy.taps of MutualStrategy":
-        Differs("ffl strategy.epochs=2", {}, {"mlp": "classifier"}, STUDENT),
+    "strategy.teaching.taps of MutualStrategy":
+        Differs("ffl strategy.teaching.epochs=2", {}, {"mlp": "classifier"}, STUDENT),
     "strategy.head": Differs("one", ("strategy/head=gate",), ("strategy/head=none",), "error"),
     "strategy.head.channels of Fusion": Differs("ffl", None, 9, STUDENT),
-    "strategy.head.width of Attention": Differs("okddip strategy.epochs=3", 8, 2, STUDENT),
+    "strategy.head.width of Attention": Differs("okddip strategy.teaching.epochs=3", 8, 2, STUDENT),
     "strategy.rule.hard_loss_weight of dml": Differs("mutual", 1.0, 2.0, STUDENT),
     "strategy.rule.soft_loss_weight of dml": Differs("mutual", 1.0, 2.0, STUDENT),
     "strategy.rule.temperature of dml": Differs("mutual", 1.0, 4.0, STUDENT),
     "strategy.rule.soft_loss_weight of codistillation":
         Differs("codistillation", 1.0, 2.0, STUDENT),
     "strategy.rule.burn_in_epochs of codistillation": Differs("codistillation", 1, 2, STUDENT),
-    **{f"strategy.rule.{name} of {rule}": Differs(f"{rule} strategy.epochs=2", one, other, STUDENT)
+    **{f"strategy.rule.{name} of {rule}":
+       Differs(f"{rule} strategy.teaching.epochs=2", one, other, STUDENT)
        for rule in ("one", "ffl", "okddip")
        for name, one, other in (("temperature", 3.0, 1.0), ("ramp_epochs", 10, 2),
                                 ("soft_loss_weight", 1.0, 0.5))},
@@ -81,18 +88,23 @@ MUTUAL: dict[str, Differs | str] = {
 }  # fmt: skip
 
 PEERS: dict[str, Differs | str] = {
+    **{f"strategy.ensemble.{name} of Gossip":
+       Differs(f"gossip{more}", one, other, "column digest_loss")
+       for name, more, one, other in (
+           ("temperature", "", 1.0, 4.0),
+           ("weight_cap", " strategy/scorer=max_prob", 1.0, 0.35),
+           ("fallback_below", "", 0.001, 1.0),
+           ("answers", "", "float32", "uint8"))},
     **{f"strategy.{name} of Gossip": Differs(f"gossip{more}", one, other, what)
        for name, more, one, other, what in (
-           ("temperature", "", 1.0, 4.0, "column digest_loss"),
-           ("negative_share", "", 0.2, 0.5, "column digested_examples"),
-           ("weight_cap", " strategy/scorer=max_prob", 1.0, 0.35, "column digest_loss"),
-           ("fallback_below", "", 0.001, 1.0, "column digest_loss"),
-           ("answers", "", "float32", "uint8", "column digest_loss"),
            ("with_own", "", True, False, "column digest_loss"),
            ("sweeps", " strategy/scorer=num_examples", 1, 2, "column digest_loss"),
            ("missing", " topology/mixing=uniform topology=star availability.drop_probability=0.4",
-            "own", "renormalise", "column digest_loss"),
-           ("probe_examples", " probes=standard", 256, 5, LINES))},
+            "own", "renormalise", "column digest_loss"))},
+    "strategy.proxy_split.negative_share of Gossip":
+        Differs("gossip", 0.2, 0.5, "column digested_examples"),
+    "strategy.proxy_split.probe_examples of Gossip":
+        Differs("gossip probes=standard", 256, 5, LINES),
     "strategy.order of ParameterGossip":
         Differs("peers", "adapt_then_combine", "combine_then_adapt", LINES),
     "strategy.push of ParameterGossip":

@@ -52,7 +52,7 @@ def everything_on(clients: SimulatedClients, overlap: bool) -> Strategy:
         scorer=own_odds,
         discriminator=DiscriminatorRecipe(inputs="features"),
         answers="float16",
-        proxy_chunks=2,
+        chunks=2,
         probe_examples=5,
         fraction=0.8,
         feed_back=True,

@@ -30,6 +30,7 @@ from flwr.simulation import run_simulation
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.server.distillation import DistillationStrategy
 from strategies.aggregation.scorers import uniform
+from tests.parts import whole
 from clients.training.losses import kl
 from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.handlers.screening import fault_of as fault_in
@@ -50,9 +51,9 @@ student = lambda: build(model, splits.private.image_shape, 4, generator(0, Purpo
 initial = write_arrays(parameters_of(student()))
 makers = {
     "fedavg": lambda: FedAvg(),
-    "distillation": lambda: DistillationStrategy(
+    "distillation": lambda: whole(DistillationStrategy, dict(
         student=student(), proxy=splits.proxy, test=splits.test, distil=trainer, seed=0,
-        scorer=uniform, combiner=mean_of_probs, loss=kl),
+        scorer=uniform, combiner=mean_of_probs, loss=kl)),
 }
 theirs = {}
 server = ServerApp()

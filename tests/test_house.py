@@ -127,6 +127,26 @@ def test_files_and_functions_stay_small(path: Path) -> None:
             assert lines <= 60, f"{node.name} has {lines} lines"
 
 
+def arguments_of(kind: ast.ClassDef) -> int:
+    """Count what a class is made of: arguments of its `__init__`, or fields of a dataclass."""
+    for node in kind.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            given = node.args
+            return len([*given.posonlyargs, *given.args, *given.kwonlyargs]) - 1
+    if any("dataclass" in ast.unparse(each) for each in kind.decorator_list):
+        return sum(isinstance(node, ast.AnnAssign) for node in kind.body)
+    return 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=MODULES)
+def test_constructors_take_few_arguments(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] in ("strategies", "sim"):
+        kinds = [
+            node for node in ast.walk(ast.parse(path.read_text())) if type(node) is ast.ClassDef
+        ]
+        assert {kind.name: n for kind in kinds if (n := arguments_of(kind)) >= 12} == {}
+
+
 def test_no_room_is_called_utils() -> None:
     assert not {"utils", "helpers", "common", "misc"} & {
         part for m in MODULES for part in m.split(".")

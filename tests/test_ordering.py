@@ -6,6 +6,7 @@ scored on the distilled proxy examples, whose labels only this test looks at.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.weights import normalise
 from strategies.server.distillation import DistillationStrategy
 from tests.federations import inline
+from tests.parts import whole
 
 SEEDS = (0, 1, 2)
 KINDS = {"lr": logistic_regression, "mlp": partial(mlp, hidden=(32,)), "lenet5": lenet5}
@@ -52,16 +54,18 @@ def proxy_answers(
     app = SimulatedApp(clients, DistillationStrategy.handlers)
     student = build(mlp, (1, 8, 8), 10, generator(seed, Purpose.STUDENT))
     views: list[RoundView] = []
-    strategy = DistillationStrategy(
-        student=student, proxy=splits.proxy, test=splits.test, distil=partial(trainer, epochs=0),
-        seed=seed, scorer=scorers.uniform, combiner=mean_of_probs, loss=kl,
-        discriminator=DiscriminatorRecipe(), report=views.append, probe_examples=10_000,
-    )  # fmt: skip
+    parts: dict[str, Any] = {
+        **{"student": student, "proxy": splits.proxy, "test": splits.test, "seed": seed},
+        **{"distil": partial(trainer, epochs=0), "loss": kl, "report": views.append},
+        **{"scorer": scorers.uniform, "combiner": mean_of_probs, "probe_examples": 10_000},
+        "discriminator": DiscriminatorRecipe(),
+    }
+    strategy = whole(DistillationStrategy, parts)
     grid = PoolGrid(inline(app, seed), names)
     grid.begin_round(1)
     requests = strategy.configure_train(1, write_arrays(parameters_of(student)), {}, grid)
     strategy.aggregate_train(1, grid.send_and_receive(requests))
-    truth = torch.from_numpy(splits.proxy.labels[strategy.distilled_ids])
+    truth = torch.from_numpy(splits.proxy.labels[strategy.split.distilled_ids])
     owned = torch.tensor([[float((labels[part] == c).any()) for c in range(10)] for part in parts])
     return views[0].teachers, truth, owned
 

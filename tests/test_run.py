@@ -34,14 +34,14 @@ def test_bits_depend_on_config_and_seed_only(
     assert hashes(result) == hashes(reference[0])
 
 
-MUTUAL = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.epochs=2"]
+MUTUAL = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.teaching.epochs=2"]
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ["strategy=ffl", *MUTUAL],
-        ["strategy=dml", "strategy.update=sequential", "strategy.peers=clients", *MUTUAL],
+        ["strategy=dml", "strategy.teaching.update=sequential", "strategy.peers=clients", *MUTUAL],
         ["+experiment=fedkd", "clients.num_clients=5", "clients.messenger.epochs=1"],
     ],
     ids=["ffl", "dml", "fedkd"],

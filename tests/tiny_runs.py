@@ -30,7 +30,7 @@ FEW = (
 )
 MIXED = (*FEW, "~clients.architectures.lenet5", "clients.architectures.mlp.model.hidden=[4]")
 TAUGHT = (*MIXED, "strategy.distil.epochs=1", "strategy.distil.batch_size=16")
-GROUP = (*MIXED, "strategy.epochs=1", "strategy.batch_size=16")
+GROUP = (*MIXED, "strategy.teaching.epochs=1", "strategy.teaching.batch_size=16")
 SAME = (*FEW, "clients=same")
 GOSSIP = (*TAUGHT, "topology=ring", "rounds=2")
 BASES: dict[str, tuple[str, ...]] = {
@@ -38,7 +38,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "own": ("strategy=dlad", "strategy/scorer=own_probability", *TAUGHT),
     "fed back": ("strategy=distillation", "strategy.feed_back=true", "rounds=2", *TAUGHT),
     "mutual": ("strategy=dml", *GROUP),
-    "codistillation": ("strategy=codistillation", *GROUP, "strategy.epochs=3"),
+    "codistillation": ("strategy=codistillation", *GROUP, "strategy.teaching.epochs=3"),
     "one": ("strategy=one", *GROUP),
     "ffl": ("strategy=ffl", *GROUP),
     "okddip": ("strategy=okddip", *GROUP),

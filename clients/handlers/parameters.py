@@ -30,18 +30,8 @@ def train_parameters(
     """Load the parameters received, train on private data, return the parameters.
 
     A key "proximal-mu", as Flower's FedProx sends it, is that of
-    `clients.training.objective.proximal`.
-
-    Args:
-        clients: All.
-        requests: One for each client, of one content.
-        contexts: Theirs.
-        device: Where to compute.
-        objective: What they minimise, for labels; None = the config's.
-        anchors: Client id -> what it compares with.
-
-    Yields:
-        For each client its reply, or what kept it from one.
+    `clients.training.objective.proximal`. They minimise `objective`, for labels, or the config's;
+    `anchors` gives, by client id, what it compares with.
     """
     content = requests[0].content
     server_round = round_of(requests[0])

@@ -78,7 +78,7 @@ def fit_discriminator(
         ValueError: There are no negatives, or the optimum was not found.
     """
     if len(negatives) == 0:
-        raise ValueError("no negatives: expected strategy.negative_share > 0")
+        raise ValueError("no negatives: expected strategy.proxy_split.negative_share > 0")
     # Deferred: importing scikit-learn costs 0.9 s that runs without a discriminator need not pay.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

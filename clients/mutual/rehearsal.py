@@ -20,23 +20,27 @@ LATE = 10**6
 """An epoch after every ramp and burn-in."""
 
 
-def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
+def rehearse_group(
+    lesson: GroupLesson, dataset: Dataset, section: str, numbers: str | None = None
+) -> None:
     """See that taps, head and rule of a group fit each other.
 
     Args:
         lesson: Of the group; of its examples only the number is looked at.
         dataset: Gives image shape and classes.
-        section: Of the config that they stand in, for errors: "strategy".
+        section: Of the config that rule and head stand in, for errors: "strategy".
+        numbers: Where taps, optimisers and batch size stand; None = there too.
 
     Raises:
         ValueError: One of them does not fit; begins with its key.
     """
+    numbers = numbers or section
     try:
         shapes = feature_shapes(lesson, dataset)
     except ValueError as error:
-        raise ValueError(f"{section}.taps: {error}") from error
+        raise ValueError(f"{numbers}.taps: {error}") from error
     for peer in lesson.peers:
-        who = f"{section}.optimizer: peer '{peer.name}'"
+        who = f"{numbers}.optimizer: peer '{peer.name}'"
         require_steps(peer.optimizer, _trained(any_network(peer, dataset)), who)
     head = None
     if lesson.head is not None:
@@ -45,7 +49,7 @@ def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
         except Exception as error:  # anyone's code
             raise ValueError(f"{section}.head: {type(error).__name__}: {error}") from error
         if trained := _trained(deepcopy(head)):
-            require_steps(lesson.head.optimizer, trained, f"{section}.head_optimizer: the head")
+            require_steps(lesson.head.optimizer, trained, f"{numbers}.head_optimizer: the head")
     shared, targets = _made_up(lesson, shapes, dataset.num_classes, EXAMPLES)
     rule, peers, learns = deepcopy(lesson.rule), len(lesson.peers), False
     own = [] if head is None else _trained(head)
@@ -61,7 +65,7 @@ def rehearse_group(lesson: GroupLesson, dataset: Dataset, section: str) -> None:
     if own and not learns:
         raise ValueError(f"{section}.head: the rule does not look at it; set {section}.head=null")
     if min(lesson.batch_size, len(lesson.ids)) == 1:  # else no batch is of one: training.batches
-        _require_learning_from_one(lesson, shapes, head, dataset, section)
+        _require_learning_from_one(lesson, shapes, head, dataset, numbers)
 
 
 def _trained(network: nn.Module) -> list[Tensor]:
@@ -73,7 +77,7 @@ def _require_learning_from_one(
     shapes: Sequence[Shape],
     head: nn.Module | None,
     dataset: Dataset,
-    section: str,
+    numbers: str,
 ) -> None:
     """Refuse batch norms, of peers or head, that would have one number to normalise."""
     shared, targets = _made_up(lesson, shapes, dataset.num_classes, 1)
@@ -88,7 +92,7 @@ def _require_learning_from_one(
     except Exception as error:  # anyone's code
         of_one = ", and 1 example to learn from" if len(lesson.ids) == 1 else ""
         raise ValueError(
-            f"{section}.batch_size={lesson.batch_size}{of_one}: {who} cannot learn from a batch of "
+            f"{numbers}.batch_size={lesson.batch_size}{of_one}: {who} cannot learn from a batch of "
             f"one example: {error}; expected 2 or more"
         ) from error
 

@@ -114,8 +114,8 @@ def prepare_rounds(
         **{"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles},
         "states": pool.states(tracker.folder / STATES),
     }
-    shown = {"on_answer": display.answer, "on_note": display.warn}
-    grid = PoolGrid(pool, clients.architectures, **shown, **about)
+    about |= {"on_answer": display.answer, "on_note": display.warn}
+    grid = PoolGrid(pool, clients.architectures, **about)
     begun = write_arrays(parameters_of(student))
     start, first_round = checkpoints.start(strategy, grid, begun)
     often = checkpoint_every, rounds

@@ -61,7 +61,6 @@ class Furthest:
 
     Attributes:
         measure: A column of `clients.parquet`.
-        meaning: What that is.
         round: Which round that is.
         ranked: How many clients have the measure in that round.
         known: How many have it in any round that has three clients.
@@ -76,7 +75,6 @@ class Furthest:
     """
 
     measure: str
-    meaning: str
     round: int
     ranked: int
     known: int
@@ -87,6 +85,11 @@ class Furthest:
     median: float
     since: int | None
     often: Often | None
+
+    @property
+    def meaning(self) -> str:
+        """What the measure is."""
+        return MEASURES[self.measure][0]
 
 
 def furthest(table: Mapping[str, Any]) -> list[Furthest]:
@@ -162,12 +165,10 @@ def _rankings(table: Mapping[str, Any], name: str) -> list[_Ranking]:
 
 
 def _furthest(name: str, rankings: Sequence[_Ranking], kinds: Mapping[int, str]) -> Furthest:
-    meaning, sign = MEASURES[name]
-    last = rankings[-1]
+    sign, last = MEASURES[name][1], rankings[-1]
     client, ordered = last.leader, np.sort(last.out)
     return Furthest(
         measure=name,
-        meaning=meaning,
         round=last.number,
         ranked=len(last.clients),
         known=len(np.unique(np.concatenate([each.clients for each in rankings]))),

@@ -10,6 +10,7 @@ WHERE = ("sim.", "probes.", "tracking.")
 WHERE_EXACTLY = (
     *("seed", "resume", "resume_targets", "checkpoint_every", "checkpoints_kept"),
     *("student_device", "student_workers", "strategy.probe_examples"),
+    "strategy.proxy_split.probe_examples",  # its name now
 )
 """Config, with whatever is called root, that says which seed, where a run was computed and what was
 looked at, but not what was done. No bit of a CPU run depends on it, but for the seed and beyond a

@@ -1,5 +1,6 @@
 """All teachers combined: from the answers of a cohort, or their sums, to the student's targets."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,10 @@ from torch import Tensor
 
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import TeacherPredictions
+from clients.messages.codecs import ANSWERS
+from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.combiners import WeightedMean
+from strategies.aggregation.scorer_discriminator import require_discriminator
 from strategies.aggregation.streaming import AnswerSums, Part, Scorer, targets_of
 from strategies.aggregation.weights import normalise, unless_unknown
 
@@ -41,22 +45,52 @@ class Ensemble:
 
 @dataclass(frozen=True, eq=False)
 class EnsembleRule:
-    """How answers become targets.
+    """How a cohort answers, and how answers become targets.
 
     Attributes:
-        scorer: Answers -> scores [K, N].
+        scorer: Answers -> scores [K, N]. Where it looks at one client and one example at a time and
+            the combiner is a weighted mean, answers are summed where they are made.
         combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
-        temperature: T > 0.
+        discriminator: How clients tell own from proxy examples; None = they need not.
+        temperature: T > 0 of combiner and loss.
         weight_cap: Largest weight of one client on one example, in (0, 1].
-        fallback_below: Where even the largest own_probs is below this, all are trusted alike; None
-            where clients fit no discriminator.
+        fallback_below: Where clients fit discriminators, and even the largest probability of the
+            cohort that an example is a client's own is below this, in [0, 1], nobody knows the
+            example, the scores are noise, and all teachers are trusted alike.
+        answers: How clients send logits, one of `clients.messages.codecs.ANSWERS`.
     """
 
     scorer: Scorer
     combiner: Combiner
-    temperature: float
-    weight_cap: float
-    fallback_below: float | None
+    discriminator: DiscriminatorRecipe | None = None
+    temperature: float = 1.0
+    weight_cap: float = 1.0
+    fallback_below: float = 1e-3
+    answers: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, or does not go together; ValueError names the key."""
+        key = "strategy.ensemble"
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"{key}.temperature={self.temperature}: expected > 0 and finite")
+        if not 0 < self.weight_cap <= 1:
+            raise ValueError(f"{key}.weight_cap={self.weight_cap}: expected in (0, 1]")
+        if not 0 <= self.fallback_below <= 1:
+            raise ValueError(f"{key}.fallback_below={self.fallback_below}: expected in [0, 1]")
+        if self.answers not in ANSWERS:
+            expected = ", ".join(ANSWERS)
+            raise ValueError(f"{key}.answers={self.answers!r}: expected one of {expected}")
+        require_discriminator(self.scorer, self.discriminator, "strategy")
+
+    @property
+    def unknown_below(self) -> float | None:
+        """Below which own_probs says nothing; None where clients fit no discriminator."""
+        return None if self.discriminator is None else self.fallback_below
+
+    @property
+    def stateful(self) -> dict[str, Any]:
+        """Rules that may have a state, by the name of their axis."""
+        return {"scorer": self.scorer, "combiner": self.combiner}
 
     def __call__(
         self, answers: Part | TeacherPredictions, probe: npt.NDArray[np.int64]
@@ -77,7 +111,7 @@ class EnsembleRule:
         if isinstance(answers, Part):
             assert self.mean is not None, "only a weighted mean is ever reduced"
             targets, covered = targets_of(
-                answers.sums, self.mean, self.temperature, self.fallback_below
+                answers.sums, self.mean, self.temperature, self.unknown_below
             )
             teachers = answers.teachers
             weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
@@ -104,10 +138,9 @@ class EnsembleRule:
         """
         scores = self.scorer(teachers)
         try:
-            if self.fallback_below is not None and teachers.own_probs is not None:
-                scores = unless_unknown(
-                    scores, teachers.own_probs, teachers.mask, self.fallback_below
-                )
+            below, own = self.unknown_below, teachers.own_probs
+            if below is not None and own is not None:
+                scores = unless_unknown(scores, own, teachers.mask, below)
             if mixing is not None:
                 scores = scores * (mixing / mixing.max())[:, None]  # equal ones are exactly 1
             return normalise(scores, teachers.mask, self.weight_cap)
@@ -145,7 +178,7 @@ class EnsembleRule:
             scorer=self.scorer,
             mean=self.mean,
             temperature=self.temperature,
-            fallback_below=self.fallback_below,
+            fallback_below=self.unknown_below,
             probe=probe,
         )
         return Reducer(sums)

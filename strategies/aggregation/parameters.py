@@ -1,12 +1,11 @@
-"""Parameters of clients of several architectures, averaged each with its like.
+"""Weighted sums and means of parameters; those of several architectures, each with its like.
 
-They come beside the answers to proxy examples, and are averaged where those are folded.
+The latter come beside the answers to proxy examples, and are averaged where those are folded.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,33 +25,62 @@ Forms = Mapping[str, Mapping[str, str]]
 """Shape and dtype of each parameter and buffer, by name, by architecture: "float32[10, 64]"."""
 
 
-@dataclass
-class _Sum:
-    """Weighted parameters of clients of one key, so far."""
+Array = npt.NDArray[Any]
 
-    weight: float = 0.0
-    dtypes: dict[str, np.dtype[np.generic]] = field(default_factory=dict)
-    arrays: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
+
+def wide(array: Array) -> Array:
+    """Return an array in float64: in float32 the mean of equal ones would not be what they are."""
+    return array.astype(np.float64)
+
+
+class WeightedSum:
+    """A running weighted sum of parameters, in the order in which they come.
+
+    Attributes:
+        weight: Of all so far.
+        arrays: Their sums, by name, as wide as they are summed.
+    """
+
+    def __init__(self, widen: Callable[[Array], Array] = wide) -> None:
+        """Begin with none.
+
+        Args:
+            widen: What is done to each array before it is multiplied and added.
+        """
+        self.weight = 0.0
+        self.arrays: dict[str, Array] = {}
+        self._widen = widen
+        self._dtypes: dict[str, np.dtype[Any]] = {}
 
     def add(self, parameters: Parameters, weight: float) -> None:
+        """Add parameters times their weight."""
         self.weight += weight
         for name, array in parameters.items():
-            own = weight * array.astype(np.float64)  # in float32 equal ones would not be their mean
+            own = weight * self._widen(array)
             if name in self.arrays:
                 self.arrays[name] += own
             else:
-                self.dtypes[name], self.arrays[name] = array.dtype, np.asarray(own)
+                self._dtypes[name], self.arrays[name] = array.dtype, np.asarray(own)
+
+    def sum(self) -> Parameters:
+        """Return the sum, in the dtypes of what was added."""
+        return cast_to(self._dtypes, self.arrays)
 
     def mean(self) -> Parameters:
-        means = {}
-        for name, array in self.arrays.items():
-            value, dtype = array / self.weight, self.dtypes[name]
-            whole = np.issubdtype(dtype, np.integer)  # batch norms count their batches
-            means[name] = (np.round(value) if whole else value).astype(dtype)
-        return means
+        """Return the weighted mean, in the dtypes of what was added."""
+        return cast_to(self._dtypes, {n: sums / self.weight for n, sums in self.arrays.items()})
 
 
-Sums = dict[str, _Sum]
+def cast_to(dtypes: Mapping[str, np.dtype[Any]], arrays: Mapping[str, Array]) -> Parameters:
+    """Cast sums or means; where integers are wanted, as batch norms count their batches, round."""
+    whole = {name for name, dtype in dtypes.items() if np.issubdtype(dtype, np.integer)}
+    return {
+        name: (np.round(value) if name in whole else value).astype(dtypes[name])
+        for name, value in arrays.items()
+    }
+
+
+Sums = dict[str, WeightedSum]
 
 
 def means_of(replies: Iterable[Message], by_client: bool, fault: Fault) -> dict[str, Parameters]:
@@ -197,10 +225,10 @@ def _add(sums: Sums, content: RecordDict, by_client: bool) -> None:
     client_id, architecture = read_sender(content)
     key = f"{architecture}-{client_id}" if by_client else architecture
     weight = examples_in(cast(MetricRecord, content[METRICS]))
-    sums.setdefault(key, _Sum()).add(read_arrays(cast(ArrayRecord, content[ARRAYS])), weight)
+    sums.setdefault(key, WeightedSum()).add(read_arrays(cast(ArrayRecord, content[ARRAYS])), weight)
 
 
 def _add_part(sums: Sums, part: RecordDict) -> None:
     for key, weight in cast(MetricRecord, part[WEIGHTS]).items():
         arrays = read_arrays(cast(ArrayRecord, part[MEAN + key]))
-        sums.setdefault(key, _Sum()).add(arrays, float(cast(float, weight)))
+        sums.setdefault(key, WeightedSum()).add(arrays, float(cast(float, weight)))

@@ -82,14 +82,18 @@ class Neighbours:
     """Turns mixing weights and availability into letters; remembers what is still on its way."""
 
     def __init__(
-        self, mixing: Mixing, availability: Availability, num_peers: int, missing: Missing
+        self,
+        mixing: Mixing,
+        availability: Availability,
+        num_clients: int,
+        missing: Missing = "renormalise",
     ) -> None:
         """Begin with nothing on its way.
 
         Args:
             mixing: Round -> W.
             availability: Who is there, and what arrives.
-            num_peers: n.
+            num_clients: n, how many peers there are.
             missing: What becomes of the weight of a neighbour that does not answer; see
                 `letter_weights.mixed_row`. "sender", where weights are pushed: what does not arrive
                 stays with the sender, what is late counts when it comes, so that no weight is ever
@@ -104,10 +108,10 @@ class Neighbours:
             )
         self.mixing = mixing
         self.availability = availability
-        self.num_peers = num_peers
-        self._missing, self._pushed = missing, missing == "sender"
+        self.num_peers, self.missing = num_clients, missing
+        self._pushed = missing == "sender"
         self._late: list[Late] = []
-        self._influence = Influence(num_peers)
+        self._influence = Influence(num_clients)
         self._owing: set[int] = set()  # who has pushed all it had, and could not take what came
 
     # --- a round ---
@@ -160,7 +164,7 @@ class Neighbours:
             for i in awake:
                 own = name if with_own and i in made else None
                 arrived, row = newest(found.get(i, [])), rows.get(i, {})
-                letters[i] = mixed_row(i, arrived, row, self._missing, own)
+                letters[i] = mixed_row(i, arrived, row, self.missing, own)
         letters = {i: own for i, own in letters.items() if own}
         late = [(i, each) for i, own in letters.items() for each in own if each.name != name]
         lost += sum(map(len, due.values())) - len(late) + sum(delay == LOST for *_, delay in sent)

@@ -23,28 +23,18 @@ from clients.messages.accumulator import Intake, Keep
 from clients.messages.answers import GraphView, RoundView
 from clients.messages.requests import METRICS, PredictionRequest, read_predictions, write_request
 from clients.messages.routing import Mix
-from clients.models.discriminator import DiscriminatorRecipe
 from clients.training.loop import Trainer
 from clients.training.optimizers import require_steps
 from strategies import rule_state
-from strategies.aggregation.ensemble import Combiner, EnsembleRule
-from strategies.aggregation.scorer_discriminator import require_discriminator
-from strategies.aggregation.streaming import Scorer
+from strategies.aggregation.ensemble import EnsembleRule
 from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes
-from strategies.decentralised.delivery import (
-    Availability,
-    Delivery,
-    Mixing,
-    Neighbours,
-    payload_name,
-)
+from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
 from strategies.decentralised.mixed_parameters import without_arrays
-from strategies.decentralised.mixing import Missing
 from strategies.decentralised.peer_round import Meeting
 from strategies.server.distillation import DistillationLoss
-from strategies.teaching.proxy_split import cut_proxy
-from strategies.teaching.rehearsal import is_reducible, rehearse
+from strategies.teaching.proxy_split import ProxySplit
+from strategies.teaching.rehearsal import is_reducible, rehearse_loss
 
 ANSWERS = "answers"
 
@@ -57,55 +47,31 @@ class Gossip(BaseStrategy):
     def __init__(
         self,
         *,
-        num_clients: int,
-        mixing: Mixing,
-        availability: Availability,
-        proxy: Dataset,
+        neighbours: Neighbours,
         test: Dataset,
-        seed: int,
-        scorer: Scorer,
-        combiner: Combiner,
+        ensemble: EnsembleRule,
+        proxy_split: ProxySplit,
         loss: DistillationLoss,
         distil: Trainer,
-        discriminator: DiscriminatorRecipe | None = None,
-        temperature: float = 1.0,
-        negative_share: float = 0.2,
-        weight_cap: float = 1.0,
-        fallback_below: float = 1e-3,
-        answers: str = "float32",
         with_own: bool = True,
         sweeps: int = 1,
-        missing: Missing = "renormalise",
-        probe_examples: int = 256,
         report: Callable[[RoundView], None] = lambda view: None,
         watch: Callable[[GraphView], None] = lambda view: None,
     ) -> None:
         """Compose a method.
 
         Args:
-            num_clients: n.
-            mixing: Round -> W [n receivers, n senders].
-            availability: Who is there in a round, and what arrives.
-            proxy: Shared inputs; their labels are never looked at.
+            neighbours: Who hears of whom.
             test: Held-out set; gives the classes.
-            seed: The run's seed.
-            scorer: Answers of a neighbourhood -> scores [K, N].
-            combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+            ensemble: How peers answer, and what comes of the answers of a neighbourhood; with
+                several sweeps nobody falls back.
+            proxy_split: What they answer, in one chunk.
             loss: (logits, targets, temperature) -> [B], by which peers imitate.
             distil: Trains them so: `clients.training.loop.train` with its numbers bound.
-            discriminator: How peers tell own from proxy examples; None = they need not.
-            temperature: T > 0 of combiner and loss.
-            negative_share: As in `DistillationStrategy`.
-            weight_cap: As there.
-            fallback_below: As there, with one sweep.
-            answers: As there.
             with_own: Whether a peer's own answers count among its neighbours'.
             sweeps: How often answers are mixed before they are imitated, >= 1. With more than one
                 what goes on is numerators and denominators of the weighted mean, so that many
                 sweeps come to what a server would make.
-            missing: What becomes of the weight of a neighbour that does not answer; see
-                `Neighbours`.
-            probe_examples: How many distilled examples a view shows, >= 1.
             report: Receives a view of each round, in which all peers are one neighbourhood.
             watch: Receives each round's graph.
 
@@ -114,35 +80,28 @@ class Gossip(BaseStrategy):
         """
         if sweeps < 1:
             raise ValueError(f"strategy.sweeps={sweeps}: expected >= 1")
-        if not temperature > 0:
-            raise ValueError(f"strategy.temperature={temperature}: expected > 0")
-        if missing == "sender":
+        if neighbours.missing == "sender":
             raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
         numbers = _numbers(distil)
-        require_discriminator(scorer, discriminator, "strategy")
-        told = discriminator is not None
-        self.rule = EnsembleRule(
-            scorer, combiner, temperature, weight_cap, fallback_below if told else None
-        )
-        rehearse(self.rule, loss, test.num_classes, told)
-        if sweeps > 1 and not is_reducible(self.rule, test.num_classes, told):
+        proxy_split.require_whole()
+        if ensemble.discriminator is not None:
+            proxy_split.require_negatives()
+        self.rule, self.split = ensemble, proxy_split
+        rehearse_loss(ensemble, loss, test.num_classes)
+        if sweeps > 1 and not is_reducible(ensemble, test.num_classes):
             raise ValueError(
                 f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
                 "only weighted means, by scores of one answer each, can be mixed again"
             )
-        self.cut = cut_proxy(len(proxy), negative_share, told, 1, probe_examples, seed)
-        self.seed = seed
         self.sweeps = sweeps
         self.with_own = with_own
-        self.discriminator = discriminator
-        self._imitating = train_targets(partial(loss, temperature=temperature), numbers)
+        loss_at = partial(loss, temperature=ensemble.temperature)
+        self._imitating = train_targets(loss_at, numbers)
         self.handlers = (TRAIN_PREDICTIONS, RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
         self._num_classes = test.num_classes
-        self._answers = answers
-        neighbours = Neighbours(mixing, availability, num_clients, missing)
         self._meeting = Meeting(neighbours, watch)
-        self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
+        self._rules = {**ensemble.stateful, "loss": loss, "distil": distil}
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
@@ -150,7 +109,7 @@ class Gossip(BaseStrategy):
         """Leave answers where they were made, but for those to the probe examples."""
         if phase != "train":
             return None
-        show = partial(mixes.on_probes, probe=self.cut.probes[0])
+        show = partial(mixes.on_probes, probe=self.split.probes[0])
         fault = mixes.fault_in_size if self.sweeps > 1 else None
         return Keep(payload_name(ANSWERS, server_round), show, fault)
 
@@ -158,16 +117,16 @@ class Gossip(BaseStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask everyone who is awake to train and to answer the distilled examples."""
-        ids = self.cut.distilled_ids
+        ids = self.split.distilled_ids
         request = PredictionRequest(
             server_round=server_round,
             num_inputs=len(ids),
             num_classes=self._num_classes,
             proxy_ids=ids,
-            negative_ids=None if self.discriminator is None else self.cut.negative_ids,
-            recipe=self.discriminator,
+            negative_ids=None if self.rule.discriminator is None else self.split.negative_ids,
+            recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
-            answers=self._answers,
+            answers=self.rule.answers,
         )
         awake = self._meeting.open(server_round, grid)
         return self._meeting.messages(awake, write_request(request), TRAIN_PREDICTIONS)
@@ -189,14 +148,14 @@ class Gossip(BaseStrategy):
             mix = mixes.sums_of_sums
         delivery = self._meeting.deliver(kind, have, self.with_own or self.sweeps > 1)
         made = mixes.targets_of_sums if self.sweeps > 1 else mixes.targets_of_answers
-        step = partial(made, rule=self.rule, proxy_ids=self.cut.distilled_ids)
+        step = partial(made, rule=self.rule, proxy_ids=self.split.distilled_ids)
         learnt = self._send(delivery, step, self._imitating, None)
         losses = _metric(learnt, "digest-loss")
         teachers = read_predictions(shown)
         if teachers is not None:
             weights = self.rule.weights(teachers)
             targets = self.rule.combined(teachers.logits, weights)
-            ids = tuple(self.cut.probe_ids.tolist())
+            ids = tuple(self.split.probe_ids.tolist())
             self.report(RoundView(server_round, ids, teachers, weights, targets, losses))
         metrics = {"num-teachers": float(answered), **self._meeting.close(teachers)}
         if losses:

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from clients.handlers.neighbours import MIXED, PUSH_WEIGHT
@@ -14,7 +13,7 @@ from clients.messages.arrays import is_float, read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, METRICS
 from clients.messages.routing import Letter
 from clients.models.factory import Parameters
-from strategies.aggregation.parameters import odd_form
+from strategies.aggregation.parameters import WeightedSum, cast_to, odd_form
 from strategies.decentralised.late_messages import round_of
 
 SPREAD = "spread"
@@ -39,24 +38,19 @@ def mixed_parameters(receiver: int, letters: Letters, *, push: bool = False) -> 
         The sum, in the dtypes of what was sent; whole numbers, such as batch norms' counts, are
         rounded, and where parameters are numerators their weighted mean is taken.
     """
-    sums: dict[str, npt.NDArray[np.float64]] = {}
-    dtypes: dict[str, np.dtype[Any]] = {}
-    weight = 0.0
+    floats, counts = WeightedSum(), WeightedSum()
+    arrays: Parameters = {}
     for letter, payload in letters:
         mass = letter.weight
         if push:
             mass *= float(cast(Any, payload[METRICS])[PUSH_WEIGHT])
-        weight += mass
-        for name, array in read_arrays(cast(ArrayRecord, payload[ARRAYS])).items():
-            dtypes[name] = array.dtype
-            share = letter.weight if is_float(array.dtype) else mass  # counts are no numerators
-            own = share * array.astype(np.float64)
-            sums[name] = sums[name] + own if name in sums else own
+        arrays = read_arrays(cast(ArrayRecord, payload[ARRAYS]))
+        floats.add({n: each for n, each in arrays.items() if is_float(each.dtype)}, letter.weight)
+        counts.add({n: each for n, each in arrays.items() if not is_float(each.dtype)}, mass)
+    mixed = floats.sum() | (counts.mean() if push else counts.sum())  # counts are no numerators
+    records: dict[str, Any] = {MIXED: write_arrays({name: mixed[name] for name in arrays})}
     if push:
-        sums = {n: s if is_float(dtypes[n]) else s / weight for n, s in sums.items()}
-    records: dict[str, Any] = {MIXED: write_arrays(_cast(sums, dtypes))}
-    if push:
-        records[PUSH] = MetricRecord({PUSH_WEIGHT: weight})
+        records[PUSH] = MetricRecord({PUSH_WEIGHT: counts.weight})
     return RecordDict(records)
 
 
@@ -121,7 +115,7 @@ class Spread:
             buffers: Names of what are no parameters, such as batch norm's statistics.
         """
         self._buffers = buffers
-        self._sums: dict[str, npt.NDArray[np.float64]] = {}
+        self._sums = WeightedSum()
         self._count, self._squares = 0.0, 0.0
 
     def add(self, content: RecordDict) -> None:
@@ -144,13 +138,11 @@ class Spread:
     def part(self) -> RecordDict:
         """Return the sums."""
         spread = MetricRecord({"count": self._count, "squares": self._squares})
-        return RecordDict({ARRAYS: write_arrays(cast(Parameters, self._sums)), SPREAD: spread})
+        return RecordDict({ARRAYS: write_arrays(self._sums.arrays), SPREAD: spread})
 
     def _summed(self, content: RecordDict) -> Parameters:
         arrays = read_arrays(cast(ArrayRecord, content[ARRAYS]))
-        for name, array in arrays.items():
-            own = array.astype(np.float64)
-            self._sums[name] = self._sums[name] + own if name in self._sums else own
+        self._sums.add(arrays, 1.0)
         return arrays
 
 
@@ -174,14 +166,4 @@ def mean_and_distance(
     floats = [means[n] for n, array in like.items() if is_float(array.dtype) and n not in buffers]
     squared = sum(float((value**2).sum()) for value in floats)
     distance = max(0.0, known["squares"] / known["count"] - squared)
-    return _cast(means, {name: array.dtype for name, array in like.items()}), distance
-
-
-def _cast(
-    arrays: dict[str, npt.NDArray[np.float64]], dtypes: dict[str, np.dtype[Any]]
-) -> Parameters:
-    whole = {name: np.issubdtype(dtype, np.integer) for name, dtype in dtypes.items()}
-    return {
-        name: (np.round(value) if whole[name] else value).astype(dtypes[name])
-        for name, value in arrays.items()
-    }
+    return cast_to({name: array.dtype for name, array in like.items()}, means), distance

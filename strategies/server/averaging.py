@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
@@ -13,6 +11,7 @@ from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays, summable, write_arrays
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
 from clients.seeding import Purpose, generator
+from strategies.aggregation.parameters import WeightedSum
 from strategies.cohorts import draw
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
@@ -101,7 +100,7 @@ class WeightedMean:
     def __init__(self) -> None:
         """Begin with none."""
         self._total = 0.0
-        self._arrays: dict[str, npt.NDArray[np.floating]] = {}
+        self._arrays = WeightedSum(summable)
         self._metrics: dict[str, float] = {}
         self._common: set[str] | None = None
         self._names: tuple[str, str] = ("", "")
@@ -120,11 +119,7 @@ class WeightedMean:
                 self._metrics[key] = self._metrics.get(key, 0.0) + weight * _scalar(value)
         for arrays_name, named in _records(content, ArrayRecord):
             self._names = (arrays_name, metrics_name)
-            for key, array in read_arrays(named).items():
-                if key in self._arrays:
-                    self._arrays[key] += weight * summable(array)
-                else:
-                    self._arrays[key] = weight * summable(array)
+            self._arrays.add(read_arrays(named), weight)
         self._names = (self._names[0], metrics_name)
 
     merge = add
@@ -135,8 +130,8 @@ class WeightedMean:
         means = MetricRecord({k: v / total for k, v in self._metrics.items() if k in common})
         means[NUM_EXAMPLES] = total
         folded = RecordDict({self._names[1]: means})
-        if self._arrays:
-            mean = {key: value / total for key, value in self._arrays.items()}
+        if self._arrays.arrays:
+            mean = {key: value / total for key, value in self._arrays.arrays.items()}
             folded[self._names[0]] = write_arrays(mean)
         return folded
 

@@ -4,38 +4,29 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
-from clients.data import Dataset
 from clients.execution.isolation import same_modules
 from clients.handlers.features import EVALUATE_FEATURES
 from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS
 from clients.messages.accumulator import Reducer
-from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import PredictionRequest, node_id_of
-from clients.models.discriminator import DiscriminatorRecipe
-from clients.models.factory import load_parameters, parameters_of
+from clients.messages.arrays import read_arrays
+from clients.models.factory import load_parameters
 from clients.seeding import Purpose, generator
-from clients.training.evaluation import measures
 from clients.training.loop import Trainer
 from strategies import rule_state
-from strategies.aggregation.ensemble import Combiner, Ensemble, EnsembleRule
-from strategies.aggregation.ranges import check_ranges
-from strategies.aggregation.scorer_discriminator import require_discriminator
-from strategies.aggregation.streaming import Scorer, gather
+from strategies.aggregation.ensemble import Ensemble
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
-from strategies.teaching.answer_chunks import ahead, answers_to, to_each
-from strategies.teaching.proxy_split import Ids, cut_proxy
-from strategies.teaching.rehearsal import is_reducible, rehearse, rehearse_student
+from strategies.teaching.answer_chunks import ahead, to_each
+from strategies.teaching.proxy_split import Ids
+from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
 from strategies.teaching.student import epochs_of, teach
-from strategies.teaching.views import Report, answers_of, show, unwatched
+from strategies.teaching.teachers import Teachers
+from strategies.teaching.views import Report, unwatched
 
 DistillationLoss = Callable[..., Tensor]
-NO_PROBE = np.arange(0)
 
 
 class DistillationStrategy(BaseStrategy):
@@ -51,191 +42,96 @@ class DistillationStrategy(BaseStrategy):
     def __init__(
         self,
         *,
+        teachers: Teachers,
         student: nn.Module,
-        proxy: Dataset,
-        test: Dataset,
         distil: Trainer,
-        seed: int,
-        scorer: Scorer,
-        combiner: Combiner,
         loss: DistillationLoss,
-        discriminator: DiscriminatorRecipe | None = None,
-        temperature: float = 1.0,
-        negative_share: float = 0.2,
-        weight_cap: float = 1.0,
-        fraction: float = 1.0,
+        seed: int,
         local_training: bool = True,
         feed_back: bool = False,
         digest_epochs: int = 1,
-        fallback_below: float = 1e-3,
-        answers: str = "float32",
-        proxy_chunks: int = 1,
-        probe_examples: int = 256,
         overlap: bool = False,
         report: Report = unwatched,
     ) -> None:
         """Compose a method.
 
         Args:
+            teachers: The cohort, and what comes of its answers. With several chunks, the student's
+                first epoch goes chunk by chunk as answers come.
             student: The model being taught; trained in place.
-            proxy: Shared inputs; their labels are never looked at.
-            test: Held-out set on which the ensemble is measured.
             distil: Trains the student: `clients.training.loop.train` with its numbers bound.
-            seed: The run's seed.
-            scorer: Answers -> scores [K, N]. Where it looks at one client and one example at a
-                time and the combiner is a weighted mean, answers are summed where they are made.
-            combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
             loss: (student logits, targets, temperature) -> [B].
-            discriminator: How clients tell own from proxy examples; None = they need not.
-            temperature: T > 0 of combiner and loss.
-            negative_share: Share in [0, 1) of the proxy set that discriminators are fitted
-                against, and that is therefore never distilled; without discriminators it is held
-                back all the same, so that methods with and without distil the same examples.
-            weight_cap: Largest weight of one client on one example, in (0, 1].
-            fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
+            seed: The run's seed.
             local_training: Whether the cohort trains before it answers; without, nobody fits a
                 discriminator either.
             feed_back: Send the student's parameters along, from round 2 on: a client of the
                 student's architecture goes on from them, any other imitates the student first.
             digest_epochs: Epochs of that imitation, of all distilled examples, by KL with T**2,
                 >= 0.
-            fallback_below: Where clients fit discriminators, and even the largest probability of
-                the cohort that an example is a client's own is below this, in [0, 1], nobody knows
-                the example, the scores are noise, and all teachers are trusted alike.
-            answers: How clients send logits, one of `clients.messages.codecs.ANSWERS`.
-            proxy_chunks: S >= 1. With more than one, clients answer the distilled examples in so
-                many messages, and the student's first epoch goes chunk by chunk as answers come.
-            probe_examples: How many distilled examples a view shows, >= 1.
             overlap: Clients answer a chunk while the student learns from the one before. Only where
                 they run in other processes: here both would draw from one global generator.
             report: Receives a view of each round, over the probe examples.
 
         Raises:
-            ValueError: A number is out of range.
+            ValueError: A number is out of range, or parts do not go together.
         """
-        check_ranges(temperature, weight_cap, fraction, digest_epochs, fallback_below, answers)
-        self.student, self.proxy, self.test = student, proxy, test
-        self.distil = distil
-        self.seed = seed
-        self.loss = loss
-        self.discriminator = discriminator
-        self.fraction = fraction
-        self.feed_back = feed_back
-        self._asks = TRAIN_PREDICTIONS if local_training else EVALUATE_PREDICTIONS
-        self.digest_epochs = digest_epochs
-        self.answers = answers
-        self.overlap = overlap
-        self.report = report
-        require_discriminator(scorer, discriminator, "strategy")
-        told = discriminator is not None
-        if not local_training and (told or feed_back):
+        if digest_epochs < 0:
+            raise ValueError(f"strategy.digest_epochs={digest_epochs}: expected >= 0")
+        if not local_training and (teachers.rule.discriminator is not None or feed_back):
             raise ValueError(
                 "strategy.local_training=false: expected strategy/discriminator=none and "
                 "strategy.feed_back=false, for which clients train"
             )
-        self.cut = cut_proxy(len(proxy), negative_share, told, proxy_chunks, probe_examples, seed)
-        self.negative_ids, self.distilled_ids = self.cut.negative_ids, self.cut.distilled_ids
-        self.rule = EnsembleRule(
-            scorer, combiner, temperature, weight_cap, fallback_below if told else None
-        )
-        rehearse(self.rule, loss, test.num_classes, told)
-        rehearse_student(distil, student, proxy, loss, test.num_classes, temperature)
-        self._reducible = is_reducible(self.rule, test.num_classes, told)
-        self._epochs = None if proxy_chunks == 1 else epochs_of(distil)
-        self.teachers: list[int] = []  # of a round, like the grid
-        self._grid: Grid | None = None
-        self._rules = {"scorer": scorer, "combiner": combiner, "loss": loss, "distil": distil}
+        num_classes, split = teachers.test.num_classes, teachers.split
+        rehearse_loss(teachers.rule, loss, num_classes)
+        of = num_classes, teachers.rule.temperature
+        rehearse_student(distil, student, split.proxy, loss, *of)
+        self._epochs = None if len(split.chunks) == 1 else epochs_of(distil)
+        self.teachers, self.split, self.student, self.seed = teachers, split, student, seed
+        self.distil, self.loss = distil, loss
+        self.feed_back, self.digest_epochs = feed_back, digest_epochs
+        self.overlap, self.report = overlap, report
+        self._asks = TRAIN_PREDICTIONS if local_training else EVALUATE_PREDICTIONS
+        self._rules = {**teachers.rule.stateful, "loss": loss, "distil": distil}
 
     # --- Flower's five methods, and what our engine asks beside them ---
 
     def intake(self, server_round: int, phase: str) -> Reducer | None:
-        """Say how replies may become one before they come here.
-
-        Args:
-            server_round: 1..R.
-            phase: "train" or "evaluate".
-
-        Returns:
-            The reducer, or None: every message is wanted.
-        """
-        if not self._reducible:
-            return None
-        return self.rule.reducer(self.cut.probes[0] if phase == "train" else NO_PROBE)
+        """Say how replies may become one before they come here; see `Teachers.intake`."""
+        return self.teachers.intake(phase)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Draw the cohort; ask it to train and to answer the first chunk of distilled examples."""
         load_parameters(self.student, read_arrays(arrays))
-        self._grid = grid  # for the other chunks
-        feed_back = self.feed_back and server_round > 1
-        request = PredictionRequest(
-            server_round=server_round,
-            num_inputs=len(self.cut.chunks[0]),
-            num_classes=self.test.num_classes,
-            proxy_ids=self.cut.chunks[0],
-            negative_ids=None if self.discriminator is None else self.negative_ids,
-            recipe=self.discriminator,
-            student=read_arrays(arrays) if feed_back else None,
+        fed, split = self.feed_back and server_round > 1, self.split
+        request = self.teachers.request(
+            server_round,
+            student=read_arrays(arrays) if fed else None,
             digest_epochs=self.digest_epochs,
-            digest_ids=self.distilled_ids if feed_back and len(self.cut.chunks) > 1 else None,
-            temperature=self.rule.temperature,
-            answers=self.answers,
+            digest_ids=split.distilled_ids if fed and len(split.chunks) > 1 else None,
         )
-        rng = generator(self.seed, Purpose.COHORT, server_round)
-        cohort = draw(grid.get_node_ids(), self.fraction, rng)
-        return to_each(cohort, request, self._asks)
+        return to_each(self.teachers.cohort(server_round, grid), request, self._asks)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Weigh and combine the answers; teach the student with them."""
-        answers = gather(replies)
-        self.teachers = []
-        if answers is None:
-            return None, None
-        first = self.rule(answers, self.cut.probes[0])
-        self.teachers = [node_id_of(client_id) for client_id in first.teachers.client_ids]
-        before = answers_of(self.student, self.proxy, self.cut, self.report)
-        losses, ensembles = self._teach(server_round, first)
-        about = self.student, self.proxy, self._grid
-        show(self.report, server_round, self.cut, ensembles, losses, before, *about)
-        covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
-        dropped = len(self.distilled_ids) - covered
-        metrics = MetricRecord({"num-teachers": len(self.teachers), "dropped-examples": dropped})
-        if losses:
-            metrics["distillation-loss"] = losses[-1]
-        return write_arrays(parameters_of(self.student)), metrics
+        distil = partial(self._teach, server_round)
+        return self.teachers.lesson(server_round, replies, self.student, distil, self.report)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the clients whose answers were used to answer the test set too."""
-        return to_each(self.teachers, self._question(server_round, None), EVALUATE_PREDICTIONS)
+        return self.teachers.test_messages(server_round)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Measure the ensemble on the test set, weighed by the same rule.
-
-        An example that nobody covers counts as answered wrong, and not in the loss.
-        """
-        answers = gather(replies)
-        if answers is None:
-            return None
-        ensemble = self.rule(answers, NO_PROBE)
-        covered = ensemble.covered
-        if not covered.any():
-            return None
-        values = measures(
-            ensemble.targets[covered].clamp_min(1e-12).log(), self.test.labels[covered.numpy()]
-        )
-        return MetricRecord(
-            {
-                "ensemble-accuracy": values["accuracy"] * float(covered.double().mean()),
-                "ensemble-loss": values["loss"],
-            }
-        )
+        """Measure the ensemble on the test set; see `Teachers.measured`."""
+        return self.teachers.measured(replies)
 
     def state(self) -> RecordDict:
         """Return what its rules keep between rounds."""
@@ -252,38 +148,15 @@ class DistillationStrategy(BaseStrategy):
     ) -> tuple[list[float], list[Ensemble | None]]:
         """Distil chunk by chunk; the answers to the first one have come already."""
         rng = generator(self.seed, Purpose.DISTILLATION, server_round)
-        loss = partial(self.loss, temperature=self.rule.temperature)
+        loss = partial(self.loss, temperature=self.teachers.rule.temperature)
+        chunks, proxy = self.split.chunks, self.split.proxy
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
             with same_modules("strategy.distil: the student's", self.student):
-                return self.distil(self.student, self.proxy, ids, targets, loss, rng, **changes)
+                return self.distil(self.student, proxy, ids, targets, loss, rng, **changes)
 
         def ask(number: int) -> Ensemble | None:
-            return self._ask(server_round, number) if number else first
+            return self.teachers.answers_to_chunk(server_round, number) if number else first
 
-        try:
-            with closing(ahead(ask, len(self.cut.chunks), self.overlap)) as ensembles:
-                return teach(imitate, self.cut.chunks, ensembles, self._epochs)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"student, round {server_round}: {error}") from error
-
-    def _ask(self, server_round: int, number: int) -> Ensemble | None:
-        """Ask the teachers of the first chunk for another one."""
-        assert self._grid is not None, "configure_train comes first"
-        probe = self.cut.probes[number]
-        request = self._question(server_round, self.cut.chunks[number])
-        messages = to_each(self.teachers, request, EVALUATE_PREDICTIONS)
-        reducer = self.rule.reducer(probe) if self._reducible else None
-        answers = answers_to(messages, self._grid, reducer)
-        return None if answers is None else self.rule(answers, probe)
-
-    def _question(self, server_round: int, proxy_ids: Ids | None) -> PredictionRequest:
-        """Ask for answers without training: to proxy examples, or to the test set."""
-        return PredictionRequest(
-            server_round=server_round,
-            num_inputs=len(self.test) if proxy_ids is None else len(proxy_ids),
-            num_classes=self.test.num_classes,
-            proxy_ids=proxy_ids,
-            recipe=self.discriminator,
-            answers=self.answers,
-        )
+        with closing(ahead(ask, len(chunks), self.overlap)) as ensembles:
+            return teach(imitate, chunks, ensembles, self._epochs)

@@ -6,28 +6,24 @@ clients, learn on the proxy set together with the student, with the ensemble's s
 place of labels. What an architecture's peer learned goes back to the clients of that architecture.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from torch import nn
 
-from clients.data import Dataset
+from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.messages.accumulator import Intake
-from clients.messages.requests import client_id_of, read_request, write_request
-from clients.models.discriminator import DiscriminatorRecipe
-from clients.models.factory import ModelFunction, Parameters
+from clients.messages.arrays import read_arrays
+from clients.messages.requests import client_id_of, write_request
+from clients.models.factory import ModelFunction, Parameters, load_parameters
 from clients.mutual.ensemble_classifier import measures_of
-from clients.mutual.group import Head, Update
 from clients.mutual.lockstep import TrainPeers
-from clients.mutual.terms import Rule
 from clients.seeding import Purpose, generator
-from clients.training.losses import kl
-from clients.training.optimizers import Optimizer
-from strategies.aggregation.ensemble import Combiner
+from strategies import rule_state
+from strategies.aggregation.ensemble import Ensemble
 from strategies.aggregation.parameters import (
     averaging_too,
     fault_in_parameters,
@@ -35,10 +31,11 @@ from strategies.aggregation.parameters import (
     means_of,
     starts_of,
 )
-from strategies.aggregation.streaming import Scorer
 from strategies.base import BaseStrategy
 from strategies.server.distillation import DistillationStrategy
-from strategies.teaching.group import GroupTeaching
+from strategies.teaching.group import GroupRecipe, GroupTeaching
+from strategies.teaching.student import teach
+from strategies.teaching.teachers import Teachers
 from strategies.teaching.views import Report, unwatched
 
 
@@ -50,94 +47,45 @@ class MutualStrategy(BaseStrategy):
     def __init__(
         self,
         *,
+        teachers: Teachers,
+        teaching: GroupRecipe,
         student: nn.Module,
         student_model: ModelFunction,
         models: dict[str, ModelFunction],
         architectures: Sequence[str],
-        proxy: Dataset,
-        test: Dataset,
         seed: int,
         train_peers: TrainPeers,
-        rule: Rule,
-        optimizer: Optimizer,
-        epochs: int,
-        batch_size: int,
-        head: Callable[..., nn.Module] | None = None,
-        head_optimizer: Optimizer | None = None,
-        taps: dict[str, str] | None = None,
-        update: Update = "simultaneous",
-        refresh_epochs: int | None = None,
         peers: Literal["architectures", "clients"] = "architectures",
         most_peers: int = 4,
         report: Report = unwatched,
-        scorer: Scorer,
-        combiner: Combiner,
-        discriminator: DiscriminatorRecipe | None = None,
-        temperature: float = 1.0,
-        negative_share: float = 0.2,
-        weight_cap: float = 1.0,
-        fraction: float = 1.0,
-        fallback_below: float = 1e-3,
-        answers: str = "float32",
-        probe_examples: int = 256,
     ) -> None:
         """Compose a method.
 
         Args:
+            teachers: The cohort, whose answers make the soft labels, in one chunk.
+            teaching: How the group learns with them.
             student: The global student.
             student_model: Its model function.
             models: Model functions of the clients' architectures by name.
             architectures: Name of each client's architecture.
-            proxy: Shared inputs; their labels are never looked at.
-            test: Held-out set on which peers, student and ensemble are measured.
             seed: The run's seed.
             train_peers: Trains a group, here or over workers: `mutual.lockstep.train_peers`.
-            rule: One of `clients.mutual.rules`, its numbers bound.
-            optimizer: Makes each peer's optimiser.
-            epochs: Passes of the group over the distilled examples in each round, >= 0.
-            batch_size: Examples per step, >= 1.
-            head: One of `clients.mutual.heads`, or None.
-            head_optimizer: Makes the head's optimiser; None = `optimizer`.
-            taps: Where features are taken, by architecture, "global_student" for the student;
-                elsewhere from the last feature map.
-            update: Whether peers step at once or in turn.
-            refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
             peers: One per architecture of the cohort, or some clients of it.
             most_peers: How many clients, >= 1.
             report: Receives a view of each round, over the probe examples.
-            scorer: How soft labels are made, like all that follows: see `DistillationStrategy`.
-            combiner: As there.
-            discriminator: As there.
-            temperature: As there; of the soft labels.
-            negative_share: As there.
-            weight_cap: As there.
-            fraction: As there.
-            fallback_below: As there.
-            answers: As there.
-            probe_examples: As there.
 
         Raises:
             ValueError: A number is out of range, or a tap's architecture is not there.
         """
         _check(peers, most_peers)
-        self.student, self.test, self.seed = student, test, seed
-        both = None if head is None else Head(head, head_optimizer or optimizer)
-        lesson: dict[str, Any] = {
-            **{"models": models, "student_model": student_model, "train_peers": train_peers},
-            **{"rule": rule, "optimizer": optimizer, "epochs": epochs, "batch_size": batch_size},
-            **{"head": both, "taps": dict(taps or {}), "update": update, "seed": seed},
-        }
-        self.teaching = GroupTeaching(**lesson, refresh_epochs=refresh_epochs)
-        labels: dict[str, Any] = {
-            **{"scorer": scorer, "combiner": combiner, "discriminator": discriminator},
-            **{"temperature": temperature, "negative_share": negative_share, "answers": answers},
-            **{"weight_cap": weight_cap, "fraction": fraction, "fallback_below": fallback_below},
-            **{"probe_examples": probe_examples, "report": report, "seed": seed},
-            **{"student": student, "proxy": proxy, "test": test, "distil": self.teaching},
-        }
-        self._labels = DistillationStrategy(**labels, loss=kl)  # the loss is not looked at
+        teachers.split.require_whole()
+        self.teachers, self.student, self.seed, self.report = teachers, student, seed, report
+        self.teaching = GroupTeaching(teaching, models, student_model, train_peers, seed)
+        # By the name that checkpoints know it by.
+        self._rules = {**teachers.rule.stateful, "distil": self.teaching}
         self._architectures = architectures
         self._by_client, self._most_peers = peers == "clients", most_peers
+        test = teachers.test
         self._starts = {} if self._by_client else starts_of(models, test, seed)
         self._rehearse([*models])
         self._fault = partial(
@@ -147,45 +95,47 @@ class MutualStrategy(BaseStrategy):
     # --- Flower's five methods, and what our engine asks beside them ---
 
     def intake(self, server_round: int, phase: str) -> Intake:
-        """Say what becomes of replies; see `DistillationStrategy.intake`."""
-        inner = self._labels.intake(server_round, phase)
+        """Say what becomes of replies; see `Teachers.intake`."""
+        inner = self.teachers.intake(phase)
         return inner if phase != "train" else averaging_too(inner, self._by_client, self._fault)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask as the labels need it; give each client its peer back, and ask for parameters.
+        """Ask for answers; give each client its peer back, and ask for parameters.
 
         What is to be averaged begins alike: until an architecture's peer has learned, its clients
         get the network that all of them begin with.
         """
-        messages = list(self._labels.configure_train(server_round, arrays, config, grid))
-        cohort = [client_id_of(message.metadata.dst_node_id) for message in messages]
-        senders = self._senders(server_round, cohort)
+        load_parameters(self.student, read_arrays(arrays))
+        nodes = self.teachers.cohort(server_round, grid)
+        senders = self._senders(server_round, [*map(client_id_of, nodes)])
         known = self._starts | self.teaching.learned
         contents: dict[tuple[str, bool], RecordDict] = {}
-        for client_id, message in zip(cohort, messages, strict=True):
-            key = self._key(client_id)
+        messages = []
+        for node in nodes:
+            key = self._key(client_id := client_id_of(node))
             kind = (key if key in known else "", client_id in senders)
             if kind not in contents:  # one object for all alike: it is sent and counted once
-                asked = read_request(message.content)
-                asked = replace(asked, student=known.get(key), send_parameters=kind[1])
-                contents[kind] = write_request(asked)
-            message.content = contents[kind]
+                more = {"student": known.get(key), "send_parameters": kind[1], "digest_epochs": 1}
+                contents[kind] = write_request(self.teachers.request(server_round, **more))
+            messages.append(Message(contents[kind], node, TRAIN_PREDICTIONS.kind))
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Make soft labels of the answers; let the peers learn with them."""
+        """Make soft labels of the answers; let the peers and the student learn with them."""
         replies = list(replies)
         starts = means_of(replies, self._by_client, self._fault)
         of = {key: key.rsplit("-", 1)[0] if self._by_client else key for key in starts}
         before = dict(self.teaching.learned)
         self.teaching.invite(server_round, starts, of)
-        arrays, metrics = self._labels.aggregate_train(server_round, replies)
+        arrays, metrics = self.teachers.lesson(
+            server_round, replies, self.student, self._teach, self.report
+        )
         if self._by_client:  # it has gone back, and its client goes on from it by itself
-            for key in map(self._key, map(client_id_of, self._labels.teachers)):
+            for key in map(self._key, map(client_id_of, self.teachers.node_ids)):
                 if key in before and self.teaching.learned[key] is before[key]:
                     del self.teaching.learned[key]
         if metrics is not None:
@@ -196,24 +146,24 @@ class MutualStrategy(BaseStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the teachers to answer the test set too."""
-        return self._labels.configure_evaluate(server_round, arrays, config, grid)
+        return self.teachers.test_messages(server_round)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Measure the ensemble of the cohort, every peer, their mean and the fused classifier."""
-        metrics = self._labels.aggregate_evaluate(server_round, replies) or MetricRecord()
+        metrics = self.teachers.measured(replies) or MetricRecord()
         if self.teaching.group is not None:
-            metrics.update(measures_of(*self.teaching.group, self.test))
+            metrics.update(measures_of(*self.teaching.group, self.teachers.test))
         return metrics or None
 
     def state(self) -> RecordDict:
         """Return what its rules, and the group, keep between rounds."""
-        return self._labels.state()
+        return rule_state.state_of(self._rules)
 
     def restore(self, state: RecordDict) -> None:
         """Go on from what `state` returned."""
-        self._labels.restore(state)
+        rule_state.restore(self._rules, state)
 
     def models(self) -> dict[str, Parameters]:
         """Return what it leaves beside the student: each peer by its key, "head" if there is one.
@@ -231,7 +181,15 @@ class MutualStrategy(BaseStrategy):
             group = {self._key(client_id): name for client_id, name in enumerate(few)}
         else:
             group = {name: name for name in names}
-        self.teaching.rehearse(group, self.test, len(self._labels.distilled_ids))
+        num_examples = len(self.teachers.split.distilled_ids)
+        self.teaching.rehearse(group, self.teachers.test, num_examples)
+
+    def _teach(self, first: Ensemble) -> tuple[list[float], list[Ensemble | None]]:
+        """Teach the group of the round what somebody covers."""
+        split = self.teachers.split
+        return teach(
+            partial(self.teaching.teach, self.student, split.proxy), split.chunks, [first], None
+        )
 
     def _key(self, client_id: int) -> str:
         """Name the peer that a client's model goes into, and comes back from."""

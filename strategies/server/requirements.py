@@ -61,10 +61,11 @@ def require_distil(strategy: object, student_workers: int, messenger: bool) -> N
             f"student_workers={student_workers}: this strategy has no student that is distilled "
             f"into (strategy.distil); {cure}"
         )
-    if student_workers > 1 and (ours or {}).get("proxy_chunks", 1) > 1:
+    split = (ours or {}).get("proxy_split")
+    if student_workers > 1 and isinstance(split, partial) and split.keywords.get("chunks", 1) > 1:
         raise ValueError(
-            f"student_workers={student_workers}: with strategy.proxy_chunks > 1 the workers answer "
-            "while the student learns; take one of the two"
+            f"student_workers={student_workers}: with strategy.proxy_split.chunks > 1 the workers "
+            "answer while the student learns; take one of the two"
         )
 
 

@@ -15,7 +15,7 @@ from clients.messages.answers import TeacherPredictions
 from clients.messages.requests import PredictionRequest, write_request
 from strategies.aggregation.ensemble import Ensemble
 from strategies.aggregation.streaming import Part, gather, read_part
-from strategies.teaching.proxy_split import ProxyCut
+from strategies.teaching.proxy_split import ProxySplit
 
 Chunk = TypeVar("Chunk")
 
@@ -80,24 +80,24 @@ def answers_to(
 
 
 def on_probes(
-    cut: ProxyCut, ensembles: list[Ensemble | None]
+    split: ProxySplit, ensembles: list[Ensemble | None]
 ) -> tuple[TeacherPredictions, Tensor, Tensor]:
     """Put the probe examples of all chunks together.
 
     Args:
-        cut: Of the proxy set.
+        split: Of the proxy set.
         ensembles: One per chunk, None where nobody answered; the first one's teachers are the
             round's.
 
     Returns:
-        Their answers [K, P], weights [K, P] and targets [P, C], in the order of `cut.probe_ids`. A
-        teacher that did not answer a chunk is masked there.
+        Their answers [K, P], weights [K, P] and targets [P, C], in the order of `split.probe_ids`.
+        A teacher that did not answer a chunk is masked there.
     """
     whole = ensembles[0]
     assert whole is not None, "a round without an answer ends before this"
     if len(ensembles) == 1:
-        return whole.teachers, whole.weights, whole.targets[torch.from_numpy(cut.probes[0])]
-    first, ids = whole.teachers, torch.from_numpy(cut.probe_ids)
+        return whole.teachers, whole.weights, whole.targets[torch.from_numpy(split.probes[0])]
+    first, ids = whole.teachers, torch.from_numpy(split.probe_ids)
     shape, num_classes = (len(first.client_ids), len(ids)), first.logits.shape[-1]
     logits, mask = torch.zeros(*shape, num_classes), torch.zeros(shape, dtype=torch.bool)
     own, weights, targets = (
@@ -106,7 +106,7 @@ def on_probes(
         torch.zeros(len(ids), num_classes),
     )
     rows = {client_id: row for row, client_id in enumerate(first.client_ids)}
-    for chunk, probe, ensemble in zip(cut.chunks, cut.probes, ensembles, strict=True):
+    for chunk, probe, ensemble in zip(split.chunks, split.probes, ensembles, strict=True):
         if ensemble is None:
             continue
         there = ensemble.teachers

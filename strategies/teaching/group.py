@@ -1,6 +1,7 @@
-"""Teaching the student as one of a group of peers, in the place of distilling into it alone."""
+"""Teaching the student as one of a group of peers."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -13,79 +14,108 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import ModelFunction, Parameters, load_parameters, parameters_of
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot, Update
 from clients.mutual.group_process import exchanged_bytes
+from clients.mutual.heads import HeadFunction
 from clients.mutual.lockstep import TrainPeers
 from clients.mutual.rehearsal import rehearse_group
 from clients.mutual.terms import Rule
 from clients.training.optimizers import Optimizer
 
 STUDENT, HEAD, PEER = "global_student", "head", "peer/"
+KEY = "strategy.teaching"
+
+
+@dataclass(frozen=True, eq=False)
+class GroupRecipe:
+    """How a group of peers learns.
+
+    Attributes:
+        rule: One of `clients.mutual.rules`, its numbers bound.
+        optimizer: Makes each peer's optimiser.
+        epochs: Passes of the group over the distilled examples in each round, >= 0.
+        batch_size: Examples per step, >= 1.
+        head: One of `clients.mutual.heads`, what the group learns beside; None = nothing.
+        head_optimizer: Makes the head's optimiser; None = `optimizer`.
+        taps: Where features are taken, by architecture, "global_student" for the student; elsewhere
+            from the last feature map. None = there everywhere.
+        update: Whether peers step at once or in turn.
+        refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
+    """
+
+    rule: Rule
+    optimizer: Optimizer
+    epochs: int
+    batch_size: int
+    head: HeadFunction | None = None
+    head_optimizer: Optimizer | None = None
+    taps: dict[str, str] | None = None
+    update: Update = "simultaneous"
+    refresh_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; ValueError names the key."""
+        if self.taps and self.head is None:
+            raise ValueError(
+                f"{KEY}.taps: nobody looks at features where there is no head; take a rule with "
+                "one (strategy=ffl, one, okddip) or set no taps"
+            )
+        if self.update not in get_args(Update):
+            expected = " or ".join(get_args(Update))
+            raise ValueError(f"{KEY}.update={self.update}: expected {expected}")
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What all lessons of a group have in common, by the names that `GroupLesson` has."""
+        head = None if self.head is None else Head(self.head, self.head_optimizer or self.optimizer)
+        return {
+            **{"rule": self.rule, "head": head, "epochs": self.epochs, "update": self.update},
+            **{"batch_size": self.batch_size, "refresh_epochs": self.refresh_epochs},
+        }
 
 
 class GroupTeaching:
-    """Called as a trainer of the student is; remembers what the peers, and the head, became."""
+    """Teaches the student as one of a group; remembers what the peers, and the head, became.
+
+    Attributes:
+        learned: Parameters of each peer after its last lesson, by its key.
+        group: Of this round, as it has learnt; None = it has not yet.
+    """
 
     def __init__(
         self,
-        *,
+        recipe: GroupRecipe,
         models: Mapping[str, ModelFunction],
         student_model: ModelFunction,
         train_peers: TrainPeers,
-        rule: Rule,
-        optimizer: Optimizer,
-        epochs: int,
-        batch_size: int,
-        head: Head | None,
-        taps: Mapping[str, str],
-        update: Update,
-        refresh_epochs: int | None,
         seed: int,
     ) -> None:
-        """Compose it.
+        """Begin before the first round.
 
         Args:
+            recipe: How the group learns.
             models: Model functions of the clients' architectures by name.
             student_model: The student's.
-            train_peers: Trains a group.
-            rule: One of `clients.mutual.rules`, its numbers bound.
-            optimizer: Makes each peer's optimiser.
-            epochs: Passes over the examples, >= 0.
-            batch_size: Examples per step, >= 1.
-            head: What the group learns beside; None = nothing.
-            taps: Where features are taken, by architecture or "global_student".
-            update: Whether peers step at once or in turn.
-            refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
+            train_peers: Trains a group, here or over workers: `mutual.lockstep.train_peers`.
             seed: The run's.
 
         Raises:
-            ValueError: An architecture has the student's or the head's name, a tap's is not there
-                or nobody looks at it, or the update is none; names the key.
+            ValueError: An architecture has the student's or the head's name, or a tap's is not
+                there; names the key.
         """
         if taken := {STUDENT, HEAD} & set(models):
             raise ValueError(
                 f"clients.architectures.{min(taken)}: among peers the {min(taken).split('_')[-1]} "
                 "itself has this name; give the architecture another"
             )
-        if unknown := set(taps) - {*models, STUDENT}:
+        self._taps = dict(recipe.taps or {})
+        if unknown := set(self._taps) - {*models, STUDENT}:
             raise ValueError(
-                f"strategy.taps.{min(unknown)}: no such peer; expected one of "
+                f"{KEY}.taps.{min(unknown)}: no such peer; expected one of "
                 f"{', '.join([*models, STUDENT])}"
             )
-        if taps and head is None:
-            raise ValueError(
-                "strategy.taps: nobody looks at features where there is no head; take a rule with "
-                "one (strategy=ffl, one, okddip) or set no taps"
-            )
-        if update not in get_args(Update):
-            raise ValueError(f"strategy.update={update}: expected {' or '.join(get_args(Update))}")
         self._models = {**models, STUDENT: student_model}
         self._train_peers = train_peers
-        self._optimizer = optimizer
-        self._head = head
-        self._taps = taps
-        self._numbers: dict[str, Any] = {
-            **{"rule": rule, "head": head, "epochs": epochs, "batch_size": batch_size},
-            **{"update": update, "refresh_epochs": refresh_epochs, "seed": seed},
-        }
+        self._optimizer = recipe.optimizer
+        self._numbers = {**recipe.numbers, "seed": seed}
         self._next: tuple[int, dict[str, Parameters], dict[str, str]] = (0, {}, {})
         self._head_of: tuple[list[str], Parameters] | None = None
         self._bytes = 0
@@ -121,16 +151,14 @@ class GroupTeaching:
         names = {**architectures, STUDENT: STUDENT}
         nothing = torch.zeros(num_examples, dataset.num_classes)
         lesson = self._lesson(0, names, np.arange(num_examples), nothing)
-        rehearse_group(lesson, dataset, "strategy")
+        rehearse_group(lesson, dataset, "strategy", KEY)
 
-    def __call__(
+    def teach(
         self,
         student: nn.Module,
         proxy: Dataset,
         ids: np.ndarray[Any, np.dtype[np.int64]],
         targets: Tensor,
-        loss: object,
-        rng: np.random.Generator,
     ) -> list[float]:
         """Train the group of a round, the student, in place, as its last peer.
 
@@ -139,8 +167,6 @@ class GroupTeaching:
             proxy: Where the inputs are.
             ids: Which of them to use [n].
             targets: Soft labels [n, C].
-            loss: Not used: the rule says what is lost.
-            rng: Not used: a group has streams of its own.
 
         Returns:
             The student's mean loss of each epoch.

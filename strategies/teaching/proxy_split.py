@@ -1,91 +1,96 @@
 """Which proxy examples serve for what, all drawn once from the seed."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from clients.data import Dataset
 from clients.seeding import Purpose, generator
 
 Ids = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class ProxyCut:
-    """Negatives, and the distilled examples in chunks.
+class ProxySplit:
+    """The proxy set, cut into negatives and the distilled examples, these in chunks.
 
     Attributes:
+        proxy: Shared inputs; their labels are never looked at.
         negative_ids: What discriminators are fitted against; never distilled. Ascending.
+        distilled_ids: All others, ascending.
         chunks: The distilled ids, each chunk ascending.
         probes: Positions in each chunk of the examples that probes look at, ascending.
+        probe_ids: All ids that probes look at, ascending.
     """
 
-    negative_ids: Ids
-    chunks: tuple[Ids, ...]
-    probes: tuple[Ids, ...]
+    def __init__(
+        self,
+        *,
+        proxy: Dataset,
+        seed: int,
+        negative_share: float = 0.2,
+        chunks: int = 1,
+        probe_examples: int = 256,
+    ) -> None:
+        """Cut it.
 
-    @property
-    def distilled_ids(self) -> Ids:
-        """All distilled ids, ascending."""
-        return np.sort(np.concatenate(self.chunks))
+        Args:
+            proxy: The proxy set.
+            seed: The run's.
+            negative_share: Share of it in [0, 1) that discriminators are fitted against, and that
+                is therefore never distilled; without discriminators it is held back all the same,
+                so that methods with and without distil the same examples.
+            chunks: S >= 1, of sizes that differ by one at most: messages in which the distilled
+                examples are answered.
+            probe_examples: How many distilled examples probes look at, >= 1; all if there are
+                fewer.
 
-    @property
-    def probe_ids(self) -> Ids:
-        """All ids that probes look at, ascending."""
-        return np.sort(
-            np.concatenate(
-                [chunk[probe] for chunk, probe in zip(self.chunks, self.probes, strict=True)]
+        Raises:
+            ValueError: A number is out of range, or there is nothing to distil, or less than a
+                chunk needs.
+        """
+        key = "strategy.proxy_split"
+        if not 0 <= negative_share < 1:
+            raise ValueError(f"{key}.negative_share={negative_share}: expected in [0, 1)")
+        if probe_examples < 1:
+            raise ValueError(f"{key}.probe_examples={probe_examples}: expected >= 1")
+        order = generator(seed, Purpose.NEGATIVES).permutation(len(proxy))
+        cut = round(negative_share * len(proxy))
+        self.proxy = proxy
+        self.negative_ids, self.distilled_ids = np.sort(order[:cut]), np.sort(order[cut:])
+        self._leaves = f"{key}.negative_share={negative_share}: of {len(proxy)} proxy examples it"
+        if not cut < len(proxy):
+            raise ValueError(f"{self._leaves} leaves none to distil, expected at least 1")
+        if not 1 <= chunks <= len(self.distilled_ids):
+            raise ValueError(
+                f"{key}.chunks={chunks}: expected from 1 to {len(self.distilled_ids)}, the number "
+                "of distilled examples"
             )
-        )
+        # At random: the proxy set may be sorted by class.
+        shuffled = generator(seed, Purpose.CHUNKS).permutation(self.distilled_ids)
+        self.chunks = tuple(np.sort(part) for part in np.array_split(shuffled, chunks))
+        size = min(probe_examples, len(self.distilled_ids))
+        probed = generator(seed, Purpose.PROBE).choice(self.distilled_ids, size, replace=False)
+        self.probes = tuple(np.flatnonzero(np.isin(chunk, probed)) for chunk in self.chunks)
+        self.probe_ids: Ids = np.sort(probed)
 
+    def require_negatives(self) -> None:
+        """Refuse to have none: discriminators are to be fitted.
 
-def cut_proxy(
-    num_proxy: int,
-    negative_share: float,
-    need_negatives: bool,
-    num_chunks: int,
-    num_probe: int,
-    seed: int,
-) -> ProxyCut:
-    """Cut a proxy set.
+        Raises:
+            ValueError: There is none.
+        """
+        if not len(self.negative_ids):
+            raise ValueError(
+                f"{self._leaves} leaves no negatives for discriminators, expected at least 1"
+            )
 
-    Args:
-        num_proxy: Size of the proxy set.
-        negative_share: Share of it in [0, 1) that is kept for discriminators.
-        need_negatives: Whether there must be at least one.
-        num_chunks: S >= 1, of sizes that differ by one at most.
-        num_probe: How many distilled examples probes look at, >= 1; all if there are fewer.
-        seed: The run's seed.
+    def require_whole(self) -> None:
+        """Refuse chunks: all distilled examples are to be answered at once.
 
-    Returns:
-        The cut.
-
-    Raises:
-        ValueError: A number is out of range, or there is nothing to distil, or less than a chunk
-            needs.
-    """
-    if not 0 <= negative_share < 1:
-        raise ValueError(f"negative_share={negative_share}: expected in [0, 1)")
-    if num_probe < 1:
-        raise ValueError(f"probe_examples={num_probe}: expected >= 1")
-    order = generator(seed, Purpose.NEGATIVES).permutation(num_proxy)
-    cut = round(negative_share * num_proxy)
-    negatives, distilled = np.sort(order[:cut]), np.sort(order[cut:])
-    if len(distilled) == 0 or (need_negatives and len(negatives) == 0):
-        raise ValueError(
-            f"negative_share={negative_share}: of {num_proxy} proxy examples it leaves "
-            f"{len(negatives)} negatives and {len(distilled)} to distil, expected at least 1 of "
-            "each"
-        )
-    if not 1 <= num_chunks <= len(distilled):
-        raise ValueError(
-            f"proxy_chunks={num_chunks}: expected from 1 to {len(distilled)}, the number of "
-            "distilled examples"
-        )
-    # At random: the proxy set may be sorted by class.
-    shuffled = generator(seed, Purpose.CHUNKS).permutation(distilled)
-    chunks = tuple(np.sort(part) for part in np.array_split(shuffled, num_chunks))
-    size = min(num_probe, len(distilled))
-    probed = generator(seed, Purpose.PROBE).choice(distilled, size, replace=False)
-    probes = tuple(np.flatnonzero(np.isin(chunk, probed)) for chunk in chunks)
-    return ProxyCut(negatives, chunks, probes)
+        Raises:
+            ValueError: There are several.
+        """
+        if len(self.chunks) > 1:
+            raise ValueError(
+                f"strategy.proxy_split.chunks={len(self.chunks)}: expected 1, this strategy needs "
+                "all answers at once"
+            )

@@ -20,28 +20,39 @@ from strategies.aggregation.streaming import read_part
 TEACHERS, INPUTS = 3, 24
 
 
-def rehearse(
-    rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int, discriminator: bool
-) -> None:
+def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
+    """See that a rule makes soft labels.
+
+    Args:
+        rule: Of the ensemble.
+        num_classes: C.
+
+    Returns:
+        Those of made-up answers.
+
+    Raises:
+        ValueError: It does not.
+    """
+    rule = deepcopy(rule)  # one with a state must not see made-up answers
+    return rule(made_up(num_classes, rule.discriminator is not None), np.arange(0)).targets
+
+
+def rehearse_loss(rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int) -> None:
     """See that a rule and a loss work together.
 
     Args:
         rule: Of the ensemble.
         loss: (student logits, targets, temperature) -> [B].
         num_classes: C.
-        discriminator: Whether answers come with own_probs.
 
     Raises:
-        ValueError: Targets or losses have the wrong shape.
+        ValueError: Losses have the wrong shape.
     """
-    # On copies: a rule with a state must not see made-up answers.
-    rule, loss = deepcopy((rule, loss))
-    targets = rule(made_up(num_classes, discriminator), np.arange(0)).targets
-    losses = loss(torch.zeros(INPUTS, num_classes), targets, temperature=rule.temperature)
-    if targets.shape != (INPUTS, num_classes) or losses.shape != (INPUTS,):
+    logits, targets = torch.zeros(INPUTS, num_classes), rehearse(rule, num_classes)
+    losses = deepcopy(loss)(logits, targets, temperature=rule.temperature)
+    if losses.shape != (INPUTS,):
         raise ValueError(
-            f"combiner and loss gave shapes {tuple(targets.shape)} and {tuple(losses.shape)} for "
-            f"{TEACHERS} clients and {INPUTS} examples: expected {(INPUTS, num_classes)} and "
+            f"strategy.loss gave shape {tuple(losses.shape)} for {INPUTS} examples: expected "
             f"{(INPUTS,)}"
         )
 
@@ -78,7 +89,7 @@ def rehearse_student(
         rehearse_learning(distil, student, proxy, targets, loss, who)
 
 
-def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> bool:
+def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     """Tell whether targets can be summed up in parts, where the answers are made.
 
     They can if the combiner is a weighted mean, no cap looks across teachers, and the scorer is a
@@ -89,7 +100,6 @@ def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> b
     Args:
         rule: Of the ensemble; has been rehearsed.
         num_classes: C.
-        discriminator: Whether answers come with own_probs.
 
     Returns:
         Whether `rule.reducer` may be used.
@@ -98,6 +108,7 @@ def is_reducible(rule: EnsembleRule, num_classes: int, discriminator: bool) -> b
     # What is no function may have a state, and workers have copies of their own.
     if rule.mean is None or rule.weight_cap < 1 or not inspect.isfunction(scorer):
         return False
+    discriminator = rule.discriminator is not None
     teachers = made_up(num_classes, discriminator)
     together = rule.scorer(teachers)
     try:

@@ -67,5 +67,7 @@ def epochs_of(distil: Trainer) -> int:
     """
     parameter = inspect.signature(distil).parameters.get("epochs")
     if parameter is None or not isinstance(parameter.default, int):
-        raise ValueError("proxy_chunks > 1: expected distil to be a trainer with epochs bound")
+        raise ValueError(
+            "strategy.proxy_split.chunks > 1: expected distil to be a trainer with epochs bound"
+        )
     return parameter.default

@@ -6,14 +6,13 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
-from clients.data import Dataset
 from clients.handlers.features import EVALUATE_FEATURES, feature_request, read_features
 from clients.messages.answers import Features, RoundView
 from clients.messages.requests import node_id_of
 from clients.training.evaluation import predict, predict_with_features
 from strategies.aggregation.ensemble import Ensemble
 from strategies.teaching.answer_chunks import on_probes
-from strategies.teaching.proxy_split import Ids, ProxyCut
+from strategies.teaching.proxy_split import Ids, ProxySplit
 
 Report = Callable[[RoundView], None]
 
@@ -22,20 +21,19 @@ def unwatched(view: RoundView) -> None:
     """Take no notice of a round: a strategy that is given this makes no view."""
 
 
-def answers_of(student: nn.Module, proxy: Dataset, cut: ProxyCut, report: Report) -> Tensor | None:
+def answers_of(student: nn.Module, split: ProxySplit, report: Report) -> Tensor | None:
     """Let the student answer the probe examples: logits [P, C], or None if nobody watches."""
-    return None if report is unwatched else predict(student, proxy, cut.probe_ids)
+    return None if report is unwatched else predict(student, split.proxy, split.probe_ids)
 
 
 def show(
     report: Report,
     server_round: int,
-    cut: ProxyCut,
+    split: ProxySplit,
     ensembles: list[Ensemble | None],
     losses: list[float],
     before: Tensor | None,
     student: nn.Module,
-    proxy: Dataset,
     grid: Grid | None,
 ) -> None:
     """Make the view of a round and hand it over.
@@ -43,24 +41,23 @@ def show(
     Args:
         report: Receives it; `unwatched` = there is nothing to do.
         server_round: 1..R.
-        cut: Of the proxy set.
+        split: Of the proxy set.
         ensembles: One per chunk, None where nobody answered.
         losses: The student's, by epoch.
         before: What the student answered before its lesson.
         student: As it is after the lesson.
-        proxy: Where the inputs are.
         grid: Where clients can be asked for their features; None = nowhere.
     """
     if report is unwatched:
         return
-    ids = cut.probe_ids
+    proxy, ids = split.proxy, split.probe_ids
 
     def features(client_ids: Sequence[int]) -> Features:
         assert grid is not None, "else it is not handed over"
         clients = _features(grid, client_ids, ids)
         return Features(predict_with_features(student, proxy, ids)[1], clients)
 
-    teachers, weights, targets = on_probes(cut, ensembles)
+    teachers, weights, targets = on_probes(split, ensembles)
     report(
         RoundView(
             server_round=server_round,

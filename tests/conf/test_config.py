@@ -79,7 +79,10 @@ def test_every_option_composes_with_targets_that_exist(option: str) -> None:
         ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
         ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \[0, 1\)"),
         ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
-        ("strategy=ffl strategy.optimizer.lr=-1", "strategy.optimizer.lr=-1: expected > 0"),
+        (
+            "strategy=ffl strategy.teaching.optimizer.lr=-1",
+            "strategy.teaching.optimizer.lr=-1: expected > 0",
+        ),
         ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
         *(
             (
@@ -110,8 +113,8 @@ def test_numbers_out_of_range_name_key_value_and_range(override: str, message: s
     [
         ("strategy.feed_back=no", "strategy.feed_back='no': expected true or false"),
         ("strategy.loss.scale_by_t2=1", "strategy.loss.scale_by_t2=1: expected true or false"),
-        ("strategy.temperature=abc", "strategy.temperature='abc': expected a number"),
-        ("strategy.temperature=2", None),
+        ("strategy.ensemble.temperature=abc", "strategy.ensemble.temperature='abc': expected a nu"),
+        ("strategy.ensemble.temperature=2", None),
         ("partition.classes=2.5", "partition.classes=2.5: expected an integer"),
         ("clients.training.epochs=true", "clients.training.epochs=True: expected an integer"),
         ("clients.training.max_grad_norm=1", None),
@@ -137,7 +140,11 @@ def test_values_of_the_wrong_type_name_key_value_and_type(
         ("+seeds=3", "unknown key 'seeds'; did you mean 'seed'?"),
         ("+clients.trainings=3", "unknown key 'clients.trainings'; did you mean 'training'?"),
         ("+clients.training.epoch=3", "'clients.training.epoch'; did you mean 'epochs'?"),
-        ("+strategy.temprature=3", "'strategy.temprature'; did you mean 'temperature'?"),
+        ("+strategy.ensemble.temprature=3", "ensemble.temprature'; did you mean 'temperature'?"),
+        (
+            "+strategy.temperature=3",
+            "unknown key 'strategy.temperature'; it is called strategy.ensemble.temperature now",
+        ),
         ("clients.messenger=fml", "an option is chosen by clients/messenger=fml"),
         ("strategy.scorer=uniform", "an option is chosen by strategy/scorer=uniform"),
     ],
@@ -172,10 +179,19 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["clients.training.epoch=3"], "did you mean 'clients.training.epochs'?"),
         (["strategy=dlda"], "'strategy=dlda': no such option; did you mean 'dlad'?"),
         (["strategy/scorer=margn"], "did you mean 'margin'?"),
+        (["strategy.proxy_chunks=3"], "it is called strategy.proxy_split.chunks now"),
+        (["strategy.weight_cap=0.3"], "it is called strategy.ensemble.weight_cap now"),
+        (
+            ["strategy=cpfl", "strategy.second.answers=uint8"],
+            "it is called strategy.second.ensemble.answers now",
+        ),
         (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=ray"),
         (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
         (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
-        (["strategy=ffl", "strategy.taps.mlp=x"], "put a plus before: +strategy.taps.mlp=..."),
+        (
+            ["strategy=ffl", "strategy.teaching.taps.mlp=x"],
+            "put a plus before: +strategy.teaching.taps.mlp=...",
+        ),
         (["probes.mine={_target_: my.probe}"], "put a plus before: +probes.mine=..."),
         (["~probes.calibratio"], "unknown key 'probes.calibratio'; did you mean 'probes.calib"),
         (

@@ -4,13 +4,19 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hydra import compose
 from omegaconf import OmegaConf
 
+import run
 from conf.renamed import RENAMED, first_name, new_name
 from conf.resume import fingerprint
+from conf.schema import check_targets
 from tests.commands import run_py
 from tests.composing import composed
+from tests.one_version_back import as_it_was
 from tests.places import ROOT
+from tests.saved_configs import resumed
+from tests.tiny_runs import BASES
 
 
 @pytest.mark.parametrize("old", RENAMED)
@@ -28,16 +34,44 @@ def test_names_that_stayed_and_those_of_others_are_left_alone() -> None:
         assert new_name(target) == first_name(target) == target
 
 
-@pytest.mark.parametrize("strategy", ["dlad", "mutual", "gossip", "defkt", "fedadam"])
+METHODS = ["dlad", "mutual", "ffl", "gossip", "cpfl", "defkt", "fedadam"]
+PEERS = {method: ["clients=same", "topology=ring"] for method in ("gossip", "cpfl", "defkt")}
+
+
+@pytest.mark.parametrize("strategy", METHODS)
 def test_the_hash_of_a_config_does_not_know_that_names_changed(strategy: str) -> None:
-    words = ["clients=same", "topology=ring"] if strategy in ("gossip", "defkt") else []
+    words = PEERS.get(strategy, [])
     config = composed(f"strategy={strategy}", *words)
-    before = OmegaConf.to_yaml(config, resolve=True)
-    for old, new in RENAMED.items():
-        before = before.replace(f"_target_: {new}.", f"_target_: {old}.")
-    assert before != OmegaConf.to_yaml(config, resolve=True)
-    assert fingerprint(OmegaConf.create(before)) == fingerprint(config)
+    before = as_it_was(config)
+    assert OmegaConf.to_yaml(before) != OmegaConf.to_yaml(config, resolve=True)
+    assert fingerprint(before) == fingerprint(config)
     assert fingerprint(composed(f"strategy={strategy}", *words, "seed=1")) != fingerprint(config)
+
+
+@pytest.mark.usefixtures("hydra_in_conf")
+@pytest.mark.parametrize("strategy", METHODS)
+def test_a_config_of_one_version_back_is_read_as_one_of_now(strategy: str, tmp_path: Path) -> None:
+    config = compose("config", overrides=[f"strategy={strategy}", *PEERS.get(strategy, [])])
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(as_it_was(config)))
+    again = resumed(tmp_path)
+    assert OmegaConf.to_container(again) == OmegaConf.to_container(config, resolve=True)
+    check_targets(again)
+
+
+@pytest.mark.usefixtures("hydra_in_conf")
+@pytest.mark.parametrize("base", ["ffl", "gossip", "cpfl"])
+def test_its_checkpoint_goes_on_to_the_same_bits(base: str, tmp_path: Path) -> None:
+    begun = []
+    for name, rounds in (("whole", 3), ("half", 2)):
+        words = [*BASES[base], "checkpoint_every=1", f"rounds={rounds}"]
+        (tmp_path / name).mkdir()
+        begun.append(run.federate(compose("config", overrides=words), tmp_path / name))
+    told = tmp_path / "half" / "config.yaml"
+    told.write_text(OmegaConf.to_yaml(as_it_was(OmegaConf.load(told))))
+    result = run.federate(resumed(tmp_path / "half", "rounds=3"), tmp_path / "half", resume=True)
+    for what in ("student_sha256", "metrics_sha256", "clients_sha256"):
+        assert result[what] == begun[0][what]
+        assert what == "student_sha256" or result[what] != begun[1][what]
 
 
 def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Path) -> None:
@@ -48,10 +82,10 @@ def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Pat
         done = run_py(*words, f"rounds={rounds}", f"hydra.run.dir={tmp_path / name}")
         assert done.returncode == 0, done.stderr
     config = tmp_path / "half" / "config.yaml"
-    text = config.read_text()
-    for old, new in RENAMED.items():
-        text = text.replace(f"_target_: {new}.", f"_target_: {old}.")
-    assert text != config.read_text()
+    text = OmegaConf.to_yaml(as_it_was(OmegaConf.load(config)))
+    for part in ("ensemble", "proxy_split", "teachers"):
+        assert f"  {part}:" in config.read_text()
+        assert f"  {part}:" not in text
     config.write_text(text)
     done = run_py(f"resume={tmp_path / 'half'}", "rounds=2", f"hydra.run.dir={tmp_path / 'told'}")
     assert done.returncode == 0, done.stderr

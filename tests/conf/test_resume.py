@@ -129,7 +129,8 @@ def test_what_no_bit_depends_on_may_change_and_nothing_else(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize(
-    "override", ["seed=1", "sim.threads=2", "sim=inline", "strategy.temperature=2", "quorum=0.9"]
+    "override",
+    ["seed=1", "sim.threads=2", "sim=inline", "strategy.ensemble.temperature=2", "quorum=0.9"],
 )
 def test_the_fingerprint_tells_runs_apart(override: str) -> None:
     plain = compose("config")

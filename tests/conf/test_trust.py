@@ -39,6 +39,9 @@ FROM = {
     "strategy.scorer": ["strategy/scorer"],
     "strategy.second.scorer": ["strategy/scorer"],
     "strategy.distil": ["strategy/distil"],
+    "strategy.ensemble": ["strategy"],
+    "strategy.second.proxy_split": ["strategy"],
+    "strategy.teaching": ["strategy"],
     "strategy.rule": ["strategy/rule", "clients/messenger"],
     "topology": ["topology"],
     "topology.graph": ["topology"],
@@ -53,8 +56,9 @@ NOWHERE = (
     "", "sim.path", "sim.seed", "sim.address", "data", "data.root", "data.source.path", "rounds",
     "clients", "clients.architectures", "clients.architectures.any", "clients.training.epochs",
     "clients.architectures.any.share", "partition.path", "strategy.distil.loss", "student.hidden",
-    "strategy.loss.loss", "strategy.taps.any", "strategy.other", "topology.graph.path", "probes",
-    "topology.graph.rules", "probes.any.rounds", "tracking.watch.0", "resume_targets.0", "hydra",
+    "strategy.loss.loss", "strategy.teaching.taps.any", "strategy.other", "strategy.optimizer",
+    "topology.graph.path", "probes", "topology.graph.rules", "probes.any.rounds",
+    "tracking.watch.0", "resume_targets.0", "hydra",
     "student.student", "xstudent", "sim.sim", "strategy.first.sim", "clients.architectures.a:model",
 )  # fmt: skip
 
@@ -116,7 +120,7 @@ def test_what_the_shipped_config_has_is_trusted_and_a_role_is_no_other() -> None
 def test_torchs_optimizers_and_the_strategies_whose_state_is_known_are_trusted() -> None:
     kinds = {n: k for n, k in vars(torch.optim).items() if isinstance(k, type)}
     assert {"SGD", "Adagrad", "LBFGS"} <= kinds.keys()
-    for place in ("clients.messenger.optimizer", "strategy.head_optimizer"):
+    for place in ("clients.messenger.optimizer", "strategy.teaching.head_optimizer"):
         assert all(is_trusted(place, f"torch.optim.{name}") for name in kinds)
         for other in ("lr_scheduler.LambdaLR", "swa_utils.update_bn", "os.system", "adam", ""):
             assert not is_trusted(place, f"torch.optim.{other}")

@@ -1,6 +1,8 @@
 """What there is goes to whoever names it; a name alone makes nobody offer a protocol."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,6 +97,59 @@ def test_what_a_base_class_does_not_take_is_not_handed_on_to_it() -> None:
     """Given all there is, `Averaging.__init__` raised TypeError over `student`."""
     known = {"seed": 7, "student": 1, "proxy": 2, "rounds": 3}
     assert completed(partial(OpenAveraging), known, {"mixing": never}).seed == 7
+
+
+@dataclass
+class Inner:
+    first: int
+    second: int = 2
+
+
+@dataclass
+class Outer:
+    inner: Inner
+    more: int
+
+
+class Composed:
+    """Has a part with a part of its own, and makes something itself."""
+
+    def __init__(self, outer: Outer, make: Callable[..., Inner], seed: int) -> None:
+        self.outer, self.make, self.seed = outer, make, seed
+
+
+def parted(**bound: Any) -> partial[Any]:
+    given = {"outer": partial(Outer), "inner": partial(Inner), "make": partial(Inner)}
+    return partial(Composed, **(given | bound))
+
+
+def test_parts_get_what_stands_beside_them_and_what_there_is() -> None:
+    strategy = parted(first=1)
+    assert wants(strategy, "more")
+    assert wants(strategy, "second")
+    assert not wants(strategy, "third")
+    whole = completed(strategy, {"seed": 7, "third": 3}, {"more": lambda: 5, "mixing": never})
+    assert (whole.outer, whole.seed) == (Outer(Inner(1, 2), 5), 7)
+    assert type(whole.make) is partial  # a way to make one is what was asked for
+
+
+def test_what_is_bound_in_a_part_stays() -> None:
+    bound = parted(inner=partial(Inner, second=9), first=1)
+    assert completed(bound, {"seed": 0, "more": 0, "second": 8}).outer.inner == Inner(1, 9)
+    assert not wants(parted(outer=Outer(Inner(0), 1)), "first")  # there is one already
+    strategy = partial(bound, second=8, more=0)
+    with pytest.raises(TypeError, match="Composed takes no second"):
+        completed(strategy, {"seed": 0})
+
+
+def test_an_open_strategy_hands_parts_on_to_its_base() -> None:
+    class Opened(Composed):
+        def __init__(self, **others: Any) -> None:
+            super().__init__(**others)
+
+    strategy = partial(Opened, *(), **parted(first=1).keywords)
+    assert wants(strategy, "more")
+    assert completed(strategy, {"more": 4, "seed": 7}).outer == Outer(Inner(1), 4)
 
 
 class Asked(Protocol):

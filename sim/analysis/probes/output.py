@@ -1,6 +1,6 @@
 """Probes of trust, and of drift in output space.
 
-A view shows a fixed subset of the distilled proxy examples, `strategy.probe_examples` of them.
+A view shows a fixed subset of the distilled proxy examples, `strategy.proxy_split.probe_examples`.
 """
 
 import torch

@@ -48,10 +48,10 @@ def test_an_unlike_client_imitates_the_student_on_all_distilled_examples(
     # By T**2 KL(softmax(student / T) || softmax(client / T)), three epochs long.
     clients = two_clients()
     strategy = distillation(
-        clients, feed_back=True, digest_epochs=3, temperature=temperature, proxy_chunks=chunks
+        clients, feed_back=True, digest_epochs=3, temperature=temperature, chunks=chunks
     )
     _, request, _, reply = fed_back(clients, strategy)
-    splits, ids = clients.splits, strategy.distilled_ids
+    splits, ids = clients.splits, strategy.split.distilled_ids
     start = generator(SEED, Purpose.INITIALISE, 0, UNLIKE)
     expected = build(clients.models["mlp"], (1, 4, 4), 4, start)
     targets = (predict(strategy.student, splits.proxy, ids) / temperature).softmax(-1)
@@ -67,10 +67,10 @@ def test_an_unlike_client_imitates_the_student_on_all_distilled_examples(
 
 def test_other_chunks_and_first_rounds_bring_no_student_and_one_chunk_no_more_bytes() -> None:
     clients = two_clients()
-    strategy = distillation(clients, feed_back=True, proxy_chunks=3)
+    strategy = distillation(clients, feed_back=True, chunks=3)
     asked = read_request(fed_back(clients, strategy)[0].content)
-    assert imitated_ids(asked).tolist() == strategy.distilled_ids.tolist()
-    assert strategy._question(ROUND, strategy.cut.chunks[1]).student is None
+    assert imitated_ids(asked).tolist() == strategy.split.distilled_ids.tolist()
+    assert strategy.teachers.question(ROUND, strategy.split.chunks[1]).student is None
     alone = read_request(fed_back(clients, distillation(clients, feed_back=True))[0].content)
     assert alone.digest_ids is None
 

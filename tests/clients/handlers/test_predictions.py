@@ -28,7 +28,7 @@ def test_discriminators_are_fitted_against_the_negatives_and_not_what_is_distill
     strategy = distillation(clients, scorer=own_odds, discriminator=recipe, report=views.append)
     run_ours(inline(simulated(clients)), clients, strategy)
     private, proxy = clients.splits.private, clients.splits.proxy
-    ids, network = strategy.distilled_ids, networks_of(clients)
+    ids, network = strategy.split.distilled_ids, networks_of(clients)
 
     def seen(client: int, dataset: Any, which: Any) -> Any:
         if inputs == "pixels":
@@ -37,7 +37,7 @@ def test_discriminators_are_fitted_against_the_negatives_and_not_what_is_distill
 
     for client, own in enumerate(clients.partitions):
         probs = []
-        for against in (strategy.negative_ids, ids):
+        for against in (strategy.split.negative_ids, ids):
             told = seen(client, private, own), seen(client, proxy, against)
             fitted = fit_discriminator(*told, balanced=False, l2=0.01)
             probs.append(own_probability(fitted, seen(client, proxy, ids)))

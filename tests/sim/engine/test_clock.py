@@ -149,7 +149,7 @@ def test_two_rounds_of_averaging_by_hand(pool: Any) -> None:
 @pytest.mark.parametrize("trains", [True, False])
 def test_chunks_follow_each_other_and_answers_that_teach_take_time(pool: Any, trains: bool) -> None:
     clients = tiny_clients(2, profile=drawn(profiles(1000.0, 1000.0)))
-    strategy = distillation(clients, proxy_chunks=3, local_training=trains)
+    strategy = distillation(clients, chunks=3, local_training=trains)
     (report,) = run_timed(pool, clients, strategy).reports
     first = "train.predictions" if trains else "evaluate.predictions"
     own = [e for e in report.exchanges if e.client_id == 1]

@@ -48,7 +48,8 @@ def test_a_method_without_what_others_have_is_named_by_its_absence(tmp_path: Pat
 
 def test_what_is_only_looked_at_makes_no_other_method(tmp_path: Path) -> None:
     for seed, examples in enumerate((64, 256)):
-        looked = {"probe_examples": examples, "temperature": 1.0}
+        looked = {"proxy_split": {"probe_examples": examples}, "temperature": 1.0}
+        looked |= {"probe_examples": examples}  # its name one version back
         write_run(tmp_path / "s" / str(seed), seed, config={"strategy": looked})
     write_run(tmp_path / "s" / "2", 2, config={"strategy": looked | {"temperature": 3.0}})
     methods = methods_of(find_runs([tmp_path / "s"]))

@@ -180,12 +180,12 @@ def test_a_combiner_that_leaves_the_simplex_is_named(
 ) -> None:
     """Where answers are combined by a server, by neighbours, and before anybody trains."""
     made = partial(combiner) if bound else combiner
-    rule = EnsembleRule(uniform, made, 1.0, 1.0, None)
+    rule = EnsembleRule(uniform, made)
     answers = made_up(5, discriminator=False)
     for use in (
         lambda: rule(answers, np.arange(3)),
         lambda: rule.combined(answers.logits, rule.weights(answers, torch.ones(3))),
-        lambda: rehearse(rule, kl, 5, False),
+        lambda: rehearse(rule, kl, 5),
     ):
         with pytest.raises(ValueError, match=message):
             use()
@@ -194,8 +194,8 @@ def test_a_combiner_that_leaves_the_simplex_is_named(
 def test_what_nobody_is_trusted_on_may_be_anything() -> None:
     weights = random_weights()
     weights[:, 2] = 0
-    rule = EnsembleRule(uniform, lambda *given: total(*given) * torch.nan, 1.0, 1.0, None)
+    rule = EnsembleRule(uniform, lambda *given: total(*given) * torch.nan)
     with pytest.raises(ValueError, match="nan"):
         rule.combined(random_logits(), weights)
-    rule = EnsembleRule(uniform, lambda *given: mean_of_probs(*given), 1.0, 1.0, None)
+    rule = EnsembleRule(uniform, lambda *given: mean_of_probs(*given))
     assert rule.combined(random_logits(), weights)[2].sum() == 0

@@ -28,7 +28,7 @@ def _identity() -> None:
 def test_every_rule_of_ours_is_reducible(scorer: Any, mean: Any, own: bool) -> None:
     if not own and scorer in SCORERS[5:]:
         return  # it refuses to score at all
-    assert is_reducible(rule_of(partial(scorer), partial(mean), own), 7, own)
+    assert is_reducible(rule_of(partial(scorer), partial(mean), own), 7)
 
 
 def cohort_softmax(teachers: TeacherPredictions) -> Tensor:
@@ -78,7 +78,7 @@ class Stateful:
     ],
 )
 def test_a_scorer_that_needs_more_than_an_answer_gets_all_of_them(scorer: Any) -> None:
-    assert not is_reducible(rule_of(scorer), 4, True)
+    assert not is_reducible(rule_of(scorer), 4)
 
 
 def median(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
@@ -92,16 +92,16 @@ def across_examples(logits: Tensor, temperature: float) -> Tensor:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mean": median},
-        {"mean": partial(mean_of_probs, temperature=2.0)},
-        {"mean": WeightedMean(across_examples, unchanged)},
-        {"mean": WeightedMean(softened, unchanged, fraction=lambda z, t: (z.exp(), z.sum()))},
+        {"combiner": median},
+        {"combiner": partial(mean_of_probs, temperature=2.0)},
+        {"combiner": WeightedMean(across_examples, unchanged)},
+        {"combiner": WeightedMean(softened, unchanged, fraction=lambda z, t: (z.exp(), z.sum()))},
         {"weight_cap": 0.5},
     ],
     ids=["median", "bound", "rows", "wrong-fraction", "cap"],
 )
 def test_a_combination_that_is_no_mean_of_single_answers_gets_all_of_them(changes: Any) -> None:
-    assert not is_reducible(rule_of(scorers.uniform, **changes), 4, True)
+    assert not is_reducible(rule_of(scorers.uniform, **changes), 4)
 
 
 def test_a_users_weighted_mean_is_reducible() -> None:
@@ -112,7 +112,7 @@ def test_a_users_weighted_mean_is_reducible() -> None:
         return (logits / temperature).log_softmax(-1)
 
     mean: Callable[..., Tensor] = WeightedMean(log_probs, geometric)
-    assert is_reducible(rule_of(scorers.max_prob, mean), 4, True)
+    assert is_reducible(rule_of(scorers.max_prob, mean), 4)
 
 
 def test_a_bad_score_is_an_error_in_parts_too() -> None:

@@ -9,13 +9,37 @@ from flwr.app import Message, RecordDict
 from clients.messages.accumulator import Reducer, part_message
 from clients.messages.requests import PredictionReply, node_id_of, write_reply
 from clients.models import mlp
-from strategies.aggregation.parameters import averaging_too, fault_in_parameters, forms_of, means_of
+from strategies.aggregation.parameters import (
+    WeightedSum,
+    averaging_too,
+    fault_in_parameters,
+    forms_of,
+    means_of,
+)
 from tests.federations import tiny_clients
 
 FORM = {"w": "float32[2]", "n": "int64[]"}
 FAULT = partial(
     fault_in_parameters, architectures=["a", "a", "b", "b"], forms={"a": FORM, "b": FORM}
 )
+
+
+def test_a_weighted_sum_is_exact_where_all_are_equal_and_keeps_dtypes() -> None:
+    like = {"w": np.array([0.1, -3.3], np.float32), "h": np.array([0.1], np.float16),
+            "n": np.array(7)}  # fmt: skip
+    sums = WeightedSum()
+    for weight in (3, 0.1, 7e5):
+        sums.add(like, weight)
+    for name, value in sums.mean().items():
+        assert value.dtype == like[name].dtype
+        np.testing.assert_array_equal(value, like[name])
+    sums = WeightedSum()
+    sums.add(like, 0.25)
+    sums.add({"n": np.array(9)}, 0.75)
+    assert (sums.sum()["n"], sums.weight) == (8, 1.0)  # 8.5 to even
+    assert sums.sum()["w"].dtype == np.float32
+    np.testing.assert_array_equal(sums.sum()["w"], like["w"] / 4)
+    assert like["w"][0] == np.float32(0.1)  # nobody's own array is added to
 
 
 def reply_with(parameters: Any, client_id: int, architecture: str, examples: int) -> Message:

@@ -12,6 +12,7 @@ from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.weights import normalise
+from tests.parts import recipe_for
 
 Scorer = Callable[[TeacherPredictions], Tensor]
 
@@ -152,7 +153,8 @@ def test_num_examples_by_hand() -> None:
 def weights_with_fallback(
     scorer: Scorer, cohort: TeacherPredictions, below: float = 1e-3
 ) -> Tensor:
-    return EnsembleRule(scorer, mean_of_probs, 1.0, 1.0, below).weights(cohort)
+    rule = EnsembleRule(scorer, mean_of_probs, recipe_for(scorer), fallback_below=below)
+    return rule.weights(cohort)
 
 
 @pytest.mark.parametrize("scorer", NEED_DISCRIMINATOR)

@@ -202,6 +202,7 @@ def test_proxies_of_proxyfl_move_on_by_powers_of_two() -> None:
         (gossip, {"sweeps": 2, "combiner": unfolded}, "sweeps=2: expected 1"),
         (gossip, {"sweeps": 2, "weight_cap": 0.5}, "sweeps=2: expected 1"),
         (gossip, {"temperature": 0.0}, "temperature=0.0"),
+        (gossip, {"chunks": 2}, r"strategy\.proxy_split\.chunks=2: expected 1, this strategy"),
         (gossip, {"missing": "guess"}, r"strategy\.missing=guess"),
         (gossip, {"missing": "sender"}, r"strategy\.missing=sender"),
         (gossip, {"distil": lambda *a, **k: []}, r"strategy\.distil: expected clients\.training"),

@@ -27,7 +27,7 @@ def test_a_round_reports_bytes_edges_and_influence() -> None:
     train_metrics = run.reports[0].train
     assert train_metrics["messages"] == 10.0
     # Logits of all distilled examples, four classes, float32, beside records and array headers.
-    least = len(strategy.cut.distilled_ids) * 4 * 4
+    least = len(strategy.split.distilled_ids) * 4 * 4
     assert least < train_metrics["bytes-per-edge"] < least + 1000
     assert train_metrics["edge-bytes"] == 10 * train_metrics["bytes-per-edge"]
     assert [r.train["informed-share"] for r in run.reports] == [3 / 5, 1.0]

@@ -65,7 +65,7 @@ def test_one_client_is_ordinary_distillation_bit_for_bit(temperature: float) -> 
     logits = random_logits(strategy, 1)
     metrics = distil_round(strategy, logits)
     targets = (logits[0] / temperature).softmax(-1)
-    alone = taught(targets, strategy.distilled_ids, temperature)
+    alone = taught(targets, strategy.split.distilled_ids, temperature)
     assert bits(strategy.student) == bits(alone)
     assert bits(strategy.student) != bits(fresh_student())
     assert metrics["num-teachers"] == 1
@@ -78,7 +78,9 @@ def test_identical_clients_are_a_single_teacher(scorer: Any) -> None:
     strategy = make(scorer=scorer)
     logits = random_logits(strategy, 1)
     distil_round(strategy, logits.expand(2, -1, -1))
-    assert bits(strategy.student) == bits(taught(logits[0].softmax(-1), strategy.distilled_ids))
+    assert bits(strategy.student) == bits(
+        taught(logits[0].softmax(-1), strategy.split.distilled_ids)
+    )
 
 
 def test_the_order_of_arrival_does_not_change_a_bit() -> None:
@@ -109,7 +111,7 @@ def test_examples_that_nobody_answers_for_are_dropped_and_counted() -> None:
     assert metrics["dropped-examples"] == 7
     targets = logits.softmax(-1).mean(0)
     targets[10:20] = logits[1, 10:20].softmax(-1)
-    alone = taught(targets[7:], strategy.distilled_ids[7:])
+    alone = taught(targets[7:], strategy.split.distilled_ids[7:])
     for mine, theirs in zip(strategy.student.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
 
@@ -119,7 +121,7 @@ def test_a_round_in_which_nobody_covers_anything_leaves_the_student_as_it_was() 
     strategy = make()
     logits = random_logits(strategy, 1)
     metrics = distil_round(strategy, logits, torch.zeros(logits.shape[:2], dtype=torch.bool))
-    assert metrics["dropped-examples"] == len(strategy.distilled_ids)
+    assert metrics["dropped-examples"] == len(strategy.split.distilled_ids)
     assert bits(strategy.student) == bits(fresh_student())
 
 
@@ -235,11 +237,11 @@ def test_who_owns_the_classes_has_the_weight_on_them(inputs: str) -> None:
     recipe = DiscriminatorRecipe(inputs)
     strategy = make(scorer=own_odds, discriminator=recipe, report=views.append)
     run(strategy, federation())
-    owner = torch.from_numpy((PROXY.labels[strategy.distilled_ids] >= 2).astype(np.int64))
+    owner = torch.from_numpy((PROXY.labels[strategy.split.distilled_ids] >= 2).astype(np.int64))
     mass = views[0].weights.gather(0, owner[None])[0]
     for client in (0, 1):
         assert mass[owner == client].mean() > 0.9
-    right = views[0].targets.argmax(-1).numpy() == PROXY.labels[strategy.distilled_ids]
+    right = views[0].targets.argmax(-1).numpy() == PROXY.labels[strategy.split.distilled_ids]
     assert right.mean() > 0.95
 
 
@@ -284,7 +286,7 @@ def test_a_client_like_the_student_becomes_it_and_any_other_imitates_it() -> Non
     arrays = write_arrays(parameters_of(strategy.student))
     requests = strategy.configure_train(2, arrays, ConfigRecord(), grid)
     strategy.aggregate_train(2, grid.send_and_receive(requests))
-    expected = predict(teacher, PROXY, strategy.distilled_ids)
+    expected = predict(teacher, PROXY, strategy.split.distilled_ids)
     same, other = views[0].teachers.logits
     assert torch.equal(same, expected)
     assert not torch.equal(other, expected)

@@ -97,9 +97,7 @@ def run_round(
 @pytest.mark.parametrize("scorer", [uniform, max_prob])
 @pytest.mark.parametrize("cap", [1.0, 0.6], ids=["summed", "all-answers"])
 def test_chunks_change_neither_targets_nor_what_probes_see(scorer: Any, cap: float) -> None:
-    rounds = [
-        run_round(Grid(table()), scorer=scorer, weight_cap=cap, proxy_chunks=s) for s in (1, 4)
-    ]
+    rounds = [run_round(Grid(table()), scorer=scorer, weight_cap=cap, chunks=s) for s in (1, 4)]
     (_, whole_metrics, (whole,)), (_, metrics, (view,)) = rounds
     assert view.proxy_ids == whole.proxy_ids
     assert view.teachers.client_ids == whole.teachers.client_ids == (0, 1, 2, 3)
@@ -113,9 +111,9 @@ def test_chunks_change_neither_targets_nor_what_probes_see(scorer: Any, cap: flo
 
 def test_the_view_shows_the_probe_examples_of_the_table() -> None:
     logits = table()
-    strategy, _, (view,) = run_round(Grid(logits), proxy_chunks=3, probe_examples=10)
+    strategy, _, (view,) = run_round(Grid(logits), chunks=3, probe_examples=10)
     assert len(view.proxy_ids) == 10
-    assert set(view.proxy_ids) < set(strategy.distilled_ids.tolist())
+    assert set(view.proxy_ids) < set(strategy.split.distilled_ids.tolist())
     assert list(view.proxy_ids) == sorted(view.proxy_ids)
     assert torch.equal(view.teachers.logits, logits[:, list(view.proxy_ids)])
     expected = logits[:, list(view.proxy_ids)].softmax(-1).mean(0)
@@ -133,8 +131,8 @@ def test_the_student_learns_chunk_by_chunk_and_then_from_all() -> None:
         return DISTIL(model, data, ids, targets, *rest, epochs=epochs)
 
     logits = table()
-    strategy, metrics, (view,) = run_round(Grid(logits), proxy_chunks=3, distil=spy)
-    parts = [chunk.tolist() for chunk in strategy.cut.chunks]
+    strategy, metrics, (view,) = run_round(Grid(logits), chunks=3, distil=spy)
+    parts = [chunk.tolist() for chunk in strategy.split.chunks]
     assert [ids for ids, _, _ in calls] == [*parts, [i for part in parts for i in part]]
     assert [epochs for _, _, epochs in calls] == [1, 1, 1, 2]
     for ids, targets, _ in calls:
@@ -156,7 +154,7 @@ def test_the_student_learns_chunk_by_chunk_and_then_from_all() -> None:
 
 def test_no_epoch_is_no_epoch() -> None:
     strategy, metrics, (view,) = run_round(
-        Grid(table()), proxy_chunks=3, distil=partial(DISTIL, epochs=0)
+        Grid(table()), chunks=3, distil=partial(DISTIL, epochs=0)
     )
     assert bits(strategy.student) == bits(fresh_student())
     assert view.losses == []
@@ -165,26 +163,24 @@ def test_no_epoch_is_no_epoch() -> None:
 
 def test_only_those_are_asked_on_whose_first_answers_were_usable() -> None:
     grid = Grid(table(), fails=[(1, 0)])
-    strategy, metrics, _ = run_round(grid, proxy_chunks=3)
+    strategy, metrics, _ = run_round(grid, chunks=3)
     assert metrics["num-teachers"] == 3
     (_, first, ids), *others = grid.asked
     assert first == [0, 1, 2, 3]
-    assert ids.tolist() == strategy.cut.chunks[0].tolist()
+    assert ids.tolist() == strategy.split.chunks[0].tolist()
     for number, (kind, who, ids) in enumerate(others, start=1):
         assert kind == EVALUATE_PREDICTIONS.kind
         assert who == [0, 2, 3]
-        assert ids.tolist() == strategy.cut.chunks[number].tolist()
+        assert ids.tolist() == strategy.split.chunks[number].tolist()
 
 
 @pytest.mark.parametrize("cap", [1.0, 0.9], ids=["summed", "all-answers"])
 def test_a_teacher_that_fails_a_later_chunk_does_not_count_there(cap: float) -> None:
     logits = table()
-    strategy, metrics, (view,) = run_round(
-        Grid(logits, fails=[(2, 1)]), proxy_chunks=3, weight_cap=cap
-    )
+    strategy, metrics, (view,) = run_round(Grid(logits, fails=[(2, 1)]), chunks=3, weight_cap=cap)
     assert metrics["num-teachers"] == 4
     assert metrics["dropped-examples"] == 0
-    missing = torch.tensor(np.isin(view.proxy_ids, strategy.cut.chunks[1]))
+    missing = torch.tensor(np.isin(view.proxy_ids, strategy.split.chunks[1]))
     assert missing.any()
     assert torch.equal(view.teachers.mask[2], ~missing)
     assert view.teachers.mask[[0, 1, 3]].all()
@@ -197,19 +193,19 @@ def test_a_teacher_that_fails_a_later_chunk_does_not_count_there(cap: float) -> 
 
 def test_a_chunk_that_nobody_answers_is_dropped_and_counted() -> None:
     grid = Grid(table(), fails=[(k, 1) for k in range(4)])
-    strategy, metrics, (view,) = run_round(grid, proxy_chunks=3)
-    assert metrics["dropped-examples"] == len(strategy.cut.chunks[1]) == 48
-    missing = torch.tensor(np.isin(view.proxy_ids, strategy.cut.chunks[1]))
+    strategy, metrics, (view,) = run_round(grid, chunks=3)
+    assert metrics["dropped-examples"] == len(strategy.split.chunks[1]) == 48
+    missing = torch.tensor(np.isin(view.proxy_ids, strategy.split.chunks[1]))
     assert not view.teachers.mask[:, missing].any()
     assert (view.weights[:, missing] == 0).all()
     assert bits(strategy.student) != bits(fresh_student())
 
 
 def test_summed_answers_come_a_few_teachers_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run_round(Grid(table(5)), proxy_chunks=2)[2][0]
+    whole = run_round(Grid(table(5)), chunks=2)[2][0]
     monkeypatch.setattr(chunks, "TEACHERS_AT_ONCE", 2)
     grid = Grid(table(5))
-    (view,) = run_round(grid, proxy_chunks=2)[2]
+    (view,) = run_round(grid, chunks=2)[2]
     assert [who for _, who, _ in grid.asked] == [[0, 1, 2, 3, 4], [0, 1], [2, 3], [4]]
     assert torch.equal(view.teachers.logits, whole.teachers.logits)
     torch.testing.assert_close(view.targets, whole.targets, rtol=0, atol=1e-6)
@@ -229,7 +225,7 @@ def test_timing_changes_no_bit() -> None:
         return nn.Sequential(nn.Dropout(0.3), model)
 
     runs = [
-        run_round(grid(table()), proxy_chunks=4, overlap=overlap, student=student())
+        run_round(grid(table()), chunks=4, overlap=overlap, student=student())
         for grid, overlap in ((Grid, False), (Grid, True), (Slow, True))
     ]
     assert len({str(bits(strategy.student)) for strategy, _, _ in runs}) == 1
@@ -245,7 +241,7 @@ def test_simulated_clients_answer_in_chunks_and_in_any_precision(answers: str) -
             scorer=own_odds,
             discriminator=recipe,
             answers=answers,
-            proxy_chunks=number,
+            chunks=number,
             report=views.append,
         )
         clients = federation()

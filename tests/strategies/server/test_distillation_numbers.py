@@ -23,7 +23,7 @@ def test_a_cap_that_binds_gives_the_others_what_it_takes() -> None:
     for cap, weights, first in ((1.0, (2 / 3, 1 / 6, 1 / 6), 0.75), (0.4, (0.4, 0.3, 0.3), 0.55)):
         views: list[RoundView] = []
         strategy = make(scorer=max_prob, weight_cap=cap, report=views.append)
-        logits = torch.zeros(3, len(strategy.distilled_ids), 4)
+        logits = torch.zeros(3, len(strategy.split.distilled_ids), 4)
         logits[0, :, 0] = 40.0
         distil_round(strategy, logits)
         for column in views[0].weights.T:
@@ -40,7 +40,7 @@ def test_a_test_example_that_nobody_covers_is_answered_wrong_and_not_in_the_loss
     # 30 of 120 are not covered and all others are right: 3/4; ln((e + 3) / e) on each of those.
     strategy = make()
     grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(k) for k in range(3)])
-    distil_round(strategy, torch.zeros(3, len(strategy.distilled_ids), 4))
+    distil_round(strategy, torch.zeros(3, len(strategy.split.distilled_ids), 4))
     requests = list(strategy.configure_evaluate(1, write_arrays({}), ConfigRecord(), grid))
     assert read_request(requests[0].content).num_inputs == len(TEST) == 120
     truth = nn.functional.one_hot(torch.from_numpy(TEST.labels), 4).float()

@@ -26,24 +26,24 @@ def _identity() -> None:
 
 def test_negatives_and_distilled_ids_cover_the_proxy_set_without_overlap() -> None:
     strategy = make(negative_share=0.2)
-    assert (len(strategy.negative_ids), len(strategy.distilled_ids)) == (36, 144)
-    both = np.concatenate([strategy.negative_ids, strategy.distilled_ids])
+    assert (len(strategy.split.negative_ids), len(strategy.split.distilled_ids)) == (36, 144)
+    both = np.concatenate([strategy.split.negative_ids, strategy.split.distilled_ids])
     assert sorted(both.tolist()) == list(range(len(PROXY)))
-    assert make().negative_ids.tolist() == strategy.negative_ids.tolist()
-    assert make(seed=6).negative_ids.tolist() != strategy.negative_ids.tolist()
+    assert make().split.negative_ids.tolist() == strategy.split.negative_ids.tolist()
+    assert make(seed=6).split.negative_ids.tolist() != strategy.split.negative_ids.tolist()
 
 
 def test_a_request_names_the_distilled_ids_and_hides_negatives_unless_needed() -> None:
     plain = read_request(asked(strategy := make())[0].content)
     assert plain.proxy_ids is not None
-    assert plain.proxy_ids.tolist() == strategy.distilled_ids.tolist()
-    assert plain.num_inputs == len(strategy.distilled_ids)
+    assert plain.proxy_ids.tolist() == strategy.split.distilled_ids.tolist()
+    assert plain.num_inputs == len(strategy.split.distilled_ids)
     assert plain.negative_ids is None
     recipe = DiscriminatorRecipe("pixels", balanced=True, l2=0.1)
     full = read_request(asked(make(discriminator=recipe))[0].content)
     assert full.recipe == recipe
     assert full.negative_ids is not None
-    assert full.negative_ids.tolist() == strategy.negative_ids.tolist()
+    assert full.negative_ids.tolist() == strategy.split.negative_ids.tolist()
 
 
 @pytest.mark.parametrize(

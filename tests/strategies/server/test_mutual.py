@@ -147,6 +147,8 @@ def test_a_run_goes_on_from_its_state() -> None:
     whole = run_ours(pool, clients, mutual(clients), 3)
     begun = mutual(clients)
     half = run_ours(pool, clients, begun, 2)
+    names = {"distil.head", "distil.head-of", "distil.peer/linear", "distil.peer/mlp"}
+    assert set(begun.state()) == names  # those of checkpoints of one version back
     resumed = mutual(clients)
     resumed.restore(begun.state())
     rest = run_ours(pool, clients, resumed, 3, arrays=half.arrays, grid=half.grid, first_round=3)

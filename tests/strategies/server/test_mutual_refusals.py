@@ -29,20 +29,33 @@ def normed(image_shape: Any, num_classes: int) -> nn.Module:
     [
         ({"peers": "everybody"}, "^strategy.peers=everybody"),
         ({"most_peers": 0}, "^strategy.most_peers=0"),
-        ({"update": "bogus"}, "^strategy.update=bogus: expected simultaneous or sequential"),
-        ({"taps": {"resnet": "layer3"}}, r"^strategy\.taps\.resnet: no such peer; .* linear, mlp"),
+        (
+            {"update": "bogus"},
+            "^strategy.teaching.update=bogus: expected simultaneous or sequential",
+        ),
+        (
+            {"taps": {"resnet": "layer3"}},
+            r"^strategy\.teaching\.taps\.resnet: no such peer; .* linear, mlp",
+        ),
         (
             {"rule": rules.dml, "head": None, "taps": {"mlp": "hidden"}},
-            r"^strategy\.taps: nobody looks at features where there is no head",
+            r"^strategy\.teaching\.taps: nobody looks at features where there is no head",
         ),
         ({"models": {"head": mlp}}, r"^clients\.architectures\.head: among peers the head itself"),
-        ({"batch_size": 1}, r"^strategy\.batch_size=1: the head cannot learn from a batch of one"),
+        (
+            {"batch_size": 1},
+            r"^strategy\.teaching\.batch_size=1: the head cannot learn from a batch of one",
+        ),
         (
             {"batch_size": 1, "rule": rules.dml, "head": None, "models": {"linear": normed}},
-            r"^strategy\.batch_size=1: peer 'linear' cannot learn from a batch of one",
+            r"^strategy\.teaching\.batch_size=1: peer 'linear' cannot learn from a batch of one",
         ),
         ({"temperature": 0.0}, "temperature=0.0"),
-        ({"taps": {"mlp": "nose"}}, r"strategy\.taps: peer 'mlp': tap 'nose': .* has only"),
+        ({"chunks": 2}, r"^strategy\.proxy_split\.chunks=2: expected 1, this strategy needs"),
+        (
+            {"taps": {"mlp": "nose"}},
+            r"strategy\.teaching\.taps: peer 'mlp': tap 'nose': .* has only",
+        ),
         ({"head": None}, r"strategy\.rule: ValueError: the rule 'ffl' needs a head: 'fusion'"),
         ({"head": heads.Gate}, r"strategy\.rule: RuntimeError"),
         ({"rule": rules.dml}, r"strategy\.head: the rule does not look at it"),
@@ -52,9 +65,12 @@ def normed(image_shape: Any, num_classes: int) -> nn.Module:
         ({"rule": lambda *given: Terms([given[0].logits[0]]), "head": None}, "expected a scalar"),
         (
             {"optimizer": partial(torch.optim.Muon, lr=0.1)},
-            r"strategy\.optimizer: peer 'linear': Val.*Muon",
+            r"strategy\.teaching\.optimizer: peer 'linear': Val.*Muon",
         ),
-        ({"head_optimizer": torch.optim.LBFGS}, r"strategy\.head_optimizer: the head: Type.*clos"),
+        (
+            {"head_optimizer": torch.optim.LBFGS},
+            r"strategy\.teaching\.head_optimizer: the head: Type.*clos",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anybody_trains(changes: Any, message: str) -> None:

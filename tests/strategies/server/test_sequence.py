@@ -24,6 +24,7 @@ from strategies.server.distillation import DistillationStrategy
 from strategies.server.sequence import Stages
 from tests.counting import COUNTS, Counting
 from tests.federations import SEED, distillation, inline, student_of, trainer
+from tests.parts import loose
 from tests.peers import alike, arrays_in, played, states, there, topology
 from tests.tiny_runs import BASES, composed
 from tests.tiny_runs import played as run_of
@@ -46,7 +47,7 @@ def clustered(clients: SimulatedClients, first_rounds: int = 2) -> Stages:
     }
     second = partial(
         DistillationStrategy, distil=trainer(), scorer=uniform_trust, combiner=mean_of_probs,
-        loss=kl, local_training=False,
+        loss=kl, local_training=False, **loose(DistillationStrategy),
     )  # fmt: skip
     return Stages(
         first=partial(ParameterGossip),

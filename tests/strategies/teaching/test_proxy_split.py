@@ -5,9 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clients.data import subset
 from sim.engine.grid import assume_task_identity
-from strategies.teaching.proxy_split import cut_proxy
-from tests.distilling import make
+from strategies.teaching.proxy_split import ProxySplit
+from tests.distilling import PROXY, make
+
+HUNDRED = subset(PROXY, np.arange(100))
+
+
+def cut_into(chunks: int, probe_examples: int = 30, seed: int = 3) -> ProxySplit:
+    numbers = {"chunks": chunks, "probe_examples": probe_examples}
+    return ProxySplit(proxy=HUNDRED, seed=seed, negative_share=0.2, **numbers)
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +25,7 @@ def _identity() -> None:
 
 @pytest.mark.parametrize("num_chunks", [1, 2, 5, 80])
 def test_chunks_are_the_distilled_ids_at_random_in_even_parts(num_chunks: int) -> None:
-    cut = cut_proxy(100, 0.2, True, num_chunks, 30, seed=3)
+    cut = cut_into(num_chunks)
     assert len(cut.chunks) == len(cut.probes) == num_chunks
     sizes = [len(chunk) for chunk in cut.chunks]
     assert max(sizes) - min(sizes) <= 1
@@ -30,27 +38,27 @@ def test_chunks_are_the_distilled_ids_at_random_in_even_parts(num_chunks: int) -
 
 
 def test_negatives_and_probes_do_not_depend_on_the_number_of_chunks() -> None:
-    cuts = [cut_proxy(100, 0.2, True, number, 30, seed=3) for number in (1, 4)]
+    cuts = [cut_into(number) for number in (1, 4)]
     assert cuts[0].negative_ids.tolist() == cuts[1].negative_ids.tolist()
     assert cuts[0].probe_ids.tolist() == cuts[1].probe_ids.tolist()
     assert len(cuts[0].probe_ids) == 30
-    assert cut_proxy(100, 0.2, True, 1, 30, seed=4).probe_ids.tolist() != cuts[0].probe_ids.tolist()
-    assert (
-        cut_proxy(100, 0.2, True, 3, 999, seed=3).probe_ids.tolist()
-        == cuts[0].distilled_ids.tolist()
-    )
+    assert cut_into(1, seed=4).probe_ids.tolist() != cuts[0].probe_ids.tolist()
+    assert cut_into(3, 999).probe_ids.tolist() == cuts[0].distilled_ids.tolist()
+    for cut in cuts:
+        at = [chunk[probe] for chunk, probe in zip(cut.chunks, cut.probes, strict=True)]
+        assert np.sort(np.concatenate(at)).tolist() == cut.probe_ids.tolist()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"proxy_chunks": 0}, "proxy_chunks=0: expected from 1 to 144"),
-        ({"proxy_chunks": 145}, "proxy_chunks=145: expected from 1 to 144"),
+        ({"chunks": 0}, "chunks=0: expected from 1 to 144"),
+        ({"chunks": 145}, "chunks=145: expected from 1 to 144"),
         ({"probe_examples": 0}, "probe_examples=0"),
         ({"fallback_below": -0.1}, "fallback_below=-0.1"),
         ({"fallback_below": 1.1}, "fallback_below=1.1"),
         ({"answers": "int4"}, "answers='int4': expected one of float32, float16, uint8"),
-        ({"proxy_chunks": 2, "distil": lambda *a: []}, "expected distil to be a trainer with"),
+        ({"chunks": 2, "distil": lambda *a: []}, "expected distil to be a trainer with"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(changes: dict[str, Any], message: str) -> None:

@@ -1,0 +1,211 @@
+"""The cohort of a round as teachers: who is asked, what its answers come to, how good that is."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from torch import nn
+
+from clients.data import Dataset
+from clients.handlers.predictions import EVALUATE_PREDICTIONS
+from clients.messages.accumulator import Reducer
+from clients.messages.arrays import write_arrays
+from clients.messages.requests import PredictionRequest, node_id_of
+from clients.models.factory import parameters_of
+from clients.seeding import Purpose, generator
+from clients.training.evaluation import measures
+from strategies.aggregation.ensemble import Ensemble, EnsembleRule
+from strategies.aggregation.streaming import gather
+from strategies.cohorts import draw
+from strategies.teaching.answer_chunks import answers_to, to_each
+from strategies.teaching.proxy_split import Ids, ProxySplit
+from strategies.teaching.rehearsal import is_reducible, rehearse
+from strategies.teaching.views import Report, answers_of, show
+
+NO_PROBE = np.arange(0)
+
+Teach = Callable[[Ensemble], tuple[list[float], list[Ensemble | None]]]
+"""What the first chunk's answers came to -> the student's mean loss of each epoch, and the same of
+all chunks."""
+
+
+class Teachers:
+    """Asks a cohort, weighs and combines its answers, measures them; teaching is another's.
+
+    Attributes:
+        rule: How answers become targets.
+        split: What is answered.
+        test: Held-out set on which the ensemble is measured.
+        node_ids: Whose answers were used in this round.
+    """
+
+    def __init__(
+        self,
+        *,
+        ensemble: EnsembleRule,
+        proxy_split: ProxySplit,
+        test: Dataset,
+        seed: int,
+        fraction: float = 1.0,
+    ) -> None:
+        """Begin without any.
+
+        Args:
+            ensemble: How a cohort answers, and what comes of it.
+            proxy_split: What it answers.
+            test: Held-out set; gives the classes.
+            seed: The run's.
+            fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
+
+        Raises:
+            ValueError: The share is out of range, or there is nothing to fit discriminators
+                against, or the rule makes no soft labels of made-up answers.
+        """
+        if not 0 < fraction <= 1:
+            raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
+        if ensemble.discriminator is not None:
+            proxy_split.require_negatives()
+        rehearse(ensemble, test.num_classes)
+        self.rule, self.split, self.test = ensemble, proxy_split, test
+        self.node_ids: list[int] = []
+        self._seed, self._fraction = seed, fraction
+        self._reducible = is_reducible(ensemble, test.num_classes)
+        self._grid: Grid | None = None
+
+    def cohort(self, server_round: int, grid: Grid) -> list[int]:
+        """Draw the nodes of a round's cohort, ascending."""
+        self._grid = grid  # for the other chunks
+        rng = generator(self._seed, Purpose.COHORT, server_round)
+        return draw(grid.get_node_ids(), self._fraction, rng)
+
+    def request(self, server_round: int, **more: Any) -> PredictionRequest:
+        """Ask for the first chunk of answers, with discriminators if they are needed.
+
+        Args:
+            server_round: 1..R.
+            **more: What else is to be asked; see `PredictionRequest`.
+
+        Returns:
+            The request.
+        """
+        told = self.rule.discriminator is not None
+        return PredictionRequest(
+            server_round=server_round,
+            num_inputs=len(self.split.chunks[0]),
+            num_classes=self.test.num_classes,
+            proxy_ids=self.split.chunks[0],
+            negative_ids=self.split.negative_ids if told else None,
+            recipe=self.rule.discriminator,
+            temperature=self.rule.temperature,
+            answers=self.rule.answers,
+            **more,
+        )
+
+    def intake(self, phase: str) -> Reducer | None:
+        """Say how replies may become one before they come here.
+
+        Args:
+            phase: "train" or "evaluate".
+
+        Returns:
+            The reducer, or None: every message is wanted.
+        """
+        if not self._reducible:
+            return None
+        return self.rule.reducer(self.split.probes[0] if phase == "train" else NO_PROBE)
+
+    def lesson(
+        self,
+        server_round: int,
+        replies: Iterable[Message],
+        student: nn.Module,
+        teach: Teach,
+        report: Report,
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Weigh and combine the answers; have the student taught with them; show the round.
+
+        Args:
+            server_round: 1..R.
+            replies: To the requests of the round, of which those with an error are skipped.
+            student: What is taught.
+            teach: Teaches it.
+            report: Receives the view of the round.
+
+        Returns:
+            The student's parameters, and what there is to say; None where nobody answered.
+
+        Raises:
+            FloatingPointError: A loss is not finite; names the round.
+        """
+        answers, self.node_ids = gather(replies), []
+        if answers is None:
+            return None, None
+        first = self.rule(answers, self.split.probes[0])
+        self.node_ids = [node_id_of(client_id) for client_id in first.teachers.client_ids]
+        before = answers_of(student, self.split, report)
+        try:
+            losses, ensembles = teach(first)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"student, round {server_round}: {error}") from error
+        show(report, server_round, self.split, ensembles, losses, before, student, self._grid)
+        covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
+        dropped = len(self.split.distilled_ids) - covered
+        metrics = MetricRecord({"num-teachers": len(self.node_ids), "dropped-examples": dropped})
+        if losses:
+            metrics["distillation-loss"] = losses[-1]
+        return write_arrays(parameters_of(student)), metrics
+
+    def answers_to_chunk(self, server_round: int, number: int) -> Ensemble | None:
+        """Ask those who answered the first chunk for another one; None where nobody answers."""
+        assert self._grid is not None, "there was a cohort"
+        probe = self.split.probes[number]
+        request = self.question(server_round, self.split.chunks[number])
+        messages = to_each(self.node_ids, request, EVALUATE_PREDICTIONS)
+        reducer = self.rule.reducer(probe) if self._reducible else None
+        answers = answers_to(messages, self._grid, reducer)
+        return None if answers is None else self.rule(answers, probe)
+
+    def test_messages(self, server_round: int) -> list[Message]:
+        """Ask those whose answers were used to answer the test set too."""
+        return to_each(self.node_ids, self.question(server_round, None), EVALUATE_PREDICTIONS)
+
+    def measured(self, replies: Iterable[Message]) -> MetricRecord | None:
+        """Measure the ensemble on the test set, weighed by the same rule.
+
+        An example that nobody covers counts as answered wrong, and not in the loss.
+
+        Args:
+            replies: To `test_messages`.
+
+        Returns:
+            Accuracy and loss; None where nobody answered, or nothing is covered.
+        """
+        answers = gather(replies)
+        if answers is None:
+            return None
+        ensemble = self.rule(answers, NO_PROBE)
+        covered = ensemble.covered
+        if not covered.any():
+            return None
+        values = measures(
+            ensemble.targets[covered].clamp_min(1e-12).log(), self.test.labels[covered.numpy()]
+        )
+        return MetricRecord(
+            {
+                "ensemble-accuracy": values["accuracy"] * float(covered.double().mean()),
+                "ensemble-loss": values["loss"],
+            }
+        )
+
+    def question(self, server_round: int, proxy_ids: Ids | None) -> PredictionRequest:
+        """Ask for answers without training: to proxy examples, or to the test set."""
+        return PredictionRequest(
+            server_round=server_round,
+            num_inputs=len(self.test) if proxy_ids is None else len(proxy_ids),
+            num_classes=self.test.num_classes,
+            proxy_ids=proxy_ids,
+            recipe=self.rule.discriminator,
+            answers=self.rule.answers,
+        )
