@@ -48,19 +48,29 @@ def trained(
         ValueError: Trainer or objective keeps something, or the trainer knows losses only.
     """
     if isinstance(objective, Objective):
-        if not takes(train, "anchors"):
-            raise ValueError(
-                f"clients.training: {_name_of(train)} takes no objectives, only losses: expected "
-                "an argument 'anchors', as clients.training.loop.train has it"
-            )
+        require_objectives(train, "clients.training")
         changes["anchors"] = anchors
     with keeps_nothing(**{"clients.training": train, **as_objective(objective).plugins}):
         return train(model, dataset, indices, targets, objective, rng, **changes)
 
 
-def _name_of(train: Trainer) -> str:
-    function = train.func if isinstance(train, partial) else train
-    return getattr(function, "__name__", type(function).__name__)
+def require_objectives(train: Trainer, section: str) -> None:
+    """Refuse a trainer that knows losses of logits only.
+
+    Args:
+        train: Anyone's.
+        section: Of the config, for errors.
+
+    Raises:
+        ValueError: It takes no anchors; names it.
+    """
+    if not takes(train, "anchors"):
+        function = train.func if isinstance(train, partial) else train
+        raise ValueError(
+            f"{section}: {getattr(function, '__name__', type(function).__name__)} takes no "
+            "objectives, only losses: expected an argument 'anchors', as "
+            "clients.training.loop.train has it"
+        )
 
 
 def numbers_of(train: Trainer) -> dict[str, Any] | None:

@@ -143,7 +143,12 @@ def as_objective(loss: Loss | Objective) -> Objective:
     return loss if isinstance(loss, Objective) else Objective(OnLogits(loss))
 
 
-def with_temperature(loss: Callable[..., Tensor] | Objective, temperature: float) -> Any:
+DistillationLoss = Callable[..., Tensor] | Objective
+"""(student logits [B, C], soft labels [B, C], temperature) -> loss per example [B]; or an objective
+whose loss takes `temperature` beside what it always gets."""
+
+
+def with_temperature(loss: DistillationLoss, temperature: float) -> Loss | Objective:
     """Bind the temperature of distillation to a loss, or to that of an objective.
 
     Args:

@@ -24,6 +24,7 @@ from clients.messages.answers import GraphView, RoundView
 from clients.messages.requests import METRICS, PredictionRequest, read_predictions, write_request
 from clients.messages.routing import Mix
 from clients.training.loop import Trainer
+from clients.training.objective import DistillationLoss, with_temperature
 from clients.training.optimizers import require_steps
 from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule
@@ -32,7 +33,6 @@ from strategies.decentralised import mixed_targets as mixes
 from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
 from strategies.decentralised.mixed_parameters import without_arrays
 from strategies.decentralised.peer_round import Meeting
-from strategies.server.distillation import DistillationLoss
 from strategies.teaching.proxy_split import ProxySplit
 from strategies.teaching.rehearsal import is_reducible, rehearse_loss
 
@@ -66,7 +66,7 @@ class Gossip(BaseStrategy):
             ensemble: How peers answer, and what comes of the answers of a neighbourhood; with
                 several sweeps nobody falls back.
             proxy_split: What they answer, in one chunk.
-            loss: (logits, targets, temperature) -> [B], by which peers imitate.
+            loss: What peers minimise at the ensemble's temperature, to imitate.
             distil: Trains them so: `clients.training.loop.train` with its numbers bound.
             with_own: Whether a peer's own answers count among its neighbours'.
             sweeps: How often answers are mixed before they are imitated, >= 1. With more than one
@@ -95,8 +95,7 @@ class Gossip(BaseStrategy):
             )
         self.sweeps = sweeps
         self.with_own = with_own
-        loss_at = partial(loss, temperature=ensemble.temperature)
-        self._imitating = train_targets(loss_at, numbers)
+        self._imitating = train_targets(with_temperature(loss, ensemble.temperature), numbers)
         self.handlers = (TRAIN_PREDICTIONS, RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
         self._num_classes = test.num_classes

@@ -1,6 +1,6 @@
 """Distillation into one global student: DLAD and everything that differs from it in one axis."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 
@@ -16,6 +16,7 @@ from clients.messages.arrays import read_arrays
 from clients.models.factory import load_parameters
 from clients.seeding import Purpose, generator
 from clients.training.loop import Trainer
+from clients.training.objective import DistillationLoss, with_temperature
 from strategies import rule_state
 from strategies.aggregation.ensemble import Ensemble
 from strategies.base import BaseStrategy
@@ -25,8 +26,6 @@ from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
 from strategies.teaching.student import epochs_of, teach
 from strategies.teaching.teachers import Teachers
 from strategies.teaching.views import Report, unwatched
-
-DistillationLoss = Callable[..., Tensor]
 
 
 class DistillationStrategy(BaseStrategy):
@@ -60,7 +59,7 @@ class DistillationStrategy(BaseStrategy):
                 first epoch goes chunk by chunk as answers come.
             student: The model being taught; trained in place.
             distil: Trains the student: `clients.training.loop.train` with its numbers bound.
-            loss: (student logits, targets, temperature) -> [B].
+            loss: What the student minimises at the ensemble's temperature.
             seed: The run's seed.
             local_training: Whether the cohort trains before it answers; without, nobody fits a
                 discriminator either.
@@ -148,12 +147,12 @@ class DistillationStrategy(BaseStrategy):
     ) -> tuple[list[float], list[Ensemble | None]]:
         """Distil chunk by chunk; the answers to the first one have come already."""
         rng = generator(self.seed, Purpose.DISTILLATION, server_round)
-        loss = partial(self.loss, temperature=self.teachers.rule.temperature)
+        objective = with_temperature(self.loss, self.teachers.rule.temperature)
         chunks, proxy = self.split.chunks, self.split.proxy
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
             with same_modules("strategy.distil: the student's", self.student):
-                return self.distil(self.student, proxy, ids, targets, loss, rng, **changes)
+                return self.distil(self.student, proxy, ids, targets, objective, rng, **changes)
 
         def ask(number: int) -> Ensemble | None:
             return self.teachers.answers_to_chunk(server_round, number) if number else first

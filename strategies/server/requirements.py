@@ -6,6 +6,7 @@ from typing import Any
 
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
+from clients.training.objective import Objective
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
 
@@ -60,6 +61,11 @@ def require_distil(strategy: object, student_workers: int, messenger: bool) -> N
         raise ValueError(
             f"student_workers={student_workers}: this strategy has no student that is distilled "
             f"into (strategy.distil); {cure}"
+        )
+    if student_workers > 1 and isinstance((ours or {}).get("loss"), Objective):
+        raise ValueError(
+            f"student_workers={student_workers}: strategy.loss is an objective, which several "
+            "workers cannot share; expected a loss of logits"
         )
     split = (ours or {}).get("proxy_split")
     if student_workers > 1 and isinstance(split, partial) and split.keywords.get("chunks", 1) > 1:

@@ -1,7 +1,6 @@
 """Tries a strategy's rules on made-up answers, before any client has trained."""
 
 import inspect
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
@@ -10,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
+from clients.execution.trainers import require_objectives
 from clients.messages.answers import TeacherPredictions
 from clients.messages.requests import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
+from clients.training.objective import DistillationLoss, Objective, with_temperature
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.streaming import read_part
 
@@ -37,18 +38,20 @@ def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
     return rule(made_up(num_classes, rule.discriminator is not None), np.arange(0)).targets
 
 
-def rehearse_loss(rule: EnsembleRule, loss: Callable[..., Tensor], num_classes: int) -> None:
+def rehearse_loss(rule: EnsembleRule, loss: DistillationLoss, num_classes: int) -> None:
     """See that a rule and a loss work together.
 
     Args:
         rule: Of the ensemble.
-        loss: (student logits, targets, temperature) -> [B].
+        loss: The student's; an objective is left to `rehearse_student`, for it needs a network.
         num_classes: C.
 
     Raises:
         ValueError: Losses have the wrong shape.
     """
     logits, targets = torch.zeros(INPUTS, num_classes), rehearse(rule, num_classes)
+    if isinstance(loss, Objective):
+        return
     losses = deepcopy(loss)(logits, targets, temperature=rule.temperature)
     if losses.shape != (INPUTS,):
         raise ValueError(
@@ -61,7 +64,7 @@ def rehearse_student(
     distil: Trainer,
     student: nn.Module,
     proxy: Dataset,
-    loss: Callable[..., Tensor],
+    loss: DistillationLoss,
     num_classes: int,
     temperature: float,
 ) -> None:
@@ -71,22 +74,24 @@ def rehearse_student(
         distil: Trains it.
         student: The student; left as it is.
         proxy: What it will learn from.
-        loss: (student logits, targets, temperature) -> [B].
+        loss: What it minimises.
         num_classes: C.
         temperature: T > 0.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: It cannot, or its trainer knows no objectives.
     """
+    if isinstance(loss, Objective):
+        require_objectives(distil, "strategy.distil")
     try:  # a state must not see a try
         student, loss = deepcopy((student, loss))
     except Exception:  # a network, say, that holds what it computed
         return
-    loss = partial(loss, temperature=temperature)
+    objective = with_temperature(loss, temperature)
     with torch.random.fork_rng():  # dropout on a GPU draws from that one's
         who = "strategy.distil: the student"
         targets = torch.full((2, num_classes), 1 / num_classes)
-        rehearse_learning(distil, student, proxy, targets, loss, who)
+        rehearse_learning(distil, student, proxy, targets, objective, who)
 
 
 def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
