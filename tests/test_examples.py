@@ -1,10 +1,8 @@
 """The examples: each one file and YAML, run as a user does, from another folder, on both pools."""
 
 import ast
-import importlib
 import json
 import re
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,37 +24,14 @@ from clients.messages.requests import node_id_of
 from clients.models.factory import parameters_of
 from clients.training.objective import Outputs
 from tests.commands import run_py
+from tests.example_runs import EXAMPLES, both_pools, imported
 from tests.federations import student_of, tiny_clients, trainer
 from tests.objectives import anchors_for
 from tests.places import ROOT
 from tests.quick_runs import result_of
 from tests.trained_together import CLASSES, SHAPE, built
 
-EXAMPLES = ROOT / "examples"
 FEDPROTO = ["strategy=fedproto", "clients=same_width", "partition=iid", "rounds=3"]
-
-
-def imported(name: str) -> Any:
-    """Import an example as `--config-dir` lets it be."""
-    sys.path.insert(0, str(EXAMPLES / name))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(EXAMPLES / name))
-
-
-def both_pools(folder: Path, words: list[str], **others: str) -> dict[str, dict[str, Any]]:
-    """Run on both pools, and inline with other words; see that bits are as they should be."""
-    runs = {
-        "inline": result_of(folder / "inline", *words, "sim=inline"),
-        "ray": result_of(folder / "ray", *words, "sim=ray"),
-    }
-    for name, word in others.items():
-        runs[name] = result_of(folder / name, *words, "sim=inline", *word.split())
-    for what in ("student_sha256", "metrics_sha256", "clients_sha256"):
-        assert runs["inline"][what] == runs["ray"][what]
-    assert all(runs[name]["metrics_sha256"] != runs["inline"]["metrics_sha256"] for name in others)
-    return runs
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""FedMD: clients of any architecture come closer to the mean of all their logits on public inputs.
+
+Li, Wang, "FedMD: Heterogenous Federated Learning via Model Distillation", 2019 (arXiv:1910.03581).
+A round: clients *digest* the consensus (mean absolute error of logits), *revisit* their private
+examples, and answer the next round's public inputs; there is no student. Public labels are used in
+round 1 only, and only if asked for.
+
+    python run.py --config-dir examples/fedmd strategy=fedmd rounds=3
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from clients.execution.executor import Lesson
+from clients.execution.model_cache import as_tensors
+from clients.handlers.base import Handler
+from clients.handlers.cost import PASSES, forward, local_training
+from clients.handlers.neighbours import EVALUATE_OWN
+from clients.handlers.state import MODEL, client_of, own_network
+from clients.messages.accumulator import Reducer, is_part
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.seeding import Purpose, generator, named_generator, stream
+from clients.training.losses import cross_entropy
+from strategies.base import BaseStrategy
+from strategies.cohorts import draw
+
+CONSENSUS, ASKED, LOGITS = "consensus", "asked", "logits"
+
+
+def absolute_error(logits, targets):
+    """Mean over classes of |z - consensus|."""
+    return (logits - targets).abs().mean(1)
+
+
+def train(clients, requests, contexts, device, *, digest_epochs, public_epochs):
+    """Digest the consensus, revisit one's own examples, answer what is asked next."""
+    content, proxy = requests[0].content, clients.splits.proxy
+    server_round, ids = content["config"]["server-round"], [client_of(c) for c in contexts]
+    networks = [own_network(clients, context, device) for context in contexts]
+
+    def learned(indices, targets, loss, epochs):
+        def lesson(client_id, start):
+            draws = stream(clients.seed, Purpose.DIGEST, server_round, client_id)
+            return Lesson(start, indices, torch.tensor(targets), draws)
+
+        done = clients.fit(ids, networks, lesson, proxy, loss, device, epochs=epochs)
+        return [e if isinstance(e, Exception) else as_tensors(e.parameters, device) for e in done]
+
+    if server_round == 1 and public_epochs:
+        networks = learned(np.arange(len(proxy)), proxy.labels, cross_entropy, public_epochs)
+    if CONSENSUS in content:
+        told = read_arrays(content[CONSENSUS])
+        networks = learned(told["ids"], told[LOGITS], absolute_error, digest_epochs)
+    trained = list(clients.train(ids, networks, server_round, device))
+    after = [as_tensors(t.parameters, device) for t in trained if not isinstance(t, Exception)]
+    asked, name = read_arrays(content[ASKED])["ids"], clients.architectures[ids[0]]
+    answers = clients.place(device).answers(name, after, proxy, asked)
+    for request, context, result in zip(requests, contexts, trained, strict=True):
+        if isinstance(result, Exception) or isinstance(answer := next(answers), Exception):
+            yield result if isinstance(result, Exception) else answer
+            continue
+        context.state[MODEL] = write_arrays(result.parameters)
+        examples = len(clients.partitions[client_of(context)])
+        metrics = MetricRecord({"num-examples": examples, "train-loss": sum(result.losses[-1:])})
+        logits = write_arrays({LOGITS: answer.logits.numpy()})
+        yield Message(RecordDict({LOGITS: logits, "metrics": metrics}), reply_to=request)
+
+
+def fault(request, reply):
+    """Look for what is no row of logits for each input that was asked about."""
+    logits, asked = reply.content[LOGITS].get(LOGITS), read_arrays(request.content[ASKED])["ids"]
+    return None if logits is not None and len(logits.shape) == 2 and logits.shape[0] == len(asked) \
+        else f"it has no logits of {len(asked)} inputs"  # fmt: skip
+
+
+def multiplications(digest_epochs, clients, client_id, content):
+    """Count digesting, training and answering."""
+    digested = len(read_arrays(content[CONSENSUS])["ids"]) if CONSENSUS in content else 0
+    asked = len(read_arrays(content[ASKED])["ids"])
+    passes = PASSES * digest_epochs * digested + asked
+    return passes * forward(clients, client_id) + local_training(clients, client_id, content)
+
+
+class Sum:
+    """A sum of logits over clients, in float64."""
+
+    def __init__(self):
+        self.count, self.total = 0, 0.0
+
+    def add(self, content, count=1):
+        self.count, self.total = (
+            self.count + count,
+            self.total + read_arrays(content[LOGITS])[LOGITS],
+        )
+
+    def merge(self, part):
+        self.add(part, int(part["count"]["clients"]))
+
+    def part(self):
+        sums = write_arrays({LOGITS: np.asarray(self.total, np.float64)})
+        return RecordDict({LOGITS: sums, "count": ConfigRecord({"clients": self.count})})
+
+
+class FedMD(BaseStrategy):
+    """The consensus is the mean of logits, each client alike."""
+
+    has_student = False
+
+    def __init__(self, *, proxy, messenger, seed, public_inputs, digest_epochs, public_epochs,
+                 fraction):  # fmt: skip
+        if messenger is not None:
+            raise ValueError("clients.messenger: FedMD's clients have one network each")
+        self.proxy, self.seed, self.fraction = proxy, seed, fraction
+        self.public_inputs, self.consensus = min(public_inputs, len(proxy)), None
+        numbers = {"digest_epochs": digest_epochs, "public_epochs": public_epochs}
+        self.train = Handler(
+            "train.fedmd",
+            partial(train, **numbers),
+            records=(CONSENSUS, ASKED),
+            replies={LOGITS: ArrayRecord, "metrics": MetricRecord},
+            fault=fault,
+            multiplications=partial(multiplications, digest_epochs),
+        )
+        self.handlers = (self.train, EVALUATE_OWN)
+
+    def intake(self, server_round, phase):
+        return Reducer(Sum, fault) if phase == "train" else None
+
+    def ids_of(self, server_round):
+        """Draw a round's public inputs [P]."""
+        rng = named_generator(self.seed, Purpose.CHUNKS, f"fedmd {server_round}")
+        return np.sort(rng.permutation(len(self.proxy))[: self.public_inputs])
+
+    def configure_train(self, server_round, arrays, config, grid):
+        content = RecordDict({"config": ConfigRecord({"server-round": server_round})})
+        content[ASKED] = write_arrays({"ids": self.ids_of(server_round + 1)})
+        if self.consensus is not None:
+            told = {"ids": self.ids_of(server_round), LOGITS: self.consensus}
+            content[CONSENSUS] = write_arrays(told)
+        rng = generator(self.seed, Purpose.COHORT, server_round)
+        cohort = draw(grid.get_node_ids(), self.fraction, rng)
+        return [Message(content, node_id, self.train.kind) for node_id in cohort]
+
+    def aggregate_train(self, server_round, replies):
+        total = Sum()
+        for reply in replies:
+            if reply.has_content():
+                (total.merge if is_part(reply) else total.add)(reply.content)
+        self.consensus = (total.total / total.count).astype(np.float32)
+        return None, MetricRecord({"num-replies": total.count})
+
+    def configure_evaluate(self, server_round, arrays, config, grid):
+        content = RecordDict({"config": ConfigRecord({"server-round": server_round})})
+        return [Message(content, node_id, EVALUATE_OWN.kind) for node_id in grid.get_node_ids()]
+
+    def state(self):
+        there = {} if self.consensus is None else {LOGITS: self.consensus}
+        return RecordDict({CONSENSUS: write_arrays(there)})
+
+    def restore(self, state):
+        self.consensus = read_arrays(state[CONSENSUS]).get(LOGITS)

@@ -1,0 +1,34 @@
+"""Examples, imported and run as a user does, from another folder."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.places import ROOT
+from tests.quick_runs import result_of
+
+EXAMPLES = ROOT / "examples"
+
+
+def imported(name: str) -> Any:
+    """Import an example as `--config-dir` lets it be."""
+    sys.path.insert(0, str(EXAMPLES / name))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(EXAMPLES / name))
+
+
+def both_pools(folder: Path, words: list[str], **others: str) -> dict[str, dict[str, Any]]:
+    """Run on both pools, and inline with other words; see that bits are as they should be."""
+    runs = {
+        "inline": result_of(folder / "inline", *words, "sim=inline"),
+        "ray": result_of(folder / "ray", *words, "sim=ray"),
+    }
+    for name, word in others.items():
+        runs[name] = result_of(folder / name, *words, "sim=inline", *word.split())
+    for what in ("student_sha256", "metrics_sha256", "clients_sha256"):
+        assert runs["inline"][what] == runs["ray"][what]
+    assert all(runs[name]["metrics_sha256"] != runs["inline"]["metrics_sha256"] for name in others)
+    return runs
