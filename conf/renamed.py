@@ -84,6 +84,13 @@ def first_name(target: str) -> str:
     return _moved(target, _BEFORE)
 
 
+def new_key(key: str) -> str:
+    """Return what a key is called now: itself, if it is none that went into a part."""
+    section, _, name = key.rpartition(".")
+    moved = name in MOVED and section.split(".")[0] == "strategy"
+    return f"{section}.{MOVED[name]}" if moved else key
+
+
 def put_into_parts(node: dict[Any, Any]) -> None:
     """Give a strategy that was written down one version back its parts, in place.
 

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
-from conf.renamed import MOVED, new_name
+from conf.renamed import new_key, new_name
 from conf.sections import SECTIONS, Clients, Data, Tracking
 
 HERE = Path(__file__).parent
@@ -180,15 +180,10 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
     for name in map(str, node):
         if name not in known:
             key = f"{section}.{name}".lstrip(".")
-            hint = _moved(section, name, node) or _nearest(name, known)
-            raise ConfigError(f"unknown key '{key}'{hint}")
-
-
-def _moved(section: str, name: str, node: Any) -> str:
-    """Say what a key of a strategy is called now, if it was one one version back."""
-    part, _, now = MOVED.get(name, "").rpartition(".")
-    found = part in node and now in node[part]
-    return f"; it is called {section}.{part}.{now} now" if found else ""
+            part, _, inner = new_key(key).removeprefix(f"{section}.").rpartition(".")
+            if part in node and inner in node[part]:
+                raise ConfigError(f"unknown key '{key}'; it is called {new_key(key)} now")
+            raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
 
 
 OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
@@ -247,9 +242,10 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
             parent = key.rpartition(".")[0]
             if parent in OPEN and parent in keys and not override.is_delete():
                 return f"unknown key '{key}'; to add it, put a plus before: +{key}=..."
-            section, _, name = key.rpartition(".")
-            if (now := f"{section}.{MOVED.get(name, name)}") in keys:
-                return f"unknown key '{key}'; it is called {now} now"
+            now = new_key(key)
+            if now in keys or (now != key and _only_with(now)):
+                only = "" if now in keys else _only_with(now)
+                return f"unknown key '{key}'; it is called {now} now{only}"
             return f"unknown key '{key}'{_only_with(key) or _nearest(key, [*keys, *groups])}"
     return None
 

@@ -1,7 +1,7 @@
 """What is shipped for federations without a server, found by looking into conf/."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from scipy.sparse import csr_array
 
 from clients.arguments import takes
+from strategies.argument_injection import wants
+from tests.parts import loose
 from tests.places import CONF
 
 DIFFERENT = 8
@@ -55,7 +57,12 @@ def serverless() -> list[str]:
     """List the overrides that choose a method without a server: those that want a graph."""
     methods = {f"strategy={name}": name for name in names("strategy")}
     methods |= {f"+experiment={name}": _strategy_of(name) for name in names("experiment")}
-    return [choice for choice, name in methods.items() if takes(_class_of(name), "mixing")]
+    kinds = {choice: _class_of(name) for choice, name in methods.items()}
+    return [
+        choice
+        for choice, kind in kinds.items()
+        if takes(kind, "mixing") or wants(partial(kind, **loose(kind)), "mixing")
+    ]
 
 
 @cache

@@ -54,13 +54,13 @@ def proxy_answers(
     app = SimulatedApp(clients, DistillationStrategy.handlers)
     student = build(mlp, (1, 8, 8), 10, generator(seed, Purpose.STUDENT))
     views: list[RoundView] = []
-    parts: dict[str, Any] = {
+    given: dict[str, Any] = {
         **{"student": student, "proxy": splits.proxy, "test": splits.test, "seed": seed},
         **{"distil": partial(trainer, epochs=0), "loss": kl, "report": views.append},
         **{"scorer": scorers.uniform, "combiner": mean_of_probs, "probe_examples": 10_000},
         "discriminator": DiscriminatorRecipe(),
     }
-    strategy = whole(DistillationStrategy, parts)
+    strategy = whole(DistillationStrategy, given)
     grid = PoolGrid(inline(app, seed), names)
     grid.begin_round(1)
     requests = strategy.configure_train(1, write_arrays(parameters_of(student)), {}, grid)

@@ -115,6 +115,7 @@ def test_numbers_out_of_range_name_key_value_and_range(override: str, message: s
         ("strategy.loss.scale_by_t2=1", "strategy.loss.scale_by_t2=1: expected true or false"),
         ("strategy.ensemble.temperature=abc", "strategy.ensemble.temperature='abc': expected a nu"),
         ("strategy.ensemble.temperature=2", None),
+        ("strategy.fraction=all", "strategy.fraction='all': expected a number"),  # a part takes it
         ("partition.classes=2.5", "partition.classes=2.5: expected an integer"),
         ("clients.training.epochs=true", "clients.training.epochs=True: expected an integer"),
         ("clients.training.max_grad_norm=1", None),
@@ -145,6 +146,8 @@ def test_values_of_the_wrong_type_name_key_value_and_type(
             "+strategy.temperature=3",
             "unknown key 'strategy.temperature'; it is called strategy.ensemble.temperature now",
         ),
+        ("+strategy.teachers.fraction=0.5", "unknown key 'strategy.fraction'"),  # said twice
+        ("+strategy.missing=own", "unknown key 'strategy.missing'"),  # no part here takes it
         ("clients.messenger=fml", "an option is chosen by clients/messenger=fml"),
         ("strategy.scorer=uniform", "an option is chosen by strategy/scorer=uniform"),
     ],
@@ -179,6 +182,8 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["clients.training.epoch=3"], "did you mean 'clients.training.epochs'?"),
         (["strategy=dlda"], "'strategy=dlda': no such option; did you mean 'dlad'?"),
         (["strategy/scorer=margn"], "did you mean 'margin'?"),
+        (["strategy=ffl", "strategy.epochs=3"], "it is called strategy.teaching.epochs now"),
+        (["strategy.epochs=3"], "strategy.teaching.epochs now; only with strategy=codistillation,"),
         (["strategy.proxy_chunks=3"], "it is called strategy.proxy_split.chunks now"),
         (["strategy.weight_cap=0.3"], "it is called strategy.ensemble.weight_cap now"),
         (

@@ -17,6 +17,7 @@ from strategies.server.distillation import DistillationStrategy
 from strategies.server.requirements import require_distil, require_topology
 from strategies.server.sequence import Stages
 from tests.commands import run_py
+from tests.parts import loose
 
 
 class Open:
@@ -48,6 +49,9 @@ def never() -> Any:
     raise AssertionError("made what nobody wants")
 
 
+PEERS = loose(Gossip)
+
+
 def stages(first: Any, second: Any) -> partial[Any]:
     return partial(Stages, first=partial(first), second=partial(second), first_rounds=1)
 
@@ -57,9 +61,10 @@ def stages(first: Any, second: Any) -> partial[Any]:
     [
         (partial(Open), False), (partial(unlike), False), (partial(OpenAveraging), False),
         (partial(DistillationStrategy), False), (stages(Open, DistillationStrategy), False),
-        (partial(Gossip), True), (partial(OpenGossip, mine=1), True),
-        (stages(Gossip, Open), True), (stages(Open, OpenGossip), True),
-        (stages(DistillationStrategy, partial(Stages, first=partial(Gossip))), True),
+        (partial(Gossip, **PEERS), True), (partial(OpenGossip, mine=1, **PEERS), True),
+        (stages(partial(Gossip, **PEERS), Open), True),
+        (stages(Open, partial(OpenGossip, **PEERS)), True),
+        (stages(DistillationStrategy, stages(partial(Gossip, **PEERS), Open)), True),
     ],
 )  # fmt: skip
 def test_who_takes_anything_wants_what_it_hands_on_and_no_more(

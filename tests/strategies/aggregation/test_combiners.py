@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.training.losses import kl
 from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.scorers import uniform
@@ -185,7 +184,7 @@ def test_a_combiner_that_leaves_the_simplex_is_named(
     for use in (
         lambda: rule(answers, np.arange(3)),
         lambda: rule.combined(answers.logits, rule.weights(answers, torch.ones(3))),
-        lambda: rehearse(rule, kl, 5),
+        lambda: rehearse(rule, 5),
     ):
         with pytest.raises(ValueError, match=message):
             use()

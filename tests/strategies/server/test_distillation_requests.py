@@ -118,6 +118,7 @@ def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:
         # 180 * .002 rounds to no negative, 180 * .998 to no example that could be distilled
         ({"discriminator": DiscriminatorRecipe(), "negative_share": 0.002}, "negative_share=0.002"),
         ({"negative_share": 0.998}, "negative_share=0.998"),
+        ({"loss": lambda z, y, temperature: z}, r"strategy\.loss gave shape \(24, 4\) for 24 exam"),
     ],
     ids=str,
 )
