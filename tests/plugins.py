@@ -1,14 +1,14 @@
-"""Every scorer, combiner, loss and rule found in conf/ and in STILLHOUSE_RULES."""
+"""Every scorer, combiner, loss, rule and objective found in conf/ and in STILLHOUSE_RULES."""
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from clients.training.objective import Objective
 from tests.places import CONF
 
 FOLDERS = [CONF]
@@ -17,13 +17,21 @@ if "STILLHOUSE_RULES" in os.environ:
     sys.path.insert(0, str(FOLDERS[-1]))
 
 
-def found(kind: str) -> dict[str, Callable[..., Any]]:
+def found(kind: str, section: str = "strategy") -> dict[str, Any]:
     """Instantiate every YAML of one kind."""
     files = [
-        path for folder in FOLDERS for path in sorted((folder / "strategy" / kind).glob("*.yaml"))
+        path for folder in FOLDERS for path in sorted((folder / section / kind).glob("*.yaml"))
     ]
     return {path.stem: instantiate(OmegaConf.load(path)) for path in files}
 
 
-SCORERS, COMBINERS, LOSSES = found("scorer"), found("combiner"), found("loss")
-RULES = found("rule")
+SCORERS, COMBINERS, RULES = found("scorer"), found("combiner"), found("rule")
+_LOSSES = found("loss")
+LOSSES = {name: loss for name, loss in _LOSSES.items() if not isinstance(loss, Objective)}
+OBJECTIVES: dict[str, Objective] = {
+    name: made
+    for name, made in found("objective", "clients").items()
+    if isinstance(made, Objective)  # the file of none says null
+}
+STUDENTS: dict[str, Objective] = {n: o for n, o in _LOSSES.items() if isinstance(o, Objective)}
+"""Objectives in the place of a loss: their loss takes a temperature, and targets that are soft."""
