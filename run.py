@@ -104,13 +104,15 @@ def federate(
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
             clients = populate(config, load_splits(config))
+            require_device("student_device", config.student_device)
+            strategy = build_strategy(config, clients)  # before a folder is begun
             shown = tracking_options(config, clients, begins=done is None)
             tracker, display = open_run(folder, clients, config.rounds, done, **shown)
         try:
             with explained(*BUILDING):
-                require_device("student_device", config.student_device)
                 student = draw_student(clients, config.student_device)
-                strategy = build_strategy(config, pool, clients, student, tracker, display)
+                taught = clients, student, tracker, display
+                strategy = complete_strategy(config, strategy, pool, *taught)
                 built = pool, clients, student, strategy, tracker, display, checkpoints
                 numbers = {name: config[name] for name in NUMBERS}
                 numbers["group_size"] = config.clients.group_size
@@ -149,20 +151,28 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
     return clients
 
 
-def build_strategy(
+def build_strategy(config: DictConfig, clients: "SimulatedClients") -> Any:
+    """Instantiate the strategy, and see that the rest of the config fits it."""
+    from strategies.server.requirements import require_fitting
+
+    strategy, workers = instantiate(config.strategy), config.student_workers
+    require_fitting(strategy, clients, workers, bool(config.topology), dict(config.availability))
+    return strategy
+
+
+def complete_strategy(
     config: DictConfig,
+    strategy: Any,
     pool: "Pool",
     clients: "SimulatedClients",
     student: "Module",
     tracker: "Tracker",
     display: "Display",
 ) -> Any:
-    """Instantiate the strategy; one of ours is still to be given what it teaches, and with."""
+    """Give one of ours what it teaches, and with; Flower's are complete."""
     from strategies.argument_injection import completed, offered
-    from strategies.server.requirements import require_fitting
 
-    strategy, workers, warn = instantiate(config.strategy), config.student_workers, display.warn
-    require_fitting(strategy, clients, workers, bool(config.topology), dict(config.availability))
+    workers, warn = config.student_workers, display.warn
     peers = {"num_peers": len(clients.architectures), "seed": config.seed}
     made: dict[str, Any] = {
         "train_peers": lambda: pool.train_peers(warn),

@@ -28,7 +28,7 @@ from clients.models.factory import load_parameters, parameters_of
 from clients.population.drawing import draw_student
 from clients.training.evaluation import evaluate
 from conf.schema import register
-from run import build_strategy, load_splits, populate
+from run import build_strategy, complete_strategy, load_splits, populate
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.clients_table import ClientsTable, client_rows
@@ -166,7 +166,8 @@ def federation(name: str) -> Federation:
         strategy = getattr(flower, name)(**ALONE, **FLOWER[name])
     else:
         nobody: Any = Nobody()
-        strategy = build_strategy(config, pool, clients, student, nobody, nobody)
+        begun = build_strategy(config, clients)
+        strategy = complete_strategy(config, begun, pool, clients, student, nobody, nobody)
     app = Odd(simulated(clients, strategy))
     pool.load(app, app.app.handlers.values())  # type: ignore[arg-type]
     found = Federation(name, strategy, start, student, clients, app, pool)

@@ -49,8 +49,9 @@ def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:
     clients = run.populate(with_rounds, run.load_splits(with_rounds))
     student, pool = draw_student(clients, "cpu"), InlinePool(3)
     start = write_arrays(parameters_of(student))
-    built: tuple[Any, ...] = (with_rounds, pool, clients, student, nobody, nobody)
-    strategy = run.build_strategy(*built)
+    begun = run.build_strategy(with_rounds, clients)
+    built: tuple[Any, ...] = (with_rounds, begun, pool, clients, student, nobody, nobody)
+    strategy = run.complete_strategy(*built)
     pool.load(simulated(clients, strategy))
 
     def measure(arrays: Any) -> dict[str, float]:
