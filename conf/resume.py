@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
 
 from conf.errors import ConfigError
-from conf.renamed import first_name, new_name, put_into_parts, take_out_of_parts
+from conf.renamed import ADDED, first_name, new_name, put_into_parts, take_out_of_parts
 from conf.schema import Config
 from conf.trust import (
     PATHS,
@@ -103,7 +103,7 @@ def fingerprint(config: DictConfig) -> str:
     rest = {
         key: first_name(value) if key.endswith("_target_") else value
         for key, value in _leaves(content, "")
-        if key not in (*CHANGEABLE, *OF_THE_CALL)
+        if key not in (*CHANGEABLE, *OF_THE_CALL) and not (key in ADDED and value == ADDED[key])
     }
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

@@ -121,7 +121,9 @@ def _beside_parts(
         part = node.get(name)
         if isinstance(part, DictConfig) and part.get("_partial_") and "_target_" in part:
             kind = _function(f"{key}.{name}", part)
-            if wanted.annotation in getattr(kind, "__mro__", ()):
+            either = isinstance(wanted.annotation, UnionType)  # or None
+            kinds = get_args(wanted.annotation) if either else (wanted.annotation,)
+            if any(each in getattr(kind, "__mro__", ()) for each in kinds):
                 inner = {n: each for n, each in _arguments(kind).items() if n not in part}
                 found |= _beside_parts(key, node, inner) | inner
     return found

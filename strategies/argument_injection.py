@@ -7,7 +7,8 @@ part gets what stands beside it, and what there is for the strategy; what is bou
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from torch import nn
 
@@ -115,8 +116,14 @@ def _parts(
     """Find partials of a class where an object of that class is wanted, not a way to make it."""
     for name, parameter in parameters.items():
         part = beside.get(name)
-        if isinstance(part, partial) and parameter.annotation in getattr(part.func, "__mro__", ()):
+        if isinstance(part, partial) and wants_object(parameter.annotation, part.func):
             yield name, part
+
+
+def wants_object(annotation: Any, kind: Any) -> bool:
+    """Tell whether an argument takes an object of a class, or None, and not a way to make one."""
+    either = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return any(each in getattr(kind, "__mro__", ()) for each in either)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from conf.renamed import RENAMED
+from conf.renamed import ADDED, RENAMED
 
 BESIDE = {
     "ensemble": {n: n for n in ("temperature", "weight_cap", "fallback_below", "answers")},
@@ -21,6 +21,9 @@ BESIDE = {
 def as_it_was(config: DictConfig) -> DictConfig:
     """Write a config as one version back."""
     content: Any = OmegaConf.to_container(config, resolve=True)
+    for key in ADDED:
+        section, _, name = key.rpartition(".")
+        del content[section][name]
     for node in (content["strategy"], *content["strategy"].values()):
         for part in BESIDE if isinstance(node, dict) else ():
             inner = node.pop(part, {})

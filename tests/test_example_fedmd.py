@@ -111,6 +111,19 @@ def test_fedmd_has_the_same_bits_on_both_pools_and_goes_on(tmp_path: Path) -> No
     assert result["clients_sha256"] == runs["inline"]["clients_sha256"]
 
 
+@pytest.mark.parametrize("logits", [np.zeros((2, 1)), np.zeros((3, 4)), np.zeros(2), None])
+def test_logits_that_cannot_be_summed_are_refused(logits: Any) -> None:
+    strategy = made(tiny_clients(), public_inputs=2)
+    grid: Any = type("Grid", (), {"get_node_ids": lambda self: [node_id_of(0)]})()
+    (asked,) = strategy.configure_train(1, None, None, grid)
+    good = Message(RecordDict({"logits": write_arrays({"logits": np.zeros((2, 4), np.float32)})}),
+                   reply_to=asked)  # fmt: skip
+    assert strategy.fault(asked, good) is None
+    said = {} if logits is None else {"logits": logits.astype(np.float32)}
+    bad = Message(RecordDict({"logits": write_arrays(said)}), reply_to=asked)
+    assert strategy.fault(asked, bad) == "it has no float32 logits of shape (2, 4)"
+
+
 def test_a_messenger_is_refused() -> None:
     with pytest.raises(ValueError, match="clients.messenger: FedMD"):
         made(tiny_clients(), messenger=object())

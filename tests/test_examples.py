@@ -15,6 +15,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
+from torch.optim import SGD
 
 from clients.execution.model_cache import as_tensors
 from clients.execution.objective_policy import objective_fault
@@ -198,6 +199,9 @@ def test_a_corrected_step_and_the_new_variate_by_hand() -> None:
     context = Context(1, node_id_of(0), {"partition-id": 0}, state, {})
     request = Message(content, node_id_of(0), "train.scaffold")
     (reply,) = example.train(clients, [request], [context], "cpu")
+    heavy = tiny_clients(1, train=partial(trainer(), optimizer=partial(SGD, lr=0.1, momentum=0.9)))
+    with pytest.raises(ValueError, match=r"optimizer\.momentum: expected 0"):
+        list(example.train(heavy, [request], [context], "cpu"))
     (alone,) = clients.train([0], [as_tensors(start)], 1, "cpu")
     plain = alone.parameters
     for name, x in start.items():

@@ -54,7 +54,7 @@ def train_together(
         indices: For each of at most G clients, which of the examples it uses [n].
         targets: For each client, what the loss compares with: labels [n] or probs [n, C].
         objective: What is minimised, as in `train`; its parts run under `torch.vmap`, and an
-            example's loss depends on that example alone (`clients.execution.policy.unfit`).
+            example's loss depends on that example alone (`clients.execution.objective_policy`).
         rngs: For each client its source of randomness, left as `train` leaves it.
         epochs: Passes of each client over its examples, >= 0.
         batch_size: Examples per client and step, >= 1.

@@ -12,7 +12,7 @@ from clients.data import Dataset
 from clients.execution.batched_loop import predict_together, train_together
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Networks, Tensors
-from clients.execution.policies import Policies
+from clients.execution.policy_cache import Policies
 from clients.execution.stack import Stack, Way
 from clients.execution.trainers import numbers_of, trained
 from clients.models.factory import ModelFunction, Parameters
@@ -118,14 +118,22 @@ class Place:
         Yields:
             For each client in turn what came of it.
         """
-        together = None
+        together, error = None, None
         if len(lessons) > 1 and (way := self._policies.way(name)) is not None:
-            together = self._together(name, way, dataset, lessons, objective, changes)
-        if together is None:
-            for lesson in lessons:
-                yield self._alone(name, dataset, lesson, objective, changes)
-        else:
+            try:
+                together = self._together(name, way, dataset, lessons, objective, changes)
+            except Exception as found:  # of one of them, such as parameters of another network
+                error = found  # one by one they tell whose it is
+        if together is not None:
             yield from together
+            return
+        failed = False
+        for lesson in lessons:
+            outcome = self._alone(name, dataset, lesson, objective, changes)
+            failed |= isinstance(outcome, Exception)
+            yield outcome
+        if error is not None and not failed:
+            self._policies.note(name, f"{type(error).__name__}: {error}")
 
     def answers(
         self,
@@ -175,26 +183,23 @@ class Place:
         objective: Loss | Objective,
         changes: dict[str, Any],
     ) -> Iterator[Trained | Exception] | None:
-        """Train clients in one batched step; None where one by one will tell whose fault it is."""
-        try:
+        """Train clients in one batched step; None where they cannot be."""
+        with keeps_nothing(**self._plugins(objective)):
             what = as_objective(objective), lessons[0].anchors, lessons[0].targets
             if not self._policies.bear(name, way, *what):
                 return None
             stack = self._loaded(name, way, [lesson.start for lesson in lessons])
-            with keeps_nothing(**self._plugins(objective)):
-                outcomes = train_together(
-                    stack,
-                    dataset,
-                    [lesson.indices for lesson in lessons],
-                    [lesson.targets for lesson in lessons],
-                    objective,
-                    [np.random.default_rng(lesson.stream) for lesson in lessons],
-                    anchors=[lesson.anchors for lesson in lessons],
-                    **{**(self._numbers or {}), **changes},
-                )
-            if stack.exchanged():
-                return None
-        except Exception:  # of one of them, such as parameters of another architecture
+            outcomes = train_together(
+                stack,
+                dataset,
+                [lesson.indices for lesson in lessons],
+                [lesson.targets for lesson in lessons],
+                objective,
+                [np.random.default_rng(lesson.stream) for lesson in lessons],
+                anchors=[lesson.anchors for lesson in lessons],
+                **{**(self._numbers or {}), **changes},
+            )
+        if stack.exchanged():
             return None
         return (
             outcome

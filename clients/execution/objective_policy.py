@@ -78,10 +78,22 @@ def objective_fault(
     except Exception as error:  # anyone's code
         first = str(error).split("\n", 1)[0]
         return f"its objective cannot run stacked: {type(error).__name__}: {first}"
-    for mine, theirs in zip(zip(*together, strict=True), zip(*alone, strict=True), strict=True):
-        pairs = zip(mine, theirs, strict=True)
-        if not all(torch.allclose(a, b, rtol=1e-6, atol=1e-8) for a, b in pairs):
-            return "its objective makes an example's loss depend on the others of the batch"
+    return _difference(together, alone)
+
+
+def _difference(
+    together: Sequence[Sequence[Tensor]], alone: Sequence[Sequence[Tensor]]
+) -> str | None:
+    """Say in what losses, the first numbers of each client, and gradients are not the same."""
+    everything = [number for client in (*together, *alone) for number in client]
+    if not all(bool(each.isfinite().all()) for each in everything):
+        return "its objective gives no finite numbers on made-up clients"
+    pairs = [list(zip(*both, strict=True)) for both in zip(together, alone, strict=True)]
+    same = [[torch.allclose(a, b, rtol=1e-6, atol=1e-8) for a, b in client] for client in pairs]
+    if not all(client[0] for client in same):
+        return "its objective makes an example's loss depend on the others of the batch"
+    if not all(all(client) for client in same):
+        return "its objective gives other gradients together than alone"
     return None
 
 

@@ -41,7 +41,7 @@ class StackedGradients:
             ValueError: An anchor or a tap is not there.
         """
         for own in anchors or [{}]:
-            objective.require(own)
+            objective.require(own, stack.tensors)
         self.stack, self.objective, self.autocast = stack, objective, autocast
         self.refused = np.zeros(members, dtype=np.bool_)
         self.anchors: dict[str, Any] = tree_map(lambda *each: torch.stack(each), *anchors or [{}])

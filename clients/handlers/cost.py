@@ -3,14 +3,15 @@
 Counted are those of forward passes, `model_cache.work_of` each; a training step is three of them,
 the backward pass being twice the forward one (Kaplan et al., "Scaling Laws for Neural Language
 Models", 2020, arXiv:2001.08361, sec. 2.1). Left out, as small beside a network's passes: optimiser
-steps, losses, heads, mixtures of what neighbours sent, and the logistic regression of a
-discriminator on features or pixels that are there.
+steps, losses, heads, mixtures of what neighbours sent, the logistic regression of a discriminator
+on features or pixels that are there; and the networks that a method's own objective asks.
 """
 
 from flwr.app import RecordDict
 
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.loop import local_epochs
+from clients.training.objective import as_objective
 
 PASSES = 3
 """Forward passes that a training step on an example is worth: itself, and twice as much back."""
@@ -26,4 +27,5 @@ def local_training(clients: SimulatedClients, client_id: int, content: RecordDic
     examples, once = len(clients.partitions[client_id]), forward(clients, client_id)
     if (how := clients.messenger) is not None:
         return PASSES * how.epochs * examples * (once + clients.forward[STUDENT])
-    return PASSES * (local_epochs(clients.local_training) or 0) * examples * once
+    passes = PASSES + len(as_objective(clients.objective).networks)  # these answer every batch too
+    return passes * (local_epochs(clients.local_training) or 0) * examples * once

@@ -37,8 +37,7 @@ def train_parameters(
     server_round = round_of(requests[0])
     start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
     ids = [client_of(context) for context in contexts]
-    goal = clients.objective if objective is None else objective
-    goal = _with_proximal(goal, content.config_records[CONFIG])
+    goal = _with_proximal(clients.goal(objective), content.config_records[CONFIG])
     trained = clients.train(ids, [start] * len(ids), server_round, device, goal, anchors)
     for request, client_id, result in zip(requests, ids, trained, strict=True):
         if isinstance(result, Exception):

@@ -144,6 +144,24 @@ class SimulatedClients:
         with keeps_nothing(**{"clients.corruption": self.corrupt}):
             return self.corrupt(labels, classes, client_id, server_round)
 
+    def goal(self, own: Loss | Objective | None) -> Loss | Objective:
+        """Return what clients minimise: the config's objective, or a method's own.
+
+        Args:
+            own: The method's; None = it has none.
+
+        Returns:
+            The objective.
+
+        Raises:
+            ValueError: Both are there.
+        """
+        if own is not None and self.objective is not cross_entropy:
+            raise ValueError(
+                "clients.objective: this method has an objective of its own, and would ignore it"
+            )
+        return self.objective if own is None else own
+
     def learn(
         self,
         network: nn.Module,
@@ -173,7 +191,7 @@ class SimulatedClients:
         """
         labels = torch.from_numpy(self.labels(client_id, server_round))
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-        goal = self.objective if objective is None else objective
+        goal = self.goal(objective)
         what = self.splits.private, self.partitions[client_id], labels, goal, rng
         train = self.local_training
         return trained(train, network, *what, anchors=anchors or {}, **changes)

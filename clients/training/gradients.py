@@ -32,7 +32,7 @@ class NetworkGradients:
         Raises:
             ValueError: An anchor or a tap is not there.
         """
-        objective.require(anchors)
+        objective.require(anchors, model.state_dict())
         self.model, self.objective, self.autocast = model, objective, autocast
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.anchors = anchors
@@ -110,7 +110,8 @@ def corrected(
         raise ValueError(
             f"objective.correct gave gradients of {list(found)}, expected those of {list(present)}"
         )
-    return [found.get(name) for name in parameters]
+    # Copies: they are clipped in place, and what a correction gave may be an anchor.
+    return [found[name].clone() if name in found else None for name in parameters]
 
 
 def copied(tensors: Named) -> dict[str, Tensor]:

@@ -2,11 +2,11 @@
 
 Clients, students and peers minimise the mean of `loss` over a batch plus `penalty`, by gradients
 that `correct` may change before they are clipped. Each part is a pure function of tensors, so that
-`torch.vmap` can run it for many clients at once; `clients.execution.policy` tries that, and says
-why it trains clients one by one where it cannot.
+`torch.vmap` can run it for many clients at once; `clients.execution.objective_policy` tries that,
+and says why clients train one by one where it cannot.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -27,7 +27,8 @@ Anchors = Mapping[str, Any]
 """What an objective compares with: tensors, or parameters and buffers of a network, by name."""
 
 START = "start"
-"""The anchor that every training has: parameters and buffers as they were when it began."""
+"""The anchor that every training has: parameters and buffers as they were when it began, a
+student's with each round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +129,29 @@ class Objective:
         more = self.penalty is not None or self.correct is not None
         return isinstance(self.loss, OnLogits) and not more
 
-    def require(self, anchors: Anchors) -> None:
-        """Refuse to begin without what it compares with; ValueError names the anchor."""
+    def require(self, anchors: Anchors, state: Iterable[str]) -> None:
+        """Refuse to begin without what it compares with.
+
+        Args:
+            anchors: A client's.
+            state: Names of the network's parameters and buffers.
+
+        Raises:
+            ValueError: One is not there, or not a network's; names it.
+        """
+        if START in anchors:
+            raise ValueError(f"objective: anchor '{START}' is what training begins with")
         for name in (*self.anchors, *self.networks):
             if name != START and name not in anchors:
                 raise ValueError(
                     f"objective: no anchor '{name}', expected {', '.join(self.anchors)}; there are "
                     f"{', '.join([START, *anchors])}"
+                )
+        for name in self.networks:
+            if name != START and {*anchors[name]} != {*state}:
+                raise ValueError(
+                    f"objective: anchor '{name}' is no network of this architecture: expected all "
+                    "that its state dict has"
                 )
 
 
@@ -145,7 +162,7 @@ def as_objective(loss: Loss | Objective) -> Objective:
 
 DistillationLoss = Callable[..., Tensor] | Objective
 """(student logits [B, C], soft labels [B, C], temperature) -> loss per example [B]; or an objective
-whose loss takes `temperature` beside what it always gets."""
+whose loss, or loss of logits, takes `temperature` beside what it always gets."""
 
 
 def with_temperature(loss: DistillationLoss, temperature: float) -> Loss | Objective:
@@ -159,6 +176,9 @@ def with_temperature(loss: DistillationLoss, temperature: float) -> Loss | Objec
         A loss or an objective.
     """
     if isinstance(loss, Objective):
+        if isinstance(loss.loss, OnLogits):
+            of_logits: Any = loss.loss.loss
+            return replace(loss, loss=OnLogits(partial(of_logits, temperature=temperature)))
         function: Any = loss.loss
         return replace(loss, loss=partial(function, temperature=temperature))
     return partial(loss, temperature=temperature)

@@ -49,7 +49,7 @@ class Taps:
     def __enter__(self) -> Self:
         """Begin to listen."""
         for name in self.names:
-            if name == PENULTIMATE:
+            if name not in self._modules:  # a module of that very name is itself
                 layers = [m for m in self._modules.values() if isinstance(m, self._linear)]
                 self._hooks += [layer.register_forward_pre_hook(self._entering) for layer in layers]
             else:
@@ -80,7 +80,7 @@ class Taps:
         found = {}
         for name in self.names:
             features = latest.get(name)
-            if name == PENULTIMATE and features is None:
+            if name not in self._modules and features is None:
                 raise ValueError(
                     f"{type(self._network).__name__} calls no torch.nn.Linear: expected a linear "
                     "classifier, whose input is the penultimate feature"

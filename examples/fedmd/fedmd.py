@@ -69,11 +69,12 @@ def train(clients, requests, contexts, device, *, digest_epochs, public_epochs):
         yield Message(RecordDict({LOGITS: logits, "metrics": metrics}), reply_to=request)
 
 
-def fault(request, reply):
+def fault(num_classes, request, reply):
     """Look for what is no row of logits for each input that was asked about."""
-    logits, asked = reply.content[LOGITS].get(LOGITS), read_arrays(request.content[ASKED])["ids"]
-    return None if logits is not None and len(logits.shape) == 2 and logits.shape[0] == len(asked) \
-        else f"it has no logits of {len(asked)} inputs"  # fmt: skip
+    logits = read_arrays(reply.content[LOGITS]).get(LOGITS)
+    expected = (len(read_arrays(request.content[ASKED])["ids"]), num_classes)
+    there = logits is not None and (logits.dtype, logits.shape) == (np.float32, expected)
+    return None if there else f"it has no float32 logits of shape {expected}"
 
 
 def multiplications(digest_epochs, clients, client_id, content):
@@ -115,19 +116,20 @@ class FedMD(BaseStrategy):
             raise ValueError("clients.messenger: FedMD's clients have one network each")
         self.proxy, self.seed, self.fraction = proxy, seed, fraction
         self.public_inputs, self.consensus = min(public_inputs, len(proxy)), None
+        self.fault = partial(fault, proxy.num_classes)
         numbers = {"digest_epochs": digest_epochs, "public_epochs": public_epochs}
         self.train = Handler(
             "train.fedmd",
             partial(train, **numbers),
             records=(CONSENSUS, ASKED),
             replies={LOGITS: ArrayRecord, "metrics": MetricRecord},
-            fault=fault,
+            fault=self.fault,
             multiplications=partial(multiplications, digest_epochs),
         )
         self.handlers = (self.train, EVALUATE_OWN)
 
     def intake(self, server_round, phase):
-        return Reducer(Sum, fault) if phase == "train" else None
+        return Reducer(Sum, self.fault) if phase == "train" else None
 
     def ids_of(self, server_round):
         """Draw a round's public inputs [P]."""

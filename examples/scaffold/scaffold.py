@@ -2,7 +2,8 @@
 
 Karimireddy, Kale, Mohri, Reddi, Stich, Suresh, "SCAFFOLD: Stochastic Controlled Averaging for
 Federated Learning", ICML 2020 (arXiv:1910.06378), with option II for the control variates. Clients
-train by plain SGD; statistics of batch norm are averaged as they are.
+train by plain SGD, and gradients are corrected before they are clipped; statistics of batch norm
+are averaged as they are.
 
     python run.py --config-dir examples/scaffold strategy=scaffold clients=same \
         clients.training.optimizer.momentum=0
@@ -46,13 +47,15 @@ def train(clients, requests, contexts, device):
         own = kept[client_id]
         return {SHIFTS: {n: torch.tensor(c - own[n], device=device) for n, c in control.items()}}
 
-    lr = clients.local_training.keywords["optimizer"].keywords["lr"]
+    numbers = clients.local_training.keywords["optimizer"].keywords
+    if numbers.get("momentum"):
+        raise ValueError("clients.training.optimizer.momentum: expected 0, for option II")
     replies = train_parameters(clients, requests, contexts, device, OBJECTIVE, anchors)
     for context, reply in zip(contexts, replies, strict=True):
         if not isinstance(reply, Exception):
             own, end = kept[client_of(context)], read_arrays(reply.content[ARRAYS])
             steps = local_steps(clients.local_training, reply.content["metrics"]["num-examples"])
-            scale = 1 / (max(1, steps) * lr)
+            scale = 1 / (max(1, steps) * numbers["lr"])
             new = {n: own[n] - c + scale * (start[n] - end[n]) for n, c in control.items()}
             context.state[CONTROL] = write_arrays(new)
             reply.content[CONTROL] = write_arrays({n: new[n] - own[n] for n in control})

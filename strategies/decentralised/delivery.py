@@ -95,7 +95,7 @@ class Neighbours:
             availability: Who is there, and what arrives.
             num_clients: n, how many peers there are.
             missing: What becomes of the weight of a neighbour that does not answer; see
-                `letter_weights.mixed_row`. "sender", where weights are pushed: what does not arrive
+                `mixing.mixed_row`. "sender", where weights are pushed: what does not arrive
                 stays with the sender, what is late counts when it comes, so that no weight is ever
                 lost, and none is made.
 

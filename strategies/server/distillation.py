@@ -16,7 +16,7 @@ from clients.messages.arrays import read_arrays
 from clients.models.factory import load_parameters
 from clients.seeding import Purpose, generator
 from clients.training.loop import Trainer
-from clients.training.objective import DistillationLoss, with_temperature
+from clients.training.objective import DistillationLoss, Objective, with_temperature
 from strategies import rule_state
 from strategies.aggregation.ensemble import Ensemble
 from strategies.base import BaseStrategy
@@ -82,6 +82,11 @@ class DistillationStrategy(BaseStrategy):
                 "strategy.feed_back=false, for which clients train"
             )
         num_classes, split = teachers.test.num_classes, teachers.split
+        if isinstance(loss, Objective) and len(split.chunks) > 1:
+            raise ValueError(
+                f"strategy.proxy_split.chunks={len(split.chunks)}: expected 1 where strategy.loss "
+                "is an objective, which would begin anew with each chunk"
+            )
         rehearse_loss(teachers.rule, loss, num_classes)
         of = num_classes, teachers.rule.temperature
         rehearse_student(distil, student, split.proxy, loss, *of)
@@ -118,7 +123,7 @@ class DistillationStrategy(BaseStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Weigh and combine the answers; teach the student with them."""
         distil = partial(self._teach, server_round)
-        return self.teachers.lesson(server_round, replies, self.student, distil, self.report)
+        return self.teachers.aggregate(server_round, replies, self.student, distil, self.report)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -131,7 +131,7 @@ class MutualStrategy(BaseStrategy):
         of = {key: key.rsplit("-", 1)[0] if self._by_client else key for key in starts}
         before = dict(self.teaching.learned)
         self.teaching.invite(server_round, starts, of)
-        arrays, metrics = self.teachers.lesson(
+        arrays, metrics = self.teachers.aggregate(
             server_round, replies, self.student, self._teach, self.report
         )
         if self._by_client:  # it has gone back, and its client goes on from it by itself

@@ -116,7 +116,7 @@ class Teachers:
             return None
         return self.rule.reducer(self.split.probes[0] if phase == "train" else NO_PROBE)
 
-    def lesson(
+    def aggregate(
         self,
         server_round: int,
         replies: Iterable[Message],

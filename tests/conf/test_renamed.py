@@ -100,3 +100,33 @@ def test_an_own_yaml_with_an_old_name_is_told_the_new_one(tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     assert "it is called strategies.aggregation.scorers.margin now" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ((), "bbe8734171155e733ce7c4b10215382de6aeb0eff02945f546abeddb0d7b52c1"),
+        (("strategy=ffl",), "6c17487d9dbdaf849a9bef0749b2660c00d76ecd017a809fd42eef015128a26b"),
+        (
+            ("strategy=gossip", "topology=ring"),
+            "143bf7798add881eae68dd602e5fd6e7c85c2b4b5a85908f1e94806a5226592f",
+        ),
+        (
+            ("strategy=averaging", "clients=same"),
+            "542f5730bfbb9801a6e51d66f8e5e8b2dc1a78fc8fd232f09d80d4eaa59dbe46",
+        ),
+    ],
+)
+def test_the_hash_of_a_config_is_what_it_was_one_version_back(
+    words: tuple[str, ...], first: str
+) -> None:
+    """As the code of then computed it: checkpoints of then are gone on from."""
+    assert fingerprint(composed("sim=inline", *words)) == first
+
+
+def test_a_key_that_there_was_not_counts_once_it_is_set() -> None:
+    before, after = (
+        fingerprint(composed("sim=inline", f"clients/objective={name}"))
+        for name in ("labels", "not_true")
+    )
+    assert before != after

@@ -236,3 +236,20 @@ def test_results_are_written_whatever_a_strategy_keeps_beside_them(
         "error: Dying.models(): ArithmeticError: nothing to leave; all other results are in "
         f"{run}\n"
     )
+
+
+def test_a_part_may_be_wanted_or_none_and_a_way_to_make_something_is_no_part() -> None:
+    class Part:
+        def __init__(self, number: int, seed: int) -> None:
+            self.sum = number + seed
+
+    class Whole:
+        def __init__(
+            self, seed: int, part: Part | None = None, make: Callable[[], Part] | None = None
+        ) -> None:
+            self.part, self.make = part, make
+
+    strategy = partial(Whole, part=partial(Part, number=3), make=partial(Part, number=4))
+    made = completed(strategy, {"seed": 2})
+    assert made.part.sum == 5
+    assert isinstance(made.make, partial)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clients.models.factory import parameters_of
 from clients.training.losses import kl
-from clients.training.objective import START, Objective, Outputs
+from clients.training.objective import START, Objective, Outputs, proximal
 from sim.topology import graphs
 from strategies.server.distillation import DistillationStrategy
 from strategies.server.requirements import require_distil
@@ -70,6 +70,20 @@ def test_a_trainer_of_the_student_that_knows_losses_only_is_refused() -> None:
 def test_a_student_that_cannot_learn_by_an_objective_is_refused() -> None:
     with pytest.raises(ValueError, match=r"strategy\.distil: the student .* tap 'nose'"):
         make(loss=replace(WHOLE, taps=("nose",)))
+
+
+def test_an_objective_needs_the_whole_lesson() -> None:
+    with pytest.raises(ValueError, match=r"strategy\.proxy_split\.chunks=2: expected 1 where"):
+        make(loss=WHOLE, chunks=2)
+
+
+def test_ours_can_be_pulled_to_where_a_lesson_began() -> None:
+    def end(loss: Any) -> Any:
+        strategy = make(loss=loss, temperature=3.0)
+        distil_round(strategy, random_logits(strategy, 3))
+        return bits(strategy.student)
+
+    assert end(proximal(0.0, kl)) == end(kl) != end(proximal(1.0, kl))
 
 
 def test_several_workers_cannot_share_an_objective() -> None:

@@ -89,7 +89,6 @@ def test_an_anchors_network_answers_in_eval_mode_as_it_was_and_without_a_trace()
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 4)
     )
-    other = small_mlp(seed=5)
     before = predict_with_features(model, BLOBS, np.arange(60))
     rows = torch.from_numpy(normalised(BLOBS, np.arange(60)))
     seen = 0
@@ -109,7 +108,6 @@ def test_an_anchors_network_answers_in_eval_mode_as_it_was_and_without_a_trace()
     fit(model, loss=Objective(loss, taps=("penultimate",), networks=(START,)))
     assert seen == 8
     assert not torch.equal(model[2].running_mean, statistics)
-    assert other is not model
 
 
 def test_features_carry_gradients_and_nothing_else_is_moved() -> None:

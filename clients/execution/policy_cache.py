@@ -1,5 +1,7 @@
 """How like clients are run in a process: what was found for each architecture and objective."""
 
+from functools import partial
+
 import joblib
 import numpy as np
 from torch import Tensor
@@ -9,6 +11,7 @@ from clients.execution.model_cache import Networks
 from clients.execution.objective_policy import objective_fault
 from clients.execution.policy import way_of
 from clients.execution.stack import Way
+from clients.training import losses
 from clients.training.objective import Anchors, Objective
 from clients.training.optimizers import Optimizer
 
@@ -65,7 +68,7 @@ class Policies:
         Returns:
             Whether they can; if not, `notes` says why.
         """
-        if objective.is_plain:
+        if objective.is_plain and _is_ours(objective):
             return True
         key = _key(name, objective, anchors, targets)
         if key is None or key not in self._faults:
@@ -73,8 +76,19 @@ class Policies:
             what = objective, anchors, targets
             self._faults[key] = objective_fault(model, self._image_shape, way, *what)
         if fault := self._faults[key]:
-            self.notes.add(f"architecture '{name}' trains client by client: {fault}")
+            self.note(name, fault)
         return not fault
+
+    def note(self, name: str, reason: str) -> None:
+        """Say why clients of an architecture train one by one."""
+        self.notes.add(f"architecture '{name}' trains client by client: {reason}")
+
+
+def _is_ours(objective: Objective) -> bool:
+    """Tell whether a loss of logits is one of ours, which look at each example by itself."""
+    loss = objective.plugins["loss"]
+    function = loss.func if isinstance(loss, partial) else loss
+    return getattr(function, "__module__", "") == losses.__name__
 
 
 def _key(name: str, objective: Objective, anchors: Anchors, targets: Tensor) -> str | None:
