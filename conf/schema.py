@@ -225,11 +225,13 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
     choices = [o for o in parsed if o.key_or_group in groups]
     for choice in choices:
         options = [p.stem for root in roots for p in (root / choice.key_or_group).glob("*.yaml")]
-        if isinstance(value := choice.value(), str) and value not in options:
+        value, every = choice.value(), f"(all: {', '.join(sorted(options))})"
+        if isinstance(value, str) and value not in options:
             return (
-                f"'{choice.key_or_group}={value}': no such option{_nearest(value, options)} "
-                f"(all: {', '.join(sorted(options))})"
+                f"'{choice.key_or_group}={value}': no such option{_nearest(value, options)} {every}"
             )
+        if not isinstance(value, str | list) and not choice.is_delete():
+            return f"'{choice.input_line}': expected the name of an option {every}"
         if choice.is_add() and choice.key_or_group in _known_keys([]):
             return f"leave out the plus: {choice.key_or_group}={value}"
     plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
