@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "data.limit": (1, INFINITY, "an integer >= 1, or null for all"),
     "data.test_limit": (1, INFINITY, "an integer >= 1, or null for all"),
     "data.proxy_limit": (1, INFINITY, "an integer >= 1, or null for all"),
+    "strategy.fraction": (1e-12, 1, "a share in (0, 1]"),
     "strategy.fraction_train": (0, 1, "a share in [0, 1]"),
     "strategy.fraction_evaluate": (0, 1, "a share in [0, 1]"),
     "strategy.digest_epochs": (0, INFINITY, "an integer >= 0"),

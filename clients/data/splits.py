@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.data.dataset import Dataset, Images, Indices, channel_moments, subset
-from clients.seeding import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ def draw_splits(
     Returns:
         Private, proxy and test set.
     """
+    from clients.seeding import Purpose, generator  # imports torch, which data do without
+
     train, test = source
     if test_limit is not None:  # a stream of its own: the other sets stay as they are
         order = generator(seed, Purpose.TEST_LIMIT).permutation(len(test))

@@ -157,7 +157,7 @@ def _images(arrays: Mapping[str, npt.NDArray[Any]], name: str, layout: str | Non
     if layout is None and _channels_look_last(*images.shape[1:]):
         raise ValueError(
             f"{name} of shape {list(images.shape)} look like [N, H, W, C], expected [N, C, H, W]: "
-            "say which with layout=NHWC or layout=NCHW"
+            "say which with data.source.layout=NHWC or NCHW"
         )
     return np.ascontiguousarray(np.moveaxis(images, 3, 1)) if layout == "NHWC" else images
 

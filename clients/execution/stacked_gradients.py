@@ -11,7 +11,13 @@ from torch.utils._pytree import tree_map
 
 from clients.execution.masking import Filling
 from clients.execution.stack import Stack, Tensors
-from clients.training.gradients import Precision, copied, corrected, half_precision
+from clients.training.gradients import (
+    Precision,
+    copied,
+    corrected,
+    half_precision,
+    require_one_each,
+)
 from clients.training.objective import START, Anchors, Objective, OnLogits, Outputs
 
 Indices = npt.NDArray[np.int64]
@@ -100,7 +106,7 @@ class StackedGradients:
         outputs = self._outputs(tensors, images, filling, train=True)
         if isinstance(on_logits := self.objective.loss, OnLogits):
             flat = on_logits.loss(outputs.logits.flatten(0, 1), targets.flatten(0, 1))
-            return flat.view(members, rows)
+            return require_one_each(flat, members * rows).view(members, rows)
         anchors = _first(self.anchors, members)
         others = {}
         with torch.no_grad():
@@ -110,7 +116,8 @@ class StackedGradients:
         def loss(of_all: Any, targets: Tensor, anchors: Anchors) -> Tensor:
             inputs, seen, of_others = of_all
             own = {n: Outputs(logits, inputs, taps) for n, (logits, taps) in of_others.items()}
-            return self.objective.loss(Outputs(seen[0], inputs, seen[1], own), targets, anchors)
+            everything = Outputs(seen[0], inputs, seen[1], own)
+            return require_one_each(self.objective.loss(everything, targets, anchors), rows)
 
         of_others = {name: (each.logits, dict(each.taps)) for name, each in others.items()}
         of_all = images, (outputs.logits, dict(outputs.taps)), of_others

@@ -52,7 +52,7 @@ class NetworkGradients:
         """
         objective, parameters = self.objective, list(self.named.values())
         outputs = self._outputs(self.model, inputs, self._others(inputs))
-        values = objective.loss(outputs, targets, self.anchors)
+        values = require_one_each(objective.loss(outputs, targets, self.anchors), len(inputs))
         mean = values.mean()
         if objective.penalty is not None:
             mean = mean + objective.penalty(self.named, self.anchors)
@@ -81,6 +81,13 @@ class NetworkGradients:
         with torch.no_grad(), evaluating(self.model):
             runs = {n: partial(functional_call, self.model, self.anchors[n]) for n in names}
             return {name: self._outputs(run, inputs, {}) for name, run in runs.items()}
+
+
+def require_one_each(values: Tensor, rows: int) -> Tensor:
+    """Return losses; ValueError says if they are not one per example."""
+    if values.shape != (rows,):
+        raise ValueError(f"objective: loss of shape {tuple(values.shape)}, expected ({rows},)")
+    return values
 
 
 def corrected(

@@ -201,7 +201,7 @@ def proximal(mu: float, objective: Loss | Objective = cross_entropy) -> Objectiv
         Their sum.
 
     Raises:
-        ValueError: mu is below 0, or not finite.
+        ValueError: mu is below 0, or not finite, or there is such a term.
 
     Reference: Li et al., MLSys 2020 (arXiv:1812.06127), eq. 2.
     """
@@ -210,6 +210,11 @@ def proximal(mu: float, objective: Loss | Objective = cross_entropy) -> Objectiv
     objective = as_objective(objective)
     if mu == 0:
         return objective
+    if isinstance(objective.correct, partial) and objective.correct.func is _pulled:
+        raise ValueError(
+            f"proximal_mu={mu}: there is a proximal term already; take a strategy's, such as "
+            "FedProx's, or clients/objective=proximal"
+        )
     return replace(objective, correct=partial(_pulled, before=objective.correct, mu=mu))
 
 

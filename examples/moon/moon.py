@@ -50,6 +50,8 @@ class Moon(Averaging):
 
     def __init__(self, *, mu, temperature, **numbers):
         super().__init__(**numbers)
+        if mu < 0 or temperature <= 0:
+            raise ValueError(f"strategy.mu={mu}, temperature={temperature}: expected >= 0, > 0")
         loss = partial(contrastive_loss, mu=mu, temperature=temperature)
         objective = Objective(loss, taps=("penultimate",), networks=(START, PREVIOUS))
         answer = partial(train, objective=objective)

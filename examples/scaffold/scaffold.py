@@ -104,6 +104,8 @@ class Scaffold(BaseStrategy):
     handlers = (TRAIN,)
 
     def __init__(self, *, student, num_clients, seed, rate=1.0, fraction=1.0):
+        if rate <= 0:
+            raise ValueError(f"strategy.rate={rate}: expected > 0")
         self.clients, self.seed, self.rate, self.fraction = num_clients, seed, rate, fraction
         learned = dict(student.named_parameters())
         self.control = {n: np.zeros(p.shape, np.float32) for n, p in learned.items()}

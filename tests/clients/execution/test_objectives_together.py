@@ -104,6 +104,8 @@ def drawing(outputs: Outputs, labels: Tensor, anchors: Any) -> Tensor:
         (Objective(of_the_batch), "an example's loss depend on the others of the batch"),
         (Objective(branching), "cannot run stacked: RuntimeError"),
         (Objective(drawing), "cannot run stacked: RuntimeError"),
+        (Objective(lambda o, y, a: cross_entropy(o.logits, y).mean()), "loss of shape"),
+        (Objective(OnLogits(lambda z, y: cross_entropy(z, y).mean())), "loss of shape"),
         (Objective(OnLogits(cross_entropy), penalty=lambda p, a: a["no"]), "stacked: KeyError"),
         (Objective(OnLogits(cross_entropy), taps=("nose",)), "tap 'nose'"),
         (Objective(OnLogits(cross_entropy), correct=lambda g, p, a: {}), "gradients of \\[\\]"),

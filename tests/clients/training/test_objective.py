@@ -149,6 +149,12 @@ def asking(what: str) -> Any:
         (Objective(CE, taps=("nose",)), "tap 'nose': Sequential has only penultimate, "),
         (Objective(asking("nose")), r"tap 'nose': not in the objective's taps, \[\]"),
         (Objective(asking("/last")), r"anchor 'last': not in the objective's networks, \[\]"),
+        (
+            Objective(lambda o, y, a: cross_entropy(o.logits, y).mean()),
+            r"loss of shape \(\), expecte",
+        ),
+        (Objective(lambda o, y, a: o.logits), r"loss of shape \(16, 4\), expected \(16,\)"),
+        (lambda z, y: cross_entropy(z, y).sum(), r"loss of shape \(\), expected \(16,\)"),
         (Objective(CE, correct=lambda g, p, a: {}), r"objective\.correct gave gradients of \[\]"),
     ],
 )

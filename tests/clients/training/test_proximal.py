@@ -148,13 +148,22 @@ def test_a_parameter_that_the_loss_does_not_reach_is_not_pulled() -> None:
 
 
 def test_two_corrections_are_both_made() -> None:
-    # 1 + 2 (w - w0) of the first, 3 (w - w0) of the second: at w0 + 1 they add 5.
-    both = proximal(3.0, proximal(2.0))
+    # 1 + 2 of the first, 3 (w - w0) of the second: at w0 + 1 they add 5.
+    def two_more(gradients: Any, parameters: Any, anchors: Any) -> Any:
+        return {name: gradient + 2 for name, gradient in gradients.items()}
+
+    both = proximal(3.0, Objective(OnLogits(half_square), correct=two_more))
     assert both.correct is not None
     w, start = {"w": torch.ones(1)}, {START: {"w": torch.zeros(1)}}
     assert both.correct({"w": torch.ones(1)}, w, start)["w"].item() == 6.0
     assert isinstance(both, Objective)
     assert isinstance(both.loss, OnLogits)
+
+
+def test_two_proximal_terms_are_one_too_many() -> None:
+    with pytest.raises(ValueError, match="there is a proximal term already"):
+        proximal(0.1, proximal(0.1))
+    assert proximal(0.0, proximal(0.1)).correct is not None
 
 
 def test_mu_zero_is_without_it_bit_for_bit_and_more_stays_nearer() -> None:
