@@ -45,7 +45,9 @@ def of_the_batch(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits - logits.mean(0), labels)
 
 
-@pytest.mark.parametrize("loss", [of_the_batch, Objective(OnLogits(of_the_batch))], ids=str)
+@pytest.mark.parametrize(
+    "loss", [of_the_batch, Objective(OnLogits(of_the_batch))], ids=["bare", "whole"]
+)
 def test_a_loss_of_logits_whose_examples_depend_on_each_other_mixes_no_clients(loss: Any) -> None:
     alone, together = (place_of(trainer().func, together=both) for both in (False, True))
     for one, other in zip(fit(alone, 3, loss=loss), fit(together, 3, loss=loss), strict=True):
