@@ -120,7 +120,7 @@ def test_a_cohort_of_flowers_own_nodes_has_ids_that_exist() -> None:
         ({"negative_share": 0.998}, "negative_share=0.998"),
         ({"loss": lambda z, y, temperature: z}, r"strategy\.loss gave shape \(24, 4\) for 24 exam"),
     ],
-    ids=str,
+    ids=lambda each: str(each).split(" at 0x")[0],
 )
 def test_a_number_out_of_range_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
