@@ -34,7 +34,8 @@ def test_a_run_without_a_server_is_resumed_from_its_folder(method: str, tmp_path
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole, *words, "rounds=4")
     run(parts, *words, "rounds=2", "checkpoint_every=1")
-    run(parts, f"resume={parts}", "rounds=4")
+    done = run_py(f"resume={parts}", "rounds=4")
+    assert done.returncode == 0, done.stderr[-3000:]
     for name in SAME:
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
     result = json.loads((whole / "result.json").read_text())
