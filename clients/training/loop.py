@@ -87,13 +87,13 @@ def train(
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
     check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients_of = NetworkGradients(model, as_objective(objective), anchors or {}, autocast)
+    parameters = [*gradients_of.named.values()]
     if epochs and not parameters:
         raise ValueError("no parameter requires a gradient: expected at least one to train")
     step = stepper(optimizer, parameters)
     device = parameters[0].device if parameters else torch.device("cpu")
     targets = targets.to(device)
-    gradients_of = NetworkGradients(model, as_objective(objective), anchors or {}, autocast)
     model.train()
     losses = []
     with seeded_torch(rng), gradients_of.taps:

@@ -36,8 +36,9 @@ class Taps:
             ValueError: There is no place of that name; says which there are.
         """
         self._network, self._linear = network, linear
-        self._modules = dict(network.named_modules())
         self.names = tuple(names)
+        # Nobody is listened to in most training and all answering: then the walk is saved.
+        self._modules = dict(network.named_modules()) if self.names else {}
         for name in self.names:
             if name != PENULTIMATE and name not in self._modules:
                 there = ", ".join(key for key in self._modules if key)
