@@ -1,10 +1,12 @@
 """Examples, imported and run as a user does, from another folder."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.commands import run_py
 from tests.places import ROOT
 from tests.quick_runs import result_of
 
@@ -18,6 +20,23 @@ def imported(name: str) -> Any:
         return importlib.import_module(name)
     finally:
         sys.path.remove(str(EXAMPLES / name))
+
+
+def gone_on(folder: Path, words: list[str], target: str) -> Any:
+    """Run two rounds with checkpoints and go on to three; return what the run then says.
+
+    Args:
+        folder: Of the run.
+        words: `--config-dir`, the folder, and more.
+        target: Of the example's strategy, which a resumed run is told to trust.
+
+    Returns:
+        Its `result.json`.
+    """
+    result_of(folder, *words, "rounds=2", "checkpoint_every=1", "sim=inline")
+    again = run_py(*words[:2], f"resume={folder}", "rounds=3", f"resume_targets=[{target}]")
+    assert again.returncode == 0, again.stderr
+    return json.loads((folder / "result.json").read_text())
 
 
 def both_pools(folder: Path, words: list[str], **others: str) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The example FedMD: digest, revisit, answer; on both pools."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from flwr.app import Message, RecordDict
 from clients.messages.accumulator import part_message
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
-from tests.commands import run_py
-from tests.example_runs import EXAMPLES, both_pools, imported
+from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import SEED, inline, run_ours, simulated, tiny_clients
 from tests.quick_runs import result_of
 
@@ -103,11 +101,7 @@ def test_fedmd_has_the_same_bits_on_both_pools_and_goes_on(tmp_path: Path) -> No
     words = ["--config-dir", str(EXAMPLES / "fedmd"), "strategy=fedmd"]
     runs = both_pools(tmp_path, [*words, "rounds=3"], none="strategy.digest_epochs=0")
     assert runs["inline"]["clients_accuracy"]["mean"] > runs["none"]["clients_accuracy"]["mean"]
-    result_of(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1", "sim=inline")
-    trust = "resume_targets=[fedmd.FedMD]"
-    again = run_py(*words[:2], f"resume={tmp_path / 'begun'}", "rounds=3", trust)
-    assert again.returncode == 0, again.stderr
-    result = json.loads((tmp_path / "begun" / "result.json").read_text())
+    result = gone_on(tmp_path / "begun", words, "fedmd.FedMD")
     assert result["clients_sha256"] == runs["inline"]["clients_sha256"]
 
 

@@ -24,8 +24,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
 from clients.models.factory import parameters_of
 from clients.training.objective import Outputs
-from tests.commands import run_py
-from tests.example_runs import EXAMPLES, both_pools, imported
+from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import student_of, tiny_clients, trainer
 from tests.objectives import anchors_for
 from tests.places import ROOT
@@ -244,9 +243,5 @@ def test_scaffold_learns_and_its_variates_follow(tmp_path: Path) -> None:
              "clients.training.optimizer.momentum=0"]  # fmt: skip
     runs = both_pools(tmp_path, [*words, "rounds=3"])
     assert runs["inline"]["student_accuracy"] > 0.5
-    result_of(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1", "sim=inline")
-    trust = "resume_targets=[scaffold.Scaffold]"
-    again = run_py(*words[:2], f"resume={tmp_path / 'begun'}", "rounds=3", trust)
-    assert again.returncode == 0, again.stderr
-    result = json.loads((tmp_path / "begun" / "result.json").read_text())
+    result = gone_on(tmp_path / "begun", words, "scaffold.Scaffold")
     assert result["student_sha256"] == runs["inline"]["student_sha256"]

@@ -23,6 +23,7 @@ from clients.seeding import Purpose, generator
 from clients.training.loop import local_steps
 from clients.training.losses import cross_entropy
 from clients.training.objective import Objective, OnLogits
+from strategies.aggregation.parameters import cast_to
 from strategies.base import BaseStrategy
 from strategies.cohorts import draw
 
@@ -132,15 +133,10 @@ class Scaffold(BaseStrategy):
         for name, value in total.sums[CONTROL].items():
             self.control[name] = (self.control[name] + value / self.clients).astype(np.float32)
         new = {n: old + self.rate * (means[n] - old) for n, old in self.arrays.items()}
-        return write_arrays({n: _like(self.arrays[n], value) for n, value in new.items()}), None
+        return write_arrays(cast_to({n: a.dtype for n, a in self.arrays.items()}, new)), None
 
     def state(self):
         return RecordDict({CONTROL: write_arrays(self.control)})
 
     def restore(self, state):
         self.control = read_arrays(state[CONTROL])
-
-
-def _like(old, value):
-    whole = np.issubdtype(old.dtype, np.integer)  # batch norms count their batches
-    return (np.round(value) if whole else value).astype(old.dtype)

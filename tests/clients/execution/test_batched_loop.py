@@ -1,6 +1,5 @@
 """Clients trained together against the same clients trained one by one."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import clients.data.loader
-from clients.data import Dataset, normalised
 from clients.execution.batched_loop import predict_together, train_together
 from clients.execution.model_cache import as_tensors
 from clients.execution.stack import Stack, Way
@@ -39,23 +36,7 @@ from tests.trained_together import (
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in a worker; where others want the second core too, waiting for it takes the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks are given float64 inputs."""
-
-    def double(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-        return normalised(dataset, indices).astype(np.float64)
-
-    monkeypatch.setattr(clients.data.loader, "normalised", double)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- equality for every model of the zoo ---

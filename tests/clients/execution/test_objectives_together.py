@@ -1,7 +1,6 @@
 """Objectives of every kind, minimised together and one by one, by every model of the zoo."""
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -10,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import clients.data.loader
-from clients.data import Dataset, normalised
 from clients.execution.objective_policy import objective_fault
 from clients.execution.stack import Way
 from clients.training.losses import cross_entropy
@@ -19,24 +16,7 @@ from clients.training.objective import Objective, OnLogits, Outputs
 from tests.objectives import ALL, KINDS, anchors_for
 from tests.trained_together import BUILDERS, CLASSES, FLOAT64, SHAPE, UNEQUAL, WAYS, Both, built
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in a worker; where others want the second core too, waiting for it takes the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks are given float64 inputs: what is left of a difference is no rounding."""
-
-    def double(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-        return normalised(dataset, indices).astype(np.float64)
-
-    monkeypatch.setattr(clients.data.loader, "normalised", double)
+pytestmark = pytest.mark.usefixtures("one_thread", "in_double")
 
 
 def both(

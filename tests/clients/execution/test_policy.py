@@ -1,6 +1,6 @@
 """Which way a network is trained together, and why not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,14 +11,7 @@ from clients.execution.policy import way_of
 from clients.execution.stack import Way
 from tests.trained_together import CLASSES, SGD, SHAPE, built
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in a worker; where others want the second core too, waiting for it takes the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Gated(nn.Module):

@@ -1,6 +1,5 @@
 """Stacked networks: arrays, buffers, and what clients keep to themselves."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,14 +29,7 @@ from tests.trained_together import (
     parts_of,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in a worker; where others want the second core too, waiting for it takes the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the stack ---
