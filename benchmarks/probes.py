@@ -24,7 +24,8 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.profile import BEGINNING, Phases, replace_everywhere
-from clients.messages.answers import RoundView, TeacherPredictions
+from clients.messages.answers import Answers
+from clients.messages.views import RoundView
 from conf.building import instantiate
 from conf.schema import register
 from sim.engine.exchanges import Exchange
@@ -77,7 +78,7 @@ def made_up(num_clients: int, server_round: int) -> tuple[RoundView, RoundReport
     weights /= weights.sum(0)
     mask = torch.ones(num_clients, EXAMPLES, dtype=torch.bool)
     ids = tuple(range(num_clients))
-    teachers = TeacherPredictions(ids, logits, mask, None, torch.ones(num_clients))
+    teachers = Answers(ids, logits, mask, None, torch.ones(num_clients))
     targets = torch.einsum("kn,knc->nc", weights, logits.softmax(-1))
     view = RoundView(
         server_round, tuple(range(EXAMPLES)), teachers, weights, targets, [1.0],

@@ -8,7 +8,7 @@ import torch
 from flwr.app import Message, RecordDict
 
 from clients.handlers.predictions import TRAIN_PREDICTIONS
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.requests import PredictionReply, node_id_of, write_reply
 from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
@@ -37,13 +37,13 @@ def answers(
     masked: float = 0.2,
     own: bool = True,
     scale: float = 3.0,
-) -> TeacherPredictions:
+) -> Answers:
     """Make up a cohort; own_probs lie around 1e-3, so that some examples are known to nobody."""
     rng = torch.Generator().manual_seed(seed)
     shape = (num_clients, num_inputs)
     exponents = torch.rand(shape, generator=rng) * 2.5 - 5
     exponents[:, ::2] += torch.rand(num_clients, len(range(0, num_inputs, 2)), generator=rng) * 2.5
-    return TeacherPredictions(
+    return Answers(
         client_ids=tuple(range(num_clients)),
         logits=torch.randn(*shape, num_classes, generator=rng) * scale,
         mask=torch.rand(shape, generator=rng) >= masked,
@@ -52,7 +52,7 @@ def answers(
     )
 
 
-def contents(teachers: TeacherPredictions, kind: str = "float32") -> list[RecordDict]:
+def contents(teachers: Answers, kind: str = "float32") -> list[RecordDict]:
     own = teachers.own_probs
     return [
         write_reply(
@@ -100,5 +100,5 @@ def messages(replies: list[RecordDict]) -> list[Message]:
 
 def together(rule: EnsembleRule, replies: list[RecordDict], probe: list[int]) -> Ensemble:
     all_answers = gather(messages(replies))
-    assert isinstance(all_answers, TeacherPredictions)
+    assert isinstance(all_answers, Answers)
     return rule(all_answers, np.array(probe, dtype=np.int64))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from run import federate
 from tests.places import ROOT
 
@@ -51,7 +51,7 @@ def test_a_client_that_is_not_trusted_gets_nothing_by_the_rule_of_the_page() -> 
     (block,) = blocks_of("reading-drift.md")
     names: dict[str, Any] = {}
     exec(compile(block, "reading-drift.md", "exec"), names)
-    teachers = TeacherPredictions(
+    teachers = Answers(
         client_ids=(1, 3, 8),
         logits=torch.zeros(3, 2, 4),
         mask=torch.ones(3, 2, dtype=torch.bool),

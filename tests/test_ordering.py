@@ -15,8 +15,9 @@ from torch import Tensor
 
 from clients.app import SimulatedApp
 from clients.data import Splits, digits, split
-from clients.messages.answers import RoundView, TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.arrays import write_arrays
+from clients.messages.views import RoundView
 from clients.models import lenet5, logistic_regression, mlp
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import build, parameters_of
@@ -39,7 +40,7 @@ KINDS = {"lr": logistic_regression, "mlp": partial(mlp, hidden=(32,)), "lenet5":
 
 def proxy_answers(
     seed: int, partition: Callable[..., list], num_clients: int
-) -> tuple[TeacherPredictions, Tensor, Tensor]:
+) -> tuple[Answers, Tensor, Tensor]:
     """Train one cohort; return its answers, the true labels [N], who owns which class [K, C]."""
     splits: Splits = split(
         *digits(), proxy_share=0.4, proxy_source=None, limit=None, proxy_limit=None,
@@ -70,7 +71,7 @@ def proxy_answers(
     return views[0].teachers, truth, owned
 
 
-def accuracy(teachers: TeacherPredictions, scores: Tensor, truth: Tensor) -> float:
+def accuracy(teachers: Answers, scores: Tensor, truth: Tensor) -> float:
     targets = mean_of_probs(teachers.logits, normalise(scores, teachers.mask), 1.0)
     return float((targets.argmax(-1) == truth).double().mean())
 

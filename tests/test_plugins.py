@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.mutual import heads
 from clients.mutual.terms import Shared, Terms
 from strategies.aggregation.weights import normalise
@@ -30,10 +30,10 @@ sizes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(2, 7))
 seeds = st.integers(0, 2**32)
 
 
-def answers(shape: tuple[int, int, int], seed: int, scale: float = 3.0) -> TeacherPredictions:
+def answers(shape: tuple[int, int, int], seed: int, scale: float = 3.0) -> Answers:
     rng = torch.Generator().manual_seed(seed)
     num_clients, num_examples, _ = shape
-    return TeacherPredictions(
+    return Answers(
         client_ids=tuple(range(num_clients)),
         logits=torch.randn(shape, generator=rng) * scale,
         mask=torch.ones(num_clients, num_examples, dtype=torch.bool),
@@ -42,11 +42,11 @@ def answers(shape: tuple[int, int, int], seed: int, scale: float = 3.0) -> Teach
     )
 
 
-def changed(teachers: TeacherPredictions, **fields: Any) -> TeacherPredictions:
-    return TeacherPredictions(**{**vars(teachers), **fields})
+def changed(teachers: Answers, **fields: Any) -> Answers:
+    return Answers(**{**vars(teachers), **fields})
 
 
-def weights_of(scorer: Callable[..., Tensor], teachers: TeacherPredictions) -> Tensor:
+def weights_of(scorer: Callable[..., Tensor], teachers: Answers) -> Tensor:
     return normalise(scorer(teachers), teachers.mask)
 
 

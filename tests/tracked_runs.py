@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from clients.messages.answers import RoundView, TeacherPredictions
+from clients.messages.answers import Answers
+from clients.messages.views import RoundView
 from sim.analysis.probes import Probe, output_drift, trust
 from sim.engine.rounds import RoundReport
 from sim.tracking.tracker import Tracker
@@ -74,7 +75,7 @@ def layout_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def seen(num_clients: int = 2) -> RoundView:
-    teachers = TeacherPredictions(
+    teachers = Answers(
         tuple(range(num_clients)), torch.zeros(num_clients, 0, 0),
         torch.zeros(num_clients, 0, dtype=torch.bool), None, torch.ones(num_clients),
     )  # fmt: skip

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clients.messages.answers import RoundView, TeacherPredictions
+from clients.messages.answers import Answers
+from clients.messages.views import RoundView
 
 
 def view(weights: Tensor, logits: Tensor | None = None, **others: Any) -> RoundView:
     num_clients, num_inputs = weights.shape
-    teachers = TeacherPredictions(
+    teachers = Answers(
         client_ids=tuple(range(10, 10 + num_clients)),
         logits=torch.zeros(num_clients, num_inputs, 3) if logits is None else logits,
         mask=torch.ones(num_clients, num_inputs, dtype=torch.bool),

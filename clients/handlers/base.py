@@ -17,10 +17,10 @@ from clients.population.clients import SimulatedClients
 CATEGORIES = ("train", "query", "evaluate")
 SERVER_ROUND = "server-round"
 
-Answers = Iterator[Message | Exception]
+Replies = Iterator[Message | Exception]
 """For each request in turn the reply, or what kept the client from one."""
 
-Answering = Callable[[SimulatedClients, Sequence[Message], Sequence[Context], str], Answers]
+Answering = Callable[[SimulatedClients, Sequence[Message], Sequence[Context], str], Replies]
 """(clients, requests, contexts, device) -> answers. Requests are of one content, but for what
 neighbours sent, and to clients of one architecture; a client's state is its context's."""
 
@@ -162,7 +162,7 @@ def _one_by_one(
     requests: Sequence[Message],
     contexts: Sequence[Context],
     device: str,
-) -> Answers:
+) -> Replies:
     for request, context in zip(requests, contexts, strict=True):
         try:
             yield Message(answer(clients, request, context, device), reply_to=request)

@@ -13,7 +13,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from clients.handlers.base import Answers, Handler
+from clients.handlers.base import Handler, Replies
 from clients.handlers.cost import forward
 from clients.handlers.state import client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
@@ -30,7 +30,7 @@ def feature_request(proxy_ids: npt.NDArray[np.int64]) -> RecordDict:
 
 def evaluate_features(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+) -> Replies:
     """Send what each client's classifier sees of the proxy examples asked about."""
     ids = read_arrays(cast(ArrayRecord, requests[0].content[INPUTS]))[PROXY_IDS].copy()
     networks = [own_network(clients, context, device) for context in contexts]

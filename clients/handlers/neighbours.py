@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.model_cache import as_tensors
-from clients.handlers.base import SERVER_ROUND, Answers, Handler, each
+from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
 from clients.handlers.cost import forward, local_training
 from clients.handlers.state import (
     PUSH,
@@ -46,7 +46,7 @@ def send_own(
 
 def train_own(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+) -> Replies:
     """Train on private data and send one's own parameters.
 
     Where weights are pushed (config "push"), what is sent is the numerator x = a z + (z' - z) and
@@ -89,7 +89,7 @@ def take_mixed(
 
 def train_mixed(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+) -> Replies:
     """Add to the mixture of neighbours' parameters what training changes in one's own.
 
     Reference: D-PSGD, Lian et al., NeurIPS 2017 (arXiv:1705.09056): x_i <- sum_j W_ij x_j

@@ -7,7 +7,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.model_cache import as_tensors
-from clients.handlers.base import SERVER_ROUND, Answers, Handler, each
+from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
 from clients.handlers.cost import forward, local_training
 from clients.handlers.state import client_of, own_network, pair_trained, round_of
 from clients.messages.arrays import read_arrays, write_arrays
@@ -26,7 +26,7 @@ def train_parameters(
     device: str,
     objective: Loss | Objective | None = None,
     anchors: Callable[[int], Anchors] = no_anchors,
-) -> Answers:
+) -> Replies:
     """Load the parameters received, train on private data, return the parameters.
 
     A key "proximal-mu", as Flower's FedProx sends it, is that of
@@ -66,7 +66,7 @@ def train_messenger(
 
 def evaluate_parameters(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+) -> Replies:
     """Measure the parameters received on each client's private data."""
     received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
     private = clients.splits.private

@@ -17,7 +17,7 @@ from clients.handlers.answering import (
     read_discriminator,
     write_discriminator,
 )
-from clients.handlers.base import SERVER_ROUND, Answers, Handler
+from clients.handlers.base import SERVER_ROUND, Handler, Replies
 from clients.handlers.cost import PASSES, forward, local_training
 from clients.handlers.state import DISCRIMINATOR, MODEL, client_of, own_network
 from clients.messages.answer_faults import MAX_LOGIT, fault_in_answers
@@ -45,7 +45,7 @@ from clients.training.losses import kl
 
 def train_predictions(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+) -> Replies:
     """Take in the student if it was fed back, train, answer the proxy examples."""
     asked = read_request(requests[0].content)
     ids = [client_of(context) for context in contexts]
@@ -67,7 +67,7 @@ def train_predictions(
 
 def evaluate_predictions(
     clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
-) -> Answers:
+) -> Replies:
     """Answer the test set, or proxy examples, with the networks as they are."""
     asked = read_request(requests[0].content)
     networks = [own_network(clients, context, device) for context in contexts]
@@ -110,7 +110,7 @@ def _answer(
     asked: PredictionRequest,
     metrics: Mapping[int, dict[str, float]],
     device: str,
-) -> Answers:
+) -> Replies:
     """Answer the inputs of a request, all clients the same ones."""
     dataset = clients.splits.test if asked.proxy_ids is None else clients.splits.proxy
     answered = clients.place(device).answers(

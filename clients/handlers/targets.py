@@ -11,7 +11,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.executor import Lesson
-from clients.handlers.base import Answers, Handler, each
+from clients.handlers.base import Handler, Replies, each
 from clients.handlers.cost import PASSES, forward
 from clients.handlers.state import MODEL, client_of, own_network, round_of
 from clients.messages.arrays import read_arrays, write_arrays
@@ -32,7 +32,7 @@ def learn_targets(
     *,
     objective: Loss | Objective,
     numbers: Mapping[str, Any],
-) -> Answers:
+) -> Replies:
     """Imitate each client's own soft labels, of the proxy examples that they are of."""
     server_round = round_of(requests[0])
     ids = [client_of(context) for context in contexts]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import decode, encode
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
@@ -235,7 +235,7 @@ def read_sender(content: RecordDict) -> tuple[int, str]:
     return config["client-id"], config["architecture"]
 
 
-def read_predictions(replies: Iterable[Message]) -> TeacherPredictions | None:
+def read_predictions(replies: Iterable[Message]) -> Answers | None:
     """Stack the answers of all replies without an error, ordered by client.
 
     Args:
@@ -257,9 +257,7 @@ def read_predictions(replies: Iterable[Message]) -> TeacherPredictions | None:
     )
 
 
-def stack_answers(
-    client_ids: Sequence[int], answers: Sequence[PredictionReply]
-) -> TeacherPredictions:
+def stack_answers(client_ids: Sequence[int], answers: Sequence[PredictionReply]) -> Answers:
     """Put the answers of several clients to the same inputs together.
 
     Args:
@@ -279,7 +277,7 @@ def stack_answers(
     everything = np.ones(answers[0].logits.shape[0], dtype=np.bool_)
     masks = [everything if answer.mask is None else answer.mask for answer in answers]
     own = [answer.own_probs for answer in answers if answer.own_probs is not None]
-    return TeacherPredictions(
+    return Answers(
         client_ids=tuple(client_ids),
         logits=torch.from_numpy(np.stack([answer.logits for answer in answers])),
         mask=torch.from_numpy(np.stack(masks)),

@@ -6,10 +6,11 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from clients.messages.accumulator import is_part
-from clients.messages.answers import ClientParameters, RoundView, TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import ARRAYS, METRICS, client_id_of
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
+from clients.messages.views import ClientParameters, RoundView
 
 
 def parameter_view(
@@ -41,7 +42,7 @@ def parameter_view(
     usable.sort(key=lambda each: each[0])
     number = len(usable)
     sizes = [examples_in(metrics) if NUM_EXAMPLES in metrics else 1.0 for _, _, metrics in usable]
-    teachers = TeacherPredictions(
+    teachers = Answers(
         client_ids=tuple(client_id for client_id, _, _ in usable),
         logits=torch.zeros(number, 0, 0),
         mask=torch.zeros(number, 0, dtype=torch.bool),

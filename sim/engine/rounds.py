@@ -16,8 +16,8 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.handlers.weight_faults import fault_in_loss, fault_in_weight, first_fault
 from clients.messages.accumulator import Fault, Intake, Receiving, Sieve
-from clients.messages.answers import RoundView
 from clients.messages.sizes import NUM_EXAMPLES
+from clients.messages.views import RoundView
 from clients.protocols import offers, told
 from clients.seeding import Purpose, stream
 from sim.engine.buffers import aggregated_train, weight_key

@@ -17,7 +17,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
-from clients.messages.answers import GraphView, RoundView
+from clients.messages.views import GraphView, RoundView
 from clients.models.factory import Parameters
 from clients.protocols import offers
 from sim.analysis.probes.findings import Findings

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clients.messages.accumulator import Reducer
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.codecs import ANSWERS
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.combiners import WeightedMean
@@ -39,7 +39,7 @@ class Ensemble:
 
     targets: Tensor
     covered: Tensor
-    teachers: TeacherPredictions
+    teachers: Answers
     weights: Tensor
 
 
@@ -92,9 +92,7 @@ class EnsembleRule:
         """Rules that may have a state, by the name of their axis."""
         return {"scorer": self.scorer, "combiner": self.combiner}
 
-    def __call__(
-        self, answers: Part | TeacherPredictions, probe: npt.NDArray[np.int64]
-    ) -> Ensemble:
+    def __call__(self, answers: Part | Answers, probe: npt.NDArray[np.int64]) -> Ensemble:
         """Weigh and combine.
 
         Args:
@@ -123,7 +121,7 @@ class EnsembleRule:
             targets, weights.sum(0) > 0, _columns(answers, columns), weights[:, columns]
         )
 
-    def weights(self, teachers: TeacherPredictions, mixing: Tensor | None = None) -> Tensor:
+    def weights(self, teachers: Answers, mixing: Tensor | None = None) -> Tensor:
         """Weigh each teacher on each example.
 
         Args:
@@ -211,9 +209,9 @@ def _if_mean(combiner: Any) -> WeightedMean | None:
     return combiner if isinstance(combiner, WeightedMean) else None
 
 
-def _columns(teachers: TeacherPredictions, columns: Tensor) -> TeacherPredictions:
+def _columns(teachers: Answers, columns: Tensor) -> Answers:
     own = teachers.own_probs
-    return TeacherPredictions(
+    return Answers(
         client_ids=teachers.client_ids,
         logits=teachers.logits[:, columns],
         mask=teachers.mask[:, columns],

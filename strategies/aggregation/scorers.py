@@ -11,7 +11,7 @@ discriminator says so with `for_discriminators`; nobody has to.
 import torch
 from torch import Tensor
 
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from strategies.aggregation.scorer_discriminator import for_discriminators
 
 PROBABILITY_FLOOR = 1e-4
@@ -19,7 +19,7 @@ PROBABILITY_FLOOR = 1e-4
 client may claim odds above 9,999 for an example."""
 
 
-def uniform(teachers: TeacherPredictions) -> Tensor:
+def uniform(teachers: Answers) -> Tensor:
     """Trust all teachers alike: scores are 1.
 
     Args:
@@ -31,7 +31,7 @@ def uniform(teachers: TeacherPredictions) -> Tensor:
     return torch.ones_like(teachers.mask, dtype=torch.float32)
 
 
-def num_examples(teachers: TeacherPredictions) -> Tensor:
+def num_examples(teachers: Answers) -> Tensor:
     """Trust a teacher by the size of its private set, on every example alike.
 
     Args:
@@ -43,7 +43,7 @@ def num_examples(teachers: TeacherPredictions) -> Tensor:
     return teachers.num_examples[:, None].expand_as(teachers.mask)
 
 
-def max_prob(teachers: TeacherPredictions) -> Tensor:
+def max_prob(teachers: Answers) -> Tensor:
     """Trust a teacher by the probability of its most likely class.
 
     Args:
@@ -55,7 +55,7 @@ def max_prob(teachers: TeacherPredictions) -> Tensor:
     return teachers.logits.softmax(-1).amax(-1)
 
 
-def entropy(teachers: TeacherPredictions) -> Tensor:
+def entropy(teachers: Answers) -> Tensor:
     """Trust a teacher by exp(-H) of its answer, H the entropy in nats.
 
     Args:
@@ -68,7 +68,7 @@ def entropy(teachers: TeacherPredictions) -> Tensor:
     return (-entropies).exp()
 
 
-def margin(teachers: TeacherPredictions) -> Tensor:
+def margin(teachers: Answers) -> Tensor:
     """Trust a teacher by the gap between its two most likely classes.
 
     Args:
@@ -82,7 +82,7 @@ def margin(teachers: TeacherPredictions) -> Tensor:
 
 
 @for_discriminators()
-def own_probability(teachers: TeacherPredictions) -> Tensor:
+def own_probability(teachers: Answers) -> Tensor:
     """Trust a teacher by its discriminator's probability c that the example is of its own kind.
 
     The rule commonly recalled for DLAD, without a source at hand; DaFKD's, with published code.
@@ -100,7 +100,7 @@ def own_probability(teachers: TeacherPredictions) -> Tensor:
 
 
 @for_discriminators(False, "balanced odds lack n_k; scorer num_examples_own_odds puts it back")
-def own_odds(teachers: TeacherPredictions) -> Tensor:
+def own_odds(teachers: Answers) -> Tensor:
     """Trust a teacher by the odds c / (1 - c) of its discriminator.
 
     With plain cross-entropy the odds tend to n_k p_k(x) / (m p_proxy(x)), so that normalised over
@@ -121,7 +121,7 @@ def own_odds(teachers: TeacherPredictions) -> Tensor:
 
 
 @for_discriminators(True, "in others a threshold of 0.5 is not in the middle, it moves with n_k")
-def own_selection(teachers: TeacherPredictions, *, threshold: float = 0.5) -> Tensor:
+def own_selection(teachers: Answers, *, threshold: float = 0.5) -> Tensor:
     """Trust a teacher on the examples that its discriminator takes for its own kind, and no other.
 
     Own-distribution selection as in IDKD, whose detector of foreign examples is another one; what
@@ -147,7 +147,7 @@ def own_selection(teachers: TeacherPredictions, *, threshold: float = 0.5) -> Te
 
 
 @for_discriminators(True, "plain odds have n_k in them, it would count twice; take scorer own_odds")
-def num_examples_own_odds(teachers: TeacherPredictions) -> Tensor:
+def num_examples_own_odds(teachers: Answers) -> Tensor:
     """Trust a teacher by n_k times its discriminator's odds.
 
     The same weights as `own_odds` when discriminators are fitted by balanced cross-entropy, whose
@@ -165,7 +165,7 @@ def num_examples_own_odds(teachers: TeacherPredictions) -> Tensor:
     return num_examples(teachers) * own_odds(teachers)
 
 
-def _own_probs(teachers: TeacherPredictions) -> Tensor:
+def _own_probs(teachers: Answers) -> Tensor:
     if teachers.own_probs is None:
         raise ValueError(
             "this scorer needs each client's discriminator: set strategy/discriminator=features "

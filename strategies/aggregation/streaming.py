@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.messages.accumulator import is_part
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import decode, tensor_over
 from clients.messages.requests import CONFIG, METRICS, PREDICTIONS, read_predictions
@@ -27,7 +27,7 @@ from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.sums import Sums
 from strategies.aggregation.weights import masked
 
-Scorer = Callable[[TeacherPredictions], Tensor]
+Scorer = Callable[[Answers], Tensor]
 
 SUMS, PROBE = "sums", "probe"
 """Names of a part's records."""
@@ -100,10 +100,10 @@ class Part:
     """A part of `AnswerSums`, read: the sums, and the answers to P probe examples."""
 
     sums: Parameters
-    teachers: TeacherPredictions
+    teachers: Answers
 
 
-def gather(replies: Iterable[Message]) -> Part | TeacherPredictions | None:
+def gather(replies: Iterable[Message]) -> Part | Answers | None:
     """Read the replies of a phase, be they the clients' own or reduced to one.
 
     Args:
@@ -123,7 +123,7 @@ def read_part(content: RecordDict) -> Part:
     arrays = _arrays(content, PROBE)
     order = np.argsort(arrays["client-ids"], kind="stable")
     probed = {name: torch.from_numpy(array[order]) for name, array in arrays.items()}
-    teachers = TeacherPredictions(
+    teachers = Answers(
         client_ids=tuple(int(k) for k in probed["client-ids"]),
         logits=probed["logits"],
         mask=probed["mask"],
@@ -178,9 +178,9 @@ class _Teacher:
         self._num_examples = torch.tensor([num_examples])
         self._client_ids = (cast(int, content[CONFIG]["client-id"]),)
 
-    def on(self, rows: slice | npt.NDArray[np.int64]) -> TeacherPredictions:
+    def on(self, rows: slice | npt.NDArray[np.int64]) -> Answers:
         """Return the answers to some of the examples."""
-        return TeacherPredictions(
+        return Answers(
             client_ids=self._client_ids,
             logits=decode(self._arrays, rows)[None],
             mask=self.mask[:, rows],
@@ -197,7 +197,7 @@ def _fraction(
     return mean.fraction(logits, temperature)
 
 
-def _probe_arrays(teacher: TeacherPredictions) -> Parameters:
+def _probe_arrays(teacher: Answers) -> Parameters:
     tensors = {
         "logits": teacher.logits,
         "mask": teacher.mask,

@@ -13,7 +13,7 @@ from clients.data import Dataset
 from clients.handlers.neighbours import EVALUATE_OWN, TRAIN_OWN
 from clients.handlers.transfer import train_received
 from clients.messages.accumulator import Intake, Keep
-from clients.messages.answers import GraphView
+from clients.messages.views import GraphView
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger
 from clients.population.rehearsal import rehearse_messenger, require_like

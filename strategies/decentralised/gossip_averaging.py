@@ -19,8 +19,8 @@ from clients.handlers.neighbours import (
     TRAIN_OWN,
 )
 from clients.messages.accumulator import Folding, Intake, Keep, Reducer, is_part
-from clients.messages.answers import GraphView
 from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.views import GraphView
 from clients.models.factory import ModelFunction, buffer_names, build
 from clients.mutual.messenger import Messenger
 from clients.population.rehearsal import require_like

@@ -20,9 +20,9 @@ from clients.handlers.neighbours import EVALUATE_OWN
 from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.handlers.targets import RELAY, train_targets
 from clients.messages.accumulator import Intake, Keep
-from clients.messages.answers import GraphView, RoundView
 from clients.messages.requests import METRICS, PredictionRequest, read_predictions, write_request
 from clients.messages.routing import Mix
+from clients.messages.views import GraphView, RoundView
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, with_temperature
 from clients.training.optimizers import require_steps

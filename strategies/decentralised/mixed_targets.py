@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clients.handlers.screening import MAX_PARAMETER
 from clients.handlers.targets import SUMS, TARGETS
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import decode, largest_logit
 from clients.messages.requests import CONFIG, METRICS, PREDICTIONS, read_reply, stack_answers
@@ -140,7 +140,7 @@ def targets_of_sums(
     return _targets(_mean_of(rule).then(mean, rule.temperature), covered, proxy_ids)
 
 
-def _teachers(letters: Letters) -> tuple[TeacherPredictions, Tensor]:
+def _teachers(letters: Letters) -> tuple[Answers, Tensor]:
     replies = [read_reply(payload) for _, payload in letters]
     teachers = stack_answers([letter.sender for letter, _ in letters], replies)
     return teachers, torch.tensor([letter.weight for letter, _ in letters], dtype=torch.float32)

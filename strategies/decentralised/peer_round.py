@@ -10,9 +10,10 @@ from flwr.serverapp import Grid
 from clients.handlers.base import Handler
 from clients.handlers.state import START
 from clients.messages.accumulator import Intake
-from clients.messages.answers import GraphView, TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.requests import CONFIG
 from clients.messages.routing import KeptPayloads, Mix, Post, Routing
+from clients.messages.views import GraphView
 from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
 from strategies.decentralised.driver_routing import Courier, HeldPayloads
 
@@ -134,7 +135,7 @@ class Meeting:
         post = Post(delivery.letters, mix)
         return list(self._routed().send_with_post(messages, post, intake))
 
-    def close(self, teachers: TeacherPredictions | None = None) -> dict[str, float]:
+    def close(self, teachers: Answers | None = None) -> dict[str, float]:
         """End a round: show its graph, drop what nobody waits for.
 
         Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clients.handlers.base import Handler
 from clients.messages.accumulator import Folding, Reducer
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.requests import PredictionRequest, write_request
 from strategies.aggregation.ensemble import Ensemble
 from strategies.aggregation.streaming import Part, gather, read_part
@@ -56,7 +56,7 @@ def to_each(node_ids: list[int], request: PredictionRequest, asks: Handler) -> l
 
 def answers_to(
     messages: list[Message], grid: Grid, reducer: Reducer | None
-) -> Part | TeacherPredictions | None:
+) -> Part | Answers | None:
     """Send requests; return all answers, or their sums where a reducer makes them.
 
     Args:
@@ -81,7 +81,7 @@ def answers_to(
 
 def on_probes(
     split: ProxySplit, ensembles: list[Ensemble | None]
-) -> tuple[TeacherPredictions, Tensor, Tensor]:
+) -> tuple[Answers, Tensor, Tensor]:
     """Put the probe examples of all chunks together.
 
     Args:
@@ -116,7 +116,7 @@ def on_probes(
         if there.own_probs is not None:
             own[at] = there.own_probs
         targets[columns] = ensemble.targets[torch.from_numpy(probe)]
-    together = TeacherPredictions(
+    together = Answers(
         first.client_ids, logits, mask, None if first.own_probs is None else own, first.num_examples
     )
     return together, weights, targets

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.execution.trainers import require_objectives
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.requests import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
@@ -126,13 +126,13 @@ def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     return _close(_folded(rule, teachers), _unfolded(rule, untouched))
 
 
-def made_up(num_classes: int, discriminator: bool) -> TeacherPredictions:
+def made_up(num_classes: int, discriminator: bool) -> Answers:
     """Return answers of three clients, timid and bold, some masked, some about the unknown."""
     rng = torch.Generator().manual_seed(0)
     shape = (TEACHERS, INPUTS)
     sizes = 10 ** torch.linspace(-1, 1.5, INPUTS)[torch.randperm(INPUTS, generator=rng)]
     known = 10 ** torch.linspace(-5, 0, INPUTS)
-    return TeacherPredictions(
+    return Answers(
         client_ids=tuple(range(TEACHERS)),
         logits=torch.randn(*shape, num_classes, generator=rng) * sizes[:, None],
         mask=torch.rand(shape, generator=rng) < 0.8,
@@ -141,7 +141,7 @@ def made_up(num_classes: int, discriminator: bool) -> TeacherPredictions:
     )
 
 
-def _scores_one_by_one(rule: EnsembleRule, teachers: TeacherPredictions) -> Tensor:
+def _scores_one_by_one(rule: EnsembleRule, teachers: Answers) -> Tensor:
     rows = [
         torch.cat([rule.scorer(_one(teachers, k, slice(n, n + 1)))[0] for n in range(INPUTS)])
         for k in range(TEACHERS)
@@ -149,9 +149,9 @@ def _scores_one_by_one(rule: EnsembleRule, teachers: TeacherPredictions) -> Tens
     return torch.stack(rows)
 
 
-def _one(teachers: TeacherPredictions, k: int, rows: slice) -> TeacherPredictions:
+def _one(teachers: Answers, k: int, rows: slice) -> Answers:
     own = teachers.own_probs
-    return TeacherPredictions(
+    return Answers(
         client_ids=teachers.client_ids[k : k + 1],
         logits=teachers.logits[k : k + 1, rows],
         mask=teachers.mask[k : k + 1, rows],
@@ -160,11 +160,11 @@ def _one(teachers: TeacherPredictions, k: int, rows: slice) -> TeacherPrediction
     )
 
 
-def _unfolded(rule: EnsembleRule, teachers: TeacherPredictions) -> Tensor:
+def _unfolded(rule: EnsembleRule, teachers: Answers) -> Tensor:
     return rule(teachers, np.arange(0)).targets
 
 
-def _folded(rule: EnsembleRule, teachers: TeacherPredictions) -> Tensor:
+def _folded(rule: EnsembleRule, teachers: Answers) -> Tensor:
     """Make the targets from sums: of two groups of clients, half of the examples at a time."""
     reducer, halves = rule.reducer(np.arange(0)), []
     for rows in (slice(0, INPUTS // 2), slice(INPUTS // 2, INPUTS)):
@@ -174,7 +174,7 @@ def _folded(rule: EnsembleRule, teachers: TeacherPredictions) -> Tensor:
     return torch.cat(halves)
 
 
-def _reply(teacher: TeacherPredictions) -> PredictionReply:
+def _reply(teacher: Answers) -> PredictionReply:
     own = teacher.own_probs
     return PredictionReply(
         server_round=0,

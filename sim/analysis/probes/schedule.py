@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from clients.messages.answers import RoundView
+from clients.messages.views import RoundView
 from clients.protocols import offers
 from sim.analysis.probes.values import KeepsState, Probe
 from sim.errors import ProbeError

@@ -2,7 +2,7 @@
 
 import torch
 
-from clients.messages.answers import RoundView
+from clients.messages.views import RoundView
 from sim.analysis.drift import (
     oracle_correct,
     rank_correlation,

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from clients.messages.answers import RoundView, TeacherPredictions
+from clients.messages.answers import Answers
+from clients.messages.views import RoundView
 from sim.tracking import projector
 
 
 def test_equal_answers_are_one_point_and_distances_are_kept(tmp_path: Path) -> None:
     logits = 3 * torch.randn(3, 50, 10, generator=torch.Generator().manual_seed(1))
     logits[1] = logits[0]
-    teachers = TeacherPredictions(
-        (4, 5, 9), logits, torch.ones(3, 50, dtype=torch.bool), None, torch.ones(3)
-    )
+    teachers = Answers((4, 5, 9), logits, torch.ones(3, 50, dtype=torch.bool), None, torch.ones(3))
     nothing = torch.zeros(3, 50), torch.zeros(50, 10)
     ids, points = projector.coordinates(RoundView(1, tuple(range(50)), teachers, *nothing, []))
     assert ids == [4, 5, 9]
@@ -28,7 +27,7 @@ def test_equal_answers_are_one_point_and_distances_are_kept(tmp_path: Path) -> N
 def test_points_are_of_some_clients_and_of_those_who_answered_everything() -> None:
     logits = torch.randn(100, 4, 3, generator=torch.Generator().manual_seed(1))
     mask = torch.ones(100, 4, dtype=torch.bool)
-    teachers = TeacherPredictions(tuple(range(100)), logits, mask, None, torch.ones(100))
+    teachers = Answers(tuple(range(100)), logits, mask, None, torch.ones(100))
     view = RoundView(1, (0, 1, 2, 3), teachers, mask.float() / 100, torch.zeros(4, 3), [])
     ids, points = projector.coordinates(view)
     assert len(ids) == 64

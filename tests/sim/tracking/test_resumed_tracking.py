@@ -12,7 +12,8 @@ import torch
 from flwr.app import ArrayRecord
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from clients.messages.answers import RoundView, TeacherPredictions
+from clients.messages.answers import Answers
+from clients.messages.views import RoundView
 from sim.engine.rounds import RoundReport
 from sim.tracking.run_folder import CLIENTS, METRICS, truncate
 from sim.tracking.tracker import Tracker
@@ -67,9 +68,7 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
     def record(tracker: Tracker, server_round: int, value: float) -> None:
         logits = torch.full((2, 4, 3), value)
         logits[0, :, 0] += 1
-        teachers = TeacherPredictions(
-            (0, 1), logits, torch.ones(2, 4, dtype=torch.bool), None, torch.ones(2)
-        )
+        teachers = Answers((0, 1), logits, torch.ones(2, 4, dtype=torch.bool), None, torch.ones(2))
         weights = torch.full((2, 4), 0.5)
         tracker.view(RoundView(server_round, (0, 1, 2, 3), teachers, weights, logits[0], []))
         told: dict[str, Any] = {"server_round": server_round, "metrics": {"accuracy": value}}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from sim.engine.grid import assume_task_identity
 from strategies.aggregation import scorers
 from strategies.aggregation.combiners import WeightedMean, mean_of_probs, softened, unchanged
@@ -31,36 +31,36 @@ def test_every_rule_of_ours_is_reducible(scorer: Any, mean: Any, own: bool) -> N
     assert is_reducible(rule_of(partial(scorer), partial(mean), own), 7)
 
 
-def cohort_softmax(teachers: TeacherPredictions) -> Tensor:
+def cohort_softmax(teachers: Answers) -> Tensor:
     return teachers.logits.amax(-1).softmax(0)
 
 
-def mean_confidence(teachers: TeacherPredictions) -> Tensor:
+def mean_confidence(teachers: Answers) -> Tensor:
     mine = scorers.max_prob(teachers).mean(1, keepdim=True)  # over examples
     return mine.expand_as(teachers.mask)
 
 
-def own_fallback(teachers: TeacherPredictions) -> Tensor:
+def own_fallback(teachers: Answers) -> Tensor:
     assert teachers.own_probs is not None
     unknown = teachers.own_probs.amax(0) < 1e-3
     return torch.where(unknown, 1.0, teachers.own_probs)
 
 
-def counts_answers(teachers: TeacherPredictions) -> Tensor:
+def counts_answers(teachers: Answers) -> Tensor:
     return teachers.mask.sum(0, keepdim=True).float().expand_as(teachers.mask)
 
 
-def needs_two(teachers: TeacherPredictions) -> Tensor:
+def needs_two(teachers: Answers) -> Tensor:
     first, second = teachers.logits.amax(-1)[:2]
     return (first - second).abs().expand_as(teachers.mask)
 
 
-def scribbles(teachers: TeacherPredictions) -> Tensor:
+def scribbles(teachers: Answers) -> Tensor:
     return teachers.logits.abs_().amax(-1)
 
 
 class Stateful:
-    def __call__(self, teachers: TeacherPredictions) -> Tensor:
+    def __call__(self, teachers: Answers) -> Tensor:
         return torch.ones_like(teachers.mask, dtype=torch.float32)
 
 
@@ -116,7 +116,7 @@ def test_a_users_weighted_mean_is_reducible() -> None:
 
 
 def test_a_bad_score_is_an_error_in_parts_too() -> None:
-    def negative(teachers: TeacherPredictions) -> Tensor:
+    def negative(teachers: Answers) -> Tensor:
         return -torch.ones_like(teachers.mask, dtype=torch.float32)
 
     with pytest.raises(ValueError, match="scores must be finite and >= 0"):

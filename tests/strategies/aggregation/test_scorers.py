@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.weights import normalise
 from tests.parts import recipe_for
 
-Scorer = Callable[[TeacherPredictions], Tensor]
+Scorer = Callable[[Answers], Tensor]
 
 NEED_DISCRIMINATOR = [scorers.own_probability, scorers.own_odds, scorers.num_examples_own_odds]
 OTHERS = [
@@ -39,10 +39,10 @@ SIZES = torch.tensor([100.0, 300.0])
 
 def teachers(
     probs: Tensor, own_probs: Tensor | None = None, sizes: Tensor | None = None
-) -> TeacherPredictions:
+) -> Answers:
     """Make a cohort that answers these probabilities [K, N, C] for everything."""
     num_clients, num_inputs, _ = probs.shape
-    return TeacherPredictions(
+    return Answers(
         client_ids=tuple(range(num_clients)),
         logits=probs.log(),
         mask=torch.ones(num_clients, num_inputs, dtype=torch.bool),
@@ -51,15 +51,15 @@ def teachers(
     )
 
 
-def weights_of(scorer: Scorer, cohort: TeacherPredictions) -> Tensor:
+def weights_of(scorer: Scorer, cohort: Answers) -> Tensor:
     return normalise(scorer(cohort), cohort.mask)
 
 
-def target_of(scorer: Scorer, cohort: TeacherPredictions) -> Tensor:
+def target_of(scorer: Scorer, cohort: Answers) -> Tensor:
     return mean_of_probs(cohort.logits, weights_of(scorer, cohort), 1.0)
 
 
-def random_cohort(num_clients: int = 4, num_inputs: int = 6) -> TeacherPredictions:
+def random_cohort(num_clients: int = 4, num_inputs: int = 6) -> Answers:
     rng = torch.Generator().manual_seed(0)
     probs = torch.randn(num_clients, num_inputs, 5, generator=rng).softmax(-1)
     return teachers(
@@ -150,9 +150,7 @@ def test_num_examples_by_hand() -> None:
 # --- fallback and clamp ---
 
 
-def weights_with_fallback(
-    scorer: Scorer, cohort: TeacherPredictions, below: float = 1e-3
-) -> Tensor:
+def weights_with_fallback(scorer: Scorer, cohort: Answers, below: float = 1e-3) -> Tensor:
     rule = EnsembleRule(scorer, mean_of_probs, recipe_for(scorer), fallback_below=below)
     return rule.weights(cohort)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.messages.accumulator import part_message
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays
 from clients.messages.codecs import ANSWERS
 from clients.messages.requests import node_id_of
@@ -82,7 +82,7 @@ def test_any_partition_of_the_cohort_gives_the_same_targets(
 
 def test_by_hand() -> None:
     # One example, odds 9 and 3/7, (.7, .2, .1) and (.1, .8, .1): DLAD's toy vector.
-    teachers = TeacherPredictions(
+    teachers = Answers(
         client_ids=(0, 1),
         logits=torch.tensor([[[0.7, 0.2, 0.1]], [[0.1, 0.8, 0.1]]]).log(),
         mask=torch.ones(2, 1, dtype=torch.bool),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.messages.answers import TeacherPredictions
+from clients.messages.answers import Answers
 from sim.engine.grid import assume_task_identity
 from strategies.aggregation import scorers
 from tests.answers_in_parts import MEANS, answers, contents, folded, rule_of, together
@@ -39,7 +39,7 @@ def test_a_thousand_terms_of_all_sizes_are_summed_to_a_millionth(mean: str) -> N
         assert (targets - expected).abs().max() < 2e-6
 
 
-def huge(teachers: TeacherPredictions) -> Tensor:
+def huge(teachers: Answers) -> Tensor:
     """Score up to 1e38, and down to 1e-38 where the client is small."""
     exponents = 38 * (2 * (teachers.num_examples > 500).float() - 1)
     return (10**exponents)[:, None].expand_as(teachers.mask)
@@ -59,7 +59,7 @@ def test_neither_huge_scores_nor_huge_logits_overflow(mean: str, scorer: Any) ->
 
 def test_scores_far_below_what_float32_holds_in_full_still_share() -> None:
     # Subnormal scores 1e-44 and 3e-44 (7 and 21 units of 2**-149): one quarter, three quarters.
-    def tiny(teachers: TeacherPredictions) -> Tensor:
+    def tiny(teachers: Answers) -> Tensor:
         return (teachers.num_examples * 2.0**-149)[:, None].expand_as(teachers.mask)
 
     teachers = answers(2, masked=0.0)

@@ -8,9 +8,9 @@ import pytest
 from scipy.sparse import csr_array
 
 from clients.app import SimulatedApp
-from clients.messages.answers import RoundView
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import client_id_of
+from clients.messages.views import RoundView
 from clients.population.clients import SimulatedClients
 from clients.training.loop import train
 from sim.topology import graphs

@@ -11,9 +11,9 @@ import torch
 from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
-from clients.messages.answers import RoundView
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of, read_request
+from clients.messages.views import RoundView
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients

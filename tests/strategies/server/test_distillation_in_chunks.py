@@ -12,7 +12,6 @@ from flwr.app import ConfigRecord, Error, Message
 from torch import Tensor, nn
 
 from clients.handlers.predictions import EVALUATE_PREDICTIONS
-from clients.messages.answers import RoundView
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import (
     PredictionReply,
@@ -22,6 +21,7 @@ from clients.messages.requests import (
     read_request,
     write_reply,
 )
+from clients.messages.views import RoundView
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator

@@ -13,7 +13,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
-from clients.messages.answers import RoundView
+from clients.messages.views import RoundView
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import permuted_labels
 from sim.analysis.probes import (

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from clients.messages.answers import GraphView, TeacherPredictions
+from clients.messages.answers import Answers
+from clients.messages.views import GraphView
 from sim.analysis.probes.neighbours import neighbour_drift
 
 
 def test_neighbours_are_compared_by_hand() -> None:
     logits = torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]], [[100.0, 0.0]]])
-    teachers = TeacherPredictions(
-        (0, 1, 3), logits, torch.ones(3, 1, dtype=torch.bool), None, torch.ones(3)
-    )
+    teachers = Answers((0, 1, 3), logits, torch.ones(3, 1, dtype=torch.bool), None, torch.ones(3))
     everyone = np.ones(4, dtype=np.bool_)
     ends = np.array([0, 1, 3, 2]), np.array([1, 0, 1, 0])  # peer 2 has not answered
     found = neighbour_drift(GraphView(1, *ends, everyone, everyone, teachers))
@@ -26,7 +25,7 @@ def test_neighbours_are_compared_on_what_both_answered(monkeypatch: pytest.Monke
     votes = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]])
     logits = 100.0 * torch.nn.functional.one_hot(votes, 2)
     mask = torch.tensor([[True, True, False], [True, True, True], [False, True, True]])
-    teachers = TeacherPredictions((0, 1, 2), logits, mask, None, torch.ones(3))
+    teachers = Answers((0, 1, 2), logits, mask, None, torch.ones(3))
     everyone = np.ones(3, dtype=np.bool_)
     ends = np.array([0, 1, 2]), np.array([1, 2, 0])
     view = GraphView(1, *ends, everyone, everyone, teachers)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.messages.answers import ClientParameters
+from clients.messages.views import ClientParameters
 from sim.analysis.probes import parameter_drift
 from tests.views import view
 
