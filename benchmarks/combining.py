@@ -36,9 +36,9 @@ def seconds(work: Callable[[], Any], times: int) -> float:
 
 def replies(args: argparse.Namespace) -> tuple[list[Any], list[Any], list[Any]]:
     """Make a few clients' replies; also what they say on the first examples, to check by."""
-    from clients.messages.arrays import read_arrays
-    from clients.messages.codecs import decode
-    from clients.messages.requests import PREDICTIONS, PredictionReply, write_reply
+    import torch
+
+    from clients.messages.replies import PredictionReply, read_reply, write_reply
 
     contents, logits, own = [], [], []
     for k in range(min(DISTINCT, args.clients)):
@@ -47,8 +47,7 @@ def replies(args: argparse.Namespace) -> tuple[list[Any], list[Any], list[Any]]:
         own_probs = rng.random(args.examples, dtype=np.float32)
         reply = PredictionReply(1, k, 0, 75, answers, own_probs, None, {}, args.dtype)
         contents.append(write_reply(reply))
-        sent = read_arrays(contents[-1].array_records[PREDICTIONS])
-        logits.append(decode(sent, slice(0, CHECKED)).double())
+        logits.append(torch.from_numpy(read_reply(contents[-1]).logits[:CHECKED]).double())
         own.append(own_probs[:CHECKED].astype(np.float64))
     return contents, logits, own
 

@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     AVAILABILITY = 20
     PROFILES = 21
     ARCHITECTURE = 22
+    FIELD = 23
 
 
 def stream(

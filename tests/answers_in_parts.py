@@ -9,7 +9,8 @@ from flwr.app import Message, RecordDict
 
 from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.messages.answers import Answers
-from clients.messages.requests import PredictionReply, node_id_of, write_reply
+from clients.messages.replies import PredictionReply, write_reply
+from clients.messages.requests import node_id_of
 from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule

@@ -12,14 +12,8 @@ from torch import Tensor, nn
 from clients.data import Splits, blobs, split
 from clients.messages.accumulator import part_message
 from clients.messages.arrays import write_arrays
-from clients.messages.requests import (
-    PredictionReply,
-    client_id_of,
-    crc32_of,
-    node_id_of,
-    read_request,
-    write_reply,
-)
+from clients.messages.replies import PredictionReply, write_reply
+from clients.messages.requests import client_id_of, crc32_of, node_id_of, read_request
 from clients.models import logistic_regression, mlp
 from clients.models.factory import build, parameters_of
 from clients.population.clients import SimulatedClients

@@ -1,4 +1,4 @@
-"""Every scorer, combiner, loss, rule and objective found in conf/ and in STILLHOUSE_RULES."""
+"""Scorers, combiners, losses, rules, objectives and fields in conf/ and in STILLHOUSE_RULES."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from clients.messages.field import Field
 from clients.training.objective import Objective
 from tests.places import CONF
 
@@ -25,6 +26,18 @@ def found(kind: str, section: str = "strategy") -> dict[str, Any]:
     return {path.stem: instantiate(OmegaConf.load(path)) for path in files}
 
 
+def asked_for() -> dict[str, Field]:
+    """Instantiate every field, by the name under which it is asked for."""
+    files = [
+        path for folder in FOLDERS for path in sorted((folder / "strategy" / "ask").glob("*.yaml"))
+    ]
+    return {
+        str(name): instantiate(node)
+        for path in files
+        for name, node in OmegaConf.load(path).items()
+    }
+
+
 SCORERS, COMBINERS, RULES = found("scorer"), found("combiner"), found("rule")
 _LOSSES = found("loss")
 LOSSES = {name: loss for name, loss in _LOSSES.items() if not isinstance(loss, Objective)}
@@ -35,3 +48,4 @@ OBJECTIVES: dict[str, Objective] = {
 }
 STUDENTS: dict[str, Objective] = {n: o for n, o in _LOSSES.items() if isinstance(o, Objective)}
 """Objectives in the place of a loss: their loss takes a temperature, and targets that are soft."""
+FIELDS = asked_for()

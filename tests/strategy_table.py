@@ -22,6 +22,21 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("fed back", 1, 3, "column train_loss"),
     "strategy.ensemble.answers of DistillationStrategy":
         Differs("uniform", "float32", "uint8", "line bytes.reply"),
+    "strategy.ask.features.tap of features":
+        Differs("uniform strategy/ask=[features]", "penultimate", "features.0",
+                "line bytes.reply"),
+    "strategy.ask.features.shape of features":
+        Differs("uniform strategy/ask=[features]", [None], [7], "error"),
+    "strategy.ask.features.codec of features":
+        Differs("uniform strategy/ask=[features]", "float32", "float16", "line bytes.reply"),
+    "strategy.ask.features.tested of features":
+        Differs("uniform strategy/ask=[features]", False, True, "line bytes.reply"),
+    "strategy.ask.class_means.tap of class_means":
+        Differs("uniform strategy/ask=[class_means]", None, "penultimate", "line bytes.reply"),
+    "strategy.ask.class_means.tested of class_means":
+        Differs("uniform strategy/ask=[class_means]", False, True, "line bytes.reply"),
+    "strategy.ask.class_counts.tested of class_counts":
+        Differs("uniform strategy/ask=[class_counts]", True, False, "line bytes.reply"),
     "strategy.proxy_split.chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
     "strategy.proxy_split.probe_examples of DistillationStrategy":
         Differs("uniform probes=standard", 256, 5, "line probes"),

@@ -28,7 +28,7 @@ from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import student_of, tiny_clients, trainer
 from tests.objectives import anchors_for
 from tests.places import ROOT
-from tests.quick_runs import result_of
+from tests.quick_runs import QUICK, result_of
 from tests.trained_together import CLASSES, SHAPE, built
 
 FEDPROTO = ["strategy=fedproto", "clients=same_width", "partition=iid", "rounds=3"]
@@ -56,8 +56,9 @@ def test_examples_import_nothing_private() -> None:
 
 def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> None:
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
-    handler, objective, strategy, sums = (block for kind, block in blocks if kind == "python")
-    (config,) = (block for kind, block in blocks if kind == "yaml")
+    code = [block for kind, block in blocks if kind == "python"]
+    handler, objective, _, _, strategy, sums = code
+    _, config = (block for kind, block in blocks if kind == "yaml")
     total, _, rest = sums.partition("def intake")
     method, _, fault = f"def intake{rest}".partition("def fault")
     method = indent(method, "    ")
@@ -70,6 +71,39 @@ def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> No
     assert (result["rounds"], result["failures"]) == (2, 0)
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["strategy"] == {"num_replies": 1.0}  # a part of all
+
+
+def test_the_field_of_the_page_on_methods_is_asked_for_and_learned_from(tmp_path: Path) -> None:
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
+    code = [block for kind, block in blocks if kind == "python" and "energy" in block]
+    (config,) = (block for kind, block in blocks if kind == "yaml" and "energy" in block)
+    (tmp_path / "mine" / "strategy" / "ask").mkdir(parents=True)
+    (tmp_path / "mine" / "strategy" / "ask" / "energy.yaml").write_text(config)
+    (tmp_path / "mine" / "my_fields.py").write_text(
+        "\n".join([*code, "def student():", "    return STUDENT"])
+    )
+    loss, scorer = (
+        tmp_path / "mine" / "strategy" / "loss",
+        tmp_path / "mine" / "strategy" / "scorer",
+    )
+    for folder, line in ((loss, "_target_: my_fields.student"),
+                         (scorer, "_target_: my_fields.by_energy\n_partial_: true")):  # fmt: skip
+        folder.mkdir()
+        (folder / "mine.yaml").write_text(line)
+    words = ["--config-dir", str(tmp_path / "mine"), "strategy/ask=[energy]", "sim=inline",
+             "strategy/discriminator=none", *QUICK]  # fmt: skip
+    runs = [
+        result_of(tmp_path / f"run{k}", *words, *more)
+        for k, more in enumerate(
+            (
+                ["strategy/scorer=uniform"],
+                ["strategy/scorer=mine"],
+                ["strategy/scorer=uniform", "strategy/loss=mine"],
+            )
+        )
+    ]
+    assert all(run["failures"] == 0 for run in runs)
+    assert len({run["student_sha256"] for run in runs}) == 3
 
 
 def test_the_objective_of_the_page_on_methods_can_be_minimised_together() -> None:

@@ -71,8 +71,8 @@ def test_losses_are_per_example_pure_and_finite(objective: Objective, soft: bool
     inputs, targets = images(), wanted(soft)
     kept = inputs.clone(), targets.clone()
     with gradients.taps:
-        values, first = gradients(inputs, targets)
-        again, second = gradients(inputs, targets)
+        values, first = gradients(inputs, targets, torch.arange(B))
+        again, second = gradients(inputs, targets, torch.arange(B))
     assert values.shape == (B,)
     assert torch.equal(values, again)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True) if a is not None)
@@ -106,13 +106,13 @@ def test_gradients_against_finite_differences(objective: Objective, soft: bool) 
     def total(*parameters: Tensor) -> Tensor:
         named = dict(zip(gradients.named, parameters, strict=True))
         run = partial(functional_call, model, named)
-        outputs = gradients._outputs(run, inputs, others)
+        outputs = gradients._outputs(run, inputs, torch.arange(B), others)
         mean = objective.loss(outputs, targets, anchors).mean()
         return mean if objective.penalty is None else mean + objective.penalty(named, anchors)
 
     anchors = gradients.anchors
     with gradients.taps:
-        others = gradients._others(inputs)
+        others = gradients._others(inputs, torch.arange(B))
         leaves = [p.detach().clone().requires_grad_() for p in gradients.named.values()]
         assert torch.autograd.gradcheck(total, leaves)
 

@@ -87,7 +87,7 @@ def train_together(
     inputs = feed(dataset, (examples.of(step.positions) for step in steps), stack.device)
     with gradients.taps:
         sums = [
-            training.step(step.counts, images, examples.targets_of(step.positions))
+            training.step(step.counts, images, *examples.learned(step.positions))
             for step, images in zip(steps, inputs, strict=True)
         ]
     losses = np.zeros((len(sizes), epochs))
@@ -150,10 +150,11 @@ class _Examples:
         rows: Indices = self.indices[members, positions].ravel()
         return rows
 
-    def targets_of(self, positions: Indices) -> Tensor:
-        """Look up the targets at positions [G, B]: [G, B] or [G, B, C]."""
-        where = (np.arange(len(positions))[:, None], positions)
-        return self.targets[tuple(torch.from_numpy(w).to(self.targets.device) for w in where)]
+    def learned(self, positions: Indices) -> tuple[Tensor, Tensor]:
+        """Look up the targets at positions [G, B]: [G, B] or [G, B, C]; and give the positions."""
+        members = torch.arange(len(positions), device=self.targets.device)[:, None]
+        rows = torch.from_numpy(positions).to(self.targets.device)
+        return self.targets[members, rows], rows
 
 
 class _Training:
@@ -178,13 +179,14 @@ class _Training:
         self.leaves = [*self.named.values()]
         self.update = stepper(self.optimizer, self.leaves)
 
-    def step(self, counts: Indices, inputs: Tensor, targets: Tensor) -> Tensor:
+    def step(self, counts: Indices, inputs: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         """Take one step of every client that has examples.
 
         Args:
             counts: Number of examples of each client that still trains, and of those before it [G].
             inputs: [G*B, C, H, W].
             targets: [G, B] or [G, B, C].
+            rows: Positions of these among each client's examples [G, B].
 
         Returns:
             Each client's sum of losses [G].
@@ -195,7 +197,7 @@ class _Training:
         tensors = self.tensors
         if members < len(self.leaves[0]):
             tensors = {name: tensor[:members] for name, tensor in tensors.items()}
-        sums, gradients = self.gradients(tensors, self.named, counts, inputs, targets)
+        sums, gradients = self.gradients(tensors, self.named, counts, inputs, targets, rows)
         if self.max_grad_norm is not None:
             _clip(gradients, self.max_grad_norm)
         self._update(gradients, counts)

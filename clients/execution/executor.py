@@ -16,7 +16,6 @@ from clients.execution.policy_cache import Policies
 from clients.execution.stack import Stack, Way
 from clients.execution.trainers import numbers_of, trained
 from clients.models.factory import ModelFunction, Parameters
-from clients.training.evaluation import predict_with_features
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective, as_objective
 from clients.training.optimizers import of_torch
@@ -58,11 +57,11 @@ class Answered:
 
     Attributes:
         logits: [N, classes].
-        features: What its classifier saw [N, D], if that was asked for.
+        taps: Features [N, ...] at the places that were asked for.
     """
 
     logits: Tensor
-    features: Tensor | None
+    taps: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Place:
@@ -141,7 +140,7 @@ class Place:
         parameters: Sequence[Tensors],
         dataset: Dataset,
         indices: npt.NDArray[np.int64],
-        features: bool = False,
+        taps: Sequence[str] = (),
     ) -> Iterator[Answered | Exception]:
         """Let networks of one architecture answer the same examples.
 
@@ -150,12 +149,13 @@ class Place:
             parameters: Each network's parameters and buffers.
             dataset: Where the inputs are.
             indices: Which of its examples all answer [N].
-            features: Whether to say what the classifiers saw, too; then they answer one by one.
+            taps: Places of the network whose features are wanted, too; if any, they answer one by
+                one.
 
         Yields:
             Of each in turn what it answers, or what kept it from an answer.
         """
-        several = len(parameters) > 1 and not features
+        several = len(parameters) > 1 and not taps
         way = self._policies.way(name) if several else None
         most = max(1, MOST_LOGITS // max(1, len(indices) * self._num_classes))
         for start in range(0, len(parameters), most):
@@ -163,9 +163,9 @@ class Place:
             logits = None if way is None else self._asked_together(name, way, few, dataset, indices)
             if logits is None:
                 for own in few:
-                    yield self._answer(name, own, dataset, indices, features)
+                    yield self._answer(name, own, dataset, indices, taps)
             else:
-                yield from (Answered(own, None) for own in logits)
+                yield from map(Answered, logits)
 
     @property
     def notes(self) -> set[str]:
@@ -247,15 +247,11 @@ class Place:
         parameters: Tensors,
         dataset: Dataset,
         indices: npt.NDArray[np.int64],
-        features: bool,
+        taps: Sequence[str],
     ) -> Answered | Exception:
         try:
-            if features:
-                model = self.networks.loaded(name, parameters)
-                answered = Answered(*predict_with_features(model, dataset, indices))
-                self.networks.require_same(name)
-                return answered
-            return Answered(self.networks.predict(name, parameters, dataset, indices), None)
+            what = dataset, indices, taps
+            return Answered(*self.networks.predict_and_tap(name, parameters, *what))
         except Exception as error:  # the client's, not the group's
             return error
 

@@ -1,6 +1,6 @@
 """Networks that stay in a process, one per architecture, and take in one client after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.execution.isolation import Original, foreign, keeps_nothing
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
-from clients.training.evaluation import predict
+from clients.training.evaluation import predict_and_tap
 
 Tensors = dict[str, Tensor]
 
@@ -128,6 +128,17 @@ class Networks:
         dataset: Dataset,
         indices: npt.NDArray[np.int64],
     ) -> Tensor:
+        """Let an architecture's network answer examples, as `predict_and_tap` does: logits."""
+        return self.predict_and_tap(name, parameters, dataset, indices)[0]
+
+    def predict_and_tap(
+        self,
+        name: str,
+        parameters: Mapping[str, Tensor],
+        dataset: Dataset,
+        indices: npt.NDArray[np.int64],
+        taps: Sequence[str] = (),
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Let an architecture's network answer examples with these parameters and buffers.
 
         Args:
@@ -135,16 +146,18 @@ class Networks:
             parameters: As in `loaded`.
             dataset: Where the inputs are.
             indices: Which of its examples [N].
+            taps: Places whose features are wanted, too.
 
         Returns:
-            Logits [N, classes], float32 on the CPU.
+            Logits [N, classes] and features [N, ...] by place, float32 on the CPU.
 
         Raises:
-            ValueError: As in `loaded`, or it exchanged its modules as it answered.
+            ValueError: As in `loaded`, or there is no such place, or it exchanged its modules as
+                it answered.
         """
-        logits = predict(self.loaded(name, parameters), dataset, indices)
+        answered = predict_and_tap(self.loaded(name, parameters), dataset, indices, taps)
         self.require_same(name)
-        return logits
+        return answered
 
     def require_same(self, name: str) -> None:
         """Raise ValueError if an architecture's network has exchanged modules; names the first."""

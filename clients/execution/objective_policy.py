@@ -70,11 +70,15 @@ def objective_fault(
     if targets.is_floating_point():
         wanted = normal(2, 4, classes).softmax(-1)
     wanted[1, 3] = wanted[1, 0]
+    rows = (torch.tensor([[0, 1, 2, 3], [0, 1, 2, 0]]) % len(targets)).to(device)
     try:
         with seeded_torch(rng):
-            together = _together(network, way, objective, clients, images, wanted)
-            rows = zip(clients, (images[0], images[1, :3]), (wanted[0], wanted[1, :3]), strict=True)
-            alone = [_alone(network, objective, *each) for each in rows]
+            together = _together(network, way, objective, clients, (images, wanted, rows))
+            pairs = zip(*((each[0], each[1, :3]) for each in (images, wanted, rows)), strict=True)
+            alone = [
+                _alone(network, objective, client, *batch)
+                for client, batch in zip(clients, pairs, strict=True)
+            ]
     except Exception as error:  # anyone's code
         first = str(error).split("\n", 1)[0]
         return f"its objective cannot run stacked: {type(error).__name__}: {first}"
@@ -111,8 +115,7 @@ def _together(
     way: Way,
     objective: Objective,
     clients: Sequence[_Tried],
-    images: Tensor,
-    targets: Tensor,
+    batch: tuple[Tensor, Tensor, Tensor],
 ) -> list[list[Tensor]]:
     """Return, for each client, its sum of losses and its gradients."""
     stack = Stack(network, len(clients), way)
@@ -125,20 +128,20 @@ def _together(
     tensors = stack.first(len(clients))
     leaves = {name: tensors[name] for name in stack.trainable}
     with gradients_of.taps:
-        flat, counts = images.flatten(0, 1), np.array([4, 3])
-        sums, gradients = gradients_of(tensors, leaves, counts, flat, targets)
+        (images, *others), counts = batch, np.array([4, 3])
+        sums, gradients = gradients_of(tensors, leaves, counts, images.flatten(0, 1), *others)
     whole = _whole(leaves.values(), gradients)
     return [[sums[k], *(g[k] for g in whole)] for k in range(len(clients))]
 
 
 def _alone(
-    network: nn.Module, objective: Objective, client: _Tried, images: Tensor, targets: Tensor
+    network: nn.Module, objective: Objective, client: _Tried, *batch: Tensor
 ) -> list[Tensor]:
     network.load_state_dict(client.start)
     gradients_of = NetworkGradients(network, objective, client.anchors, None)
     network.load_state_dict(client.now)
     with gradients_of.taps:
-        values, gradients = gradients_of(images, targets)
+        values, gradients = gradients_of(*batch)
     return [values.sum(), *_whole(gradients_of.named.values(), gradients)]
 
 

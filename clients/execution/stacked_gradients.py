@@ -63,6 +63,7 @@ class StackedGradients:
         counts: Indices,
         inputs: Tensor,
         targets: Tensor,
+        positions: Tensor,
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
         """Return each client's sum of losses, and the gradients of its mean and penalty.
 
@@ -72,6 +73,7 @@ class StackedGradients:
             counts: Examples of each network [G]; those behind its own are padding.
             inputs: [G*B, C, H, W].
             targets: [G, B] or [G, B, C].
+            positions: Of the batch among each client's examples [G, B].
 
         Returns:
             Sums [G]; for each leaf a gradient [G', ...], or None.
@@ -82,7 +84,7 @@ class StackedGradients:
             mask = torch.from_numpy(np.arange(rows) < counts[:, None]).to(inputs.device)
         filling = Filling(counts, mask, self.refused[:members])
         images = torch.unflatten(inputs, 0, (members, rows))
-        values = self._losses(tensors, filling, images, targets)
+        values = self._losses(tensors, filling, images, targets, positions)
         sums: Tensor = (values if mask is None else values * mask).sum(1)
         means = sums / torch.from_numpy(counts.clip(min=1)).to(sums)
         # Each network's gradient is its own mean's: no other mean depends on it.
@@ -99,13 +101,18 @@ class StackedGradients:
         return sums.detach(), gradients
 
     def _losses(
-        self, tensors: Tensors, filling: Filling, images: Tensor, targets: Tensor
+        self,
+        tensors: Tensors,
+        filling: Filling,
+        images: Tensor,
+        targets: Tensor,
+        positions: Tensor,
     ) -> Tensor:
         """Return the loss of each example, padding too [G, B]."""
         members, rows = targets.shape[:2]
-        outputs = self._outputs(tensors, images, filling, train=True)
+        logits, taps = self._outputs(tensors, images, filling, train=True)
         if isinstance(on_logits := self.objective.loss, OnLogits):
-            flat = on_logits.loss(outputs.logits.flatten(0, 1), targets.flatten(0, 1))
+            flat = on_logits.loss(logits.flatten(0, 1), targets.flatten(0, 1))
             return require_one_each(flat, members * rows).view(members, rows)
         anchors = _first(self.anchors, members)
         others = {}
@@ -114,22 +121,24 @@ class StackedGradients:
                 others[name] = self._outputs(anchors[name], images, filling, train=False)
 
         def loss(of_all: Any, targets: Tensor, anchors: Anchors) -> Tensor:
-            inputs, seen, of_others = of_all
-            own = {n: Outputs(logits, inputs, taps) for n, (logits, taps) in of_others.items()}
-            everything = Outputs(seen[0], inputs, seen[1], own)
+            inputs, at, (seen, features), of_others = of_all
+            there = {n: Outputs(each, inputs, own, rows=at) for n, (each, own) in of_others.items()}
+            everything = Outputs(seen, inputs, features, there, at)
             return require_one_each(self.objective.loss(everything, targets, anchors), rows)
 
-        of_others = {name: (each.logits, dict(each.taps)) for name, each in others.items()}
-        of_all = images, (outputs.logits, dict(outputs.taps)), of_others
+        of_all = images, positions, (logits, taps), others
         values: Tensor = torch.vmap(loss)(of_all, targets, anchors)
         return values
 
-    def _outputs(self, tensors: Tensors, images: Tensor, filling: Filling, train: bool) -> Outputs:
+    def _outputs(
+        self, tensors: Tensors, images: Tensor, filling: Filling, train: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits [G, B, C], and features [G, B, ...] by tap."""
         with half_precision(self.autocast, images.device):
             logits, seen = self.stack.outputs(tensors, images, filling, self.taps, train)
         if self.autocast is not None:
             logits, seen = logits.float(), {name: each.float() for name, each in seen.items()}
-        return Outputs(logits, images, seen)
+        return logits, seen
 
 
 def _first(anchors: Mapping[str, Any], members: int) -> dict[str, Any]:

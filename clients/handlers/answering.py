@@ -1,124 +1,137 @@
-"""How a client answers inputs, and how it tells its own kind of input from others."""
+"""Answering: what one client after the other says of shared inputs, field by field."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord
-from torch import nn
+import torch
+from flwr.app import Context, Message
 
-from clients.data import Dataset, normalised
+from clients.data import Dataset
 from clients.execution.executor import Answered
-from clients.messages.arrays import read_arrays
-from clients.messages.requests import PredictionReply, PredictionRequest, crc32_of
-from clients.models.discriminator import (
-    Discriminator,
-    DiscriminatorRecipe,
-    fit_discriminator,
-    own_probability,
-)
-from clients.models.factory import Parameters
-from clients.training.evaluation import predict_with_features
-
-
-def fit_for(
-    recipe: DiscriminatorRecipe,
-    negative_ids: npt.NDArray[np.int64],
-    model: nn.Module,
-    private: Dataset,
-    indices: npt.NDArray[np.int64],
-    proxy: Dataset,
-) -> Discriminator:
-    """Fit the discriminator that a request asks for.
-
-    Args:
-        recipe: How.
-        negative_ids: Which proxy examples stand for those that are not the client's own.
-        model: The client's, for features.
-        private: Where its own examples are.
-        indices: Which are its own.
-        proxy: Where the negatives are.
-
-    Returns:
-        The fitted discriminator.
-    """
-    own, negatives = (
-        _pixels(dataset, ids)
-        if recipe.inputs == "pixels"
-        else predict_with_features(model, dataset, ids)[1].numpy()
-        for dataset, ids in ((private, indices), (proxy, negative_ids))
-    )
-    return fit_discriminator(own, negatives, balanced=recipe.balanced, l2=recipe.l2)
+from clients.execution.model_cache import Tensors, arrays_of
+from clients.handlers.base import Replies
+from clients.handlers.state import client_of
+from clients.messages.field import Asked, Fields, key_of
+from clients.messages.replies import PredictionReply, write_reply
+from clients.messages.requests import PredictionRequest, crc32_of
+from clients.population.clients import SimulatedClients
+from clients.seeding import Purpose, stream
+from clients.training.evaluation import measures
 
 
 def answer(
-    request: PredictionRequest,
-    answered: Answered,
-    dataset: Dataset,
-    discriminator: Discriminator | None,
-    *,
-    client_id: int,
-    num_examples: int,
-    metrics: dict[str, float],
-    architecture: str,
-    parameters: Parameters | None = None,
-) -> PredictionReply:
-    """Answer the inputs of a request.
+    clients: SimulatedClients,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    networks: Sequence[Tensors | Exception],
+    asked: PredictionRequest,
+    metrics: Mapping[int, dict[str, float]],
+    device: str,
+    known: Fields,
+) -> Replies:
+    """Answer the inputs of a request, all clients the same ones.
 
     Args:
-        request: Names the inputs.
-        answered: What the client's network says of them; with features, if they are asked for.
-        dataset: Where the inputs are.
-        discriminator: The client's, if one is asked for.
-        client_id: Who answers.
-        num_examples: Size of the client's private set.
-        metrics: Scalars to send along.
-        architecture: Of its network.
-        parameters: Of it, to send along; None = they were not asked for.
+        clients: All of the federation's.
+        requests: One for each client that answers.
+        contexts: Theirs; fields may put something into their state.
+        networks: Theirs, or what kept each from one.
+        asked: What the requests say.
+        metrics: To send along, by client id.
+        device: Where to compute.
+        known: Fields that can be asked for beside logits and a discriminator's probabilities.
 
-    Returns:
-        The reply.
+    Yields:
+        For each client in turn its reply, or what kept it from one.
     """
-    own_probs = None
-    if request.recipe is not None and discriminator is not None:
-        ids = ids_of(request, dataset)
-        features = answered.features
-        inputs = _pixels(dataset, ids) if features is None else features.numpy()
-        own_probs = own_probability(discriminator, inputs)
-    return PredictionReply(
-        server_round=request.server_round,
+    dataset = clients.splits.test if asked.proxy_ids is None else clients.splits.proxy
+    ids, fields = _ids_of(asked, dataset), asked.asks(known)
+    answered = clients.place(device).answers(
+        clients.architectures[client_of(contexts[0])],
+        [network for network in networks if not isinstance(network, Exception)],
+        dataset,
+        ids,
+        taps=sorted({tap for each in fields.values() for tap in each.taps}),
+    )
+    for request, context, network in zip(requests, contexts, networks, strict=True):
+        if isinstance(network, Exception):
+            yield network
+        elif isinstance(item := next(answered), Exception):
+            yield item
+        else:
+            about = _asked(clients, context, network, asked, (dataset, ids), item, device)
+            known_of = metrics.get(about.client_id, {})
+            yield _reply(clients, request, network, about, asked, fields, known_of)
+
+
+def _asked(
+    clients: SimulatedClients,
+    context: Context,
+    network: Tensors,
+    asked: PredictionRequest,
+    inputs: tuple[Dataset, npt.NDArray[np.int64]],
+    answered: Answered,
+    device: str,
+) -> Asked:
+    """Put together what a client's fields are made of."""
+    client_id = client_of(context)
+    key = clients.seed, Purpose.FIELD, asked.server_round, client_id
+    crc32 = crc32_of(asked.proxy_ids)
+    place, name = clients.place(device), clients.architectures[client_id]
+    return Asked(
         client_id=client_id,
-        inputs_crc32=crc32_of(request.proxy_ids),
-        num_examples=num_examples,
-        logits=answered.logits.numpy(),
-        own_probs=own_probs,
-        mask=None,
-        metrics=metrics,
-        answers=request.answers,
-        parameters=parameters,
-        architecture=architecture,
+        server_round=asked.server_round,
+        logits=answered.logits,
+        taps=answered.taps,
+        dataset=inputs[0],
+        ids=inputs[1],
+        private=clients.splits.private,
+        indices=clients.partitions[client_id],
+        labels=partial(clients.labels, client_id, asked.server_round),
+        proxy=clients.splits.proxy,
+        negative_ids=asked.negative_ids,
+        network=partial(place.networks.loaded, name, network),
+        state=context.state,
+        rng=lambda field: np.random.default_rng(stream(*key, key_of(field, crc32))),
     )
 
 
-def ids_of(request: PredictionRequest, dataset: Dataset) -> npt.NDArray[np.int64]:
+def _reply(
+    clients: SimulatedClients,
+    request: Message,
+    network: Tensors,
+    about: Asked,
+    asked: PredictionRequest,
+    fields: Fields,
+    metrics: dict[str, float],
+) -> Message | Exception:
+    """Say what one client answers, and how sure it may be of it."""
+    try:
+        said = {name: each.said(name, about) for name, each in fields.items()}
+        reply = PredictionReply(
+            server_round=asked.server_round,
+            client_id=about.client_id,
+            inputs_crc32=crc32_of(asked.proxy_ids),
+            num_examples=len(about.indices),
+            logits=said.pop("logits"),
+            own_probs=said.pop("own_probs", None),
+            mask=None,
+            metrics=metrics,
+            answers=asked.answers,
+            parameters=arrays_of(network) if asked.send_parameters else None,
+            architecture=clients.architectures[about.client_id],
+            fields=said,
+        )
+        if asked.proxy_ids is None:
+            values = measures(torch.from_numpy(reply.logits), clients.splits.test.labels)
+            reply.metrics.update(values)
+        return Message(write_reply(reply, fields, about.rng), reply_to=request)
+    except Exception as error:  # the client's, not the group's
+        return error
+
+
+def _ids_of(request: PredictionRequest, dataset: Dataset) -> npt.NDArray[np.int64]:
     """Say which examples of a data set a request asks about: those it names, or all."""
     return np.arange(len(dataset)) if request.proxy_ids is None else request.proxy_ids
-
-
-def imitated_ids(request: PredictionRequest) -> npt.NDArray[np.int64]:
-    """Say on which proxy examples a student that is fed back is imitated."""
-    ids = request.proxy_ids if request.digest_ids is None else request.digest_ids
-    assert ids is not None, "train.predictions without proxy ids"
-    return ids
-
-
-def write_discriminator(fitted: Discriminator) -> ArrayRecord:
-    """Turn a discriminator into a record of a client's state."""
-    return ArrayRecord({name: Array(value) for name, value in vars(fitted).items()})
-
-
-def read_discriminator(record: ArrayRecord | None) -> Discriminator | None:
-    """Read what `write_discriminator` wrote; None if there is none."""
-    return None if record is None else Discriminator(**read_arrays(record))
-
-
-def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    return normalised(dataset, ids).reshape(len(ids), -1)

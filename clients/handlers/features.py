@@ -19,6 +19,7 @@ from clients.handlers.state import client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import INPUTS, METRICS, client_id_of
 from clients.population.clients import SimulatedClients
+from clients.training.taps import PENULTIMATE
 
 FEATURES, PROXY_IDS = "features", "proxy-ids"
 
@@ -39,16 +40,15 @@ def evaluate_features(
         [network for network in networks if not isinstance(network, Exception)],
         clients.splits.proxy,
         ids,
-        features=True,
+        taps=(PENULTIMATE,),
     )
     for request, context, network in zip(requests, contexts, networks, strict=True):
         item = network if isinstance(network, Exception) else next(seen)
         if isinstance(item, Exception):
             yield item
             continue
-        assert item.features is not None, "they were asked for"
         metrics = MetricRecord({"num-examples": len(clients.partitions[client_of(context)])})
-        arrays = write_arrays({FEATURES: item.features.numpy()})
+        arrays = write_arrays({FEATURES: item.taps[PENULTIMATE].flatten(1).numpy()})
         yield Message(RecordDict({FEATURES: arrays, METRICS: metrics}), reply_to=request)
 
 

@@ -1,27 +1,22 @@
 """Predictions: each client keeps a network of its own and says what it answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from clients.execution.executor import Answered, Lesson
-from clients.execution.model_cache import Tensors, arrays_of, as_tensors
-from clients.handlers.answering import (
-    answer,
-    fit_for,
-    ids_of,
-    imitated_ids,
-    read_discriminator,
-    write_discriminator,
-)
+from clients.execution.executor import Lesson
+from clients.execution.model_cache import Tensors, as_tensors
+from clients.handlers.answering import answer
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
 from clients.handlers.cost import PASSES, forward, local_training
-from clients.handlers.state import DISCRIMINATOR, MODEL, client_of, own_network
-from clients.messages.answer_faults import MAX_LOGIT, fault_in_answers
+from clients.handlers.state import MODEL, client_of, own_network
+from clients.messages.answer_faults import fault_in_answers
 from clients.messages.arrays import write_arrays
+from clients.messages.field import MAX_ANSWER, NO_FIELDS, Fields
 from clients.messages.requests import (
     ARRAYS,
     CONFIG,
@@ -31,7 +26,6 @@ from clients.messages.requests import (
     PredictionRequest,
     client_id_of,
     read_request,
-    write_reply,
 )
 from clients.messages.requests import (
     STUDENT as FED_BACK,
@@ -39,12 +33,16 @@ from clients.messages.requests import (
 from clients.models.factory import unlike
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.seeding import Purpose, stream
-from clients.training.evaluation import measures
 from clients.training.losses import kl
 
 
 def train_predictions(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    clients: SimulatedClients,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    device: str,
+    *,
+    fields: Fields = NO_FIELDS,
 ) -> Replies:
     """Take in the student if it was fed back, train, answer the proxy examples."""
     asked = read_request(requests[0].content)
@@ -62,16 +60,21 @@ def train_predictions(
         context.state[MODEL] = write_arrays(result.parameters)
         networks.append(as_tensors(result.parameters, device))
         losses[client_id] = {"train-loss": result.losses[-1]} if result.losses else {}
-    yield from _answer(clients, requests, contexts, networks, asked, losses, device)
+    yield from answer(clients, requests, contexts, networks, asked, losses, device, fields)
 
 
 def evaluate_predictions(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    clients: SimulatedClients,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    device: str,
+    *,
+    fields: Fields = NO_FIELDS,
 ) -> Replies:
     """Answer the test set, or proxy examples, with the networks as they are."""
     asked = read_request(requests[0].content)
     networks = [own_network(clients, context, device) for context in contexts]
-    yield from _answer(clients, requests, contexts, networks, asked, {}, device)
+    yield from answer(clients, requests, contexts, networks, asked, {}, device, fields)
 
 
 def _digested(
@@ -102,92 +105,40 @@ def _digested(
     ]
 
 
-def _answer(
-    clients: SimulatedClients,
-    requests: Sequence[Message],
-    contexts: Sequence[Context],
-    networks: Sequence[Tensors | Exception],
-    asked: PredictionRequest,
-    metrics: Mapping[int, dict[str, float]],
-    device: str,
-) -> Replies:
-    """Answer the inputs of a request, all clients the same ones."""
-    dataset = clients.splits.test if asked.proxy_ids is None else clients.splits.proxy
-    answered = clients.place(device).answers(
-        clients.architectures[client_of(contexts[0])],
-        [network for network in networks if not isinstance(network, Exception)],
-        dataset,
-        ids_of(asked, dataset),
-        features=asked.recipe is not None and asked.recipe.inputs == "features",
-    )
-    for request, context, network in zip(requests, contexts, networks, strict=True):
-        if isinstance(network, Exception):
-            yield network
-        elif isinstance(item := next(answered), Exception):
-            yield item
-        else:
-            known = metrics.get(client_of(context), {})
-            yield _reply(clients, request, context, network, item, asked, known, device)
-
-
-def _reply(
-    clients: SimulatedClients,
-    request: Message,
-    context: Context,
-    network: Tensors,
-    answered: Answered,
-    asked: PredictionRequest,
-    metrics: dict[str, float],
-    device: str,
-) -> Message | Exception:
-    """Say what one client answered, and how sure it may be of it."""
-    splits, client_id = clients.splits, client_of(context)
-    indices = clients.partitions[client_id]
-    try:
-        if (recipe := asked.recipe) is not None and asked.negative_ids is not None:
-            name = clients.architectures[client_id]
-            model = clients.place(device).networks.loaded(name, network)
-            fitted = fit_for(
-                recipe, asked.negative_ids, model, splits.private, indices, splits.proxy
-            )
-            context.state[DISCRIMINATOR] = write_discriminator(fitted)
-        reply = answer(
-            asked,
-            answered,
-            splits.test if asked.proxy_ids is None else splits.proxy,
-            read_discriminator(context.state.array_records.get(DISCRIMINATOR)),
-            client_id=client_id,
-            num_examples=len(indices),
-            metrics=metrics,
-            architecture=clients.architectures[client_id],
-            parameters=arrays_of(network) if asked.send_parameters else None,
-        )
-        if asked.proxy_ids is None:
-            values = measures(torch.from_numpy(reply.logits), splits.test.labels)
-            reply.metrics.update(values)
-        return Message(write_reply(reply), reply_to=request)
-    except Exception as error:  # the client's, not the group's
-        return error
+def imitated_ids(request: PredictionRequest) -> npt.NDArray[np.int64]:
+    """Say on which proxy examples a student that is fed back is imitated."""
+    ids = request.proxy_ids if request.digest_ids is None else request.digest_ids
+    assert ids is not None, "train.predictions without proxy ids"
+    return ids
 
 
 # --- what it costs ---
 
 
-def _training_and_answers(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
+def _training_and_answers(
+    clients: SimulatedClients, client_id: int, content: RecordDict, *, fields: Fields = NO_FIELDS
+) -> float:
     asked, training = read_request(content), local_training(clients, client_id, content)
     digesting = _digesting(clients, client_id, asked)
-    return digesting + training + _answering(clients, client_id, asked)
+    return digesting + training + _answering(clients, client_id, asked, fields)
 
 
-def _answers_only(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
-    return _answering(clients, client_id, read_request(content))
+def _answers_only(
+    clients: SimulatedClients, client_id: int, content: RecordDict, *, fields: Fields = NO_FIELDS
+) -> float:
+    return _answering(clients, client_id, read_request(content), fields)
 
 
-def _answering(clients: SimulatedClients, client_id: int, asked: PredictionRequest) -> float:
-    """Answer the inputs, and those that a discriminator of features is fitted on."""
+def _answering(
+    clients: SimulatedClients, client_id: int, asked: PredictionRequest, known: Fields
+) -> float:
+    """Answer the inputs, and what fields ask beside them."""
+    own = len(clients.partitions[client_id])
+    negatives = 0 if asked.negative_ids is None else len(asked.negative_ids)
     inputs = len(clients.splits.test) if asked.proxy_ids is None else len(asked.proxy_ids)
-    if asked.negative_ids is not None and asked.recipe and asked.recipe.inputs == "features":
-        inputs += len(clients.partitions[client_id]) + len(asked.negative_ids)
+    for each in asked.asks(known).values():
+        if each.more_examples is not None:
+            inputs += each.more_examples(own, negatives)
     return inputs * forward(clients, client_id)
 
 
@@ -207,9 +158,9 @@ def _of_proxy(content: RecordDict) -> bool:
     return "proxy-ids" in content.get(INPUTS, RecordDict())
 
 
-def _fault(request: Message, reply: Message) -> str | None:
+def _fault(request: Message, reply: Message, *, fields: Fields = NO_FIELDS) -> str | None:
     client_id = client_id_of(request.metadata.dst_node_id)
-    return fault_in_answers(read_request(request.content), client_id, reply.content)
+    return fault_in_answers(read_request(request.content), client_id, reply.content, fields)
 
 
 EVALUATE_PREDICTIONS = Handler(
@@ -217,7 +168,7 @@ EVALUATE_PREDICTIONS = Handler(
     evaluate_predictions,
     keys=(
         *(SERVER_ROUND, "num-inputs", "num-classes", "digest-epochs", "temperature", "answers"),
-        *("send-parameters", "discriminator-inputs"),
+        *("send-parameters", "fields", "discriminator-inputs"),
         *("discriminator-balanced", "discriminator-l2"),
     ),
     records=(INPUTS,),
@@ -225,7 +176,7 @@ EVALUATE_PREDICTIONS = Handler(
         **{CONFIG: ConfigRecord, PREDICTIONS: ArrayRecord},
         **{METRICS: MetricRecord, ARRAYS: ArrayRecord},
     },
-    limits={PREDICTIONS: MAX_LOGIT},
+    limits={PREDICTIONS: MAX_ANSWER},
     fault=_fault,
     multiplications=_answers_only,
     timed=_of_proxy,
@@ -241,3 +192,31 @@ TRAIN_PREDICTIONS = replace(
     timed=None,
 )
 """The same after local training, and after taking in a student that is fed back."""
+
+
+def predictions(fields: Fields = NO_FIELDS) -> tuple[Handler, Handler]:
+    """Make the handlers of those that say more than logits and a discriminator's probabilities.
+
+    Args:
+        fields: What else can be asked for, by name.
+
+    Returns:
+        Of "train.predictions" and "evaluate.predictions".
+    """
+    if not fields:  # what has nothing bound need not be watched
+        return TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS
+    more = partial(partial, fields=fields)
+    return (
+        replace(
+            TRAIN_PREDICTIONS,
+            answer=more(train_predictions),
+            fault=more(_fault),
+            multiplications=more(_training_and_answers),
+        ),
+        replace(
+            EVALUATE_PREDICTIONS,
+            answer=more(evaluate_predictions),
+            fault=more(_fault),
+            multiplications=more(_answers_only),
+        ),
+    )

@@ -13,7 +13,7 @@ from clients.mutual.messenger import Messenger, Pair, learn_together
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
 
-MODEL, DISCRIMINATOR, HEAD = "model", "discriminator", "head"
+MODEL, HEAD = "model", "head"
 MESSENGER, PUSH = "messenger", "push"
 """Names of a client's records in `Context.state`."""
 

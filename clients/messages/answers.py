@@ -1,13 +1,18 @@
 """The answers of a cohort: named arrays that clients say about shared inputs, [K, N, ...]."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
+
+Stacked = Tensor | tuple[Tensor, ...]
+"""One array per client: [K, ...], or K of them where they are of unlike shapes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The answers of a cohort, ordered by client id.
+    """The answers of a cohort, ordered by client id. `answers["features"]` is a field of them.
 
     Attributes:
         client_ids: Who answered, ascending (K of them).
@@ -15,6 +20,8 @@ class Answers:
         mask: Who answered for what [K, N] bool.
         own_probs: Discriminators' probabilities [K, N] in [0, 1], or None if not asked for.
         num_examples: Size of each private set [K] float32, > 0.
+        per_input: Other fields that were asked for, with a row for each input [K, N, ...].
+        per_client: And those that say something of the client [K, ...].
     """
 
     client_ids: tuple[int, ...]
@@ -22,3 +29,78 @@ class Answers:
     mask: Tensor
     own_probs: Tensor | None
     num_examples: Tensor
+    per_input: Mapping[str, Stacked] = field(default_factory=dict)
+    per_client: Mapping[str, Stacked] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> dict[str, Stacked]:
+        """All fields by name."""
+        own = {} if self.own_probs is None else {"own_probs": self.own_probs}
+        return {"logits": self.logits, **own, **self.per_input, **self.per_client}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a field of all clients.
+
+        Args:
+            name: Of the field.
+
+        Returns:
+            [K, N, ...], or [K, ...] of what says something of the client.
+
+        Raises:
+            ValueError: It was not asked for, or clients' are of unlike shapes.
+        """
+        if (found := self.fields.get(name)) is None:
+            raise ValueError(
+                f"answers have no '{name}', only {', '.join(self.fields)}: ask for it with "
+                f"strategy/ask=[{name}], and of the test set too with strategy.ask.{name}.tested"
+            )
+        if isinstance(found, tuple):
+            shapes = ", ".join(str(tuple(each.shape)) for each in found)
+            raise ValueError(
+                f"clients' '{name}' are of unlike shapes, {shapes}: take answers.of(k)['{name}']"
+            )
+        return found
+
+    def of(self, k: int) -> "Answers":
+        """Return the answers of the k-th client alone, K = 1."""
+        one = slice(k, k + 1)
+        return Answers(
+            self.client_ids[one],
+            self.logits[one],
+            self.mask[one],
+            None if self.own_probs is None else self.own_probs[one],
+            self.num_examples[one],
+            *({n: _one(each, k) for n, each in of.items()} for of in self._others()),
+        )
+
+    def at(self, rows: slice | Tensor) -> "Answers":
+        """Return the answers to some of the inputs; what says something of a client stays."""
+        return replace(
+            self,
+            logits=self.logits[:, rows],
+            mask=self.mask[:, rows],
+            own_probs=None if self.own_probs is None else self.own_probs[:, rows],
+            per_input={
+                name: tuple(own[rows] for own in each) if isinstance(each, tuple) else each[:, rows]
+                for name, each in self.per_input.items()
+            },
+        )
+
+    def _others(self) -> tuple[Mapping[str, Stacked], Mapping[str, Stacked]]:
+        return self.per_input, self.per_client
+
+
+def stack(arrays: Sequence[Tensor]) -> Stacked:
+    """Put one array of each client together, at least one: [K, ...], or K where shapes differ."""
+    alike = len({each.shape for each in arrays}) == 1
+    return torch.stack([*arrays]) if alike else tuple(arrays)
+
+
+def rows_of(array: Stacked) -> tuple[Tensor, ...]:
+    """Take apart again what `stack` put together."""
+    return array if isinstance(array, tuple) else tuple(array)
+
+
+def _one(array: Stacked, k: int) -> Tensor:
+    return array[k][None] if isinstance(array, tuple) else array[k : k + 1]

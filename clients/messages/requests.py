@@ -1,24 +1,21 @@
-"""What crosses between server and clients, as typed records over Flower's.
+"""Requests for answers, from server to clients, and the names of records in all messages.
 
-One frozen dataclass per direction. Plain parameter training uses Flower's own convention (records
-"arrays", "config", "metrics"), so Flower's strategies understand our clients and ours theirs; the
-action "predictions" (`train.predictions`, `evaluate.predictions`) is the exchange of answers.
+Plain parameter training uses Flower's own convention (records "arrays", "config", "metrics"), so
+Flower's strategies understand our clients and ours theirs; the action "predictions"
+(`train.predictions`, `evaluate.predictions`) is the exchange of answers.
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.codecs import decode, encode
-from clients.messages.sizes import NUM_EXAMPLES, examples_in
+from clients.messages.field import Field, Fields
+from clients.messages.fields import logits, own_probs
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import Parameters
 
@@ -60,6 +57,7 @@ class PredictionRequest:
         temperature: T of that imitation.
         answers: How they are to be sent, one of `clients.messages.codecs.ANSWERS`.
         send_parameters: Whether the client is to send its network's parameters along.
+        fields: Names of what is asked for beside logits, and a discriminator's probabilities.
     """
 
     server_round: int
@@ -74,38 +72,25 @@ class PredictionRequest:
     temperature: float = 1.0
     answers: str = "float32"
     send_parameters: bool = False
+    fields: tuple[str, ...] = ()
 
+    def asks(self, known: Fields) -> dict[str, Field]:
+        """Return all that is asked for, `logits` first.
 
-@dataclass(frozen=True, eq=False)
-class PredictionReply:
-    """Client to server: its answers.
+        Args:
+            known: Fields beside those two, by name.
 
-    Attributes:
-        server_round: The request's.
-        client_id: Who answers; sums of many replies keep it, `screening.fault_of` compares it with
-            the sender.
-        inputs_crc32: `crc32_of` the ids that were answered.
-        num_examples: Size of the client's private set, > 0.
-        logits: Answers [N, C], float32.
-        own_probs: How probably each input is the client's own kind [N], in [0, 1]; or None.
-        mask: Which inputs the client answers for [N], bool; None = all.
-        metrics: Scalars for the per-client table.
-        answers: How the logits are sent, one of `clients.messages.codecs.ANSWERS`.
-        parameters: And buffers of its network, where they were asked for; else None.
-        architecture: Name of that network's.
-    """
+        Returns:
+            Fields by name.
 
-    server_round: int
-    client_id: int
-    inputs_crc32: int
-    num_examples: int
-    logits: npt.NDArray[np.float32]
-    own_probs: npt.NDArray[np.float32] | None
-    mask: npt.NDArray[np.bool_] | None
-    metrics: dict[str, float]
-    answers: str = "float32"
-    parameters: Parameters | None = None
-    architecture: str = ""
+        Raises:
+            ValueError: One is not known; names it.
+        """
+        own = {} if self.recipe is None else {"own_probs": own_probs(self.recipe)}
+        for name in self.fields:
+            if name not in known:
+                raise ValueError(f"field '{name}': asked for, and known are {', '.join(known)}")
+        return {"logits": logits(self.answers), **own, **{n: known[n] for n in self.fields}}
 
 
 def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:
@@ -127,6 +112,8 @@ def write_request(request: PredictionRequest) -> RecordDict:
     )
     if request.send_parameters:
         config["send-parameters"] = True
+    if request.fields:
+        config["fields"] = [*request.fields]
     if request.recipe is not None:
         config["discriminator-inputs"] = request.recipe.inputs
         config["discriminator-balanced"] = request.recipe.balanced
@@ -166,121 +153,5 @@ def read_request(content: RecordDict) -> PredictionRequest:
         temperature=config["temperature"],
         answers=config["answers"],
         send_parameters=config.get("send-parameters", False),
-    )
-
-
-def write_reply(reply: PredictionReply) -> RecordDict:
-    """Turn a client's answers into the content of a message."""
-    others = {"own-probs": reply.own_probs, "mask": reply.mask}
-    arrays = encode(reply.logits, reply.answers)
-    config = ConfigRecord(
-        {
-            "server-round": reply.server_round,
-            "client-id": reply.client_id,
-            "inputs-crc32": reply.inputs_crc32,
-            "answers": reply.answers,
-        }
-    )
-    content = RecordDict(
-        {
-            CONFIG: config,
-            PREDICTIONS: write_arrays(arrays | {k: v for k, v in others.items() if v is not None}),
-            METRICS: MetricRecord({**reply.metrics, NUM_EXAMPLES: reply.num_examples}),
-        }
-    )
-    if reply.parameters is not None:
-        config["architecture"] = reply.architecture
-        content[ARRAYS] = write_arrays(reply.parameters)
-    return content
-
-
-def read_reply(content: RecordDict) -> PredictionReply:
-    """Read what `write_reply` wrote.
-
-    Args:
-        content: Of a reply to a `.predictions` request.
-
-    Returns:
-        The answers, not yet compared with the request; `screening.fault_of` does that.
-
-    Raises:
-        ValueError: A record or a key is missing.
-    """
-    try:
-        config = cast(dict[str, Any], content[CONFIG])
-        answers = read_arrays(cast(ArrayRecord, content[PREDICTIONS]))
-        measured = cast(MetricRecord, content[METRICS])
-        metrics = {k: v for k, v in cast(Any, measured).items() if k != NUM_EXAMPLES}
-        parameters = cast(ArrayRecord | None, content.get(ARRAYS))
-        return PredictionReply(
-            server_round=config["server-round"],
-            client_id=config["client-id"],
-            inputs_crc32=config["inputs-crc32"],
-            num_examples=int(examples_in(measured)),
-            logits=decode(answers).numpy(),
-            own_probs=answers.get("own-probs"),
-            mask=answers.get("mask"),
-            metrics=metrics,
-            answers=config["answers"],
-            parameters=None if parameters is None else read_arrays(parameters),
-            architecture=config.get("architecture", ""),
-        )
-    except KeyError as missing:
-        raise ValueError(f"a predictions reply lacks {missing}") from None
-
-
-def read_sender(content: RecordDict) -> tuple[int, str]:
-    """Return who sent a predictions reply: client id and architecture."""
-    config = cast(dict[str, Any], content[CONFIG])
-    return config["client-id"], config["architecture"]
-
-
-def read_predictions(replies: Iterable[Message]) -> Answers | None:
-    """Stack the answers of all replies without an error, ordered by client.
-
-    Args:
-        replies: Replies to one round's `.predictions` requests, in any order.
-
-    Returns:
-        The cohort's answers, or None if there is no usable reply.
-
-    Raises:
-        ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities;
-            on our grid such replies never get here.
-    """
-    good = sorted((m for m in replies if m.has_content()), key=lambda m: m.metadata.src_node_id)
-    if not good:
-        return None
-    return stack_answers(
-        [client_id_of(message.metadata.src_node_id) for message in good],
-        [read_reply(message.content) for message in good],
-    )
-
-
-def stack_answers(client_ids: Sequence[int], answers: Sequence[PredictionReply]) -> Answers:
-    """Put the answers of several clients to the same inputs together.
-
-    Args:
-        client_ids: Whose they are, ascending (K of them).
-        answers: At least one.
-
-    Returns:
-        The answers of all.
-
-    Raises:
-        ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities.
-    """
-    shapes = {answer.logits.shape for answer in answers}
-    asked = {answer.own_probs is not None for answer in answers}
-    if len(shapes) > 1 or len(asked) > 1:
-        raise ValueError(f"replies disagree: logits of shapes {shapes}, discriminator {asked}")
-    everything = np.ones(answers[0].logits.shape[0], dtype=np.bool_)
-    masks = [everything if answer.mask is None else answer.mask for answer in answers]
-    own = [answer.own_probs for answer in answers if answer.own_probs is not None]
-    return Answers(
-        client_ids=tuple(client_ids),
-        logits=torch.from_numpy(np.stack([answer.logits for answer in answers])),
-        mask=torch.from_numpy(np.stack(masks)),
-        own_probs=torch.from_numpy(np.stack(own)) if own else None,
-        num_examples=torch.tensor([float(answer.num_examples) for answer in answers]),
+        fields=tuple(config.get("fields", ())),
     )

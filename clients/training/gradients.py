@@ -41,18 +41,21 @@ class NetworkGradients:
             self.anchors = {START: copied(model.state_dict()), **anchors}
         self.taps = Taps(model, objective.taps)
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def __call__(
+        self, inputs: Tensor, targets: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
         """Return the loss of each example [B], and the gradient of each parameter to be trained.
 
         Args:
             inputs: [B, C, H, W].
             targets: Labels [B] or probs [B, C].
+            rows: Positions among the examples that training was given [B].
 
         Returns:
             Both; None for a parameter that the loss does not reach.
         """
         objective, parameters = self.objective, list(self.named.values())
-        outputs = self._outputs(self.model, inputs, self._others(inputs))
+        outputs = self._outputs(self.model, inputs, rows, self._others(inputs, rows))
         values = require_one_each(objective.loss(outputs, targets, self.anchors), len(inputs))
         mean = values.mean()
         if objective.penalty is not None:
@@ -66,22 +69,26 @@ class NetworkGradients:
         return values.detach(), gradients
 
     def _outputs(
-        self, run: Callable[[Tensor], Tensor], inputs: Tensor, others: Mapping[str, Outputs]
+        self,
+        run: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        rows: Tensor,
+        others: Mapping[str, Outputs],
     ) -> Outputs:
         with half_precision(self.autocast, inputs.device):
             logits = run(inputs)
         seen = self.taps.take()
         if self.autocast is not None:
             logits, seen = logits.float(), {name: each.float() for name, each in seen.items()}
-        return Outputs(logits, inputs, seen, others)
+        return Outputs(logits, inputs, seen, others, rows)
 
-    def _others(self, inputs: Tensor) -> dict[str, Outputs]:
+    def _others(self, inputs: Tensor, rows: Tensor) -> dict[str, Outputs]:
         """Let the networks of anchors answer."""
         if not (names := self.objective.networks):
             return {}
         with torch.no_grad(), evaluating(self.model):
             runs = {n: partial(functional_call, self.model, self.anchors[n]) for n in names}
-            return {name: self._outputs(run, inputs, {}) for name, run in runs.items()}
+            return {name: self._outputs(run, inputs, rows, {}) for name, run in runs.items()}
 
 
 def require_one_each(values: Tensor, rows: int) -> Tensor:

@@ -102,8 +102,8 @@ def train(
             order = list(batches(len(indices), batch_size, rng))
             inputs = feed(dataset, (indices[batch] for batch in order), device)
             for batch, images in zip(order, inputs, strict=True):
-                own = targets[torch.from_numpy(batch).to(device)]
-                values, gradients = gradients_of(images, own)
+                rows = torch.from_numpy(batch).to(device)
+                values, gradients = gradients_of(images, targets[rows], rows)
                 step(gradients if max_grad_norm is None else clipped(gradients, max_grad_norm))
                 total += values.sum()
             losses.append(float(total) / len(indices))

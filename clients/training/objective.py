@@ -40,12 +40,15 @@ class Outputs:
         inputs: What it saw [B, ...].
         taps: Features by the name of their place, as `features` returns them.
         others: What the networks of some anchors give of the same batch, without gradients.
+        rows: Positions [B] among the examples that training was given: what an anchor has for each
+            example is indexed by them.
     """
 
     logits: Tensor
     inputs: Tensor
     taps: Named = field(default_factory=dict)
     others: Mapping[str, "Outputs"] = field(default_factory=dict)
+    rows: Tensor = field(default_factory=partial(torch.zeros, 0, dtype=torch.int64))
 
     def features(self, tap: str = PENULTIMATE) -> Tensor:
         """Return the features at a place of the network.

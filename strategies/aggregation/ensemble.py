@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers
 from clients.messages.codecs import ANSWERS
+from clients.messages.field import Fields, check_names
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.scorer_discriminator import require_discriminator
@@ -35,12 +36,14 @@ class Ensemble:
         covered: Which inputs at least one teacher is trusted on [N].
         teachers: The answers to P probe inputs.
         weights: Trust on those [K, P].
+        whole: All answers, and the trust on them [K, N]; None where they were summed on the way.
     """
 
     targets: Tensor
     covered: Tensor
     teachers: Answers
     weights: Tensor
+    whole: tuple[Answers, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,7 @@ class EnsembleRule:
             cohort that an example is a client's own is below this, in [0, 1], nobody knows the
             example, the scores are noise, and all teachers are trusted alike.
         answers: How clients send logits, one of `clients.messages.codecs.ANSWERS`.
+        ask: Fields that clients are asked for beside logits, by name.
     """
 
     scorer: Scorer
@@ -67,6 +71,7 @@ class EnsembleRule:
     weight_cap: float = 1.0
     fallback_below: float = 1e-3
     answers: str = "float32"
+    ask: Fields = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, or does not go together; ValueError names the key."""
@@ -80,6 +85,8 @@ class EnsembleRule:
         if self.answers not in ANSWERS:
             expected = ", ".join(ANSWERS)
             raise ValueError(f"{key}.answers={self.answers!r}: expected one of {expected}")
+        object.__setattr__(self, "ask", dict(self.ask))  # no library's mapping: it is sent along
+        check_names(self.ask, "strategy.ask")
         require_discriminator(self.scorer, self.discriminator, "strategy")
 
     @property
@@ -116,10 +123,9 @@ class EnsembleRule:
             return Ensemble(targets, covered, teachers, weights)
         weights = self.weights(answers)
         targets = self.combined(answers.logits, weights)
-        columns = torch.from_numpy(probe)
-        return Ensemble(
-            targets, weights.sum(0) > 0, _columns(answers, columns), weights[:, columns]
-        )
+        columns, covered = torch.from_numpy(probe), weights.sum(0) > 0
+        probed = answers.at(columns), weights[:, columns]
+        return Ensemble(targets, covered, *probed, whole=(answers, weights))
 
     def weights(self, teachers: Answers, mixing: Tensor | None = None) -> Tensor:
         """Weigh each teacher on each example.
@@ -178,6 +184,7 @@ class EnsembleRule:
             temperature=self.temperature,
             fallback_below=self.unknown_below,
             probe=probe,
+            fields=self.ask,
         )
         return Reducer(sums)
 
@@ -207,14 +214,3 @@ def _if_mean(combiner: Any) -> WeightedMean | None:
     if isinstance(combiner, partial) and not combiner.args and not combiner.keywords:
         combiner = combiner.func
     return combiner if isinstance(combiner, WeightedMean) else None
-
-
-def _columns(teachers: Answers, columns: Tensor) -> Answers:
-    own = teachers.own_probs
-    return Answers(
-        client_ids=teachers.client_ids,
-        logits=teachers.logits[:, columns],
-        mask=teachers.mask[:, columns],
-        own_probs=None if own is None else own[:, columns],
-        num_examples=teachers.num_examples,
-    )

@@ -14,7 +14,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from clients.data import Dataset
 from clients.messages.accumulator import Accumulator, Fault, Reducer, Sieve, is_part
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import ARRAYS, METRICS, read_sender
+from clients.messages.replies import read_sender
+from clients.messages.requests import ARRAYS, METRICS
 from clients.messages.sizes import examples_in
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of
 from clients.seeding import Purpose, named_generator

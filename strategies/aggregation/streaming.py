@@ -8,7 +8,7 @@ are kept.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,11 @@ from torch import Tensor
 from clients.messages.accumulator import is_part
 from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.codecs import decode, tensor_over
-from clients.messages.requests import CONFIG, METRICS, PREDICTIONS, read_predictions
+from clients.messages.codecs import tensor_over
+from clients.messages.field import NO_FIELDS, Fields, wire_name
+from clients.messages.fields import logits
+from clients.messages.replies import read_predictions
+from clients.messages.requests import CONFIG, METRICS, PREDICTIONS
 from clients.messages.sizes import examples_in
 from clients.models.factory import Parameters
 from strategies.aggregation.combiners import WeightedMean
@@ -31,6 +34,9 @@ Scorer = Callable[[Answers], Tensor]
 
 SUMS, PROBE = "sums", "probe"
 """Names of a part's records."""
+
+OF_ALL = ("client-ids", "logits", "mask", "own-probs", "num-examples")
+"""Names of what every probed answer has, or may have; the others are fields."""
 
 BLOCK_NUMBERS = 2**19
 """Size of the blocks of rows in which answers are worked on, 2 MiB of float32: measured best from
@@ -48,6 +54,7 @@ class AnswerSums:
         temperature: float,
         fallback_below: float | None,
         probe: npt.NDArray[np.int64],
+        fields: Fields = NO_FIELDS,
     ) -> None:
         """Begin with none.
 
@@ -58,7 +65,9 @@ class AnswerSums:
             fallback_below: Where even the largest own_probs is below this, all are trusted alike;
                 None = clients fit no discriminator.
             probe: Positions among the N examples whose answers are kept [P].
+            fields: What the scorer looks at beside logits and own_probs: a number for each input.
         """
+        self._fields = fields
         self._scorer, self._mean, self._temperature = scorer, mean, temperature
         self._below, self._probe = fallback_below, probe
         self._sums: Sums | None = None
@@ -66,7 +75,7 @@ class AnswerSums:
 
     def add(self, content: RecordDict) -> None:
         """Add a usable predictions reply, a block of rows at a time."""
-        teacher = _Teacher(content)
+        teacher = _Teacher(content, self._fields)
         sums = self._sums = self._sums or Sums(*teacher.shape)
         unknown = None
         if self._below is not None and teacher.own_probs is not None:
@@ -77,7 +86,7 @@ class AnswerSums:
             sums.add(values, divisor, masked(self._scorer(one), one.mask)[0].float(), rows)
             if unknown is not None:
                 sums.add_equal(values, divisor, unknown[rows], rows)
-        self._probed.append(_probe_arrays(teacher.on(self._probe)))
+        self._probed.append(_probe_arrays(teacher.on(torch.from_numpy(self._probe))))
 
     def merge(self, part: RecordDict) -> None:
         """Add the sums of other clients."""
@@ -103,11 +112,12 @@ class Part:
     teachers: Answers
 
 
-def gather(replies: Iterable[Message]) -> Part | Answers | None:
+def gather(replies: Iterable[Message], fields: Fields = NO_FIELDS) -> Part | Answers | None:
     """Read the replies of a phase, be they the clients' own or reduced to one.
 
     Args:
         replies: Those with an error are skipped.
+        fields: What was asked for beside logits and a discriminator's probabilities.
 
     Returns:
         The part, or all answers ordered by client, or None if there is no usable reply.
@@ -115,7 +125,7 @@ def gather(replies: Iterable[Message]) -> Part | Answers | None:
     good = [message for message in replies if message.has_content()]
     parts = [read_part(message.content) for message in good if is_part(message)]
     assert len(parts) <= 1, "one message for each client, and so one part"
-    return parts[0] if parts else read_predictions(good)
+    return parts[0] if parts else read_predictions(good, fields)
 
 
 def read_part(content: RecordDict) -> Part:
@@ -129,6 +139,7 @@ def read_part(content: RecordDict) -> Part:
         mask=probed["mask"],
         own_probs=probed.get("own-probs"),
         num_examples=probed["num-examples"],
+        per_input={name: each for name, each in probed.items() if name not in OF_ALL},
     )
     return Part(_arrays(content, SUMS), teachers)
 
@@ -164,9 +175,12 @@ def _blocks(num_examples: int, num_classes: int) -> Iterator[slice]:
 class _Teacher:
     """One client's reply, to be read a block of rows at a time."""
 
-    def __init__(self, content: RecordDict) -> None:
-        self._arrays = _arrays(content, PREDICTIONS)
-        self.shape = self._arrays["codes" if "codes" in self._arrays else "logits"].shape
+    def __init__(self, content: RecordDict, fields: Fields) -> None:
+        self._arrays, self._fields = _arrays(content, PREDICTIONS), fields
+        config = cast(dict[str, Any], content[CONFIG])
+        self._logits = logits(config["answers"])
+        first = wire_name("logits", "codes" if config["answers"] == "uint8" else "")
+        self.shape = self._arrays[first].shape
         own, mask = self._arrays.get("own-probs"), self._arrays.get("mask")
         self.own_probs = None if own is None else tensor_over(own)[None]
         self.mask = (
@@ -176,16 +190,21 @@ class _Teacher:
         )
         num_examples = examples_in(cast(MetricRecord, content[METRICS]))
         self._num_examples = torch.tensor([num_examples])
-        self._client_ids = (cast(int, content[CONFIG]["client-id"]),)
+        self._client_ids = (cast(int, config["client-id"]),)
 
-    def on(self, rows: slice | npt.NDArray[np.int64]) -> Answers:
+    def on(self, rows: slice | Tensor) -> Answers:
         """Return the answers to some of the examples."""
+        where = rows if isinstance(rows, slice) else rows.numpy()
         return Answers(
             client_ids=self._client_ids,
-            logits=decode(self._arrays, rows)[None],
+            logits=self._logits.decode("logits", self._arrays, where)[None],
             mask=self.mask[:, rows],
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             num_examples=self._num_examples,
+            per_input={
+                name: each.decode(name, self._arrays, where)[None]
+                for name, each in self._fields.items()
+            },
         )
 
 
@@ -203,6 +222,7 @@ def _probe_arrays(teacher: Answers) -> Parameters:
         "mask": teacher.mask,
         "own-probs": teacher.own_probs,
         "num-examples": teacher.num_examples,
+        **{name: teacher[name] for name in teacher.per_input},
     }
     arrays = {name: value.numpy() for name, value in tensors.items() if value is not None}
     return arrays | {"client-ids": np.array(teacher.client_ids)}

@@ -17,10 +17,11 @@ from clients.data import Dataset
 from clients.execution.trainers import numbers_of
 from clients.handlers.base import Handler
 from clients.handlers.neighbours import EVALUATE_OWN
-from clients.handlers.predictions import TRAIN_PREDICTIONS
+from clients.handlers.predictions import TRAIN_PREDICTIONS, predictions
 from clients.handlers.targets import RELAY, train_targets
 from clients.messages.accumulator import Intake, Keep
-from clients.messages.requests import METRICS, PredictionRequest, read_predictions, write_request
+from clients.messages.replies import read_predictions
+from clients.messages.requests import METRICS, PredictionRequest, write_request
 from clients.messages.routing import Mix
 from clients.messages.views import GraphView, RoundView
 from clients.training.loop import Trainer
@@ -96,7 +97,7 @@ class Gossip(BaseStrategy):
         self.sweeps = sweeps
         self.with_own = with_own
         self._imitating = train_targets(with_temperature(loss, ensemble.temperature), numbers)
-        self.handlers = (TRAIN_PREDICTIONS, RELAY, self._imitating, EVALUATE_OWN)
+        self.handlers = (predictions(ensemble.ask)[0], RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
         self._num_classes = test.num_classes
         self._meeting = Meeting(neighbours, watch)
@@ -108,7 +109,7 @@ class Gossip(BaseStrategy):
         """Leave answers where they were made, but for those to the probe examples."""
         if phase != "train":
             return None
-        show = partial(mixes.on_probes, probe=self.split.probes[0])
+        show = partial(mixes.on_probes, probe=self.split.probes[0], fields=self.rule.ask)
         fault = mixes.fault_in_size if self.sweeps > 1 else None
         return Keep(payload_name(ANSWERS, server_round), show, fault)
 
@@ -126,6 +127,7 @@ class Gossip(BaseStrategy):
             recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
             answers=self.rule.answers,
+            fields=tuple(self.rule.ask),
         )
         awake = self._meeting.open(server_round, grid)
         return self._meeting.messages(awake, write_request(request), TRAIN_PREDICTIONS)
@@ -150,7 +152,7 @@ class Gossip(BaseStrategy):
         step = partial(made, rule=self.rule, proxy_ids=self.split.distilled_ids)
         learnt = self._send(delivery, step, self._imitating, None)
         losses = _metric(learnt, "digest-loss")
-        teachers = read_predictions(shown)
+        teachers = read_predictions(shown, self.rule.ask)
         if teachers is not None:
             weights = self.rule.weights(teachers)
             targets = self.rule.combined(teachers.logits, weights)

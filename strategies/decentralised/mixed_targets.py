@@ -7,20 +7,20 @@ weights it is the server's).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from torch import Tensor
 
 from clients.handlers.screening import MAX_PARAMETER
 from clients.handlers.targets import SUMS, TARGETS
 from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.codecs import decode, largest_logit
-from clients.messages.requests import CONFIG, METRICS, PREDICTIONS, read_reply, stack_answers
+from clients.messages.field import Fields
+from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.ensemble import EnsembleRule
@@ -30,26 +30,31 @@ Ids = npt.NDArray[np.int64]
 Letters = Sequence[tuple[Letter, RecordDict]]
 
 
-def on_probes(content: RecordDict, *, probe: Ids) -> RecordDict:
+def on_probes(content: RecordDict, *, probe: Ids, fields: Fields) -> RecordDict:
     """Reduce a predictions reply to its answers to some of the examples.
 
     Args:
         content: Of the reply.
         probe: Positions of the examples [P].
+        fields: What was asked for beside logits and a discriminator's probabilities.
 
     Returns:
-        The same kind of content, with P answers as float32.
+        The same kind of content, with the logits of P answers as float32.
     """
-    arrays: Any = read_arrays(_record(content, PREDICTIONS))
-    rows = {name: arrays[name][probe] for name in ("own-probs", "mask") if name in arrays}
-    config: Any = {**content[CONFIG], "answers": "float32"}
-    return RecordDict(
-        {
-            CONFIG: ConfigRecord(config),
-            PREDICTIONS: write_arrays({"logits": decode(arrays, probe).numpy(), **rows}),
-            METRICS: content[METRICS],
-        }
+    reply = read_reply(content, fields)
+    shown = replace(
+        reply,
+        logits=reply.logits[probe],
+        own_probs=None if reply.own_probs is None else reply.own_probs[probe],
+        mask=None if reply.mask is None else reply.mask[probe],
+        answers="float32",
+        parameters=None,
+        fields={
+            name: array[probe] if fields[name].per_input else array
+            for name, array in reply.fields.items()
+        },
     )
+    return write_reply(shown, fields)
 
 
 def fault_in_size(request: Message, reply: Message) -> str | None:
@@ -63,7 +68,7 @@ def fault_in_size(request: Message, reply: Message) -> str | None:
         That a logit is too large: times scores of up to 1e16, which odds times numbers of examples
         reach, the sums over all neighbours are to be finite in float32.
     """
-    if largest_logit(read_arrays(_record(reply.content, PREDICTIONS))) > MAX_PARAMETER:
+    if not (np.abs(read_reply(reply.content).logits) <= MAX_PARAMETER).all():
         return f"its logits go beyond {MAX_PARAMETER:.0e}, which cannot be mixed several times"
     return None
 
@@ -82,7 +87,7 @@ def targets_of_answers(
     Returns:
         Targets of the examples that somebody covers, and which these are.
     """
-    teachers, mixing = _teachers(letters)
+    teachers, mixing = _teachers(letters, rule)
     weights = rule.weights(teachers, mixing)
     targets = rule.combined(teachers.logits, weights)
     return _targets(targets, weights.sum(0) > 0, proxy_ids)
@@ -99,7 +104,7 @@ def sums_of_answers(receiver: int, letters: Letters, *, rule: EnsembleRule) -> R
     Returns:
         The sums.
     """
-    teachers, mixing = _teachers(letters)
+    teachers, mixing = _teachers(letters, rule)
     scores = masked(rule.scorer(teachers), teachers.mask) * mixing[:, None]
     weighted = torch.zeros_like(teachers.logits[0])
     for logits, score in zip(teachers.logits, scores, strict=True):
@@ -140,9 +145,9 @@ def targets_of_sums(
     return _targets(_mean_of(rule).then(mean, rule.temperature), covered, proxy_ids)
 
 
-def _teachers(letters: Letters) -> tuple[Answers, Tensor]:
-    replies = [read_reply(payload) for _, payload in letters]
-    teachers = stack_answers([letter.sender for letter, _ in letters], replies)
+def _teachers(letters: Letters, rule: EnsembleRule) -> tuple[Answers, Tensor]:
+    replies = [read_reply(payload, rule.ask) for _, payload in letters]
+    teachers = stack_answers([letter.sender for letter, _ in letters], replies, rule.ask)
     return teachers, torch.tensor([letter.weight for letter, _ in letters], dtype=torch.float32)
 
 

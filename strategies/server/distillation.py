@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clients.execution.isolation import same_modules
 from clients.handlers.features import EVALUATE_FEATURES
-from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS
+from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS, predictions
 from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays
 from clients.models.factory import load_parameters
@@ -23,7 +23,7 @@ from strategies.base import BaseStrategy
 from strategies.teaching.answer_chunks import ahead, to_each
 from strategies.teaching.proxy_split import Ids
 from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
-from strategies.teaching.student import epochs_of, teach
+from strategies.teaching.student import anchors_of, epochs_of, teach
 from strategies.teaching.teachers import Teachers
 from strategies.teaching.views import Report, unwatched
 
@@ -59,7 +59,8 @@ class DistillationStrategy(BaseStrategy):
                 first epoch goes chunk by chunk as answers come.
             student: The model being taught; trained in place.
             distil: Trains the student: `clients.training.loop.train` with its numbers bound.
-            loss: What the student minimises at the ensemble's temperature.
+            loss: What the student minimises at the ensemble's temperature; as an objective it may
+                have anchors, `strategies.teaching.student.anchors_of`.
             seed: The run's seed.
             local_training: Whether the cohort trains before it answers; without, nobody fits a
                 discriminator either.
@@ -87,9 +88,11 @@ class DistillationStrategy(BaseStrategy):
                 f"strategy.proxy_split.chunks={len(split.chunks)}: expected 1 where strategy.loss "
                 "is an objective, which would begin anew with each chunk"
             )
+        if isinstance(loss, Objective) and loss.anchors:
+            teachers.want_all(loss.anchors)
         rehearse_loss(teachers.rule, loss, num_classes)
-        of = num_classes, teachers.rule.temperature
-        rehearse_student(distil, student, split.proxy, loss, *of)
+        rehearse_student(distil, student, split.proxy, loss, num_classes, teachers.rule)
+        self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
         self._epochs = None if len(split.chunks) == 1 else epochs_of(distil)
         self.teachers, self.split, self.student, self.seed = teachers, split, student, seed
         self.distil, self.loss = distil, loss
@@ -154,10 +157,13 @@ class DistillationStrategy(BaseStrategy):
         rng = generator(self.seed, Purpose.DISTILLATION, server_round)
         objective = with_temperature(self.loss, self.teachers.rule.temperature)
         chunks, proxy = self.split.chunks, self.split.proxy
+        distil = self.distil
+        if isinstance(objective, Objective) and objective.anchors:
+            distil = partial(distil, anchors=anchors_of(objective, first, self.student))
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
             with same_modules("strategy.distil: the student's", self.student):
-                return self.distil(self.student, proxy, ids, targets, objective, rng, **changes)
+                return distil(self.student, proxy, ids, targets, objective, rng, **changes)
 
         def ask(number: int) -> Ensemble | None:
             return self.teachers.answers_to_chunk(server_round, number) if number else first

@@ -14,7 +14,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from torch import nn
 
-from clients.handlers.predictions import TRAIN_PREDICTIONS
+from clients.handlers.features import EVALUATE_FEATURES
+from clients.handlers.predictions import TRAIN_PREDICTIONS, predictions
 from clients.messages.accumulator import Intake
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import client_id_of, write_request
@@ -79,6 +80,7 @@ class MutualStrategy(BaseStrategy):
         """
         _check(peers, most_peers)
         teachers.split.require_whole()
+        self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
         self.teachers, self.student, self.seed, self.report = teachers, student, seed, report
         self.teaching = GroupTeaching(teaching, models, student_model, train_peers, seed)
         # By the name that checkpoints know it by.

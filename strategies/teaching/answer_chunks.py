@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from clients.handlers.base import Handler
 from clients.messages.accumulator import Folding, Reducer
-from clients.messages.answers import Answers
+from clients.messages.answers import Answers, Stacked, rows_of, stack
+from clients.messages.field import NO_FIELDS, Fields
 from clients.messages.requests import PredictionRequest, write_request
 from strategies.aggregation.ensemble import Ensemble
 from strategies.aggregation.streaming import Part, gather, read_part
@@ -55,7 +57,7 @@ def to_each(node_ids: list[int], request: PredictionRequest, asks: Handler) -> l
 
 
 def answers_to(
-    messages: list[Message], grid: Grid, reducer: Reducer | None
+    messages: list[Message], grid: Grid, reducer: Reducer | None, fields: Fields = NO_FIELDS
 ) -> Part | Answers | None:
     """Send requests; return all answers, or their sums where a reducer makes them.
 
@@ -63,14 +65,15 @@ def answers_to(
         messages: One per teacher.
         grid: Where they go.
         reducer: None = all answers are wanted.
+        fields: What is asked for beside logits and a discriminator's probabilities.
 
     Returns:
         None if there is no usable reply.
     """
     if isinstance(grid, Folding):
-        return gather(grid.send_and_fold(messages, reducer))
+        return gather(grid.send_and_fold(messages, reducer), fields)
     if reducer is None:
-        return gather(grid.send_and_receive(messages))
+        return gather(grid.send_and_receive(messages), fields)
     parts = []
     for start in range(0, len(messages), TEACHERS_AT_ONCE):
         replies = grid.send_and_receive(messages[start : start + TEACHERS_AT_ONCE])
@@ -106,17 +109,38 @@ def on_probes(
         torch.zeros(len(ids), num_classes),
     )
     rows = {client_id: row for row, client_id in enumerate(first.client_ids)}
+    places = []
     for chunk, probe, ensemble in zip(split.chunks, split.probes, ensembles, strict=True):
         if ensemble is None:
             continue
         there = ensemble.teachers
         columns = torch.searchsorted(ids, torch.from_numpy(chunk[probe]))
-        at = torch.tensor([rows[client_id] for client_id in there.client_ids])[:, None], columns
+        whose = torch.tensor([rows[client_id] for client_id in there.client_ids])
+        at = whose[:, None], columns
+        places.append((there, whose, columns))
         logits[at], mask[at], weights[at] = there.logits, there.mask, ensemble.weights
         if there.own_probs is not None:
             own[at] = there.own_probs
         targets[columns] = ensemble.targets[torch.from_numpy(probe)]
-    together = Answers(
-        first.client_ids, logits, mask, None if first.own_probs is None else own, first.num_examples
+    together = replace(
+        first,
+        logits=logits,
+        mask=mask,
+        own_probs=None if first.own_probs is None else own,
+        per_input=_fields_on_probes(first, len(ids), places),
     )
     return together, weights, targets
+
+
+def _fields_on_probes(
+    first: Answers, num_probes: int, places: list[tuple[Answers, Tensor, Tensor]]
+) -> dict[str, Stacked]:
+    """Put the fields of all chunks together: of each its answers, whose row, which columns."""
+    found: dict[str, Stacked] = {}
+    for name, array in first.per_input.items():
+        rows = [own.new_zeros(num_probes, *own.shape[1:]) for own in rows_of(array)]
+        for answers, whose, columns in places:
+            for row, own in zip(whose.tolist(), rows_of(answers.per_input[name]), strict=True):
+                rows[row][columns] = own
+        found[name] = stack(rows)
+    return found

@@ -2,6 +2,7 @@
 
 import inspect
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.execution.trainers import require_objectives
-from clients.messages.answers import Answers
-from clients.messages.requests import PredictionReply, write_reply
+from clients.messages.answers import Answers, Stacked
+from clients.messages.replies import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.streaming import read_part
+from strategies.teaching.student import anchors_of
 
 TEACHERS, INPUTS = 3, 24
 
@@ -35,7 +37,7 @@ def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
         ValueError: It does not.
     """
     rule = deepcopy(rule)  # one with a state must not see made-up answers
-    return rule(made_up(num_classes, rule.discriminator is not None), np.arange(0)).targets
+    return rule(made_up(rule, num_classes), np.arange(0)).targets
 
 
 def rehearse_loss(rule: EnsembleRule, loss: DistillationLoss, num_classes: int) -> None:
@@ -66,7 +68,7 @@ def rehearse_student(
     proxy: Dataset,
     loss: DistillationLoss,
     num_classes: int,
-    temperature: float,
+    rule: EnsembleRule,
 ) -> None:
     """See that a student can learn from soft labels; one that cannot be copied is left alone.
 
@@ -76,7 +78,8 @@ def rehearse_student(
         proxy: What it will learn from.
         loss: What it minimises.
         num_classes: C.
-        temperature: T > 0.
+        rule: Of the ensemble, whose made-up answers are the objective's anchors; where fields are
+            of any size, such an objective is not tried.
 
     Raises:
         ValueError: It cannot, or its trainer knows no objectives.
@@ -87,20 +90,28 @@ def rehearse_student(
         student, loss = deepcopy((student, loss))
     except Exception:  # a network, say, that holds what it computed
         return
-    objective = with_temperature(loss, temperature)
+    objective = with_temperature(loss, rule.temperature)
+    targets = torch.full((2, num_classes), 1 / num_classes)
+    if isinstance(objective, Objective) and objective.anchors:
+        if any(None in each.shape for each in rule.ask.values()):
+            return
+        made = deepcopy(rule)(made_up(rule, num_classes), np.arange(0))
+        two = replace(made, covered=torch.arange(INPUTS) < 2)
+        distil = partial(distil, anchors=anchors_of(objective, two, student))
+        targets = made.targets[:2]
     with torch.random.fork_rng():  # dropout on a GPU draws from that one's
         who = "strategy.distil: the student"
-        targets = torch.full((2, num_classes), 1 / num_classes)
         rehearse_learning(distil, student, proxy, targets, objective, who)
 
 
 def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     """Tell whether targets can be summed up in parts, where the answers are made.
 
-    They can if the combiner is a weighted mean, no cap looks across teachers, and the scorer is a
-    plain function whose score of a client and an example depends on nothing but its own answer to
-    it. The last is not taken on trust: scores of a made-up cohort must be those of its answers one
-    by one, its answers be left as they were, and the targets the same both ways.
+    They can if the combiner is a weighted mean, no cap looks across teachers, fields that are asked
+    for beside logits are one number for each input, and the scorer is a plain function whose score
+    of a client and an example depends on nothing but its own answer to it. The last is not taken on
+    trust: scores of a made-up cohort must be those of its answers one by one, its answers be left
+    as they were, and the targets the same both ways.
 
     Args:
         rule: Of the ensemble; has been rehearsed.
@@ -113,51 +124,47 @@ def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     # What is no function may have a state, and workers have copies of their own.
     if rule.mean is None or rule.weight_cap < 1 or not inspect.isfunction(scorer):
         return False
-    discriminator = rule.discriminator is not None
-    teachers = made_up(num_classes, discriminator)
+    if any(each.shape != ("N",) for each in rule.ask.values()):
+        return False
+    teachers = made_up(rule, num_classes)
     together = rule.scorer(teachers)
     try:
         alone = _scores_one_by_one(rule, teachers)
     except Exception:  # whatever it needs the others for
         return False
-    untouched = made_up(num_classes, discriminator)
-    if not (torch.equal(teachers.logits, untouched.logits) and _close(together, alone)):
+    untouched = made_up(rule, num_classes)
+    pairs = zip(teachers.fields.values(), untouched.fields.values(), strict=True)
+    if not all(torch.equal(*map(_whole, pair)) for pair in pairs):
+        return False
+    if not _close(together, alone):
         return False
     return _close(_folded(rule, teachers), _unfolded(rule, untouched))
 
 
-def made_up(num_classes: int, discriminator: bool) -> Answers:
+def made_up(rule: EnsembleRule, num_classes: int) -> Answers:
     """Return answers of three clients, timid and bold, some masked, some about the unknown."""
     rng = torch.Generator().manual_seed(0)
     shape = (TEACHERS, INPUTS)
     sizes = 10 ** torch.linspace(-1, 1.5, INPUTS)[torch.randperm(INPUTS, generator=rng)]
     known = 10 ** torch.linspace(-5, 0, INPUTS)
+    made = {name: f.made_up(TEACHERS, INPUTS, num_classes) for name, f in rule.ask.items()}
     return Answers(
         client_ids=tuple(range(TEACHERS)),
         logits=torch.randn(*shape, num_classes, generator=rng) * sizes[:, None],
         mask=torch.rand(shape, generator=rng) < 0.8,
-        own_probs=torch.rand(shape, generator=rng) * known if discriminator else None,
+        own_probs=torch.rand(shape, generator=rng) * known if rule.discriminator else None,
         num_examples=torch.tensor([7.0, 40.0, 900.0]),
+        per_input={name: made[name] for name, each in rule.ask.items() if each.per_input},
+        per_client={name: made[name] for name, each in rule.ask.items() if not each.per_input},
     )
 
 
 def _scores_one_by_one(rule: EnsembleRule, teachers: Answers) -> Tensor:
     rows = [
-        torch.cat([rule.scorer(_one(teachers, k, slice(n, n + 1)))[0] for n in range(INPUTS)])
+        torch.cat([rule.scorer(teachers.of(k).at(slice(n, n + 1)))[0] for n in range(INPUTS)])
         for k in range(TEACHERS)
     ]
     return torch.stack(rows)
-
-
-def _one(teachers: Answers, k: int, rows: slice) -> Answers:
-    own = teachers.own_probs
-    return Answers(
-        client_ids=teachers.client_ids[k : k + 1],
-        logits=teachers.logits[k : k + 1, rows],
-        mask=teachers.mask[k : k + 1, rows],
-        own_probs=None if own is None else own[k : k + 1, rows],
-        num_examples=teachers.num_examples[k : k + 1],
-    )
 
 
 def _unfolded(rule: EnsembleRule, teachers: Answers) -> Tensor:
@@ -168,7 +175,8 @@ def _folded(rule: EnsembleRule, teachers: Answers) -> Tensor:
     """Make the targets from sums: of two groups of clients, half of the examples at a time."""
     reducer, halves = rule.reducer(np.arange(0)), []
     for rows in (slice(0, INPUTS // 2), slice(INPUTS // 2, INPUTS)):
-        contents = [write_reply(_reply(_one(teachers, k, rows))) for k in range(TEACHERS)]
+        alone = [_reply(teachers.of(k).at(rows)) for k in range(TEACHERS)]
+        contents = [write_reply(reply, rule.ask) for reply in alone]
         part = reducer.merge([reducer.fold(contents[:2]), reducer.fold(contents[2:])])
         halves.append(rule(read_part(part), np.arange(0)).targets)
     return torch.cat(halves)
@@ -185,7 +193,13 @@ def _reply(teacher: Answers) -> PredictionReply:
         own_probs=None if own is None else own[0].numpy(),
         mask=teacher.mask[0].numpy(),
         metrics={},
+        fields={name: teacher[name][0].numpy() for name in teacher.per_input},
     )
+
+
+def _whole(field: Stacked) -> Tensor:
+    assert isinstance(field, Tensor), "made-up clients are alike"
+    return field
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

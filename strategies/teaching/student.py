@@ -5,11 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from clients.training.loop import Trainer
+from clients.training.objective import Anchors, Objective
 from strategies.aggregation.ensemble import Ensemble
 from strategies.teaching.proxy_split import Ids
+
+WEIGHTS = "weights"
+"""The anchor of a student's objective that is no field: the trust on each answer."""
 
 Imitate = Callable[..., list[float]]
 """(ids [n], targets [n, C], epochs=...) -> mean loss of each epoch."""
@@ -51,6 +56,29 @@ def teach(
     if epochs is None:
         return imitate(ids, targets), seen
     return [total / len(ids), *imitate(ids, targets, epochs=epochs - 1)], seen
+
+
+def anchors_of(objective: Objective, ensemble: Ensemble, student: nn.Module) -> Anchors:
+    """Return what a student's objective compares with, of all teachers' answers.
+
+    Args:
+        objective: Its `anchors` are names of fields, or `WEIGHTS`: the trust on each answer [K, n].
+        ensemble: Of all answers.
+        student: On whose device they go.
+
+    Returns:
+        By name: of a field with a row for each input those of the n covered ones, [K, n, ...],
+        which an objective indexes by `outputs.rows`; of another [K, ...]. K tensors where teachers'
+        are of unlike shapes.
+    """
+    assert ensemble.whole is not None, "Teachers.want_all"
+    answers, weights = ensemble.whole
+    rows = ensemble.covered.nonzero()[:, 0]
+    known = {**answers.at(rows).fields, WEIGHTS: weights[:, rows]}
+    device = next(student.parameters()).device
+    named = {name: known[name] for name in objective.anchors}
+    anchors: Anchors = tree_map(lambda each: each.to(device), named)
+    return anchors
 
 
 def epochs_of(distil: Trainer) -> int:

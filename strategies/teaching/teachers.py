@@ -1,6 +1,7 @@
 """The cohort of a round as teachers: who is asked, what its answers come to, how good that is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from strategies.cohorts import draw
 from strategies.teaching.answer_chunks import answers_to, to_each
 from strategies.teaching.proxy_split import Ids, ProxySplit
 from strategies.teaching.rehearsal import is_reducible, rehearse
+from strategies.teaching.student import WEIGHTS
 from strategies.teaching.views import Report, answers_of, show
 
 NO_PROBE = np.arange(0)
@@ -67,12 +69,32 @@ class Teachers:
             raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
-        rehearse(ensemble, test.num_classes)
+        self._tested = {name: each for name, each in ensemble.ask.items() if each.tested}
+        rehearse(replace(ensemble, ask=self._tested), test.num_classes)
         self.rule, self.split, self.test = ensemble, proxy_split, test
         self.node_ids: list[int] = []
         self._seed, self._fraction = seed, fraction
         self._reducible = is_reducible(ensemble, test.num_classes)
         self._grid: Grid | None = None
+
+    def want_all(self, anchors: Sequence[str]) -> None:
+        """Have all answers come here, for a student's objective to compare with.
+
+        Args:
+            anchors: Names of the objective's, as `strategies.teaching.student.anchors_of` has them.
+
+        Raises:
+            ValueError: One is nothing that is asked for; names it.
+        """
+        own = () if self.rule.discriminator is None else ("own_probs",)
+        known = (WEIGHTS, "logits", *own, *self.rule.ask)
+        for name in anchors:
+            if name not in known:
+                raise ValueError(
+                    f"strategy.loss: anchor '{name}' is not among {', '.join(known)}: expected a "
+                    f"field that is asked for, strategy/ask=[{name}]"
+                )
+        self._reducible = False
 
     def cohort(self, server_round: int, grid: Grid) -> list[int]:
         """Draw the nodes of a round's cohort, ascending."""
@@ -100,6 +122,7 @@ class Teachers:
             recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
             answers=self.rule.answers,
+            fields=tuple(self.rule.ask),
             **more,
         )
 
@@ -139,7 +162,7 @@ class Teachers:
         Raises:
             FloatingPointError: A loss is not finite; names the round.
         """
-        answers, self.node_ids = gather(replies), []
+        answers, self.node_ids = gather(replies, self.rule.ask), []
         if answers is None:
             return None, None
         first = self.rule(answers, self.split.probes[0])
@@ -164,7 +187,7 @@ class Teachers:
         request = self.question(server_round, self.split.chunks[number])
         messages = to_each(self.node_ids, request, EVALUATE_PREDICTIONS)
         reducer = self.rule.reducer(probe) if self._reducible else None
-        answers = answers_to(messages, self._grid, reducer)
+        answers = answers_to(messages, self._grid, reducer, self.rule.ask)
         return None if answers is None else self.rule(answers, probe)
 
     def test_messages(self, server_round: int) -> list[Message]:
@@ -182,7 +205,7 @@ class Teachers:
         Returns:
             Accuracy and loss; None where nobody answered, or nothing is covered.
         """
-        answers = gather(replies)
+        answers = gather(replies, self._tested)
         if answers is None:
             return None
         ensemble = self.rule(answers, NO_PROBE)
@@ -208,4 +231,5 @@ class Teachers:
             proxy_ids=proxy_ids,
             recipe=self.rule.discriminator,
             answers=self.rule.answers,
+            fields=tuple(self._tested if proxy_ids is None else self.rule.ask),
         )

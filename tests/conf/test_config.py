@@ -51,11 +51,12 @@ def test_how_many_configs_there_are() -> None:
         "availability", "clients", "clients/corruption", "clients/messenger",
         "clients/objective", "clients/profile",
         "clients/training", "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
-        "strategy", "strategy/combiner", "strategy/discriminator", "strategy/distil",
+        "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
+        "strategy/distil",
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 127
+    assert len(OPTIONS) == 130
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -140,7 +140,7 @@ def test_every_text_that_a_shipped_target_takes_is_known() -> None:
             found = inspect.signature(getattr(import_module(module), name), eval_str=True)
             takes = {p.name for p in found.parameters.values() if p.annotation in (str, str | None)}
             texts |= takes if not target.startswith("flwr.") else set()
-    assert texts == {*PATHS, "device", "address", "inputs", "answers", "layout"}
+    assert texts == {*PATHS, "device", "address", "inputs", "answers", "layout", "tap"}
 
 
 # --- how a target is called ---

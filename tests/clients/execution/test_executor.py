@@ -38,8 +38,8 @@ class Dropping(Normed):
 
 
 @pytest.mark.parametrize("kind", [Normed, Dropping])
-@pytest.mark.parametrize("features", [False, True])
-def test_several_answer_as_each_does_in_eval_mode(kind: Any, features: bool) -> None:
+@pytest.mark.parametrize("taps", [(), ("penultimate",)], ids=["alone", "tapped"])
+def test_several_answer_as_each_does_in_eval_mode(kind: Any, taps: tuple[str, ...]) -> None:
     splits = tiny_clients().splits
     place = Place({"net": kind}, (1, 4, 4), 4, "cpu", trainer(), together=True)
     own, labels = np.arange(16), torch.from_numpy(splits.private.labels[:16])
@@ -49,7 +49,7 @@ def test_several_answer_as_each_does_in_eval_mode(kind: Any, features: bool) -> 
         lesson = Lesson(as_tensors(arrays(start)), own, labels, np.random.SeedSequence(seed))
         (trained,) = place.fit("net", splits.private, [lesson], cross_entropy, epochs=3)
         starts.append(as_tensors(trained.parameters))  # type: ignore[union-attr]
-    several = list(place.answers("net", starts, splits.proxy, np.arange(20), features))
+    several = list(place.answers("net", starts, splits.proxy, np.arange(20), taps))
     for start, answered in zip(starts, several, strict=True):
         network = kind((1, 4, 4), 4)
         network.load_state_dict(start)

@@ -186,9 +186,9 @@ def test_a_network_that_makes_a_layer_as_it_answers_is_named() -> None:
     (found,) = fit(place)
     assert "'own': module 'later' is new" in str(found)
     start = dict(place.networks.fresh("own", np.random.default_rng(3)).state_dict())
-    for features in (False, True):
+    for taps in ((), ("penultimate",)):
         proxy = tiny_clients().splits.proxy
-        (answer,) = place.answers("own", [start], proxy, np.arange(5), features=features)
+        (answer,) = place.answers("own", [start], proxy, np.arange(5), taps=taps)
         assert "'own': module 'later' is new" in str(answer)
 
 

@@ -10,9 +10,10 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from clients.execution.executor import Lesson
-from clients.handlers.answering import imitated_ids
+from clients.handlers.predictions import imitated_ids
 from clients.messages.arrays import write_arrays
-from clients.messages.requests import read_reply, read_request
+from clients.messages.replies import read_reply
+from clients.messages.requests import read_request
 from clients.models.factory import build, parameters_of
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator, stream

@@ -9,7 +9,8 @@ import pytest
 from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.messages.arrays import write_arrays
-from clients.messages.requests import PredictionReply, PredictionRequest, crc32_of, node_id_of
+from clients.messages.replies import PredictionReply
+from clients.messages.requests import PredictionRequest, crc32_of, node_id_of
 from clients.models.discriminator import DiscriminatorRecipe
 from sim.workers.process_setup import assume_task_identity
 from tests.predictions import (

@@ -12,15 +12,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.codecs import ANSWERS, decode, encode, largest_logit
+from clients.messages.codecs import ANSWERS, Precision
+from clients.messages.replies import PredictionReply, read_reply, write_reply
 from clients.messages.requests import (
-    PredictionReply,
     PredictionRequest,
     crc32_of,
     node_id_of,
-    read_reply,
     read_request,
-    write_reply,
     write_request,
 )
 from clients.messages.sizes import size_bytes
@@ -43,7 +41,7 @@ def _identity() -> None:
 
 
 def back(logits: np.ndarray, kind: str) -> np.ndarray:
-    return decode(encode(logits, kind)).numpy()
+    return Precision(kind).decode(Precision(kind).encode(logits)).numpy()
 
 
 def reply(kind: str, logits: np.ndarray = LOGITS) -> PredictionReply:
@@ -87,11 +85,12 @@ def test_uint8_is_within_half_a_step_of_its_row(logits: np.ndarray) -> None:
 def test_uint8_by_hand() -> None:
     # From -1 to 4.1 in steps of .02: 0 is step 50, 1.999 is nearest to step 150, 2.0.
     logits = np.array([[-1.0, 4.1, 0.0, 1.999], [3.0, 3.0, 3.0, 3.0]], np.float32)
-    sent = encode(logits, "uint8")
+    codec = Precision("uint8")
+    sent = codec.encode(logits)
     assert sent["codes"].tolist() == [[0, 255, 50, 150], [0, 0, 0, 0]]
     np.testing.assert_allclose(sent["ranges"], [[-1, 0.02], [3, 0]], rtol=1e-6)
     expected = [[-1, 4.1, 0, 2], [3, 3, 3, 3]]
-    np.testing.assert_allclose(decode(sent).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(codec.decode(sent).numpy(), expected, atol=1e-6)
 
 
 def test_a_row_too_wide_for_float32_is_rejected() -> None:
@@ -105,20 +104,22 @@ def test_a_row_too_wide_for_float32_is_rejected() -> None:
 @each_kind
 @pytest.mark.parametrize("rows", [slice(2, 5), np.array([4, 0])], ids=["slice", "ids"])
 def test_some_rows_are_read_like_all_of_them(kind: str, rows: object) -> None:
-    sent = encode(LOGITS, kind)
-    assert (decode(sent, rows).numpy() == decode(sent).numpy()[rows]).all()
+    codec = Precision(kind)
+    sent = codec.encode(LOGITS)
+    assert (codec.decode(sent, rows).numpy() == codec.decode(sent).numpy()[rows]).all()
 
 
 @each_kind
 def test_the_bound_on_logits_holds_and_is_reached(kind: str) -> None:
-    bound, found = largest_logit(encode(LOGITS, kind)), np.abs(back(LOGITS, kind)).max()
+    codec, found = Precision(kind), np.abs(back(LOGITS, kind)).max()
+    bound = codec.bound(codec.encode(LOGITS))
     assert found <= bound * (1 + 1e-6)
     assert kind == "uint8" or found == bound
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="answers='int4': expected one of float32, float16, uint8"):
-        encode(LOGITS, "int4")
+    with pytest.raises(ValueError, match="codec 'int4': expected one of float32, float16, uint8"):
+        Precision("int4")
 
 
 # --- in messages ---
@@ -139,7 +140,7 @@ def test_bytes_are_those_of_the_numbers_and_a_header_per_array() -> None:
     sizes = {kind: size_bytes(write_reply(reply(kind, logits))) for kind in ANSWERS}
     others = sizes["float32"] - (24_000 + 128 + len("logits") + len("float32"))
     assert sizes["float16"] - others == 12_000 + 128 + len("logits") + len("float16")
-    names = len("codes") + len("ranges") + len("uint8")
+    names = len("logits.codes") + len("logits.ranges") + len("uint8")
     assert sizes["uint8"] - others == 6_000 + 2_400 + 2 * 128 + names
     assert others < 200
 
@@ -183,11 +184,15 @@ def test_logits_beyond_the_limit_are_rejected_or_clipped(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "array", "reason"),
     [
-        ("codes", np.zeros((7, 4), np.uint8), r"codes' is uint8 \(7, 4\), expected uint8 \(7, 5\)"),
-        ("codes", np.zeros((7, 5), np.int16), r"codes' is int16"),
-        ("ranges", np.zeros((7,), np.float32), r"ranges' is float32 \(7,\)"),
-        ("ranges", np.zeros((7, 2), np.float64), r"ranges' is float64"),
-        ("ranges", None, "ranges missing"),
+        (
+            "logits.codes",
+            np.zeros((7, 4), np.uint8),
+            r"codes' is uint8 \(7, 4\), expected uint8 \(7, 5\)",
+        ),
+        ("logits.codes", np.zeros((7, 5), np.int16), r"codes' is int16"),
+        ("logits.ranges", np.zeros((7,), np.float32), r"ranges' is float32 \(7,\)"),
+        ("logits.ranges", np.zeros((7, 2), np.float64), r"ranges' is float64"),
+        ("logits.ranges", None, "logits.ranges missing"),
         ("logits", LOGITS, "logits sent but not asked for"),
     ],
 )

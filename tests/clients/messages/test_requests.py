@@ -9,16 +9,13 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from clients.messages.arrays import write_arrays
+from clients.messages.replies import PredictionReply, read_predictions, read_reply, write_reply
 from clients.messages.requests import (
-    PredictionReply,
     PredictionRequest,
     client_id_of,
     crc32_of,
     node_id_of,
-    read_predictions,
-    read_reply,
     read_request,
-    write_reply,
     write_request,
 )
 from clients.messages.sizes import size_bytes

@@ -15,6 +15,9 @@ from clients.population.rehearsal import rehearse, rehearse_learning, rehearse_n
 from clients.training.loop import train
 from clients.training.losses import cross_entropy
 from clients.training.optimizers import Optimizer, require_steps
+from strategies.aggregation.combiners import mean_of_probs
+from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.scorers import uniform
 from strategies.teaching.rehearsal import rehearse_student
 from tests.federations import tiny_clients
 
@@ -85,6 +88,7 @@ def test_a_network_that_cannot_be_sent_is_named(last: nn.Module, message: str) -
 
 
 SGD = partial(torch.optim.SGD, lr=0.1)
+RULE = EnsembleRule(uniform, mean_of_probs)
 LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
 
 
@@ -150,7 +154,7 @@ def test_a_state_sees_no_try() -> None:
     maker, loss, student = Counting(), Counting(), nn.Sequential(LINEAR)
     state = [p.clone() for p in student.parameters()]
     how = partial(train, epochs=1, batch_size=2, optimizer=maker)
-    rehearse_student(how, student, PRIVATE, loss, 4, 1.0)
+    rehearse_student(how, student, PRIVATE, loss, 4, RULE)
     require_steps(maker, [torch.zeros(2, 2)], "strategy.optimizer")
     assert (maker.calls, loss.calls) == (0, 0)
     assert all(map(torch.equal, student.parameters(), state))
@@ -159,7 +163,8 @@ def test_a_state_sees_no_try() -> None:
 def test_a_student_that_cannot_be_copied_is_left_to_the_run() -> None:
     held = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     held.register_buffer("sum", held[1].weight * 2)  # no leaf: torch does not copy it
-    rehearse_student(partial(train, optimizer=SGD, epochs=1), held, PRIVATE, cross_entropy, 4, 1.0)
+    how = partial(train, optimizer=SGD, epochs=1)
+    rehearse_student(how, held, PRIVATE, cross_entropy, 4, RULE)
 
 
 def test_architectures_are_tried_with_the_clients_trainer() -> None:

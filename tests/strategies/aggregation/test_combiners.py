@@ -180,7 +180,7 @@ def test_a_combiner_that_leaves_the_simplex_is_named(
     """Where answers are combined by a server, by neighbours, and before anybody trains."""
     made = partial(combiner) if bound else combiner
     rule = EnsembleRule(uniform, made)
-    answers = made_up(5, discriminator=False)
+    answers = made_up(rule, 5)
     for use in (
         lambda: rule(answers, np.arange(3)),
         lambda: rule.combined(answers.logits, rule.weights(answers, torch.ones(3))),

@@ -7,7 +7,8 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from clients.messages.accumulator import Reducer, part_message
-from clients.messages.requests import PredictionReply, node_id_of, write_reply
+from clients.messages.replies import PredictionReply, write_reply
+from clients.messages.requests import node_id_of
 from clients.models import mlp
 from strategies.aggregation.parameters import (
     WeightedSum,

@@ -1,0 +1,165 @@
+"""Fields that are shipped: what clients can be asked for about inputs beside their logits."""
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import Array, ArrayRecord
+from torch import Tensor
+
+from clients.data import Dataset, normalised
+from clients.messages.arrays import read_arrays
+from clients.messages.codecs import Codec
+from clients.messages.field import Asked, Field
+from clients.models.discriminator import (
+    Discriminator,
+    DiscriminatorRecipe,
+    fit_discriminator,
+    own_probability,
+)
+from clients.training.evaluation import predict_and_tap
+from clients.training.taps import PENULTIMATE
+
+DISCRIMINATOR = "discriminator"
+"""Record of a client's state."""
+
+
+def logits(codec: Codec | str = "float32") -> Field:
+    """What the network says of each input, raw [N, C]: asked for always."""
+    return Field(_logits, ("N", "C"), codec=codec)
+
+
+def own_probs(recipe: DiscriminatorRecipe) -> Field:
+    """How probably each input is of the client's own kind [N], by a discriminator of its own.
+
+    It is fitted where there are negatives, after training, and stays in the client's state.
+    """
+    on_features = recipe.inputs == "features"
+    return Field(
+        partial(_own_probs, recipe=recipe),
+        fault=_beyond_0_to_1,
+        taps=(PENULTIMATE,) if on_features else (),
+        more_examples=_own_and_negatives if on_features else None,
+    )
+
+
+def features(
+    tap: str = PENULTIMATE,
+    shape: tuple[int | None, ...] = (None,),
+    codec: Codec | str = "float32",
+    tested: bool = False,
+) -> Field:
+    """Features of each input at a place of the network [N, ...], FitNets' hints.
+
+    Args:
+        tap: A module's name, or "penultimate": what the last linear layer receives.
+        shape: Of one input's features; null = any size. [null] takes features flat.
+        codec: How they travel.
+        tested: Whether the test set is asked about too.
+
+    Returns:
+        The field.
+
+    Reference: Romero et al., "FitNets", ICLR 2015 (arXiv:1412.6550).
+    """
+    flat = len(shape) == 1
+    of = partial(_features, tap=tap, flat=flat)
+    return Field(of, ("N", *shape), codec=codec, taps=(tap,), tested=tested)
+
+
+def class_means(tap: str | None = None, tested: bool = False) -> Field:
+    """Mean of what the network says of the client's own examples of each class [C, D].
+
+    Rows of classes of which it has none are 0; `class_counts` tells which.
+
+    Args:
+        tap: A place whose features are averaged, flat (prototypes); null = logits.
+        tested: Whether the test set's answers have it too.
+
+    Returns:
+        The field.
+
+    Reference: of logits Jeong et al., "Federated distillation" (arXiv:1811.11479), of features Tan
+    et al., "FedProto", AAAI 2022 (arXiv:2105.00243), eq. 3.
+    """
+    of, more = partial(_class_means, tap=tap), _own_examples
+    return Field(of, ("C", None), tested=tested, more_examples=more)
+
+
+def class_counts(tested: bool = True) -> Field:
+    """How many examples of each class a client has [C]."""
+    return Field(_class_counts, ("C",), tested=tested)
+
+
+# --- what clients say ---
+
+
+def _logits(asked: Asked) -> Tensor:
+    return asked.logits
+
+
+def _features(asked: Asked, *, tap: str, flat: bool) -> Tensor:
+    return asked.features(tap).flatten(1) if flat else asked.features(tap)
+
+
+def _class_means(asked: Asked, *, tap: str | None) -> Tensor:
+    taps = () if tap is None else (tap,)
+    said, seen = predict_and_tap(asked.network(), asked.private, asked.indices, taps)
+    values = said if tap is None else seen[tap].flatten(1)
+    members = torch.nn.functional.one_hot(torch.tensor(asked.labels()), asked.logits.shape[1])
+    sums = members.T.to(values) @ values
+    return sums / members.sum(0)[:, None].clamp_min(1)
+
+
+def _class_counts(asked: Asked) -> npt.NDArray[np.int64]:
+    return np.bincount(asked.labels(), minlength=asked.logits.shape[1])
+
+
+def _own_probs(asked: Asked, *, recipe: DiscriminatorRecipe) -> npt.NDArray[np.float32]:
+    on_features = recipe.inputs == "features"
+    if asked.negative_ids is not None:
+        asked.state[DISCRIMINATOR] = write_discriminator(_fitted(asked, recipe))
+    fitted = read_discriminator(asked.state.array_records.get(DISCRIMINATOR))
+    if fitted is None:
+        raise ValueError("it has fitted no discriminator yet")
+    seen = asked.features().flatten(1).numpy() if on_features else _pixels(asked.dataset, asked.ids)
+    return own_probability(fitted, seen)
+
+
+def _fitted(asked: Asked, recipe: DiscriminatorRecipe) -> Discriminator:
+    assert asked.negative_ids is not None, "there is something to fit against"
+    sets = ((asked.private, asked.indices), (asked.proxy, asked.negative_ids))
+    if recipe.inputs == "pixels":
+        own, negatives = (_pixels(*each) for each in sets)
+    else:
+        network = asked.network()
+        seen = (predict_and_tap(network, *each, (PENULTIMATE,))[1] for each in sets)
+        own, negatives = (each[PENULTIMATE].flatten(1).numpy() for each in seen)
+    return fit_discriminator(own, negatives, balanced=recipe.balanced, l2=recipe.l2)
+
+
+def write_discriminator(fitted: Discriminator) -> ArrayRecord:
+    """Turn a discriminator into a record of a client's state."""
+    return ArrayRecord({name: Array(value) for name, value in vars(fitted).items()})
+
+
+def read_discriminator(record: ArrayRecord | None) -> Discriminator | None:
+    """Read what `write_discriminator` wrote; None if there is none."""
+    return None if record is None else Discriminator(**read_arrays(record))
+
+
+def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    return normalised(dataset, ids).reshape(len(ids), -1)
+
+
+def _beyond_0_to_1(array: npt.NDArray[np.float32]) -> str | None:
+    return None if ((array >= 0) & (array <= 1)).all() else "leaves [0, 1]"
+
+
+def _own_and_negatives(private: int, negatives: int) -> int:
+    return private + negatives if negatives else 0
+
+
+def _own_examples(private: int, negatives: int) -> int:
+    return private

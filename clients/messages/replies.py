@@ -1,0 +1,202 @@
+"""Replies with answers, from clients to server, and what the answers of a cohort come to."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from clients.messages.answers import Answers, Stacked, stack
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.field import NO_FIELDS, Fields
+from clients.messages.fields import logits
+from clients.messages.requests import ARRAYS, CONFIG, METRICS, PREDICTIONS, client_id_of
+from clients.messages.sizes import NUM_EXAMPLES, examples_in
+from clients.models.factory import Parameters
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionReply:
+    """Client to server: its answers.
+
+    Attributes:
+        server_round: The request's.
+        client_id: Who answers; sums of many replies keep it, `screening.fault_of` compares it with
+            the sender.
+        inputs_crc32: `crc32_of` the ids that were answered.
+        num_examples: Size of the client's private set, > 0.
+        logits: Answers [N, C], float32.
+        own_probs: How probably each input is the client's own kind [N], in [0, 1]; or None.
+        mask: Which inputs the client answers for [N], bool; None = all.
+        metrics: Scalars for the per-client table.
+        answers: How the logits are sent, one of `clients.messages.codecs.ANSWERS`.
+        parameters: And buffers of its network, where they were asked for; else None.
+        architecture: Name of that network's.
+        fields: What else was asked for, by name: of the field's shape.
+    """
+
+    server_round: int
+    client_id: int
+    inputs_crc32: int
+    num_examples: int
+    logits: npt.NDArray[np.float32]
+    own_probs: npt.NDArray[np.float32] | None
+    mask: npt.NDArray[np.bool_] | None
+    metrics: dict[str, float]
+    answers: str = "float32"
+    parameters: Parameters | None = None
+    architecture: str = ""
+    fields: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+def write_reply(
+    reply: PredictionReply,
+    fields: Fields = NO_FIELDS,
+    rng: Callable[[str], np.random.Generator] = lambda name: np.random.default_rng(0),
+) -> RecordDict:
+    """Turn a client's answers into the content of a message.
+
+    Args:
+        reply: They.
+        fields: Those of `reply.fields`.
+        rng: Name -> the generator of that name, for codecs.
+
+    Returns:
+        The content.
+    """
+    arrays = logits(reply.answers).encode("logits", reply.logits, rng("logits.codec"))
+    for name, array in reply.fields.items():
+        arrays |= fields[name].encode(name, array, rng(f"{name}.codec"))
+    others = {"own-probs": reply.own_probs, "mask": reply.mask}
+    arrays |= {name: array for name, array in others.items() if array is not None}
+    config = ConfigRecord(
+        {
+            "server-round": reply.server_round,
+            "client-id": reply.client_id,
+            "inputs-crc32": reply.inputs_crc32,
+            "answers": reply.answers,
+        }
+    )
+    content = RecordDict(
+        {
+            CONFIG: config,
+            PREDICTIONS: write_arrays(arrays),
+            METRICS: MetricRecord({**reply.metrics, NUM_EXAMPLES: reply.num_examples}),
+        }
+    )
+    if reply.parameters is not None:
+        config["architecture"] = reply.architecture
+        content[ARRAYS] = write_arrays(reply.parameters)
+    return content
+
+
+def read_reply(content: RecordDict, fields: Fields = NO_FIELDS) -> PredictionReply:
+    """Read what `write_reply` wrote.
+
+    Args:
+        content: Of a reply to a `.predictions` request.
+        fields: What was asked for beside logits and a discriminator's probabilities.
+
+    Returns:
+        The answers, not yet compared with the request; `screening.fault_of` does that.
+
+    Raises:
+        ValueError: A record, a key or a field is missing.
+    """
+    try:
+        config = cast(dict[str, Any], content[CONFIG])
+        answers = read_arrays(cast(ArrayRecord, content[PREDICTIONS]))
+        measured = cast(MetricRecord, content[METRICS])
+        metrics = {k: v for k, v in cast(Any, measured).items() if k != NUM_EXAMPLES}
+        parameters = cast(ArrayRecord | None, content.get(ARRAYS))
+        return PredictionReply(
+            server_round=config["server-round"],
+            client_id=config["client-id"],
+            inputs_crc32=config["inputs-crc32"],
+            num_examples=int(examples_in(measured)),
+            logits=logits(config["answers"]).decode("logits", answers).numpy(),
+            own_probs=answers.get("own-probs"),
+            mask=answers.get("mask"),
+            metrics=metrics,
+            answers=config["answers"],
+            parameters=None if parameters is None else read_arrays(parameters),
+            architecture=config.get("architecture", ""),
+            fields={n: each.decode(n, answers).numpy() for n, each in fields.items()},
+        )
+    except KeyError as missing:
+        raise ValueError(f"a predictions reply lacks {missing}") from None
+
+
+def read_sender(content: RecordDict) -> tuple[int, str]:
+    """Return who sent a predictions reply: client id and architecture."""
+    config = cast(dict[str, Any], content[CONFIG])
+    return config["client-id"], config["architecture"]
+
+
+def read_predictions(replies: Iterable[Message], fields: Fields = NO_FIELDS) -> Answers | None:
+    """Stack the answers of all replies without an error, ordered by client.
+
+    Args:
+        replies: Replies to one round's `.predictions` requests, in any order.
+        fields: What was asked for beside logits and a discriminator's probabilities.
+
+    Returns:
+        The cohort's answers, or None if there is no usable reply.
+
+    Raises:
+        ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities;
+            on our grid such replies never get here.
+    """
+    good = sorted((m for m in replies if m.has_content()), key=lambda m: m.metadata.src_node_id)
+    if not good:
+        return None
+    return stack_answers(
+        [client_id_of(message.metadata.src_node_id) for message in good],
+        [read_reply(message.content, fields) for message in good],
+        fields,
+    )
+
+
+def stack_answers(
+    client_ids: Sequence[int], answers: Sequence[PredictionReply], fields: Fields = NO_FIELDS
+) -> Answers:
+    """Put the answers of several clients to the same inputs together.
+
+    Args:
+        client_ids: Whose they are, ascending (K of them).
+        answers: At least one.
+        fields: What was asked for beside logits and a discriminator's probabilities.
+
+    Returns:
+        The answers of all.
+
+    Raises:
+        ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities.
+    """
+    shapes = {answer.logits.shape for answer in answers}
+    asked = {answer.own_probs is not None for answer in answers}
+    if len(shapes) > 1 or len(asked) > 1:
+        raise ValueError(f"replies disagree: logits of shapes {shapes}, discriminator {asked}")
+    everything = np.ones(answers[0].logits.shape[0], dtype=np.bool_)
+    masks = [everything if answer.mask is None else answer.mask for answer in answers]
+    own = [answer.own_probs for answer in answers if answer.own_probs is not None]
+    return Answers(
+        client_ids=tuple(client_ids),
+        logits=torch.from_numpy(np.stack([answer.logits for answer in answers])),
+        mask=torch.from_numpy(np.stack(masks)),
+        own_probs=torch.from_numpy(np.stack(own)) if own else None,
+        num_examples=torch.tensor([float(answer.num_examples) for answer in answers]),
+        **_by_kind(answers, fields),
+    )
+
+
+def _by_kind(answers: Sequence[PredictionReply], fields: Fields) -> dict[str, dict[str, Stacked]]:
+    """Stack fields: those with a row for each input, and those of clients."""
+    found: dict[str, dict[str, Stacked]] = {"per_input": {}, "per_client": {}}
+    for name, each in fields.items():
+        arrays = [torch.from_numpy(np.array(answer.fields[name])) for answer in answers]
+        found["per_input" if each.per_input else "per_client"][name] = stack(arrays)
+    return found

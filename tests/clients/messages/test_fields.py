@@ -1,0 +1,73 @@
+"""Fields that are shipped: what a client says of inputs, and of itself, by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import RecordDict
+
+from clients.messages import fields
+from clients.messages.field import Asked, Field
+from clients.models.discriminator import DiscriminatorRecipe
+from clients.training.evaluation import predict_and_tap
+from tests.asked import PRIVATE, about
+
+
+def asked(taps: tuple[str, ...] = ("penultimate",), **changes: Any) -> Asked:
+    return about(taps, np.array([15, 16, 18]), **changes)
+
+
+def test_features_are_those_at_the_tap() -> None:
+    about = asked()
+    hidden = fields.features().said("features", about)
+    assert hidden.shape == (3, 6)
+    classifier: Any = about.network().classifier
+    torch.testing.assert_close(classifier(torch.from_numpy(hidden)), about.logits)
+    maps = fields.features(tap="features.0", shape=(16,)).said("flat", asked(("features.0",)))
+    np.testing.assert_allclose(maps, about.inputs.reshape(3, -1), rtol=1e-6)
+
+
+def test_class_means_and_counts_are_those_of_the_clients_own_examples() -> None:
+    about, labels = asked(), PRIVATE.labels[:12]
+    for name, tap in (("of logits", None), ("of features", "penultimate")):
+        taps = () if tap is None else (tap,)
+        found = fields.class_means(tap).said(name, about)
+        logits, seen = predict_and_tap(about.network(), PRIVATE, about.indices, taps)
+        values = logits if tap is None else seen[tap]
+        for c in range(4):
+            there = values[torch.from_numpy(labels == c)]
+            wanted = there.mean(0) if len(there) else torch.zeros(values.shape[1])
+            torch.testing.assert_close(torch.from_numpy(found[c]), wanted)
+    counts = fields.class_counts().said("class_counts", about)
+    assert counts.tolist() == [int((labels == c).sum()) for c in range(4)]
+    assert counts.dtype == np.float32
+
+
+def test_a_class_of_which_a_client_has_nothing_has_mean_zero() -> None:
+    lonely = asked(labels=lambda: np.zeros(12, np.int64))
+    means = fields.class_means().said("class_means", lonely)
+    assert np.abs(means[0]).min() > 0
+    assert (means[1:] == 0).all()
+
+
+@pytest.mark.parametrize("inputs", ["features", "pixels"])
+def test_a_discriminator_is_fitted_once_and_kept_in_the_clients_state(inputs: str) -> None:
+    field, state = fields.own_probs(DiscriminatorRecipe(inputs)), RecordDict()
+    assert field.taps == (("penultimate",) if inputs == "features" else ())
+    assert field.more_examples is None or field.more_examples(12, 5) == 17
+    with pytest.raises(ValueError, match="field 'own_probs': .* fitted no discriminator"):
+        field.said("own_probs", asked(state=state))
+    first = field.said("own_probs", asked(state=state, negative_ids=np.arange(20, 25)))
+    again = field.said("own_probs", asked(state=state))
+    assert (first == again).all()
+    assert ((first > 0) & (first < 1)).all()
+
+
+def test_what_is_of_another_shape_or_raises_is_named() -> None:
+    with pytest.raises(ValueError, match=r"field 'energy' is of shape \(3,\), expected \(3, 4\)"):
+        Field(lambda about: about.logits[:, 0], ("N", "C")).said("energy", asked())
+    with pytest.raises(ValueError, match=r"field 'odd': ZeroDivisionError"):
+        Field(lambda about: 1 / 0).said("odd", asked())
+    with pytest.raises(ValueError, match=r"field 'odd': ValueError: tap 'layer': not in .*\[\]"):
+        Field(lambda about: about.features("layer")).said("odd", asked(()))

@@ -1,0 +1,119 @@
+"""The example FedGen: what it minimises by hand, what its generator learns, on both pools."""
+
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from clients.messages.arrays import write_arrays
+from clients.training.objective import Outputs
+from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
+from tests.federations import student_of, tiny_clients
+from tests.quick_runs import QUICK
+
+WORDS = ["--config-dir", str(EXAMPLES / "fedgen"), "strategy=fedgen", "clients=same", *QUICK[:2]]
+
+
+@pytest.fixture
+def fedgen() -> Any:
+    return imported("fedgen")
+
+
+def test_what_clients_minimise_by_hand(fedgen: Any) -> None:
+    # One latent (1, 2), of class 1. The head is the identity without bias: CE = log(1 + e^(1 - 2)).
+    head = {"classifier.weight": torch.eye(2), "classifier.bias": torch.zeros(2)}
+    anchors = {
+        "latents": torch.tensor([[1.0, 2.0]]),
+        "drawn": torch.tensor([1]),
+        "said": torch.tensor([[1.0, 0.0], [0.5, 0.5]]),
+        "alpha": torch.tensor(3.0),
+    }
+    found = fedgen.penalty(head, anchors)
+    torch.testing.assert_close(found, torch.tensor(3 * log(1 + exp(-1))))
+    # Logits (0, 0): CE is log 2 for both; KL to (1, 0) is log 2, to (1/2, 1/2) it is 0.
+    logits = torch.zeros(2, 2)
+    found = fedgen.loss(Outputs(logits, logits), torch.tensor([0, 1]), anchors)
+    torch.testing.assert_close(found, torch.tensor([log(2) + 3 * log(2), log(2)]))
+
+
+def test_diversity_by_hand(fedgen: Any) -> None:
+    # Of four pairs two are of one with itself; the others: |G - G'| = (2 + 0) / 2, noise 3^2 = 9.
+    latents, noise = torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[0.0], [3.0]])
+    torch.testing.assert_close(fedgen.alike(latents, noise), torch.tensor(exp(-9 / 2)))
+    assert fedgen.alike(latents, noise * 0) == 1
+
+
+def test_the_generator_learns_what_the_heads_agree_about(fedgen: Any) -> None:
+    student = student_of(tiny_clients())
+    strategy = fedgen.FedGen(student=student, seed=0, epochs=200, lr=0.01, diversity=0.0)
+    strategy.labels = [0, 1, 2, 3]
+    classes, features = student.state_dict()["classifier.weight"].shape
+    rng = torch.Generator().manual_seed(0)
+    heads = [
+        [torch.randn(classes, features, generator=rng), torch.zeros(classes)] for _ in range(3)
+    ]
+    shares = torch.full((3, classes), 1 / 3)
+    torch.manual_seed(0)
+    assert strategy.teach(heads, shares) < 0.1
+    # Labels that only the first client has seen: the others' heads are not asked about them.
+    shares = torch.tensor([[1.0] * classes, [0.0] * classes, [0.0] * classes])
+    strategy.teach(heads, shares)
+    labels = torch.arange(4).repeat(16)
+    made = strategy.generator.eval()(torch.randn(64, strategy.generator.noise), labels)
+    hits = [float(((made @ w.T).argmax(1) == labels).float().mean()) for w, _ in heads]
+    assert hits[0] > 0.95 > max(hits[1:])
+
+
+def test_shares_of_a_label_are_those_of_the_cohort(
+    fedgen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = fedgen.FedGen(student=student_of(tiny_clients()), seed=0)
+    arrays = write_arrays({name: np.zeros(2, np.float32) for name in fedgen.HEAD})
+    seen = []
+    monkeypatch.setattr(strategy, "teach", lambda heads, shares: seen.append(shares) or 0.0)
+    asked = Message(RecordDict(), dst_node_id=1, message_type="train.fedgen")
+    replies = []
+    for counts in ([3, 0, 1, 0], [1, 0, 0, 4]):
+        reply = RecordDict({"arrays": arrays, "metrics": ConfigRecord({"num-examples": 4})})
+        reply["counts"] = write_arrays({"by-class": np.array(counts, np.float32)})
+        replies.append(Message(reply, reply_to=asked))
+    strategy.aggregate_train(1, replies)
+    assert seen[0].tolist() == [[0.75, 0, 1, 0], [0.25, 0, 0, 1]]
+    assert strategy.labels == [0, 2, 3]
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [0, 0, 0, 0], [-1, 2, 0, 0], None])
+def test_counts_that_are_none_are_a_fault(fedgen: Any, counts: Any) -> None:
+    arrays = write_arrays({fedgen.HEAD[0]: np.zeros((4, 2)), fedgen.HEAD[1]: np.zeros(4)})
+    asked = Message(RecordDict({"arrays": arrays}), dst_node_id=1, message_type="train.fedgen")
+    said = {} if counts is None else {"by-class": np.array(counts, np.float32)}
+    reply = Message(RecordDict({"arrays": arrays, "counts": write_arrays(said)}), reply_to=asked)
+    assert "no counts of 4 classes" in fedgen.fault(asked, reply)
+    reply.content["counts"] = write_arrays({"by-class": np.ones(4, np.float32)})
+    assert fedgen.fault(asked, reply) is None
+
+
+def test_it_is_the_same_on_both_pools_and_its_numbers_matter(tmp_path: Path) -> None:
+    runs = both_pools(
+        tmp_path,
+        [*WORDS, "rounds=2"],
+        strong="strategy.alpha=5",
+        short="strategy.epochs=2",
+        sharp="strategy.lr=0.01",
+        same="strategy.diversity=0",
+        small="strategy.batch_size=4",
+        few="strategy.samples=4",
+        part="strategy.fraction=0.5",
+        light="strategy.weight_decay=0.5",
+    )
+    assert runs["inline"]["failures"] == 0
+
+
+def test_it_goes_on_from_a_checkpoint_and_decays(tmp_path: Path) -> None:
+    again = gone_on(tmp_path / "run", WORDS, "fedgen.FedGen")
+    runs = both_pools(tmp_path, [*WORDS, "rounds=3"], decayed="strategy.decay=0.5")
+    assert again["student_sha256"] == runs["inline"]["student_sha256"]
