@@ -1,6 +1,6 @@
 """Answering: what one client after the other says of shared inputs, field by field."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,6 @@ from flwr.app import Context, Message
 from clients.data import Dataset
 from clients.execution.executor import Answered
 from clients.execution.model_cache import Tensors, arrays_of
-from clients.handlers.base import Replies
 from clients.handlers.state import client_of
 from clients.messages.field import Asked, Fields, key_of
 from clients.messages.replies import PredictionReply, write_reply
@@ -30,7 +29,7 @@ def answer(
     metrics: Mapping[int, dict[str, float]],
     device: str,
     known: Fields,
-) -> Replies:
+) -> Iterator[Message | Exception]:
     """Answer the inputs of a request, all clients the same ones.
 
     Args:

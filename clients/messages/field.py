@@ -169,7 +169,15 @@ class Field:
         return {wire_name(name, part): p for part, p in self.codec.encode(array, rng).items()}
 
     def decode(self, name: str, arrays: Mapping[str, Array], rows: Rows = ...) -> Tensor:
-        """Turn what was sent back into the array, or some rows of it.
+        """Turn what was sent back into the array.
+
+        Args:
+            name: Of the field.
+            arrays: All that came, by the names on the wire.
+            rows: Which of the first axis, all unless told otherwise.
+
+        Returns:
+            The array, or some rows of it.
 
         Raises:
             ValueError: It was not sent.
