@@ -94,7 +94,7 @@ def federate(
         from sim.engine.rounds import ENDINGS
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.process_setup import require_device
-        from strategies.aggregation.scorer_discriminator import require_pairs
+        from strategies.aggregation.scorer_compatibility import require_pairs
 
         with explained(*BUILDING):
             check_targets(config)

@@ -25,7 +25,7 @@ from clients.models.factory import ModelFunction, build, load_parameters, parame
 from clients.mutual import heads, rules
 from clients.mutual.ensemble_classifier import fused_classifier
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.mutual.group_process import any_network
+from clients.mutual.group_learner import any_network
 from clients.mutual.lockstep import train_peers
 from clients.training.evaluation import measures, predict
 from sim.workers.process_setup import keep_memory, pin_threads

@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks.profile import BEGINNING, Phases, replace_everywhere
 from clients.messages.answers import Answers
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from conf.building import instantiate
 from conf.schema import register
 from sim.engine.exchanges import Exchange
@@ -35,7 +35,10 @@ from sim.workers.process_setup import pin_threads
 
 ROUNDS = 21
 WATCHING = {
-    "view and probes": ["strategies.teaching.views.answers_of", "strategies.teaching.views.show"],
+    "view and probes": [
+        "strategies.teaching.round_view.answers_of",
+        "strategies.teaching.round_view.show",
+    ],
     "probes of averaging": ["sim.tracking.tracker.Tracker.view"],
     "lines, events and figures": ["sim.tracking.tracker.Tracker.round"],
 }

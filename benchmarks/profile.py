@@ -48,7 +48,7 @@ PHASES = {
         "clients.messages.sizes.size_bytes",
         "clients.messages.replies.write_reply",
         "clients.messages.requests.write_request",
-        "clients.handlers.screening.fault_of",
+        "clients.handlers.reply_faults.fault_of",
         "sim.workers.state_serialization.freeze",
         "sim.workers.state_serialization.thaw",
         "sim.workers.runner.frozen_content",

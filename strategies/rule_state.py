@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
-from clients.protocols import offers
+from clients.duck_typing import offers
 
 
 @runtime_checkable

@@ -15,13 +15,13 @@ from flwr.serverapp.strategy import Strategy
 
 from clients.app import SimulatedApp
 from clients.data import blobs, split
+from clients.duck_typing import told
 from clients.handlers.base import Handler
 from clients.handlers.targets import RELAY
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models import logistic_regression, mlp
 from clients.models.factory import build, load_parameters, parameters_of
 from clients.population.clients import SimulatedClients
-from clients.protocols import told
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import evaluate
 from clients.training.loop import train

@@ -5,7 +5,7 @@ from flwr.app import Message
 
 from clients.handlers.base import by_kind
 from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS
-from clients.handlers.screening import fault_of as fault_in
+from clients.handlers.reply_faults import fault_of as fault_in
 from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import PredictionRequest, crc32_of, node_id_of, write_request
 from clients.models.discriminator import DiscriminatorRecipe

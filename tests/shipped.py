@@ -9,7 +9,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from scipy.sparse import csr_array
 
-from clients.arguments import takes
+from clients.signatures import takes
 from strategies.argument_injection import wants
 from tests.parts import loose
 from tests.places import CONF

@@ -33,7 +33,7 @@ from strategies.aggregation.scorers import uniform
 from tests.parts import whole
 from clients.training.losses import kl
 from clients.handlers.predictions import TRAIN_PREDICTIONS
-from clients.handlers.screening import fault_of as fault_in
+from clients.handlers.reply_faults import fault_of as fault_in
 from sim.engine.grid import PoolGrid
 from sim.workers.pools import InlinePool
 from sim.workers.process_setup import pin_threads

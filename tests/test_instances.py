@@ -15,7 +15,7 @@ import yaml
 
 import run
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.models.factory import load_parameters, parameters_of
 from clients.population.drawing import draw_student
 from clients.training.evaluation import evaluate

@@ -17,7 +17,7 @@ from clients.app import SimulatedApp
 from clients.data import Splits, digits, split
 from clients.messages.answers import Answers
 from clients.messages.arrays import write_arrays
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.models import lenet5, logistic_regression, mlp
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import build, parameters_of
@@ -29,7 +29,7 @@ from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_probs
-from strategies.aggregation.weights import normalise
+from strategies.aggregation.normalisation import normalise
 from strategies.server.distillation import DistillationStrategy
 from tests.federations import inline
 from tests.parts import whole

@@ -17,7 +17,7 @@ from torch import Tensor
 from clients.messages.answers import Answers
 from clients.mutual import heads
 from clients.mutual.terms import Shared, Terms
-from strategies.aggregation.weights import normalise
+from strategies.aggregation.normalisation import normalise
 from tests.places import CONF
 from tests.plugins import COMBINERS, LOSSES, RULES, SCORERS
 

@@ -13,7 +13,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from clients.messages.answers import Answers
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.probes import Probe, output_drift, trust
 from sim.engine.rounds import RoundReport
 from sim.tracking.tracker import Tracker

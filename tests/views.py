@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clients.messages.answers import Answers
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 
 
 def view(weights: Tensor, logits: Tensor | None = None, **others: Any) -> RoundView:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.data.dataset import Dataset
-from clients.data.files import data_root, read_cifar_batch, read_idx, read_image_folder
+from clients.data.formats import data_root, read_cifar_batch, read_idx, read_image_folder
 from clients.data.splits import hold_out
 
 MNIST_ORIGIN = (

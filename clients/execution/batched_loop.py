@@ -14,7 +14,6 @@ from clients.data.loader import feed
 from clients.execution.stack import Stack
 from clients.execution.stacked_gradients import StackedGradients
 from clients.seeding import torch_seed
-from clients.training.gradients import Precision
 from clients.training.loop import (
     batches,
     check_training,
@@ -22,6 +21,7 @@ from clients.training.loop import (
     parameters_not_finite,
 )
 from clients.training.objective import Anchors, Loss, Objective, as_objective
+from clients.training.objective_gradients import Precision
 from clients.training.optimizers import Optimizer, stepper
 
 Indices = npt.NDArray[np.int64]

@@ -11,14 +11,14 @@ from torch.utils._pytree import tree_map
 
 from clients.execution.masking import Filling
 from clients.execution.stack import Stack, Tensors
-from clients.training.gradients import (
+from clients.training.objective import START, Anchors, Objective, OnLogits, Outputs
+from clients.training.objective_gradients import (
     Precision,
     copied,
     corrected,
     half_precision,
     require_one_each,
 )
-from clients.training.objective import START, Anchors, Objective, OnLogits, Outputs
 
 Indices = npt.NDArray[np.int64]
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from clients.arguments import takes
 from clients.data import Dataset
 from clients.execution.isolation import keeps_nothing
+from clients.signatures import takes
 from clients.training import loop as training
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective, as_objective

@@ -41,7 +41,7 @@ class Handler:
         limits: Largest size of the numbers in a reply's record, by name; that of parameters in all
             others.
         fault: (request, reply) -> why the reply is of no use, or None. What is odd in any reply has
-            been looked for by then (`clients.handlers.screening`).
+            been looked for by then (`clients.handlers.reply_faults`).
         multiplications: (clients, client id, content of the request) -> how many the client
             computes, >= 0, for the virtual clock; None = none that matter.
         measurement: Whether nobody learns from the answers: such requests have turns of their own,

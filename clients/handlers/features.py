@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.handlers.base import Handler, Replies
-from clients.handlers.cost import forward
+from clients.handlers.compute_cost import forward
 from clients.handlers.state import client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import INPUTS, METRICS, client_id_of

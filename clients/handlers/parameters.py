@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
-from clients.handlers.cost import forward, local_training
+from clients.handlers.compute_cost import forward, local_training
 from clients.handlers.state import client_of, own_network, pair_trained, round_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS

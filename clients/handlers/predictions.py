@@ -12,7 +12,7 @@ from clients.execution.executor import Lesson
 from clients.execution.model_cache import Tensors, as_tensors
 from clients.handlers.answering import answer
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
-from clients.handlers.cost import PASSES, forward, local_training
+from clients.handlers.compute_cost import PASSES, forward, local_training
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.answer_faults import fault_in_answers
 from clients.messages.arrays import write_arrays

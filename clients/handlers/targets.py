@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.executor import Lesson
 from clients.handlers.base import Handler, Replies, each
-from clients.handlers.cost import PASSES, forward
+from clients.handlers.compute_cost import PASSES, forward
 from clients.handlers.state import MODEL, client_of, own_network, round_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import METRICS

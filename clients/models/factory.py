@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from clients.arguments import takes
 from clients.seeding import seeded_torch
+from clients.signatures import takes
 
 ModelFunction = Callable[..., nn.Module]
 """Makes a network; called with `image_shape` and `num_classes` where it accepts them."""

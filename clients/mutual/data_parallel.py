@@ -13,7 +13,6 @@ from clients.execution.trainers import numbers_of
 from clients.models.factory import Parameters, parameters_of
 from clients.mutual.lockstep import Link
 from clients.seeding import seeded_torch
-from clients.training.gradients import Precision, half_precision
 from clients.training.loop import (
     Trainer,
     batches,
@@ -24,6 +23,7 @@ from clients.training.loop import (
     parameters_not_finite,
 )
 from clients.training.objective import Loss
+from clients.training.objective_gradients import Precision, half_precision
 from clients.training.optimizers import Optimizer, stepper
 
 

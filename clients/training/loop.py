@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.data.loader import feed
 from clients.seeding import seeded_torch
-from clients.training.gradients import NetworkGradients, Precision
 from clients.training.objective import Anchors, Loss, Objective, as_objective
+from clients.training.objective_gradients import NetworkGradients, Precision
 from clients.training.optimizers import Optimizer, stepper
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear, one_hot
 
 from clients.handlers.base import Handler
-from clients.handlers.cost import local_training
+from clients.handlers.compute_cost import local_training
 from clients.handlers.parameters import train_parameters
 from clients.handlers.state import client_of
 from clients.messages.arrays import read_arrays, write_arrays

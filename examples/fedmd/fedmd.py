@@ -17,8 +17,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from clients.execution.executor import Lesson
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import Handler
-from clients.handlers.cost import PASSES, forward, local_training
-from clients.handlers.neighbours import EVALUATE_OWN
+from clients.handlers.compute_cost import PASSES, forward, local_training
+from clients.handlers.mixed_parameters import EVALUATE_OWN
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.accumulator import Reducer, is_part
 from clients.messages.arrays import read_arrays, write_arrays

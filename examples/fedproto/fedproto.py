@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from clients.execution.model_cache import arrays_of
 from clients.handlers.base import Handler, each
-from clients.handlers.cost import local_training
+from clients.handlers.compute_cost import local_training
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.seeding import Purpose, generator

@@ -14,7 +14,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.handlers.base import Handler
-from clients.handlers.cost import local_training
+from clients.handlers.compute_cost import local_training
 from clients.handlers.parameters import train_parameters
 from clients.handlers.state import client_of
 from clients.messages.accumulator import Reducer, is_part

@@ -10,16 +10,16 @@ from torch import nn
 
 from clients.app import SimulatedApp
 from clients.data import renumbered
+from clients.duck_typing import told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import Parameters, load_parameters, parameters_of
 from clients.partition import summary
 from clients.population.clients import SimulatedClients
-from clients.protocols import told
 from clients.training.evaluation import evaluate
 from sim.analysis.probes.values import Probe
 from sim.checkpoint.writing import Checkpoint, Checkpoints
-from sim.engine.buffers import buffers_of
 from sim.engine.grid import PoolGrid
+from sim.engine.model_buffers import buffers_of
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.console import Display
 from sim.tracking.run_folder import STATES, begin, changed_versions

@@ -21,8 +21,8 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from clients.duck_typing import offers
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.protocols import offers
 
 
 @runtime_checkable

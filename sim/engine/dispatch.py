@@ -15,7 +15,7 @@ from sim.engine.client_states import ClientStates
 from sim.engine.clock import exchange_s, is_measurement, letters_s, takes_time
 from sim.engine.exchanges import CLIENT_RAISED, REPLY_REJECTED, Exchange, exchange_of
 from sim.engine.grouping import cut_groups
-from sim.engine.payloads import Payloads
+from sim.engine.peer_payloads import Payloads
 from sim.workers.pools import Pool
 from sim.workers.tasks import Answer, Group, Outcome, Task
 

@@ -16,7 +16,7 @@ from sim.engine.client_states import ClientStates
 from sim.engine.clock import is_measurement, wave_s
 from sim.engine.dispatch import Waves
 from sim.engine.exchanges import Exchange, Look, reject_unlike
-from sim.engine.payloads import Payloads
+from sim.engine.peer_payloads import Payloads
 from sim.workers.pools import Pool
 from sim.workers.process_setup import assume_task_identity
 

@@ -14,17 +14,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
-from clients.handlers.weight_faults import fault_in_loss, fault_in_weight, first_fault
+from clients.duck_typing import offers, told
+from clients.handlers.metric_faults import fault_in_loss, fault_in_weight, first_fault
 from clients.messages.accumulator import Fault, Intake, Receiving, Sieve
+from clients.messages.round_views import RoundView
 from clients.messages.sizes import NUM_EXAMPLES
-from clients.messages.views import RoundView
-from clients.protocols import offers, told
 from clients.seeding import Purpose, stream
-from sim.engine.buffers import aggregated_train, weight_key
+from sim.engine.averaging_view import parameter_view
 from sim.engine.exchanges import Exchange, forms_of, names_of
 from sim.engine.global_model_check import BadModel, require_usable
 from sim.engine.grid import PoolGrid, TooFewClients
-from sim.engine.parameter_view import parameter_view
+from sim.engine.model_buffers import aggregated_train, weight_key
 from sim.errors import PoolLost, ProbeError
 from sim.workers.process_setup import seeded_globals
 
@@ -104,7 +104,7 @@ def run_rounds(
             strategy that distils shows its rounds itself.
         stopping: Whether this round is to be the last that is run now; asked when it is done.
         buffers: Names of arrays that are statistics or counters, not parameters: they are averaged,
-            whatever the strategy does to them (`sim.engine.buffers`).
+            whatever the strategy does to them (`sim.engine.model_buffers`).
 
     Returns:
         The global model's parameters after the last round.

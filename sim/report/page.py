@@ -12,12 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sim.report import drawing, failures, statistics, tables
-from sim.report.client_tables import client_tables
+from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, sentence
 from sim.report.costs import EDGES
-from sim.report.drift_ranking import MEASURES, Furthest, Often, furthest, sentence
 from sim.report.figures import Panel, method_panels, run_panels
 from sim.report.maps import HELD, MEASURED, Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
+from sim.report.parquet_tables import client_tables
 from sim.report.reading import Run
 from sim.report.series import series_of
 from sim.report.statistics import Difference

@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from clients.arguments import takes
+from clients.signatures import takes
 from sim.topology.graphs import num_offsets
 
 Rule = Callable[..., nx.Graph]

@@ -9,8 +9,8 @@ import networkx as nx
 import numpy as np
 from scipy import sparse
 
-from clients.arguments import takes
 from clients.seeding import Purpose, generator
+from clients.signatures import takes
 from sim.topology.mixing import check_mixing, is_doubly_stochastic, spectral_gap
 from sim.topology.sequences import Rule, apply_rule
 from sim.topology.spectrum import mixing_rate

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from clients.messages.views import GraphView
+from clients.messages.round_views import GraphView
 
 
 def graph_picture(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.probes.values import Numbers, array, some_of
 
 POINTS, NAMES, CONFIG = "clients_points.tsv", "clients_names.tsv", "projector_config.pbtxt"

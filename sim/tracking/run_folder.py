@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import save
 
+from clients.duck_typing import offers
 from clients.partition import PartitionSummary
-from clients.protocols import offers
 from sim.engine.exchanges import Exchange
 from sim.files import finish, write_unfinished
 from sim.tracking.partition_table import require_same_partition, write_partition

@@ -17,9 +17,9 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
-from clients.messages.views import GraphView, RoundView
+from clients.duck_typing import offers
+from clients.messages.round_views import GraphView, RoundView
 from clients.models.factory import Parameters
-from clients.protocols import offers
 from sim.analysis.probes.findings import Findings
 from sim.analysis.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
 from sim.analysis.probes.schedule import is_due

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from clients.handlers.base import Handler
     from clients.training.loop import Trainer
-    from sim.workers.ray_peers import SharedTraining, SpreadPeers
+    from sim.workers.ray_group_training import SharedTraining, SpreadPeers
     from sim.workers.suspects import Suspects
     from sim.workers.tasks import Group, Outcome
 
@@ -181,7 +181,7 @@ class RayPool:
 
     def train_peers(self, warn: Callable[[str], None]) -> "SpreadPeers":
         """Return what trains groups of peers over these workers; see `Pool.train_peers`."""
-        from sim.workers.ray_peers import SpreadPeers
+        from sim.workers.ray_group_training import SpreadPeers
         from sim.workers.ray_together import Together
 
         return SpreadPeers(Together(self, self._peer_timeout_s, warn), self._peer_workers)
@@ -190,7 +190,7 @@ class RayPool:
         self, train: "Trainer", workers: int, warn: Callable[[str], None]
     ) -> "SharedTraining":
         """Return a trainer that spreads each batch over workers; see `SharedTraining`."""
-        from sim.workers.ray_peers import SharedTraining
+        from sim.workers.ray_group_training import SharedTraining
         from sim.workers.ray_together import Together
 
         return SharedTraining(Together(self, self._peer_timeout_s, warn), workers, train)

@@ -12,7 +12,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from clients.mutual.lockstep import NoLink
 from sim.workers.ray_cluster import LOOK_EVERY_S
 from sim.workers.ray_deaths import GONE, cause_of, ended_by
-from sim.workers.ray_link import LinkLost, Meeting, TorchLink
+from sim.workers.ray_process_group import LinkLost, Meeting, TorchLink
 
 RETRIES = 3
 """How often what was lost is run again."""

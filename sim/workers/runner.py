@@ -12,15 +12,15 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.handlers.screening import fault_of
+from clients.handlers.reply_faults import fault_of
 from clients.messages.accumulator import Keep, Reducer, Sieve
 from clients.messages.sizes import size_bytes
 from clients.seeding import Purpose, stream
-from sim.workers.interrupts import heard_signals
 from sim.workers.process_setup import seeded_globals
 from sim.workers.reply_validation import judged, raised
 from sim.workers.state_serialization import freeze, thaw
 from sim.workers.tasks import Answer, Group, Outcome, Program, Task
+from sim.workers.user_interrupts import heard_signals
 
 
 @runtime_checkable

@@ -17,9 +17,9 @@ from clients.messages.codecs import ANSWERS
 from clients.messages.field import Fields, check_names
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.combiners import WeightedMean
-from strategies.aggregation.scorer_discriminator import require_discriminator
+from strategies.aggregation.normalisation import normalise, unless_unknown
+from strategies.aggregation.scorer_compatibility import require_discriminator
 from strategies.aggregation.streaming import AnswerSums, Part, Scorer, targets_of
-from strategies.aggregation.weights import normalise, unless_unknown
 
 Combiner = Callable[[Tensor, Tensor, float], Tensor]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clients.messages.answers import Answers
-from strategies.aggregation.scorer_discriminator import for_discriminators
+from strategies.aggregation.scorer_compatibility import for_discriminators
 
 PROBABILITY_FLOOR = 1e-4
 """Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: a client sends them, and no

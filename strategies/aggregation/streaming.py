@@ -27,8 +27,8 @@ from clients.messages.requests import CONFIG, METRICS, PREDICTIONS
 from clients.messages.sizes import examples_in
 from clients.models.factory import Parameters
 from strategies.aggregation.combiners import WeightedMean
+from strategies.aggregation.normalisation import masked
 from strategies.aggregation.sums import Sums
-from strategies.aggregation.weights import masked
 
 Scorer = Callable[[Answers], Tensor]
 

@@ -10,10 +10,10 @@ from flwr.serverapp import Grid
 from scipy.sparse import csr_array
 
 from clients.data import Dataset
-from clients.handlers.neighbours import EVALUATE_OWN, TRAIN_OWN
+from clients.handlers.mixed_parameters import EVALUATE_OWN, TRAIN_OWN
 from clients.handlers.transfer import train_received
 from clients.messages.accumulator import Intake, Keep
-from clients.messages.views import GraphView
+from clients.messages.round_views import GraphView
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger
 from clients.population.rehearsal import rehearse_messenger, require_like

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.routing import KeptPayloads, Letter
+from strategies.decentralised.influence import Influence
 from strategies.decentralised.late_messages import Late, due_now, without_overtaken
 from strategies.decentralised.mixing import (
     LOST,
@@ -22,7 +23,6 @@ from strategies.decentralised.mixing import (
     mixed_row,
     newest,
 )
-from strategies.decentralised.reachability import Influence
 
 Ints = npt.NDArray[np.int64]
 Mixing = Callable[[int], csr_array]

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from clients.data import Dataset
 from clients.handlers.base import Handler
-from clients.handlers.neighbours import (
+from clients.handlers.mixed_parameters import (
     EVALUATE_OWN,
     SEND_OWN,
     SHOW_OWN,
@@ -20,7 +20,7 @@ from clients.handlers.neighbours import (
 )
 from clients.messages.accumulator import Folding, Intake, Keep, Reducer, is_part
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.views import GraphView
+from clients.messages.round_views import GraphView
 from clients.models.factory import ModelFunction, buffer_names, build
 from clients.mutual.messenger import Messenger
 from clients.population.rehearsal import require_like

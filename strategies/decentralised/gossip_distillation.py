@@ -16,14 +16,14 @@ from flwr.serverapp import Grid
 from clients.data import Dataset
 from clients.execution.trainers import numbers_of
 from clients.handlers.base import Handler
-from clients.handlers.neighbours import EVALUATE_OWN
+from clients.handlers.mixed_parameters import EVALUATE_OWN
 from clients.handlers.predictions import TRAIN_PREDICTIONS, predictions
 from clients.handlers.targets import RELAY, train_targets
 from clients.messages.accumulator import Intake, Keep
 from clients.messages.replies import read_predictions
 from clients.messages.requests import METRICS, PredictionRequest, write_request
+from clients.messages.round_views import GraphView, RoundView
 from clients.messages.routing import Mix
-from clients.messages.views import GraphView, RoundView
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, with_temperature
 from clients.training.optimizers import require_steps

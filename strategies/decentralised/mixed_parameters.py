@@ -6,8 +6,8 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from clients.handlers.neighbours import MIXED, PUSH_WEIGHT
-from clients.handlers.screening import MAX_PARAMETER
+from clients.handlers.mixed_parameters import MIXED, PUSH_WEIGHT
+from clients.handlers.reply_faults import MAX_PARAMETER
 from clients.handlers.state import PUSH
 from clients.messages.arrays import is_float, read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, METRICS

@@ -15,7 +15,7 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 from torch import Tensor
 
-from clients.handlers.screening import MAX_PARAMETER
+from clients.handlers.reply_faults import MAX_PARAMETER
 from clients.handlers.targets import SUMS, TARGETS
 from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
@@ -24,7 +24,7 @@ from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.ensemble import EnsembleRule
-from strategies.aggregation.weights import masked
+from strategies.aggregation.normalisation import masked
 
 Ids = npt.NDArray[np.int64]
 Letters = Sequence[tuple[Letter, RecordDict]]

@@ -12,8 +12,8 @@ from clients.handlers.state import START
 from clients.messages.accumulator import Intake
 from clients.messages.answers import Answers
 from clients.messages.requests import CONFIG
+from clients.messages.round_views import GraphView
 from clients.messages.routing import KeptPayloads, Mix, Post, Routing
-from clients.messages.views import GraphView
 from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
 from strategies.decentralised.driver_routing import Courier, HeldPayloads
 

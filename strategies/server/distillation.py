@@ -23,9 +23,9 @@ from strategies.base import BaseStrategy
 from strategies.teaching.answer_chunks import ahead, to_each
 from strategies.teaching.proxy_split import Ids
 from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
+from strategies.teaching.round_view import Report, unwatched
 from strategies.teaching.student import anchors_of, epochs_of, teach
 from strategies.teaching.teachers import Teachers
-from strategies.teaching.views import Report, unwatched
 
 
 class DistillationStrategy(BaseStrategy):

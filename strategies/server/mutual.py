@@ -35,9 +35,9 @@ from strategies.aggregation.parameters import (
 from strategies.base import BaseStrategy
 from strategies.server.distillation import DistillationStrategy
 from strategies.teaching.group import GroupRecipe, GroupTeaching
+from strategies.teaching.round_view import Report, unwatched
 from strategies.teaching.student import teach
 from strategies.teaching.teachers import Teachers
-from strategies.teaching.views import Report, unwatched
 
 
 class MutualStrategy(BaseStrategy):

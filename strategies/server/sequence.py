@@ -8,9 +8,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from clients.duck_typing import offers, told
 from clients.handlers.base import Handler, by_kind
 from clients.messages.accumulator import Intake, Receiving
-from clients.protocols import offers, told
 from strategies.argument_injection import completed
 from strategies.base import BaseStrategy
 

@@ -13,7 +13,7 @@ from clients.data import Dataset
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import ModelFunction, Parameters, load_parameters, parameters_of
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot, Update
-from clients.mutual.group_process import exchanged_bytes
+from clients.mutual.group_learner import exchanged_bytes
 from clients.mutual.heads import HeadFunction
 from clients.mutual.lockstep import TrainPeers
 from clients.mutual.rehearsal import rehearse_group

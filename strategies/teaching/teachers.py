@@ -23,8 +23,8 @@ from strategies.cohorts import draw
 from strategies.teaching.answer_chunks import answers_to, to_each
 from strategies.teaching.proxy_split import Ids, ProxySplit
 from strategies.teaching.rehearsal import is_reducible, rehearse
+from strategies.teaching.round_view import Report, answers_of, show
 from strategies.teaching.student import WEIGHTS
-from strategies.teaching.views import Report, answers_of, show
 
 NO_PROBE = np.arange(0)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from clients.protocols import offers
+from clients.duck_typing import offers
 from strategies.argument_injection import completed, wants
 from strategies.decentralised.gossip_distillation import Gossip
 from strategies.server.averaging import Averaging

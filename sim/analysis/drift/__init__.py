@@ -25,7 +25,7 @@ from sim.analysis.drift.parameters import (
 )
 from sim.analysis.drift.recall import forgetting, lost_recall, recall
 from sim.analysis.drift.representation import linear_cka
-from sim.analysis.drift.teachers import (
+from sim.analysis.drift.teacher_weights import (
     effective_teachers,
     oracle_correct,
     rank_correlation,

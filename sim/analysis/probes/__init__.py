@@ -13,7 +13,7 @@ from sim.analysis.probes.parameters import parameter_drift
 from sim.analysis.probes.recall import recall_spread
 from sim.analysis.probes.representation import representation_drift
 from sim.analysis.probes.schedule import Every
-from sim.analysis.probes.teachers import teacher_audit
+from sim.analysis.probes.teacher_weights import teacher_audit
 from sim.analysis.probes.values import ByClient, Curve, KeepsState, Probe, Table
 from sim.errors import ProbeError
 

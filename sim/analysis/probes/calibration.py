@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.drift import Reliability, expected_calibration_error, reliability
 from sim.analysis.probes.values import Curve, Numbers, Value, array, by_client
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.probes.values import ByClient, Curve, Probe, Table
 from sim.errors import ProbeError
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.drift import forgetting, lost_recall, recall
 from sim.analysis.probes.values import Value, array, by_client
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clients.messages.views import GraphView
+from clients.messages.round_views import GraphView
 from sim.analysis.drift.output import entropy
 from sim.analysis.probes.values import some_of
 

@@ -5,7 +5,7 @@ A view shows a fixed subset of the distilled proxy examples, `strategy.proxy_spl
 
 import torch
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.drift import (
     disagreement_by_client,
     disagreement_matrix,

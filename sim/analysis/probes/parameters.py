@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.messages.views import ClientParameters, RoundView
+from clients.messages.round_views import ClientParameters, RoundView
 from sim.analysis.drift import (
     Moments,
     consensus_distance,

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.drift import recall
 from sim.analysis.probes.values import Table, Value, array, by_client, some_of
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.drift import linear_cka
 from sim.analysis.probes.values import ByClient, Table, Value, some_of
 

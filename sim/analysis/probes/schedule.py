@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from clients.messages.views import RoundView
-from clients.protocols import offers
+from clients.duck_typing import offers
+from clients.messages.round_views import RoundView
 from sim.analysis.probes.values import KeepsState, Probe
 from sim.errors import ProbeError
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.errors import ProbeError
 
 Numbers = npt.NDArray[np.float64]

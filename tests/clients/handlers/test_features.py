@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 from clients.handlers.features import EVALUATE_FEATURES, feature_request, read_features
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import client_id_of, node_id_of
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.population.clients import SimulatedClients
 from sim.analysis.probes import representation_drift
 from tests.federations import Run, distillation, inline, run_ours, simulated, tiny_clients

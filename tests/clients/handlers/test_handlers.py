@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import FedAvg
 
 import clients.handlers
 from clients.app import SimulatedApp
+from clients.duck_typing import told
 from clients.handlers.base import Handler, by_kind, each
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
 from clients.handlers.targets import train_targets
@@ -24,7 +25,6 @@ from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of
 from clients.mutual import rules
 from clients.mutual.messenger import Messenger
-from clients.protocols import told
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import QuorumLost

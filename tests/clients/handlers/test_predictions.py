@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from clients.data import normalised
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.models.discriminator import DiscriminatorRecipe, fit_discriminator, own_probability
 from clients.models.factory import build
 from clients.population.clients import SimulatedClients

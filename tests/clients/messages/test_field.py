@@ -10,7 +10,7 @@ import torch
 from flwr.app import Message
 
 from clients.handlers.predictions import predictions
-from clients.handlers.screening import fault_of
+from clients.handlers.reply_faults import fault_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import Precision
 from clients.messages.field import Asked, Field, check_names, key_of, wire_name

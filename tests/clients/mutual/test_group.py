@@ -14,7 +14,7 @@ from clients.models.factory import build, load_parameters, parameters_of
 from clients.mutual import heads, rules
 from clients.mutual.ensemble_classifier import fused_classifier
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.mutual.group_process import exchanged_bytes
+from clients.mutual.group_learner import exchanged_bytes
 from clients.mutual.lockstep import train_peers
 from clients.mutual.terms import Shared, Terms
 from clients.seeding import Purpose, generator

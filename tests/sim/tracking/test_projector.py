@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clients.messages.answers import Answers
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.tracking import projector
 
 

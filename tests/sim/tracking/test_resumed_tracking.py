@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from clients.messages.answers import Answers
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.engine.rounds import RoundReport
 from sim.tracking.run_folder import CLIENTS, METRICS, truncate
 from sim.tracking.tracker import Tracker

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.models.discriminator import DiscriminatorRecipe
 from sim.analysis.probes import ByClient, Curve, Every, ProbeError, Table, output_matrices, trust
 from sim.tracking.run_folder import CLIENTS, METRICS

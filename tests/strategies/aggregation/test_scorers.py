@@ -11,7 +11,7 @@ from clients.messages.answers import Answers
 from strategies.aggregation import scorers
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.ensemble import EnsembleRule
-from strategies.aggregation.weights import normalise
+from strategies.aggregation.normalisation import normalise
 from tests.parts import recipe_for
 
 Scorer = Callable[[Answers], Tensor]

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from clients.app import SimulatedApp
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import client_id_of
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.population.clients import SimulatedClients
 from clients.training.loop import train
 from sim.topology import graphs

@@ -9,7 +9,7 @@ from torch import Tensor
 from clients.messages import fields
 from clients.messages.answers import Answers
 from clients.messages.field import Asked, Field
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.population.clients import SimulatedClients
 from sim.topology import graphs
 from tests.federations import Run, open_pool, run_ours, simulated, tiny_clients

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from clients.messages import fields
 from clients.messages.answers import Answers
 from clients.messages.field import Asked, Field
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.training.losses import kl
 from clients.training.objective import Anchors, Objective, Outputs
 from strategies.aggregation.scorers import max_prob, uniform

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of, read_request
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients

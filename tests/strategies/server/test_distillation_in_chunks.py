@@ -15,7 +15,7 @@ from clients.handlers.predictions import EVALUATE_PREDICTIONS
 from clients.messages.arrays import write_arrays
 from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import client_id_of, crc32_of, node_id_of, read_request
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator

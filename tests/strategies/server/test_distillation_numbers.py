@@ -12,7 +12,7 @@ from torch import nn
 
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of, read_request
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from strategies.aggregation.scorers import max_prob
 from tests.distilling import TEST, distil_round, make, reduced, reply_to
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.messages.views import Features, RoundView
+from clients.messages.round_views import Features, RoundView
 from sim.analysis.drift import linear_cka
 from sim.analysis.probes import (
     ByClient,

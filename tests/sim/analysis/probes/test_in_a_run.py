@@ -13,7 +13,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import permuted_labels
 from sim.analysis.probes import (
@@ -147,7 +147,7 @@ def test_nobody_watching_costs_no_answers_of_the_student(monkeypatch: pytest.Mon
         raise AssertionError("asked for nobody")
 
     clients = tiny_clients(3)
-    monkeypatch.setattr("strategies.teaching.views.predict", refuse)
+    monkeypatch.setattr("strategies.teaching.round_view.predict", refuse)
     run_ours(inline(simulated(clients)), clients, distillation(clients))
     strategy = distillation(clients, report=lambda view: None)
     with pytest.raises(AssertionError, match="asked for nobody"):

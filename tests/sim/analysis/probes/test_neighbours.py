@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clients.messages.answers import Answers
-from clients.messages.views import GraphView
+from clients.messages.round_views import GraphView
 from sim.analysis.probes.neighbours import neighbour_drift
 
 

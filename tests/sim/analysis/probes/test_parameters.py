@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.messages.views import ClientParameters
+from clients.messages.round_views import ClientParameters
 from sim.analysis.probes import parameter_drift
 from tests.views import view
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clients.handlers.features import EVALUATE_FEATURES
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.drift import linear_cka
 from sim.analysis.probes import representation_drift
 from tests.federations import distillation, open_pool, run_ours, simulated, tiny_clients

@@ -1,6 +1,6 @@
 """What a round without a server reports: bytes, edges, influence."""
 
-from clients.messages.views import GraphView
+from clients.messages.round_views import GraphView
 from sim.analysis.probes.neighbours import neighbour_drift
 from sim.topology import graphs
 from tests.federations import inline, tiny_clients

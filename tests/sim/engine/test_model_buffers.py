@@ -14,7 +14,7 @@ from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients
 from conf.errors import ConfigError
 from conf.unsupported_strategies import check_strategy
-from sim.engine.buffers import aggregated_train, buffers_of
+from sim.engine.model_buffers import aggregated_train, buffers_of
 from strategies.server.averaging import Averaging
 from tests.federations import (
     ALONE,

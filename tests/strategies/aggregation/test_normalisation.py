@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from strategies.aggregation.weights import normalise
+from strategies.aggregation.normalisation import normalise
 
 
 def everyone(scores: Tensor) -> Tensor:

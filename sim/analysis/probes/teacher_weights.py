@@ -2,7 +2,7 @@
 
 import torch
 
-from clients.messages.views import RoundView
+from clients.messages.round_views import RoundView
 from sim.analysis.drift import (
     oracle_correct,
     rank_correlation,

@@ -18,7 +18,7 @@ from clients.models import resnet8
 from clients.models.factory import build, parameters_of
 from clients.mutual import heads, rules
 from clients.mutual.group import Head
-from clients.mutual.group_process import exchanged_bytes
+from clients.mutual.group_learner import exchanged_bytes
 from clients.mutual.lockstep import train_peers
 from clients.mutual.terms import Shared, Terms
 from clients.training.loop import train

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
-from clients.handlers.cost import forward, local_training
+from clients.handlers.compute_cost import forward, local_training
 from clients.handlers.state import (
     PUSH,
     START,

@@ -5,7 +5,7 @@ from typing import Any
 
 from flwr.app import Message, MetricRecord
 
-from clients.handlers.screening import MAX_EXAMPLES
+from clients.handlers.reply_faults import MAX_EXAMPLES
 from clients.messages.accumulator import Fault
 
 MIN_WEIGHT = 1e-9

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from clients.models.discriminator import DiscriminatorRecipe
 from conf.building import pairs
 from strategies.aggregation import scorers
-from strategies.aggregation.scorer_discriminator import for_discriminators, require_discriminator
+from strategies.aggregation.scorer_compatibility import for_discriminators, require_discriminator
 from tests.federations import distillation, tiny_clients
 from tests.places import CONF
 

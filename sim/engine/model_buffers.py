@@ -26,11 +26,11 @@ from flwr.serverapp.strategy import (
 )
 from torch import nn
 
+from clients.duck_typing import told
 from clients.messages.accumulator import Receiving
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.sizes import NUM_EXAMPLES
 from clients.models.factory import buffer_names
-from clients.protocols import told
 
 ROBUST = (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan)
 """Bear a liar among the clients, which a mean of statistics would not: theirs is the median."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clients.handlers.features import EVALUATE_FEATURES, feature_request, read_features
 from clients.messages.requests import node_id_of
-from clients.messages.views import Features, RoundView
+from clients.messages.round_views import Features, RoundView
 from clients.training.evaluation import predict, predict_with_features
 from strategies.aggregation.ensemble import Ensemble
 from strategies.teaching.answer_chunks import on_probes

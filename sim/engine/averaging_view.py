@@ -9,8 +9,8 @@ from clients.messages.accumulator import is_part
 from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import ARRAYS, METRICS, client_id_of
+from clients.messages.round_views import ClientParameters, RoundView
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
-from clients.messages.views import ClientParameters, RoundView
 
 
 def parameter_view(
