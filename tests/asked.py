@@ -7,7 +7,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from clients.data import blobs
-from clients.messages.field import Asked, key_of
+from clients.messages.asked import Asked, key_of
 from clients.models import mlp
 from clients.models.factory import build
 from clients.training.evaluation import predict_and_tap

@@ -33,10 +33,10 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("uniform strategy/ask=[features]", False, True, "line bytes.reply"),
     "strategy.ask.class_means.tap of class_means":
         Differs("uniform strategy/ask=[class_means]", None, "penultimate", "line bytes.reply"),
-    "strategy.ask.class_means.tested of class_means":
-        Differs("uniform strategy/ask=[class_means]", False, True, "line bytes.reply"),
-    "strategy.ask.class_counts.tested of class_counts":
-        Differs("uniform strategy/ask=[class_counts]", True, False, "line bytes.reply"),
+    "strategy.ask.class_means.codec of class_means":
+        Differs("uniform strategy/ask=[class_means]", "float32", "uint8", "line bytes.reply"),
+    "strategy.ask.class_counts.codec of class_counts":
+        Differs("uniform strategy/ask=[class_counts]", "float32", "float16", "line bytes.reply"),
     "strategy.proxy_split.chunks of DistillationStrategy": Differs("uniform", 1, 3, STUDENT),
     "strategy.proxy_split.probe_examples of DistillationStrategy":
         Differs("uniform probes=standard", 256, 5, "line probes"),

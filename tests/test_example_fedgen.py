@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.messages.arrays import write_arrays
 from clients.training.objective import Outputs
@@ -86,13 +86,14 @@ def test_shares_of_a_label_are_those_of_the_cohort(
     assert strategy.labels == [0, 2, 3]
 
 
-@pytest.mark.parametrize("counts", [[1, 2], [0, 0, 0, 0], [-1, 2, 0, 0], None])
+@pytest.mark.parametrize("counts", [[1, 2], [0, 0, 0, 0], [-1, 5, 0, 0], [1, 1, 1, 2], None])
 def test_counts_that_are_none_are_a_fault(fedgen: Any, counts: Any) -> None:
     arrays = write_arrays({fedgen.HEAD[0]: np.zeros((4, 2)), fedgen.HEAD[1]: np.zeros(4)})
     asked = Message(RecordDict({"arrays": arrays}), dst_node_id=1, message_type="train.fedgen")
     said = {} if counts is None else {"by-class": np.array(counts, np.float32)}
     reply = Message(RecordDict({"arrays": arrays, "counts": write_arrays(said)}), reply_to=asked)
-    assert "no counts of 4 classes" in fedgen.fault(asked, reply)
+    reply.content["metrics"] = MetricRecord({"num-examples": 4})
+    assert "no counts of 4 examples of 4 classes" in fedgen.fault(asked, reply)
     reply.content["counts"] = write_arrays({"by-class": np.ones(4, np.float32)})
     assert fedgen.fault(asked, reply) is None
 

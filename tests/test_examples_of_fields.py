@@ -1,5 +1,6 @@
 """Examples that ask for fields of their own: ICKD, and counts that are sent with noise."""
 
+from dataclasses import replace
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from clients.messages.answers import Answers
 from clients.training.objective import Outputs
+from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
+from tests.quick_runs import QUICK, result_of
 
 ICKD = ["--config-dir", str(EXAMPLES / "ickd"), "strategy=ickd", "clients=same_channels",
         "student=hinted", "strategy.distil.epochs=2", "rounds=2"]  # fmt: skip
@@ -86,9 +89,13 @@ def test_teachers_are_trusted_by_the_class_they_say(noised: Any) -> None:
     logits = torch.tensor([[[0.0, 100.0]], [[100.0, 0.0]], [[0.0, 0.0]]])
     counts = torch.tensor([[10.0, 2.0]] * 3)
     ones = torch.ones(3, 1)
-    answers = Answers((0, 1, 2), logits, ones > 0, None, ones[:, 0], {}, {"counts": counts})
+    answers = Answers(
+        (0, 1, 2), logits, ones > 0, None, torch.full((3,), 12.0), {}, {"class_counts": counts}
+    )
     found = noised.by_class(answers, smoothing=1.0)
     assert found.tolist() == [[3.0], [11.0], [7.0]]
+    few = replace(answers, num_examples=torch.full((3,), 4.0))  # who has 4 has no 10 of a class
+    assert noised.by_class(few, smoothing=1.0).tolist() == [[3.0], [5.0], [4.0]]
 
 
 def test_the_noise_is_laplaces_of_scale_one_over_epsilon(noised: Any) -> None:
@@ -107,7 +114,23 @@ def test_noised_counts_are_the_same_on_both_pools_and_their_numbers_matter(tmp_p
     runs = both_pools(
         tmp_path,
         NOISED,
-        private="strategy.ask.counts.epsilon=0.01",
+        private="strategy.ask.class_counts.codec.epsilon=0.01",
         smooth="strategy.scorer.smoothing=100",
     )
     assert runs["inline"]["failures"] == 0
+
+
+def test_a_run_that_asks_for_shipped_fields_goes_on_and_nobody_elses_do(tmp_path: Path) -> None:
+    words = [
+        "strategy/ask=[features,class_means,class_counts]",
+        "strategy.ask.features.codec=uint8",
+    ]
+    result_of(tmp_path / "run", *words, *QUICK, "rounds=1", "checkpoint_every=1", "sim=inline")
+    again = run_py(f"resume={tmp_path / 'run'}", "rounds=2")
+    assert again.returncode == 0, again.stderr
+    config = tmp_path / "run" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("clients.messages.fields.class_means", "shutil.rmtree"))
+    refused = run_py(f"resume={tmp_path / 'run'}", "rounds=3")
+    assert refused.returncode != 0
+    assert "strategy.ask.class_means._target_=shutil.rmtree: not run" in refused.stderr

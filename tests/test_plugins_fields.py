@@ -9,15 +9,21 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+import torch
 from flwr.app import RecordDict
 
-from clients.messages.field import Asked, Field, check_names, key_of
+from clients.messages.asked import Asked, key_of
+from clients.messages.field import Field, check_names
 from tests.asked import about
 from tests.places import CONF
 from tests.plugins import FIELDS
 
 IDS = np.array([15, 16, 18])
 fields = pytest.mark.parametrize("name", FIELDS)
+
+
+def stream(name: str) -> np.random.Generator:
+    return np.random.default_rng(key_of(name, 0))
 
 
 def asked(field: Field, ids: np.ndarray = IDS, **changes: Any) -> Asked:
@@ -40,7 +46,11 @@ def test_what_is_said_has_its_shape_and_passes_the_screen(name: str) -> None:
     client = asked(field)
     array = field.said(name, client)
     assert array.dtype == np.dtype(field.dtype)
-    sent = field.encode(name, array, np.random.default_rng(0))
+    sent, same = (field.encode(name, array, stream) for _ in range(2))
+    assert all((sent[key] == same[key]).all() for key in {*sent, *same})
+    for rows in (slice(0, 2), np.array([1, 0])):
+        some = field.decode(name, sent, rows)
+        torch.testing.assert_close(some, field.decode(name, sent)[rows])
     assert field.fault_in(name, sent, *client.logits.shape) is None
     assert field.decode(name, sent).shape == array.shape
     assert all(field.sends(name, key) for key in sent)
@@ -49,15 +59,23 @@ def test_what_is_said_has_its_shape_and_passes_the_screen(name: str) -> None:
 @fields
 def test_saying_it_changes_nothing_and_draws_from_its_own_stream_only(name: str) -> None:
     field = FIELDS[name]
-    before = joblib.hash(field)
-    one, other = (asked(field, state=RecordDict()) for _ in range(2))
-    first = field.said(name, one)
-    state = {key: value.clone() for key, value in one.network().state_dict().items()}
+    client = asked(field, state=RecordDict())
+    network = client.network()
+
+    def everything() -> tuple[Any, ...]:
+        numbers = client.logits, dict(client.taps), client.indices, client.labels(), client.ids
+        flags = [p.requires_grad for p in network.parameters()]
+        modules = [(type(m), len(m._forward_hooks)) for m in network.modules()]
+        data = client.private.images, client.private.labels
+        return joblib.hash((field, numbers, dict(network.state_dict()), data)), flags, modules
+
+    before = everything()
+    first = field.said(name, client)
     np.random.seed(3)  # a global generator that is drawn from would show
-    again = field.said(name, other)
+    torch.manual_seed(3)
+    again = field.said(name, client)
     assert (first == again).all()
-    assert joblib.hash(field) == before
-    assert all((one.network().state_dict()[key] == value).all() for key, value in state.items())
+    assert everything() == before
 
 
 @fields

@@ -174,6 +174,13 @@ def _copied(attributes: Mapping[str, Any], same: Mapping[int, Any]) -> dict[str,
 # --- modules ---
 
 
+def is_ours(function: Any) -> bool:
+    """Tell whether a function, or what a partial calls, is shipped."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__module__", "")).startswith("clients.")
+
+
 def foreign(network: nn.Module) -> bool:
     """Tell whether a network runs code that is neither ours nor torch's.
 

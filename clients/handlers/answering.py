@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from flwr.app import Context, Message
+from torch import nn
 
 from clients.data import Dataset
 from clients.execution.executor import Answered
+from clients.execution.isolation import Original, is_ours
 from clients.execution.model_cache import Tensors, arrays_of
 from clients.handlers.state import client_of
-from clients.messages.field import Asked, Fields, key_of
+from clients.messages.asked import Asked, key_of
+from clients.messages.field import Fields
 from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import PredictionRequest, crc32_of
 from clients.population.clients import SimulatedClients
@@ -54,31 +58,33 @@ def answer(
         ids,
         taps=sorted({tap for each in fields.values() for tap in each.taps}),
     )
+    watched = any(not is_ours(each.of) for each in fields.values())
     for request, context, network in zip(requests, contexts, networks, strict=True):
         if isinstance(network, Exception):
             yield network
         elif isinstance(item := next(answered), Exception):
             yield item
         else:
-            about = _asked(clients, context, network, asked, (dataset, ids), item, device)
+            lent = _Lent(clients, context, network, device, watched)
+            about = _asked(clients, context, lent, asked, (dataset, ids), item)
             known_of = metrics.get(about.client_id, {})
-            yield _reply(clients, request, network, about, asked, fields, known_of)
+            yield _reply(clients, request, lent, about, asked, fields, known_of)
 
 
 def _asked(
     clients: SimulatedClients,
     context: Context,
-    network: Tensors,
+    lent: "_Lent",
     asked: PredictionRequest,
     inputs: tuple[Dataset, npt.NDArray[np.int64]],
     answered: Answered,
-    device: str,
 ) -> Asked:
     """Put together what a client's fields are made of."""
     client_id = client_of(context)
     key = clients.seed, Purpose.FIELD, asked.server_round, client_id
     crc32 = crc32_of(asked.proxy_ids)
-    place, name = clients.place(device), clients.architectures[client_id]
+    own = clients.partitions[client_id].view()
+    own.flags.writeable = False
     return Asked(
         client_id=client_id,
         server_round=asked.server_round,
@@ -87,11 +93,11 @@ def _asked(
         dataset=inputs[0],
         ids=inputs[1],
         private=clients.splits.private,
-        indices=clients.partitions[client_id],
+        indices=own,
         labels=partial(clients.labels, client_id, asked.server_round),
         proxy=clients.splits.proxy,
         negative_ids=asked.negative_ids,
-        network=partial(place.networks.loaded, name, network),
+        network=lent,
         state=context.state,
         rng=lambda field: np.random.default_rng(stream(*key, key_of(field, crc32))),
     )
@@ -100,7 +106,7 @@ def _asked(
 def _reply(
     clients: SimulatedClients,
     request: Message,
-    network: Tensors,
+    lent: "_Lent",
     about: Asked,
     asked: PredictionRequest,
     fields: Fields,
@@ -108,7 +114,7 @@ def _reply(
 ) -> Message | Exception:
     """Say what one client answers, and how sure it may be of it."""
     try:
-        said = {name: each.said(name, about) for name, each in fields.items()}
+        said = lent.said(about, fields)
         reply = PredictionReply(
             server_round=asked.server_round,
             client_id=about.client_id,
@@ -119,7 +125,7 @@ def _reply(
             mask=None,
             metrics=metrics,
             answers=asked.answers,
-            parameters=arrays_of(network) if asked.send_parameters else None,
+            parameters=arrays_of(lent.parameters) if asked.send_parameters else None,
             architecture=clients.architectures[about.client_id],
             fields=said,
         )
@@ -129,6 +135,47 @@ def _reply(
         return Message(write_reply(reply, fields, about.rng), reply_to=request)
     except Exception as error:  # the client's, not the group's
         return error
+
+
+class _Lent:
+    """A client's network, lent to fields; what a function that is not ours does to it is undone."""
+
+    def __init__(
+        self,
+        clients: SimulatedClients,
+        context: Context,
+        parameters: Tensors,
+        device: str,
+        watched: bool,
+    ) -> None:
+        self.parameters = parameters
+        self._networks = clients.place(device).networks
+        self._name = clients.architectures[client_of(context)]
+        self._watched = watched
+        self._original: Original | None = None
+
+    def __call__(self) -> nn.Module:
+        network = self._networks.loaded(self._name, self.parameters)
+        if self._watched and self._original is None:
+            self._original = Original(network)
+        return network
+
+    def said(self, about: Asked, fields: Fields) -> dict[str, npt.NDArray[Any]]:
+        """Have all fields said; ValueError names a module of the network that was exchanged."""
+        logits = fields["logits"].said("logits", about)
+        said = {"logits": logits.copy() if self._watched else logits}
+        fault = None
+        try:
+            for name, each in fields.items():
+                if name != "logits":
+                    said[name] = each.said(name, about)
+        finally:
+            if self._original is not None:
+                fault = self._original.exchanged()
+                self._original.put_back()
+        if fault:
+            raise ValueError(f"a field's function changed its network: {fault}")
+        return said
 
 
 def _ids_of(request: PredictionRequest, dataset: Dataset) -> npt.NDArray[np.int64]:

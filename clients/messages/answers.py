@@ -71,7 +71,8 @@ class Answers:
             self.mask[one],
             None if self.own_probs is None else self.own_probs[one],
             self.num_examples[one],
-            *({n: _one(each, k) for n, each in of.items()} for of in self._others()),
+            {name: _one(each, k) for name, each in self.per_input.items()},
+            {name: _one(each, k) for name, each in self.per_client.items()},
         )
 
     def at(self, rows: slice | Tensor) -> "Answers":
@@ -87,8 +88,14 @@ class Answers:
             },
         )
 
-    def _others(self) -> tuple[Mapping[str, Stacked], Mapping[str, Stacked]]:
-        return self.per_input, self.per_client
+    def beside(self, first: "Answers") -> "Answers":
+        """Return them with what the same clients said of themselves in a round's first answers."""
+        places = [first.client_ids.index(client_id) for client_id in self.client_ids]
+        said = {name: rows_of(array) for name, array in first.per_client.items()}
+        return replace(
+            self,
+            per_client={name: stack([rows[k] for k in places]) for name, rows in said.items()},
+        )
 
 
 def stack(arrays: Sequence[Tensor]) -> Stacked:

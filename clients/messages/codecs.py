@@ -2,7 +2,7 @@
 
 For N inputs and C classes the payload is 4 N C, 2 N C or N C + 8 N bytes, beside Flower's 128 bytes
 of header per array. One of a user's own has `encode` and `decode`, and sits on a field
-(`clients.messages.fields.Field`); clipping and noise are one.
+(`clients.messages.field.Field`); clipping and noise are one.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ class Codec(Protocol):
         """Turn an array into what is sent: arrays of plain numbers, of which bytes are counted."""
         ...
 
-    def decode(self, parts: Parts, rows: Rows = ...) -> Tensor:
-        """Turn what was sent, as any client may have made it, back into the array or some rows."""
+    def decode(self, parts: Parts) -> Tensor:
+        """Turn what was sent, as any client may have made it, back into the array."""
         ...
 
 

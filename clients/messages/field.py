@@ -1,24 +1,21 @@
 """The field: one named array of a client's answers, what it is made of, and how it travels.
 
-A strategy lists the fields that it asks for beside logits, `strategy/ask=[features]`; scorers,
-combiners and the student's objective find them in `Answers` by their names. Those that are shipped
+A strategy lists the fields that it asks for beside logits, `strategy/ask=[features]`; scorers find
+them in `Answers` by their names, a student's objective among its anchors. Those that are shipped
 are in `clients.messages.fields`; one of a user's own is a `Field` that any function returns.
 """
 
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from flwr.app import RecordDict
-from torch import Tensor, nn
+from torch import Tensor
 
-from clients.data import Dataset, normalised
-from clients.messages.codecs import Array, Codec, Precision, Rows, codec_of
-from clients.training.taps import PENULTIMATE
+from clients.messages.arrays import PLAIN
+from clients.messages.asked import Asked
+from clients.messages.codecs import Array, Codec, Parts, Precision, Rows, codec_of
 
 Shape = tuple[str | int | None, ...]
 """Of one client's array: "N" inputs asked about, "C" classes, a number, or None for any."""
@@ -27,56 +24,11 @@ MAX_ANSWER = 1e30
 """Largest size of a number in answers: a logit divided by a temperature of 1e-8 is still finite in
 float32."""
 
-TAKEN = ("logits", "own_probs", "mask")
-"""Names that answers have already."""
+MAX_FIELD = 1e15
+"""Largest size of a number in any other field: that of parameters, whose squares can be summed."""
 
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What a field is made of: a client's network, asked about inputs, and what is the client's.
-
-    Attributes:
-        client_id: Whose.
-        server_round: 1..R.
-        logits: What the network says [N, C] float32, on the CPU.
-        taps: Features at the field's taps [N, ...] float32, on the CPU.
-        dataset: Where the inputs are.
-        ids: Which they are [N].
-        private: Where the client's own examples are.
-        indices: Which are its own [n].
-        labels: Returns those that it learns [n].
-        proxy: Where negatives are.
-        negative_ids: Proxy examples to tell its own from [m]; None = there is nothing to be fitted.
-        network: Returns its network, in train mode, on its device.
-        state: Records of its state; what is put there it has in its next round.
-        rng: Name -> the generator of that name, of this client, round and these inputs.
-    """
-
-    client_id: int
-    server_round: int
-    logits: Tensor
-    taps: Mapping[str, Tensor]
-    dataset: Dataset
-    ids: npt.NDArray[np.int64]
-    private: Dataset
-    indices: npt.NDArray[np.int64]
-    labels: Callable[[], npt.NDArray[np.int64]]
-    proxy: Dataset
-    negative_ids: npt.NDArray[np.int64] | None
-    network: Callable[[], nn.Module]
-    state: RecordDict
-    rng: Callable[[str], np.random.Generator]
-
-    @property
-    def inputs(self) -> npt.NDArray[np.float32]:
-        """The inputs as networks see them [N, ...]."""
-        return normalised(self.dataset, self.ids)
-
-    def features(self, tap: str = PENULTIMATE) -> Tensor:
-        """Return the features of the inputs at one of the field's taps [N, ...]."""
-        if tap not in self.taps:
-            raise ValueError(f"tap '{tap}': not in the field's taps, {list(self.taps)}")
-        return self.taps[tap]
+TAKEN = ("logits", "own_probs", "mask", "weights", "start")
+"""Names that answers, or anchors of a student's objective, have already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +42,12 @@ class Field:
             the client.
         dtype: Of the array, one of numpy's.
         codec: How it travels: a `Codec`, or "float32" for as it is, "float16", "uint8".
-        fault: What comes out of the codec, an array -> why it is of no use, or None. That it is of
-            its shape and dtype, finite, and not beyond 1e30 has been looked at.
+        fault: What comes out of the codec, a read-only array -> why it is of no use, or None. That
+            it is of its shape and dtype, finite, and not beyond 1e15 has been looked at.
         taps: Places of the network where features are read; clients then answer one by one.
-        tested: Whether the test set is asked about too. What scorers and combiners look at must be,
-            for the ensemble is measured there.
+        tested: Whether the test set is asked about too, where there is a row for each input: what
+            scorers look at must be, for the ensemble is measured there. What says something of
+            the client is asked once in a round, in any case.
         more_examples: (private examples, negatives) -> of how many it asks the network beside the
             inputs, for the virtual clock.
 
@@ -120,8 +73,8 @@ class Field:
                 raise ValueError(
                     f'field: shape {self.shape}: expected "N" (first), "C", None, or numbers >= 1'
                 )
-        if np.dtype(self.dtype).kind not in "fiub":
-            raise ValueError(f"field: dtype '{self.dtype}': expected numbers")
+        if self.dtype not in PLAIN:
+            raise ValueError(f"field: dtype '{self.dtype}': expected one of {', '.join(PLAIN)}")
         codec = codec_of(self.codec)
         if isinstance(codec, Precision) and codec.kind != "float32":
             if np.dtype(self.dtype) != np.float32:
@@ -153,20 +106,29 @@ class Field:
         Raises:
             ValueError: It cannot, or it is of another shape; names it.
         """
+        own = {tap: asked.taps[tap] for tap in self.taps if tap in asked.taps}
+        streams = asked.rng
+        told = replace(asked, taps=own, rng=lambda stream: streams(f"{name}.{stream}"))
         try:
-            value = self.of(asked)
+            value = self.of(told)
         except Exception as error:  # anyone's code
             raise ValueError(f"field '{name}': {type(error).__name__}: {error}") from error
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         wanted = self.sizes(*asked.logits.shape)
         if not _fits(array.shape, wanted):
             raise ValueError(f"field '{name}' is of shape {array.shape}, expected {wanted}")
-        return np.ascontiguousarray(array, dtype=self.dtype)
+        return np.asarray(array, dtype=self.dtype, order="C")
 
-    def encode(self, name: str, array: Array, rng: np.random.Generator) -> dict[str, Array]:
+    def encode(
+        self, name: str, array: Array, rng: Callable[[str], np.random.Generator]
+    ) -> dict[str, Array]:
         """Turn an array into what is sent, by the names on the wire."""
         assert not isinstance(self.codec, str), "it was looked up"
-        return {wire_name(name, part): p for part, p in self.codec.encode(array, rng).items()}
+        if isinstance(self.codec, Precision):  # it does not draw, and a generator takes 15 us
+            parts: Parts = self.codec.encode(array)
+        else:
+            parts = self.codec.encode(array, rng(f"{name}.codec"))
+        return {wire_name(name, part): each for part, each in parts.items()}
 
     def decode(self, name: str, arrays: Mapping[str, Array], rows: Rows = ...) -> Tensor:
         """Turn what was sent back into the array.
@@ -191,7 +153,10 @@ class Field:
         }
         if not parts:
             raise ValueError(f"{head} missing")
-        return self.codec.decode(parts, rows)
+        if isinstance(self.codec, Precision):
+            return self.codec.decode(parts, rows)
+        whole = self.codec.decode(parts)
+        return whole if rows is ... else whole[rows]
 
     def fault_in(
         self, name: str, arrays: Mapping[str, Array], num_inputs: int, num_classes: int
@@ -209,8 +174,11 @@ class Field:
             return f"{where} cannot be decoded: {error}"
         if not _fits(array.shape, wanted) or array.dtype != np.dtype(self.dtype):
             return f"{where} is {array.dtype} {array.shape}, expected {self.dtype} {wanted}"
-        if array.dtype.kind == "f" and not bool((np.abs(array) <= MAX_ANSWER).all()):
-            return f"{where} is not finite, or goes beyond {MAX_ANSWER:.0e}"
+        limit = _limit_of(name)
+        if array.dtype.kind == "f" and not bool((np.abs(array) <= limit).all()):
+            return f"{where} is not finite, or goes beyond {limit:.0e}"
+        array = array.view()
+        array.flags.writeable = False  # it may lie over the message
         reason = None if self.fault is None else self.fault(array)
         return f"{where} {reason}" if reason else None
 
@@ -231,8 +199,9 @@ class Field:
                 )
         parts = {part: arrays[key] for part, key in keys.items()}
         floats = np.dtype(self.dtype).kind == "f" and all(each.size for each in parts.values())
-        if floats and not self.codec.bound(parts) <= MAX_ANSWER:
-            return f"array 'predictions/{next(iter(keys.values()))}' goes beyond {MAX_ANSWER:.0e}"
+        limit = _limit_of(name)
+        if floats and not self.codec.bound(parts) <= limit:
+            return f"array 'predictions/{next(iter(keys.values()))}' goes beyond {limit:.0e}"
         return None
 
     def sends(self, name: str, key: str) -> bool:
@@ -241,12 +210,30 @@ class Field:
             return key in {wire_name(name, part) for part in self.codec.expected(())}
         return key.split(".")[0] == wire_name(name, "")
 
-    def made_up(self, num_clients: int, num_inputs: int, num_classes: int) -> Tensor:
-        """Make up numbers in [0, 1), or zeros where they are whole, to try rules on [K, ...]."""
+    def made_up(
+        self, num_clients: int, num_inputs: int, num_classes: int, largest: float = 1.0
+    ) -> Tensor:
+        """Make up numbers to try rules on.
+
+        Args:
+            num_clients: K.
+            num_inputs: N.
+            num_classes: C.
+            largest: Numbers lie in [0, largest), small ones as often as large ones beyond 1; whole
+                ones too, truth values are mixed.
+
+        Returns:
+            [K, ...].
+        """
         sizes = [size or 5 for size in self.sizes(num_inputs, num_classes)]
         rng = np.random.default_rng(0)
-        drawn = rng.random((num_clients, *sizes))
-        return torch.from_numpy(drawn.astype(self.dtype))
+        drawn = [num_clients, *(size if place in (0, len(sizes) - 1) else 1  # no need for more
+                                for place, size in enumerate(sizes))]  # fmt: skip
+        numbers: Array = rng.random(drawn, dtype=np.float32) * largest ** rng.random(drawn)
+        if np.dtype(self.dtype).kind == "b":
+            numbers = rng.random(drawn) < 0.5
+        made = torch.from_numpy(numbers.astype(self.dtype))
+        return made.expand(num_clients, *sizes).clone()
 
 
 Fields = Mapping[str, Field]
@@ -259,6 +246,11 @@ def wire_name(name: str, part: str) -> str:
     """Return what a part of a field is called in a message."""
     head = name.replace("_", "-")
     return f"{head}.{part}" if part else head
+
+
+def as_they_are(fields: Fields) -> dict[str, Field]:
+    """Return fields whose arrays travel as they are."""
+    return {name: replace(each, codec="float32") for name, each in fields.items()}
 
 
 def check_names(fields: Fields, section: str) -> None:
@@ -281,9 +273,8 @@ def check_names(fields: Fields, section: str) -> None:
             raise ValueError(f"{section}.{name}: {each!r}, expected a clients.messages.field.Field")
 
 
-def key_of(name: str, crc32: int) -> int:
-    """Return the number that keys a field's random stream, of its name and the inputs' CRC32."""
-    return zlib.crc32(name.encode(), crc32)
+def _limit_of(name: str) -> float:
+    return MAX_ANSWER if name == "logits" else MAX_FIELD
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from clients.data import Dataset, normalised
 from clients.messages.arrays import read_arrays
+from clients.messages.asked import Asked
 from clients.messages.codecs import Codec
-from clients.messages.field import Asked, Field
+from clients.messages.field import Field
 from clients.models.discriminator import (
     Discriminator,
     DiscriminatorRecipe,
@@ -20,6 +21,9 @@ from clients.models.discriminator import (
 )
 from clients.training.evaluation import predict_and_tap
 from clients.training.taps import PENULTIMATE
+
+MAX_COUNT = 1e12
+"""As many as a client may claim to have."""
 
 DISCRIMINATOR = "discriminator"
 """Record of a client's state."""
@@ -68,14 +72,14 @@ def features(
     return Field(of, ("N", *shape), codec=codec, taps=(tap,), tested=tested)
 
 
-def class_means(tap: str | None = None, tested: bool = False) -> Field:
+def class_means(tap: str | None = None, codec: Codec | str = "float32") -> Field:
     """Mean of what the network says of the client's own examples of each class [C, D].
 
     Rows of classes of which it has none are 0; `class_counts` tells which.
 
     Args:
         tap: A place whose features are averaged, flat (prototypes); null = logits.
-        tested: Whether the test set's answers have it too.
+        codec: How they travel.
 
     Returns:
         The field.
@@ -83,13 +87,13 @@ def class_means(tap: str | None = None, tested: bool = False) -> Field:
     Reference: of logits Jeong et al., "Federated distillation" (arXiv:1811.11479), of features Tan
     et al., "FedProto", AAAI 2022 (arXiv:2105.00243), eq. 3.
     """
-    of, more = partial(_class_means, tap=tap), _own_examples
-    return Field(of, ("C", None), tested=tested, more_examples=more)
+    of, size = partial(_class_means, tap=tap), "C" if tap is None else None
+    return Field(of, ("C", size), codec=codec, more_examples=_own_examples)
 
 
-def class_counts(tested: bool = True) -> Field:
-    """How many examples of each class a client has [C]."""
-    return Field(_class_counts, ("C",), tested=tested)
+def class_counts(codec: Codec | str = "float32") -> Field:
+    """How many examples of each class a client has [C], of those that it learns from."""
+    return Field(_class_counts, ("C",), codec=codec, fault=_no_counts)
 
 
 # --- what clients say ---
@@ -155,6 +159,10 @@ def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.floa
 
 def _beyond_0_to_1(array: npt.NDArray[np.float32]) -> str | None:
     return None if ((array >= 0) & (array <= 1)).all() else "leaves [0, 1]"
+
+
+def _no_counts(array: npt.NDArray[np.float32]) -> str | None:
+    return None if ((array >= 0) & (array <= MAX_COUNT)).all() else f"leaves [0, {MAX_COUNT:.0e}]"
 
 
 def _own_and_negatives(private: int, negatives: int) -> int:

@@ -24,8 +24,8 @@ class PredictionReply:
 
     Attributes:
         server_round: The request's.
-        client_id: Who answers; sums of many replies keep it, `screening.fault_of` compares it with
-            the sender.
+        client_id: Who answers; sums of many replies keep it, and it is compared with the sender
+            (`clients.handlers.reply_faults.fault_of`).
         inputs_crc32: `crc32_of` the ids that were answered.
         num_examples: Size of the client's private set, > 0.
         logits: Answers [N, C], float32.
@@ -52,24 +52,29 @@ class PredictionReply:
     fields: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
+def no_stream(name: str) -> np.random.Generator:
+    """Have no generator for a codec of a user's own: ValueError."""
+    raise ValueError(f"field '{name}': its codec may draw, and there is no generator for it")
+
+
 def write_reply(
     reply: PredictionReply,
     fields: Fields = NO_FIELDS,
-    rng: Callable[[str], np.random.Generator] = lambda name: np.random.default_rng(0),
+    rng: Callable[[str], np.random.Generator] = no_stream,
 ) -> RecordDict:
     """Turn a client's answers into the content of a message.
 
     Args:
         reply: They.
         fields: Those of `reply.fields`.
-        rng: Name -> the generator of that name, for codecs.
+        rng: Name -> the generator of that name, for codecs that draw.
 
     Returns:
         The content.
     """
-    arrays = logits(reply.answers).encode("logits", reply.logits, rng("logits.codec"))
+    arrays = logits(reply.answers).encode("logits", reply.logits, rng)
     for name, array in reply.fields.items():
-        arrays |= fields[name].encode(name, array, rng(f"{name}.codec"))
+        arrays |= fields[name].encode(name, array, rng)
     others = {"own-probs": reply.own_probs, "mask": reply.mask}
     arrays |= {name: array for name, array in others.items() if array is not None}
     config = ConfigRecord(
@@ -101,7 +106,7 @@ def read_reply(content: RecordDict, fields: Fields = NO_FIELDS) -> PredictionRep
         fields: What was asked for beside logits and a discriminator's probabilities.
 
     Returns:
-        The answers, not yet compared with the request; `screening.fault_of` does that.
+        The answers, not yet compared with the request; `reply_faults.fault_of` does that.
 
     Raises:
         ValueError: A record, a key or a field is missing.

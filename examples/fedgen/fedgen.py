@@ -1,9 +1,11 @@
 """FedGen: a generator learns what features classifiers take for a class, and is sent to clients.
 
 Zhu, Hong, Zhou, "Data-Free Knowledge Distillation for Heterogeneous Federated Learning", ICML 2021
-(arXiv:2105.10056), numbers as in the authors' code. Clients disclose how many examples of each
-label they have. Ours: latents are drawn once in a round, not at each step, and what is said of
-those of an example's label is said by the classifier that was received.
+(arXiv:2105.10056). Clients disclose how many examples of each label they have. Other than in the
+authors' code: latents are drawn once in a round, not at each step, and what is said of those of an
+example's label is said by the classifier that was received; the penalty is not multiplied by the
+ratio of batch sizes; Adam begins anew in each round, at one rate; clients are held to the generator
+in all local epochs, not in the first 20; alpha is 1, not 10.
 
     python run.py --config-dir examples/fedgen strategy=fedgen clients=same rounds=5
 """
@@ -95,8 +97,9 @@ def fault(request, reply):
     """Look for what cannot be averaged, or says nothing of labels."""
     classes = request.content["arrays"][HEAD[0]].shape[0]
     counts = read_arrays(reply.content["counts"]).get("by-class", np.zeros(0))
-    if counts.shape != (classes,) or counts.min() < 0 or counts.sum() == 0:
-        return f"its counts are no counts of {classes} classes"
+    said = reply.content["metrics"]["num-examples"]
+    if counts.shape != (classes,) or counts.min() < 0 or abs(counts.sum() - said) > 0.5:
+        return f"its counts are no counts of {said} examples of {classes} classes"
     names = {*request.content["arrays"]}
     return None if {*reply.content["arrays"]} == names else "it sent other arrays than it got"
 
@@ -182,7 +185,7 @@ class FedGen(BaseStrategy):
 
 
 def alike(latents, noise):
-    """exp(-mean over pairs of |G - G'| |noise - noise'|): 1 where all noise gives the same."""
+    """Return exp(-mean of |G - G'| (noise - noise')^2), 1 where all noise gives the same."""
     of_latents = (latents[:, None] - latents).abs().mean(-1)
     of_noise = (noise[:, None] - noise).square().mean(-1)
     return (-of_latents * of_noise).mean().exp()

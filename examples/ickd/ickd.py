@@ -26,13 +26,18 @@ def correlations(maps):
 
 def correlation_field(tap, channels, codec="float32"):
     """Make what clients are asked for: correlations at a place of their networks."""
-    said = partial(said_correlations, tap=tap)
-    return Field(said, ("N", channels, channels), codec=codec, taps=(tap,), tested=False)
+    said, shape = partial(said_correlations, tap=tap), ("N", channels, channels)
+    return Field(said, shape, codec=codec, fault=too_long, taps=(tap,), tested=False)
 
 
 def said_correlations(asked, *, tap):
     """Say them of the inputs asked about [N, C, C]."""
     return correlations(asked.features(tap))
+
+
+def too_long(array):
+    """Refuse numbers that rows of length 1 cannot have: one client would drown the others."""
+    return None if abs(array).max() <= 1.01 else "goes beyond 1"
 
 
 def ickd(tap, weight, kl_weight):

@@ -1,7 +1,9 @@
 """Trust by class: a teacher is believed a class as far as it has seen it, and says so with noise.
 
-A payload of one's own, its codec, and a scorer that reads it: weights are n_k(c) of the classes c
-that client k says, with the counts n_k sent under Laplace noise. The rule is ours, an example.
+A codec of one's own on a field that is shipped, `class_counts`, and a scorer that reads it: weights
+are n_k(c) of the classes c that client k says, with the counts n_k sent under Laplace noise. The
+rule is ours, an example. Counts are cut at what the client says that it has in all; a cap on
+weights, `strategy.ensemble.weight_cap`, is another bound.
 
     python run.py --config-dir examples/noised_counts strategy=noised_counts
 """
@@ -9,14 +11,13 @@ that client k says, with the counts n_k sent under Laplace noise. The rule is ou
 import numpy as np
 import torch
 
-from clients.messages.field import Field
-
 
 class Laplace:
     """The codec that adds Laplace noise of scale 1 / epsilon to each number.
 
-    One example more or less changes one count by 1, so that a message is epsilon-differentially
-    private; a run sends two in each round, and their epsilons add up.
+    One example more or less changes one count by 1, so that the counts sent are epsilon-
+    differentially private. They are sent once in each round, and the epsilons add up; beside them a
+    reply says how many examples there are in all, and logits, without any noise.
     """
 
     def __init__(self, epsilon):
@@ -29,22 +30,12 @@ class Laplace:
         noise = rng.laplace(scale=1 / self.epsilon, size=array.shape)
         return {"": (array + noise).astype(np.float32)}
 
-    def decode(self, parts, rows=...):
+    def decode(self, parts):
         """Take what came for counts."""
-        return torch.from_numpy(parts[""].copy())[rows].clamp_min(0)
-
-
-def counts(epsilon):
-    """Make what clients are asked for: how many examples of each class they have [C]."""
-    return Field(own_counts, ("C",), codec=Laplace(epsilon))
-
-
-def own_counts(asked):
-    """Count the labels that the client learns."""
-    return np.bincount(asked.labels(), minlength=asked.logits.shape[1])
+        return torch.from_numpy(parts[""].copy()).clamp_min(0)
 
 
 def by_class(answers, *, smoothing):
     """Score a teacher by the expected count of the class that it says, plus smoothing [K, N]."""
-    probs = answers.logits.softmax(-1)
-    return (probs * answers["counts"][:, None]).sum(-1) + smoothing
+    counts = torch.minimum(answers["class_counts"], answers.num_examples[:, None])  # [K, C]
+    return (answers.logits.softmax(-1) * counts[:, None]).sum(-1) + smoothing

@@ -36,7 +36,7 @@ class Ensemble:
         covered: Which inputs at least one teacher is trusted on [N].
         teachers: The answers to P probe inputs.
         weights: Trust on those [K, P].
-        whole: All answers, and the trust on them [K, N]; None where they were summed on the way.
+        whole: All answers, and the trust on them [K, N]; None where they were not to be kept.
     """
 
     targets: Tensor
@@ -99,12 +99,15 @@ class EnsembleRule:
         """Rules that may have a state, by the name of their axis."""
         return {"scorer": self.scorer, "combiner": self.combiner}
 
-    def __call__(self, answers: Part | Answers, probe: npt.NDArray[np.int64]) -> Ensemble:
+    def __call__(
+        self, answers: Part | Answers, probe: npt.NDArray[np.int64], keep: bool = False
+    ) -> Ensemble:
         """Weigh and combine.
 
         Args:
             answers: All of them, or their sums with the answers to the probe inputs.
             probe: Positions of the probe inputs among the N [P].
+            keep: Whether the ensemble is to have all answers; only where they were not summed.
 
         Returns:
             The ensemble.
@@ -125,7 +128,7 @@ class EnsembleRule:
         targets = self.combined(answers.logits, weights)
         columns, covered = torch.from_numpy(probe), weights.sum(0) > 0
         probed = answers.at(columns), weights[:, columns]
-        return Ensemble(targets, covered, *probed, whole=(answers, weights))
+        return Ensemble(targets, covered, *probed, (answers, weights) if keep else None)
 
     def weights(self, teachers: Answers, mixing: Tensor | None = None) -> Tensor:
         """Weigh each teacher on each example.

@@ -176,8 +176,10 @@ class _Teacher:
     """One client's reply, to be read a block of rows at a time."""
 
     def __init__(self, content: RecordDict, fields: Fields) -> None:
-        self._arrays, self._fields = _arrays(content, PREDICTIONS), fields
+        self._arrays = _arrays(content, PREDICTIONS)
         config = cast(dict[str, Any], content[CONFIG])
+        # One number for each input: they are decoded once, whatever their codec can.
+        self._decoded = {name: each.decode(name, self._arrays) for name, each in fields.items()}
         self._logits = logits(config["answers"])
         first = wire_name("logits", "codes" if config["answers"] == "uint8" else "")
         self.shape = self._arrays[first].shape
@@ -201,10 +203,7 @@ class _Teacher:
             mask=self.mask[:, rows],
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             num_examples=self._num_examples,
-            per_input={
-                name: each.decode(name, self._arrays, where)[None]
-                for name, each in self._fields.items()
-            },
+            per_input={name: each[None, rows] for name, each in self._decoded.items()},
         )
 
 

@@ -20,6 +20,7 @@ from clients.handlers.mixed_parameters import EVALUATE_OWN
 from clients.handlers.predictions import TRAIN_PREDICTIONS, predictions
 from clients.handlers.targets import RELAY, train_targets
 from clients.messages.accumulator import Intake, Keep
+from clients.messages.field import as_they_are
 from clients.messages.replies import read_predictions
 from clients.messages.requests import METRICS, PredictionRequest, write_request
 from clients.messages.round_views import GraphView, RoundView
@@ -152,7 +153,7 @@ class Gossip(BaseStrategy):
         step = partial(made, rule=self.rule, proxy_ids=self.split.distilled_ids)
         learnt = self._send(delivery, step, self._imitating, None)
         losses = _metric(learnt, "digest-loss")
-        teachers = read_predictions(shown, self.rule.ask)
+        teachers = read_predictions(shown, as_they_are(self.rule.ask))
         if teachers is not None:
             weights = self.rule.weights(teachers)
             targets = self.rule.combined(teachers.logits, weights)

@@ -19,7 +19,7 @@ from clients.handlers.reply_faults import MAX_PARAMETER
 from clients.handlers.targets import SUMS, TARGETS
 from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.field import Fields
+from clients.messages.field import Fields, as_they_are
 from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
@@ -39,7 +39,7 @@ def on_probes(content: RecordDict, *, probe: Ids, fields: Fields) -> RecordDict:
         fields: What was asked for beside logits and a discriminator's probabilities.
 
     Returns:
-        The same kind of content, with the logits of P answers as float32.
+        The same kind of content for P answers, all as it is: nothing is rounded or noised again.
     """
     reply = read_reply(content, fields)
     shown = replace(
@@ -54,7 +54,7 @@ def on_probes(content: RecordDict, *, probe: Ids, fields: Fields) -> RecordDict:
             for name, array in reply.fields.items()
         },
     )
-    return write_reply(shown, fields)
+    return write_reply(shown, as_they_are(fields))
 
 
 def fault_in_size(request: Message, reply: Message) -> str | None:

@@ -141,6 +141,7 @@ def _fields_on_probes(
         rows = [own.new_zeros(num_probes, *own.shape[1:]) for own in rows_of(array)]
         for answers, whose, columns in places:
             for row, own in zip(whose.tolist(), rows_of(answers.per_input[name]), strict=True):
-                rows[row][columns] = own
+                if own.shape[1:] == rows[row].shape[1:]:  # a client may say another size
+                    rows[row][columns] = own
         found[name] = stack(rows)
     return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.execution.trainers import require_objectives
 from clients.messages.answers import Answers, Stacked
+from clients.messages.field import as_they_are
 from clients.messages.replies import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
@@ -21,6 +22,9 @@ from strategies.aggregation.streaming import read_part
 from strategies.teaching.student import anchors_of
 
 TEACHERS, INPUTS = 3, 24
+
+LARGEST = 1e3
+"""Of made-up numbers of other fields: a scorer may look across clients beyond 1 only."""
 
 
 def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
@@ -95,7 +99,7 @@ def rehearse_student(
     if isinstance(objective, Objective) and objective.anchors:
         if any(None in each.shape for each in rule.ask.values()):
             return
-        made = deepcopy(rule)(made_up(rule, num_classes), np.arange(0))
+        made = deepcopy(rule)(made_up(rule, num_classes), np.arange(0), True)
         two = replace(made, covered=torch.arange(INPUTS) < 2)
         distil = partial(distil, anchors=anchors_of(objective, two, student))
         targets = made.targets[:2]
@@ -126,13 +130,19 @@ def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
         return False
     if any(each.shape != ("N",) for each in rule.ask.values()):
         return False
-    teachers = made_up(rule, num_classes)
-    together = rule.scorer(teachers)
+    rule = replace(rule, ask=as_they_are(rule.ask))  # a lossy codec says nothing of the scorer
+    return all(_same_in_parts(rule, num_classes, largest) for largest in (1.0, LARGEST))
+
+
+def _same_in_parts(rule: EnsembleRule, num_classes: int, largest: float) -> bool:
+    """Try it on made-up answers, of which other fields are in [0, largest)."""
+    teachers = made_up(rule, num_classes, largest)
     try:
+        together = rule.scorer(teachers)
         alone = _scores_one_by_one(rule, teachers)
-    except Exception:  # whatever it needs the others for
+    except Exception:  # whatever it needs the others for, or cannot bear
         return False
-    untouched = made_up(rule, num_classes)
+    untouched = made_up(rule, num_classes, largest)
     pairs = zip(teachers.fields.values(), untouched.fields.values(), strict=True)
     if not all(torch.equal(*map(_whole, pair)) for pair in pairs):
         return False
@@ -141,13 +151,22 @@ def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     return _close(_folded(rule, teachers), _unfolded(rule, untouched))
 
 
-def made_up(rule: EnsembleRule, num_classes: int) -> Answers:
-    """Return answers of three clients, timid and bold, some masked, some about the unknown."""
+def made_up(rule: EnsembleRule, num_classes: int, largest: float = 1.0) -> Answers:
+    """Return answers of three clients, timid and bold, some masked, some about the unknown.
+
+    Args:
+        rule: Of the ensemble; says what is asked for.
+        num_classes: C.
+        largest: Fields that are asked for beside logits are in [0, largest).
+
+    Returns:
+        The answers.
+    """
     rng = torch.Generator().manual_seed(0)
     shape = (TEACHERS, INPUTS)
     sizes = 10 ** torch.linspace(-1, 1.5, INPUTS)[torch.randperm(INPUTS, generator=rng)]
     known = 10 ** torch.linspace(-5, 0, INPUTS)
-    made = {name: f.made_up(TEACHERS, INPUTS, num_classes) for name, f in rule.ask.items()}
+    made = {name: f.made_up(TEACHERS, INPUTS, num_classes, largest) for name, f in rule.ask.items()}
     return Answers(
         client_ids=tuple(range(TEACHERS)),
         logits=torch.randn(*shape, num_classes, generator=rng) * sizes[:, None],

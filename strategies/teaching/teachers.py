@@ -12,13 +12,14 @@ from torch import nn
 from clients.data import Dataset
 from clients.handlers.predictions import EVALUATE_PREDICTIONS
 from clients.messages.accumulator import Reducer
+from clients.messages.answers import Answers
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import PredictionRequest, node_id_of
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import measures
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
-from strategies.aggregation.streaming import gather
+from strategies.aggregation.streaming import Part, gather
 from strategies.cohorts import draw
 from strategies.teaching.answer_chunks import answers_to, to_each
 from strategies.teaching.proxy_split import Ids, ProxySplit
@@ -69,12 +70,18 @@ class Teachers:
             raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
-        self._tested = {name: each for name, each in ensemble.ask.items() if each.tested}
-        rehearse(replace(ensemble, ask=self._tested), test.num_classes)
+        fields = ensemble.ask.items()
+        own = {name: each for name, each in fields if not each.per_input}
+        self._later = {name: each for name, each in fields if each.per_input}
+        self._tested = {name: each for name, each in self._later.items() if each.tested}
+        self._testing = replace(ensemble, ask=own | self._tested)
+        rehearse(self._testing, test.num_classes)
         self.rule, self.split, self.test = ensemble, proxy_split, test
         self.node_ids: list[int] = []
         self._seed, self._fraction = seed, fraction
         self._reducible = is_reducible(ensemble, test.num_classes)
+        self._whole = False
+        self._first: Answers | None = None
         self._grid: Grid | None = None
 
     def want_all(self, anchors: Sequence[str]) -> None:
@@ -94,7 +101,7 @@ class Teachers:
                     f"strategy.loss: anchor '{name}' is not among {', '.join(known)}: expected a "
                     f"field that is asked for, strategy/ask=[{name}]"
                 )
-        self._reducible = False
+        self._reducible, self._whole = False, True
 
     def cohort(self, server_round: int, grid: Grid) -> list[int]:
         """Draw the nodes of a round's cohort, ascending."""
@@ -137,7 +144,9 @@ class Teachers:
         """
         if not self._reducible:
             return None
-        return self.rule.reducer(self.split.probes[0] if phase == "train" else NO_PROBE)
+        if phase == "train":
+            return self.rule.reducer(self.split.probes[0])
+        return self._testing.reducer(NO_PROBE)
 
     def aggregate(
         self,
@@ -165,7 +174,8 @@ class Teachers:
         answers, self.node_ids = gather(replies, self.rule.ask), []
         if answers is None:
             return None, None
-        first = self.rule(answers, self.split.probes[0])
+        self._first = answers if isinstance(answers, Answers) and answers.per_client else None
+        first = self.rule(answers, self.split.probes[0], self._whole)
         self.node_ids = [node_id_of(client_id) for client_id in first.teachers.client_ids]
         before = answers_of(student, self.split, report)
         try:
@@ -187,8 +197,8 @@ class Teachers:
         request = self.question(server_round, self.split.chunks[number])
         messages = to_each(self.node_ids, request, EVALUATE_PREDICTIONS)
         reducer = self.rule.reducer(probe) if self._reducible else None
-        answers = answers_to(messages, self._grid, reducer, self.rule.ask)
-        return None if answers is None else self.rule(answers, probe)
+        answers = answers_to(messages, self._grid, reducer, self._later)
+        return None if answers is None else self.rule(self._beside_first(answers), probe)
 
     def test_messages(self, server_round: int) -> list[Message]:
         """Ask those whose answers were used to answer the test set too."""
@@ -208,7 +218,7 @@ class Teachers:
         answers = gather(replies, self._tested)
         if answers is None:
             return None
-        ensemble = self.rule(answers, NO_PROBE)
+        ensemble = self._testing(self._beside_first(answers), NO_PROBE)
         covered = ensemble.covered
         if not covered.any():
             return None
@@ -231,5 +241,11 @@ class Teachers:
             proxy_ids=proxy_ids,
             recipe=self.rule.discriminator,
             answers=self.rule.answers,
-            fields=tuple(self._tested if proxy_ids is None else self.rule.ask),
+            fields=tuple(self._tested if proxy_ids is None else self._later),
         )
+
+    def _beside_first(self, answers: Part | Answers) -> Part | Answers:
+        """Put in what clients said of themselves as the round began: they say it once."""
+        if isinstance(answers, Part) or self._first is None:
+            return answers
+        return answers.beside(self._first)

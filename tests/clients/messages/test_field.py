@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,16 @@ from flwr.app import Message
 from clients.handlers.predictions import predictions
 from clients.handlers.reply_faults import fault_of
 from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.asked import Asked, key_of
 from clients.messages.codecs import Precision
-from clients.messages.field import Asked, Field, check_names, key_of, wire_name
-from clients.messages.replies import PredictionReply, read_predictions, read_reply, write_reply
+from clients.messages.field import Field, check_names, wire_name
+from clients.messages.replies import (
+    PredictionReply,
+    no_stream,
+    read_predictions,
+    read_reply,
+    write_reply,
+)
 from clients.messages.requests import PredictionRequest, read_request
 from sim.engine.grid import assume_task_identity
 from tests.predictions import ANSWER, PLAIN, ask
@@ -38,7 +46,7 @@ def energy(about: Asked) -> torch.Tensor:
 def test_a_field_goes_there_and_back(codec: str) -> None:
     array = RNG.standard_normal((3, 2, 5)).astype(np.float32)
     field = Field(energy, ("N", None, 5), codec=codec)
-    sent = field.encode("my_field", array, RNG)
+    sent = field.encode("my_field", array, no_stream)
     names = {"uint8": {"my-field.codes", "my-field.ranges"}}.get(codec, {"my-field"})
     assert set(sent) == names
     back = field.decode("my_field", sent).numpy()
@@ -49,6 +57,11 @@ def test_a_field_goes_there_and_back(codec: str) -> None:
     assert not field.sends("my_field", "my-fields")
 
 
+def stream(seed: int, name: str) -> np.random.Generator:
+    assert name == "x.codec"
+    return np.random.default_rng(seed)
+
+
 class Noisy:
     """A codec of a user's own: clipped, noised, and one byte a number."""
 
@@ -56,14 +69,14 @@ class Noisy:
         noised = np.clip(array, -1, 1) + rng.normal(scale=0.5, size=array.shape)
         return {"steps": np.clip(noised * 32, -127, 127).astype(np.int8)}
 
-    def decode(self, parts: Any, rows: Any = ...) -> torch.Tensor:
-        return torch.from_numpy(parts["steps"][rows].astype(np.float32) / 32)
+    def decode(self, parts: Any) -> torch.Tensor:
+        return torch.from_numpy(parts["steps"].astype(np.float32) / 32)
 
 
 def test_a_codec_of_ones_own_sits_on_a_field() -> None:
     field = Field(energy, ("N", 5), codec=Noisy())
     array = RNG.standard_normal((3, 5)).astype(np.float32)
-    one, other = (field.encode("x", array, np.random.default_rng(seed)) for seed in (0, 1))
+    one, other = (field.encode("x", array, partial(stream, seed)) for seed in (0, 1))
     assert list(one) == ["x.steps"]
     assert one["x.steps"].nbytes == 15
     assert (one["x.steps"] != other["x.steps"]).any()
@@ -73,6 +86,9 @@ def test_a_codec_of_ones_own_sits_on_a_field() -> None:
     )
     assert "cannot be decoded: 'steps'" in str(field.fault_in("x", {"x.other": array}, 3, 4))
     assert "cannot be decoded: x missing" in str(field.fault_in("x", {}, 3, 4))
+    assert (field.decode("x", one, slice(1, 3)) == field.decode("x", one)[1:3]).all()
+    with pytest.raises(ValueError, match="field 'x.codec': its codec may draw"):
+        field.encode("x", array, no_stream)
 
 
 def test_streams_of_names_and_inputs_are_apart() -> None:
@@ -89,8 +105,8 @@ def test_streams_of_names_and_inputs_are_apart() -> None:
         (np.zeros((3, 2), np.float32), None),
         (np.zeros((2, 2), np.float32), r"is float32 \(2, 2\), expected float32 \(3, 2\)"),
         (np.zeros((3, 2)), "is float64"),
-        (np.full((3, 2), 1e31, np.float32), "goes beyond 1e+30"),
-        (np.full((3, 2), np.nan, np.float32), "goes beyond 1e+30"),
+        (np.full((3, 2), 1e16, np.float32), "goes beyond 1e+15"),
+        (np.full((3, 2), np.nan, np.float32), "goes beyond 1e+15"),
         (np.full((3, 2), -1, np.float32), "'predictions/x' is below 0"),
     ],
 )
@@ -98,6 +114,29 @@ def test_what_a_client_sends_is_looked_at(array: np.ndarray, reason: str | None)
     field = Field(energy, ("N", 2), fault=lambda a: "is below 0" if (a < 0).any() else None)
     found = field.fault_in("x", {"x": array}, 3, 4)
     assert found is None if reason is None else re.search(reason.replace("+", r"\+"), str(found))
+
+
+def test_one_number_of_a_client_is_a_field_too_and_faults_cannot_write_into_messages() -> None:
+    field = Field(energy, ())
+    sent = field.encode("x", np.asarray(np.float32(3)), no_stream)
+    assert field.fault_in("x", sent, 3, 4) is None
+    assert float(field.decode("x", sent)) == 3
+
+    def meddling(array: np.ndarray) -> str | None:
+        array[:] = 7
+        return None
+
+    array = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="read-only"):
+        Field(energy, fault=meddling).fault_in("x", {"x": array}, 3, 4)
+    assert not array.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool"])
+def test_made_up_numbers_of_all_kinds_differ(dtype: str) -> None:
+    made = Field(energy, ("N",), dtype=dtype).made_up(3, 24, 4, largest=1e2)
+    assert made.shape == (3, 24)
+    assert len(set(made.flatten().tolist())) > (1 if dtype == "bool" else 8)
 
 
 def test_whole_numbers_may_be_anything_of_their_dtype() -> None:
@@ -115,7 +154,8 @@ def test_whole_numbers_may_be_anything_of_their_dtype() -> None:
         ({"shape": ("N", True)}, "numbers >= 1"),
         ({"shape": ("B",)}, "expected"),
         ({"taps": "penultimate"}, "taps is 'penultimate', expected a tuple"),
-        ({"dtype": "str"}, "dtype 'str': expected numbers"),
+        ({"dtype": "str"}, "dtype 'str': expected one of"),
+        ({"dtype": ">f4"}, "dtype '>f4': expected one of"),
         ({"codec": "int4"}, "codec 'int4': expected one of"),
         ({"codec": 7}, "codec 7: expected encode and decode"),
         ({"codec": "float16", "dtype": "int64"}, "'float16' is for float32, not int64"),
@@ -127,7 +167,9 @@ def test_a_field_that_is_none_is_refused_by_name(changes: dict[str, Any], messag
         Field(energy, **changes)
 
 
-@pytest.mark.parametrize("name", ["logits", "own_probs", "mask", "a-b", "", "a.b"])
+@pytest.mark.parametrize(
+    "name", ["logits", "own_probs", "mask", "weights", "start", "a-b", "", "a.b"]
+)
 def test_a_name_that_is_taken_or_none_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"strategy.ask.{name}: expected a name")):
         check_names({name: Field(energy)}, "strategy.ask")

@@ -8,7 +8,8 @@ import torch
 from flwr.app import RecordDict
 
 from clients.messages import fields
-from clients.messages.field import Asked, Field
+from clients.messages.asked import Asked
+from clients.messages.field import Field
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.training.evaluation import predict_and_tap
 from tests.asked import PRIVATE, about

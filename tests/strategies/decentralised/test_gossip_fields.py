@@ -8,7 +8,8 @@ from torch import Tensor
 
 from clients.messages import fields
 from clients.messages.answers import Answers
-from clients.messages.field import Asked, Field
+from clients.messages.asked import Asked
+from clients.messages.field import Field
 from clients.messages.round_views import RoundView
 from clients.population.clients import SimulatedClients
 from sim.topology import graphs

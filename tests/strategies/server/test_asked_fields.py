@@ -7,24 +7,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from clients.messages import fields
 from clients.messages.answers import Answers
-from clients.messages.field import Asked, Field
-from clients.messages.round_views import RoundView
-from clients.training.losses import kl
-from clients.training.objective import Anchors, Objective, Outputs
-from strategies.aggregation.scorers import max_prob, uniform
+from clients.messages.asked import Asked
+from clients.messages.field import Field
 from strategies.teaching.rehearsal import is_reducible
-from tests.federations import Run, distillation, open_pool, run_ours, simulated
+from tests.asking import round_of, run, said_energy
+from tests.federations import distillation
 from tests.federations import tiny_clients as clients_of
 
 pools = pytest.mark.parametrize("kind", ["inline", "ray"])
-
-
-def said_energy(asked: Asked) -> Tensor:
-    return asked.logits.logsumexp(-1).exp()
 
 
 def by_energy(answers: Answers) -> Tensor:
@@ -38,19 +31,6 @@ def by_counts(answers: Answers) -> Tensor:
 
 ENERGY = {"energy": Field(said_energy)}
 COUNTS = {"class_counts": fields.class_counts()}
-
-
-def run(strategy: Any, clients: Any, kind: str = "inline", **options: Any) -> Run:
-    with open_pool(kind, simulated(clients, strategy)) as pool:
-        return run_ours(pool, clients, strategy, **options)
-
-
-def round_of(**changes: Any) -> tuple[Run, RoundView]:
-    views: list[RoundView] = []
-    clients = clients_of()
-    run_ = run(distillation(clients, report=views.append, **changes), clients)
-    assert not [e for report in run_.reports for e in report.exchanges if e.failure]
-    return run_, views[-1]
 
 
 @pools
@@ -128,6 +108,86 @@ def test_a_scorer_of_what_is_not_tested_is_told_before_anybody_trains() -> None:
         distillation(clients, scorer=by_energy)
 
 
+def test_what_is_not_tested_may_be_summed_too() -> None:
+    untested = {"energy": Field(said_energy, tested=False)}
+    run_, _ = round_of(ask=untested)
+    assert distillation(clients_of(), ask=untested).teachers._reducible
+    plain, _ = round_of()
+    assert run_.sha256 == plain.sha256
+
+
+def votes(asked: Asked) -> np.ndarray:
+    return np.arange(len(asked.ids)) % 5 * (asked.client_id + 1)
+
+
+def by_share_of_votes(answers: Answers) -> Tensor:
+    """Look across clients, but not where all have said less than two."""
+    each = answers["votes"].float()
+    return each / each.max(0).values.clamp_min(1.0) + 0.01
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_a_scorer_that_looks_across_clients_is_seen_whatever_it_looks_at(dtype: str) -> None:
+    ask = {"votes": Field(votes, dtype=dtype)}
+    strategy = distillation(clients_of(), scorer=by_share_of_votes, ask=ask)
+    assert not strategy.teachers._reducible
+    _, view = round_of(scorer=by_share_of_votes, ask=ask)
+    scores = by_share_of_votes(view.teachers)
+    torch.testing.assert_close(view.weights, scores / scores.sum(0))
+
+
+class Noisy:
+    """A codec that adds noise, and knows no rows."""
+
+    def encode(self, array: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"": (array + rng.random(array.shape)).astype(np.float32)}
+
+    def decode(self, parts: Any) -> Tensor:
+        return torch.from_numpy(parts[""].copy())
+
+
+def test_what_a_client_says_of_itself_is_said_once_in_a_round() -> None:
+    ask = {"class_counts": fields.class_counts(codec=Noisy())}
+    (one, whole), (three, view) = (
+        round_of(scorer=by_counts, ask=ask, chunks=number) for number in (1, 3)
+    )
+    sent = [{k: e for k in range(5) for e in run_.reports[0].exchanges if e.client_id == k}
+            for run_ in (one, three)]  # fmt: skip
+    assert [len(each) for each in sent] == [5, 5]
+    shown, there = view.teachers["class_counts"], whole.teachers["class_counts"]
+    assert bool((shown != there).any())  # other inputs in the first message, and other noise
+    scores = by_counts(view.teachers)
+    torch.testing.assert_close(view.weights, scores / scores.sum(0))  # in all chunks
+
+
+def test_all_answers_are_kept_only_where_they_are_wanted() -> None:
+    clients = clients_of()
+    strategy = distillation(clients, weight_cap=0.3)
+    assert strategy.teachers._whole is False
+    kept = []
+    inner = strategy.teachers.rule
+
+    def noted(*args: Any) -> Any:
+        ensemble = type(inner).__call__(inner, *args)
+        kept.append(ensemble.whole is not None)
+        return ensemble
+
+    strategy.teachers.rule = _Noting(inner, noted)  # type: ignore[assignment]
+    run(strategy, clients)
+    assert kept == [False]
+
+
+class _Noting:
+    def __init__(self, inner: Any, call: Any) -> None:
+        self._inner, self._call = inner, call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class Hoarding:
     """Says how many clients it has seen."""
 
@@ -170,59 +230,32 @@ def test_what_a_field_draws_is_of_its_client_and_round(kind: str) -> None:
     assert len({tuple(row) for row in rows.tolist()}) == len(rows)
 
 
-# --- the student's objective ---
+def hooking(asked: Asked) -> np.ndarray:
+    """Leave a hook, take gradients away and overwrite what it was shown: all of it bad manners."""
+    network = asked.network()
+    network.register_forward_hook(lambda module, inputs, output: output * 0.5)
+    network.requires_grad_(False)
+    asked.logits.mul_(0)
+    return np.ones(len(asked.ids))
 
 
-def by_hand(outputs: Outputs, targets: Tensor, anchors: Anchors, *, temperature: float) -> Tensor:
-    """Imitate, and see that anchors are in the order of the examples."""
-    probs = anchors["logits"][:, outputs.rows].softmax(-1)
-    weights = anchors["weights"][:, outputs.rows]
-    torch.testing.assert_close((weights[..., None] * probs).sum(0), targets)
-    assert anchors["energy"][:, outputs.rows].shape == weights.shape
-    assert anchors["class_counts"].shape[1:] == (4,)
-    return kl(outputs.logits, targets, temperature)
+def overwriting(asked: Asked) -> np.ndarray:
+    asked.indices[:] = 0
+    return np.ones(len(asked.ids))
 
 
-NAMES = ("logits", "weights", "energy", "class_counts")
+@pools
+def test_what_a_field_does_to_what_it_is_shown_is_undone_or_refused(kind: str) -> None:
+    clients = clients_of()
+    ask = {"energy": Field(hooking)}
+    plain = run(distillation(clients), clients, rounds=2)
+    meddled = run(distillation(clients, ask=ask), clients, kind, rounds=2)
+    for name, array in plain.parameters.items():  # answers come one by one, or are folded alike
+        np.testing.assert_allclose(meddled.parameters[name], array, atol=1e-5)
+    with pytest.raises(Exception, match="read-only"):
+        run(distillation(clients, ask={"energy": Field(overwriting)}), clients, kind)
 
 
-def half_silent(answers: Answers) -> Tensor:
-    """Leave every example that client 0 is unsure of to nobody: it is dropped."""
-    sure = max_prob(answers)
-    return sure * (sure[:1] > 0.5)
-
-
-@pytest.mark.parametrize("scorer", [uniform, half_silent])
-def test_an_objective_compares_with_all_answers(scorer: Any) -> None:
-    ask = ENERGY | COUNTS
-    objective = Objective(by_hand, anchors=NAMES)
-    run_, view = round_of(scorer=scorer, ask=ask, loss=objective)
-    plain, _ = round_of(scorer=scorer, ask=ask)
-    for name, array in plain.parameters.items():
-        np.testing.assert_allclose(run_.parameters[name], array, atol=1e-5)
-    assert bool((view.weights.sum(0) == 0).any()) == (scorer is half_silent)
-
-
-def multi_teacher(
-    outputs: Outputs, targets: Tensor, anchors: Anchors, *, temperature: float
-) -> Any:
-    """sum_k w_k CE(q_k, p): the gradient of CE(sum_k w_k q_k, p)."""
-    rows = outputs.rows
-    probs, weights = anchors["logits"][:, rows].softmax(-1), anchors["weights"][:, rows]
-    each = torch.stack([cross_entropy(outputs.logits, p, reduction="none") for p in probs])
-    return (weights * each).sum(0)
-
-
-def test_learning_from_each_teacher_is_learning_from_their_mean() -> None:
-    each, _ = round_of(
-        scorer=max_prob, loss=Objective(multi_teacher, anchors=("logits", "weights"))
-    )
-    mean, _ = round_of(scorer=max_prob)
-    for name, array in mean.parameters.items():
-        np.testing.assert_allclose(each.parameters[name], array, atol=1e-5)
-
-
-def test_an_anchor_that_nobody_is_asked_for_is_refused_by_name() -> None:
-    objective = Objective(by_hand, anchors=("energies",))
-    with pytest.raises(ValueError, match=r"anchor 'energies' is not among weights, logits, energy"):
-        distillation(clients_of(), ask=ENERGY, loss=objective)
+def test_two_fields_of_one_function_draw_apart() -> None:
+    _, view = round_of(ask={"one": Field(drawn), "other": Field(drawn)})
+    assert bool((view.teachers["one"] != view.teachers["other"]).all())

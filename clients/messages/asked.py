@@ -1,0 +1,66 @@
+"""What a field of answers is made of: a client's network, asked about inputs, and what it has."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import RecordDict
+from torch import Tensor, nn
+
+from clients.data import Dataset, normalised
+from clients.training.taps import PENULTIMATE
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a field is made of: a client's network, asked about inputs, and what is the client's.
+
+    Attributes:
+        client_id: Whose.
+        server_round: 1..R.
+        logits: What the network says [N, C] float32, on the CPU.
+        taps: Features at the field's taps [N, ...] float32, on the CPU.
+        dataset: Where the inputs are.
+        ids: Which they are [N].
+        private: Where the client's own examples are.
+        indices: Which are its own [n], read-only.
+        labels: Returns those that it learns [n].
+        proxy: Where negatives are.
+        negative_ids: Proxy examples to tell its own from [m]; None = there is nothing to be fitted.
+        network: Returns its network, in train mode, on its device.
+        state: Records of its state; what is put there it has in its next round.
+        rng: Name -> the generator of that name, of this client, round and these inputs.
+    """
+
+    client_id: int
+    server_round: int
+    logits: Tensor
+    taps: Mapping[str, Tensor]
+    dataset: Dataset
+    ids: npt.NDArray[np.int64]
+    private: Dataset
+    indices: npt.NDArray[np.int64]
+    labels: Callable[[], npt.NDArray[np.int64]]
+    proxy: Dataset
+    negative_ids: npt.NDArray[np.int64] | None
+    network: Callable[[], nn.Module]
+    state: RecordDict
+    rng: Callable[[str], np.random.Generator]
+
+    @property
+    def inputs(self) -> npt.NDArray[np.float32]:
+        """The inputs as networks see them [N, ...]."""
+        return normalised(self.dataset, self.ids)
+
+    def features(self, tap: str = PENULTIMATE) -> Tensor:
+        """Return the features of the inputs at one of the field's taps [N, ...]."""
+        if tap not in self.taps:
+            raise ValueError(f"tap '{tap}': not in the field's taps, {list(self.taps)}")
+        return self.taps[tap]
+
+
+def key_of(name: str, crc32: int) -> int:
+    """Return the number that keys a field's random stream, of its name and the inputs' CRC32."""
+    return zlib.crc32(name.encode(), crc32)
