@@ -58,7 +58,7 @@ def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> No
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
     code = [block for kind, block in blocks if kind == "python"]
     handler, objective, _, _, strategy, sums = code
-    _, config = (block for kind, block in blocks if kind == "yaml")
+    *_, config = (block for kind, block in blocks if kind == "yaml")
     total, _, rest = sums.partition("def intake")
     method, _, fault = f"def intake{rest}".partition("def fault")
     method = indent(method, "    ")
@@ -76,17 +76,15 @@ def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> No
 def test_the_field_of_the_page_on_methods_is_asked_for_and_learned_from(tmp_path: Path) -> None:
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
     code = [block for kind, block in blocks if kind == "python" and "energy" in block]
-    (config,) = (block for kind, block in blocks if kind == "yaml" and "energy" in block)
+    config, objective = (b for kind, b in blocks if kind == "yaml" and "my_fields" in b)
     (tmp_path / "mine" / "strategy" / "ask").mkdir(parents=True)
     (tmp_path / "mine" / "strategy" / "ask" / "energy.yaml").write_text(config)
-    (tmp_path / "mine" / "my_fields.py").write_text(
-        "\n".join([*code, "def student():", "    return STUDENT"])
-    )
+    (tmp_path / "mine" / "my_fields.py").write_text("\n".join(code))
     loss, scorer = (
         tmp_path / "mine" / "strategy" / "loss",
         tmp_path / "mine" / "strategy" / "scorer",
     )
-    for folder, line in ((loss, "_target_: my_fields.student"),
+    for folder, line in ((loss, objective),
                          (scorer, "_target_: my_fields.by_energy\n_partial_: true")):  # fmt: skip
         folder.mkdir()
         (folder / "mine.yaml").write_text(line)

@@ -1,13 +1,14 @@
 """Answering: what one client after the other says of shared inputs, field by field."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from torch import nn
 
 from clients.data import Dataset
@@ -19,9 +20,10 @@ from clients.messages.asked import Asked, key_of
 from clients.messages.field import Fields
 from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import PredictionRequest, crc32_of
+from clients.models.factory import build
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
-from clients.training.evaluation import measures
+from clients.training.evaluation import measures, predict_and_tap
 
 
 def answer(
@@ -69,6 +71,45 @@ def answer(
             about = _asked(clients, context, lent, asked, (dataset, ids), item)
             known_of = metrics.get(about.client_id, {})
             yield _reply(clients, request, lent, about, asked, fields, known_of)
+
+
+def rehearse_fields(clients: SimulatedClients, fields: Fields) -> None:
+    """Let a network of each architecture say fields of two examples, before anybody trains.
+
+    Args:
+        clients: All of the federation's.
+        fields: What they will be asked for beside logits.
+
+    Raises:
+        ValueError: One cannot; names the field and the architecture.
+    """
+    private, ids = clients.splits.private, np.arange(2)
+    fields = deepcopy(dict(fields))  # a state must not see a try
+    for name, model in clients.models.items():
+        rng = np.random.default_rng(0)
+        network = build(model, private.image_shape, private.num_classes, rng)
+        for key, each in fields.items():
+            try:
+                logits, seen = predict_and_tap(network, private, ids, each.taps)
+                about = Asked(
+                    client_id=0,
+                    server_round=0,
+                    logits=logits,
+                    taps=seen,
+                    dataset=private,
+                    ids=ids,
+                    private=private,
+                    indices=ids,
+                    labels=lambda: private.labels[ids],
+                    proxy=clients.splits.proxy,
+                    negative_ids=None,
+                    network=partial(nn.Module.train, network),
+                    state=RecordDict(),
+                    rng=lambda stream: np.random.default_rng(key_of(stream, 0)),
+                )
+                each.said(key, about)
+            except ValueError as error:
+                raise ValueError(f"strategy.ask.{key}: architecture '{name}': {error}") from error
 
 
 def _asked(

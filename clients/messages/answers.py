@@ -53,7 +53,7 @@ class Answers:
         if (found := self.fields.get(name)) is None:
             raise ValueError(
                 f"answers have no '{name}', only {', '.join(self.fields)}: ask for it with "
-                f"strategy/ask=[{name}], and of the test set too with strategy.ask.{name}.tested"
+                f"strategy/ask=[{name}], and of the test set too with tested=true of that field"
             )
         if isinstance(found, tuple):
             shapes = ", ".join(str(tuple(each.shape)) for each in found)

@@ -104,7 +104,7 @@ class Field:
             The array.
 
         Raises:
-            ValueError: It cannot, or it is of another shape; names it.
+            ValueError: It cannot, or it is of another shape, or not of the dtype; names it.
         """
         own = {tap: asked.taps[tap] for tap in self.taps if tap in asked.taps}
         streams = asked.rng
@@ -117,7 +117,12 @@ class Field:
         wanted = self.sizes(*asked.logits.shape)
         if not _fits(array.shape, wanted):
             raise ValueError(f"field '{name}' is of shape {array.shape}, expected {wanted}")
-        return np.asarray(array, dtype=self.dtype, order="C")
+        with np.errstate(invalid="ignore"):  # NaN as a whole number: named below
+            cast = np.asarray(array, dtype=self.dtype, order="C")
+        if cast.dtype.kind in "iub" and not np.array_equal(cast, array):
+            odd = array.flatten()[int((cast != array).argmax())]
+            raise ValueError(f"field '{name}': {odd} is not of {self.dtype}")
+        return cast
 
     def encode(
         self, name: str, array: Array, rng: Callable[[str], np.random.Generator]

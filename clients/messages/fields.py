@@ -67,6 +67,8 @@ def features(
 
     Reference: Romero et al., "FitNets", ICLR 2015 (arXiv:1412.6550).
     """
+    if isinstance(shape, int):
+        raise ValueError(f"strategy.ask.features.shape={shape}: expected a list, [{shape}]")
     flat = len(shape) == 1
     of = partial(_features, tap=tap, flat=flat)
     return Field(of, ("N", *shape), codec=codec, taps=(tap,), tested=tested)

@@ -1,7 +1,7 @@
 """All teachers combined: from the answers of a cohort, or their sums, to the student's targets."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -85,6 +85,10 @@ class EnsembleRule:
         if self.answers not in ANSWERS:
             expected = ", ".join(ANSWERS)
             raise ValueError(f"{key}.answers={self.answers!r}: expected one of {expected}")
+        if not isinstance(self.ask, Mapping):
+            raise ValueError(
+                "strategy.ask: expected a name over each field, as in energy: {_target_: ...}"
+            )
         object.__setattr__(self, "ask", dict(self.ask))  # no library's mapping: it is sent along
         check_names(self.ask, "strategy.ask")
         require_discriminator(self.scorer, self.discriminator, "strategy")

@@ -26,7 +26,7 @@ from clients.messages.requests import METRICS, PredictionRequest, write_request
 from clients.messages.round_views import GraphView, RoundView
 from clients.messages.routing import Mix
 from clients.training.loop import Trainer
-from clients.training.objective import DistillationLoss, with_temperature
+from clients.training.objective import DistillationLoss, Objective, with_temperature
 from clients.training.optimizers import require_steps
 from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule
@@ -84,6 +84,11 @@ class Gossip(BaseStrategy):
             raise ValueError(f"strategy.sweeps={sweeps}: expected >= 1")
         if neighbours.missing == "sender":
             raise ValueError("strategy.missing=sender: expected renormalise, own or drop")
+        if isinstance(loss, Objective) and loss.anchors:
+            raise ValueError(
+                f"strategy.loss: anchor '{loss.anchors[0]}': expected none, peers compare with "
+                "what they began with only"
+            )
         numbers = _numbers(distil)
         proxy_split.require_whole()
         if ensemble.discriminator is not None:

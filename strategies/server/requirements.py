@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from clients.handlers.answering import rehearse_fields
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
 from clients.training.objective import Objective
@@ -32,6 +33,8 @@ def require_fitting(
     """
     require_distil(strategy, student_workers, clients.messenger is not None)
     require_topology(strategy, topology, availability)
+    if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
+        rehearse_fields(clients, ask)
     averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
     if averages and clients.messenger is None:
         private, name = clients.splits.private, type(strategy).__name__

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.execution.trainers import require_objectives
 from clients.messages.answers import Answers, Stacked
-from clients.messages.field import as_they_are
+from clients.messages.codecs import Precision
+from clients.messages.field import Field, as_they_are
 from clients.messages.replies import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
@@ -41,7 +42,34 @@ def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
         ValueError: It does not.
     """
     rule = deepcopy(rule)  # one with a state must not see made-up answers
+    for name, each in rule.ask.items():
+        rehearse_codec(name, each, num_classes)
     return rule(made_up(rule, num_classes), np.arange(0)).targets
+
+
+def rehearse_codec(name: str, field: Field, num_classes: int) -> None:
+    """See that the codec of a field, if it is a user's own, gives back what it is given.
+
+    Args:
+        name: Of the field.
+        field: It.
+        num_classes: C.
+
+    Raises:
+        ValueError: It does not, by its form; says what it gave.
+    """
+    if isinstance(field.codec, Precision):
+        return
+    array = field.made_up(1, 4, num_classes)[0].numpy()
+    where, rng = f"strategy.ask.{name}: its codec", np.random.default_rng(0)
+    try:
+        sent = field.encode(name, array, lambda stream: rng)
+        back: object = field.decode(name, {key: np.asarray(part) for key, part in sent.items()})
+    except Exception as error:  # anyone's code
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(back, Tensor) or back.shape != array.shape:
+        found = f"{type(back).__name__} {tuple(getattr(back, 'shape', ()))}"
+        raise ValueError(f"{where}: decode gave a {found}, expected a torch.Tensor {array.shape}")
 
 
 def rehearse_loss(rule: EnsembleRule, loss: DistillationLoss, num_classes: int) -> None:

@@ -25,6 +25,7 @@ from clients.messages.replies import (
 )
 from clients.messages.requests import PredictionRequest, read_request
 from sim.engine.grid import assume_task_identity
+from strategies.teaching.rehearsal import rehearse_codec
 from tests.predictions import ANSWER, PLAIN, ask
 
 RNG = np.random.default_rng(0)
@@ -130,6 +131,39 @@ def test_one_number_of_a_client_is_a_field_too_and_faults_cannot_write_into_mess
     with pytest.raises(ValueError, match="read-only"):
         Field(energy, fault=meddling).fault_in("x", {"x": array}, 3, 4)
     assert not array.any()
+
+
+class Numpy(Noisy):
+    def decode(self, parts: Any) -> Any:
+        return super().decode(parts).numpy()
+
+
+class Short(Noisy):
+    def decode(self, parts: Any) -> torch.Tensor:
+        return super().decode(parts)[1:]
+
+
+class Lone(Noisy):
+    def encode(self, array: np.ndarray, rng: np.random.Generator) -> Any:
+        return array
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        (Noisy(), None),
+        (Numpy(), r"decode gave a ndarray \(4, 5\), expected a torch.Tensor \(4, 5\)"),
+        (Short(), r"decode gave a Tensor \(3, 5\), expected a torch.Tensor \(4, 5\)"),
+        (Lone(), "AttributeError: 'numpy.ndarray' object has no attribute 'items'"),
+    ],
+)
+def test_a_codec_is_tried_before_anybody_trains(codec: Any, message: str | None) -> None:
+    field = Field(energy, ("N", 5), codec=codec)
+    if message is None:
+        rehearse_codec("x", field, 4)
+    else:
+        with pytest.raises(ValueError, match=rf"strategy\.ask\.x: its codec: {message}"):
+            rehearse_codec("x", field, 4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool"])

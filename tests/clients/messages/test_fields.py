@@ -1,5 +1,6 @@
 """Fields that are shipped: what a client says of inputs, and of itself, by hand."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from tests.asked import PRIVATE, about
 
 def asked(taps: tuple[str, ...] = ("penultimate",), **changes: Any) -> Asked:
     return about(taps, np.array([15, 16, 18]), **changes)
+
+
+def _always(about: Asked, value: float) -> np.ndarray:
+    return np.full(len(about.ids), value)
 
 
 def test_features_are_those_at_the_tap() -> None:
@@ -68,6 +73,11 @@ def test_a_discriminator_is_fitted_once_and_kept_in_the_clients_state(inputs: st
 def test_what_is_of_another_shape_or_raises_is_named() -> None:
     with pytest.raises(ValueError, match=r"field 'energy' is of shape \(3,\), expected \(3, 4\)"):
         Field(lambda about: about.logits[:, 0], ("N", "C")).said("energy", asked())
+    for value, dtype in ((300, "uint8"), (np.nan, "int32"), (-1, "uint16"), (0.5, "bool")):
+        whole = Field(partial(_always, value=value), dtype=dtype)
+        with pytest.raises(ValueError, match=rf"field 'odd': {value}.* is not of {dtype}"):
+            whole.said("odd", asked())
+    assert Field(partial(_always, value=255), dtype="uint8").said("x", asked()).dtype == np.uint8
     with pytest.raises(ValueError, match=r"field 'odd': ZeroDivisionError"):
         Field(lambda about: 1 / 0).said("odd", asked())
     with pytest.raises(ValueError, match=r"field 'odd': ValueError: tap 'layer': not in .*\[\]"):

@@ -54,7 +54,9 @@ def test_a_lost_node_changes_no_bit(
     finally:
         pool.close()
     assert not any(orders.iterdir())  # it did happen
-    assert ("a machine was lost" in capfd.readouterr().err) == lost
+    # Ray may tell of the way to its workers before it knows that a node is dead.
+    told = capfd.readouterr().err.count("lost: what it had is run again")
+    assert bool(told) == lost
     assert os.getpid() != raylet_of(second)
 
 

@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from clients.handlers.answering import rehearse_fields
 from clients.messages import fields
 from clients.messages.answers import Answers
 from clients.messages.asked import Asked
 from clients.messages.field import Field
+from clients.training.losses import kl
+from clients.training.objective import Objective
+from sim.topology.graphs import complete
 from strategies.teaching.rehearsal import is_reducible
 from tests.asking import round_of, run, said_energy
 from tests.federations import distillation
 from tests.federations import tiny_clients as clients_of
+from tests.peers import gossip, topology
 
 pools = pytest.mark.parametrize("kind", ["inline", "ray"])
 
@@ -102,7 +107,7 @@ def test_the_test_set_is_asked_for_what_is_tested_only() -> None:
 def test_a_scorer_of_what_is_not_tested_is_told_before_anybody_trains() -> None:
     untested = {"energy": Field(said_energy, tested=False)}
     clients = clients_of()
-    with pytest.raises(ValueError, match=r"no 'energy'.*strategy\.ask\.energy\.tested"):
+    with pytest.raises(ValueError, match=r"no 'energy'.*tested=true of that field"):
         distillation(clients, scorer=by_energy, ask=untested)
     with pytest.raises(ValueError, match=r"answers have no 'energy', .*strategy/ask=\[energy\]"):
         distillation(clients, scorer=by_energy)
@@ -186,6 +191,39 @@ class _Noting:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+def test_fields_are_tried_with_every_architecture_before_anybody_trains() -> None:
+    clients = clients_of()
+    counted = Hoarding()
+    rehearse_fields(clients, ENERGY | COUNTS | {"seen": Field(counted)})
+    assert counted.seen == 0  # a state sees no try
+    for field, message in (
+        (fields.features(tap="features.1"), r"'linear': tap 'features.1': Sequential has only"),
+        (
+            fields.features(shape=(16,)),
+            r"'mlp': field 'x' is of shape \(2, 8\), expected \(2, 16\)",
+        ),
+        (Field(failing_on_few), "'linear': field 'x': IndexError"),
+    ):
+        with pytest.raises(ValueError, match=rf"strategy\.ask\.x: architecture {message}"):
+            rehearse_fields(clients, {"x": field})
+
+
+def failing_on_few(asked: Asked) -> Any:
+    return asked.logits[:, 99]
+
+
+@pytest.mark.parametrize("strategy", [distillation, partial(gossip, graph=topology(complete))])
+def test_what_is_no_mapping_of_fields_is_refused(strategy: Any) -> None:
+    with pytest.raises(ValueError, match=r"strategy\.ask: expected a name over each field"):
+        strategy(clients_of(), ask=Field(said_energy))
+
+
+def test_peers_have_no_answers_to_compare_with() -> None:
+    loss = Objective(kl, anchors=("energy",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"strategy\.loss: anchor 'energy': expected none, peers"):
+        gossip(clients_of(), topology(complete), ask=ENERGY, loss=loss)
 
 
 class Hoarding:
