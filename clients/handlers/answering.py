@@ -13,7 +13,7 @@ from torch import nn
 
 from clients.data import Dataset
 from clients.execution.executor import Answered
-from clients.execution.isolation import Original, is_ours
+from clients.execution.isolation import Original, is_ours, keeps_nothing
 from clients.execution.model_cache import Tensors, arrays_of
 from clients.handlers.state import client_of
 from clients.messages.asked import Asked, key_of
@@ -209,7 +209,9 @@ class _Lent:
         try:
             for name, each in fields.items():
                 if name != "logits":
-                    said[name] = each.said(name, about)
+                    watched = {f"field '{name}'": each.of} if self._watched else {}
+                    with keeps_nothing(**watched):
+                        said[name] = each.said(name, about)
         finally:
             if self._original is not None:
                 fault = self._original.exchanged()
