@@ -19,10 +19,13 @@ class BaseStrategy(Strategy):
         handlers: What clients do with its messages; Flower's "train" and "evaluate" are answered
             anyway.
         has_student: Whether it makes a global model; without one, none is measured or stored.
+        averages: Whether it averages parameters into the student's, so that clients of another
+            architecture are refused before anything is begun.
     """
 
     handlers: Sequence[Handler] = ()
     has_student = True
+    averages = False
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

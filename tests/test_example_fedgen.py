@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.messages.arrays import write_arrays
 from clients.training.objective import Outputs
+from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import student_of, tiny_clients
 from tests.quick_runs import QUICK
@@ -112,6 +113,17 @@ def test_it_is_the_same_on_both_pools_and_its_numbers_matter(tmp_path: Path) -> 
         light="strategy.weight_decay=0.5",
     )
     assert runs["inline"]["failures"] == 0
+
+
+@pytest.mark.parametrize("name", ["fedgen", "scaffold"])
+def test_clients_of_unlike_architectures_are_refused_before_anything_is_begun(
+    name: str, tmp_path: Path
+) -> None:
+    words = ["--config-dir", str(EXAMPLES / name), f"strategy={name}"]
+    done = run_py(*words, "clients.training.optimizer.momentum=0", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode != 0
+    assert "averages parameters, so all clients need the student's architecture" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_it_goes_on_from_a_checkpoint_and_decays(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def fault(request, reply):
 class FedGen(BaseStrategy):
     """Averages parameters; teaches a generator what the cohort's classifiers agree about."""
 
+    averages = True
+
     def __init__(
         self, *, student, seed, alpha=1.0, decay=0.98, diversity=1.0, epochs=50, lr=3e-4,
         weight_decay=0.01, batch_size=32, samples=128, fraction=1.0,

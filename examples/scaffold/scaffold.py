@@ -103,6 +103,7 @@ class Scaffold(BaseStrategy):
     """x <- x + rate * mean(y - x), c <- c + sum(c_k' - c_k) / N."""
 
     handlers = (TRAIN,)
+    averages = True
 
     def __init__(self, *, student, num_clients, seed, rate=1.0, fraction=1.0):
         if rate <= 0:

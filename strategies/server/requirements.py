@@ -35,9 +35,10 @@ def require_fitting(
     require_topology(strategy, topology, availability)
     if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
         rehearse_fields(clients, ask)
+    kind = strategy.func if isinstance(strategy, partial) else type(strategy)
     averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
-    if averages and clients.messenger is None:
-        private, name = clients.splits.private, type(strategy).__name__
+    if (averages or getattr(kind, "averages", False)) and clients.messenger is None:
+        private, name = clients.splits.private, kind.__name__
         require_like(clients.student, clients.models, private, name)
 
 
