@@ -81,7 +81,7 @@ def test_ickd_is_the_same_on_both_pools_and_its_numbers_matter(tmp_path: Path) -
 def test_ickd_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     trusted = "ickd.ickd,ickd.correlation_field,ickd.hinted"
     again = gone_on(tmp_path / "run", [word for word in ICKD if "rounds" not in word], trusted)
-    whole = both_pools(tmp_path, [*ICKD[:-1], "rounds=3"])["inline"]
+    whole = result_of(tmp_path / "whole", *ICKD[:-1], "rounds=3", "sim=inline")
     assert again["student_sha256"] == whole["student_sha256"]
 
 
