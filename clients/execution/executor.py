@@ -250,8 +250,8 @@ class Place:
         taps: Sequence[str],
     ) -> Answered | Exception:
         try:
-            what = dataset, indices, taps
-            return Answered(*self.networks.predict_and_tap(name, parameters, *what))
+            answered = self.networks.predict_and_tap(name, parameters, dataset, indices, taps)
+            return Answered(*answered)
         except Exception as error:  # the client's, not the group's
             return error
 

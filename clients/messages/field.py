@@ -150,14 +150,7 @@ class Field:
             ValueError: It was not sent.
         """
         assert not isinstance(self.codec, str), "it was looked up"
-        head = wire_name(name, "")
-        parts = {
-            key[len(head) + 1 :]: array
-            for key, array in arrays.items()
-            if key == head or key.startswith(f"{head}.")
-        }
-        if not parts:
-            raise ValueError(f"{head} missing")
+        parts = _parts(name, arrays)
         if isinstance(self.codec, Precision):
             return self.codec.decode(parts, rows)
         whole = self.codec.decode(parts)
@@ -168,10 +161,19 @@ class Field:
     ) -> str | None:
         """Say what is wrong with what a client sent; None if nothing is."""
         wanted = self.sizes(num_inputs, num_classes)
-        if isinstance(self.codec, Precision):
-            reason = self._fault_in_parts(name, arrays, wanted)
-            if reason or self.fault is None:
-                return reason
+        look = self._fault_in_parts if isinstance(self.codec, Precision) else self._fault_in_decoded
+        reason = look(name, arrays, wanted)
+        if reason or self.fault is None:
+            return reason
+        array = self.decode(name, arrays).numpy().view()
+        array.flags.writeable = False  # it may lie over the message
+        reason = self.fault(array)
+        return f"array 'predictions/{wire_name(name, '')}' {reason}" if reason else None
+
+    def _fault_in_decoded(
+        self, name: str, arrays: Mapping[str, Array], wanted: tuple[int | None, ...]
+    ) -> str | None:
+        """Look at what a user's codec makes of what was sent."""
         where = f"array 'predictions/{wire_name(name, '')}'"
         try:
             array = self.decode(name, arrays).numpy()
@@ -182,10 +184,7 @@ class Field:
         limit = _limit_of(name)
         if array.dtype.kind == "f" and not bool((np.abs(array) <= limit).all()):
             return f"{where} is not finite, or goes beyond {limit:.0e}"
-        array = array.view()
-        array.flags.writeable = False  # it may lie over the message
-        reason = None if self.fault is None else self.fault(array)
-        return f"{where} {reason}" if reason else None
+        return None
 
     def _fault_in_parts(
         self, name: str, arrays: Mapping[str, Array], wanted: tuple[int | None, ...]
@@ -208,6 +207,11 @@ class Field:
         if floats and not self.codec.bound(parts) <= limit:
             return f"array 'predictions/{next(iter(keys.values()))}' goes beyond {limit:.0e}"
         return None
+
+    def bound(self, name: str, arrays: Mapping[str, Array]) -> float:
+        """Return the largest size that a number can have, without decoding what was sent."""
+        assert isinstance(self.codec, Precision), "of others nothing is known"
+        return self.codec.bound(_parts(name, arrays))
 
     def sends(self, name: str, key: str) -> bool:
         """Tell whether an array of this name on the wire is one of its parts."""
@@ -258,24 +262,17 @@ def as_they_are(fields: Fields) -> dict[str, Field]:
     return {name: replace(each, codec="float32") for name, each in fields.items()}
 
 
-def check_names(fields: Fields, section: str) -> None:
-    """Refuse what cannot be asked for.
-
-    Args:
-        fields: By name.
-        section: Of the config, for errors.
-
-    Raises:
-        ValueError: A name is none, or taken, or something is no field; names it.
-    """
-    for name, each in fields.items():
-        if not str(name).isidentifier() or name in TAKEN:
-            raise ValueError(
-                f"{section}.{name}: expected a name of letters, digits and _ that is none of "
-                f"{', '.join(TAKEN)}"
-            )
-        if not isinstance(each, Field):
-            raise ValueError(f"{section}.{name}: {each!r}, expected a clients.messages.field.Field")
+def _parts(name: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Find what was sent of a field, by the codec's names; ValueError if nothing was."""
+    head = wire_name(name, "")
+    parts = {
+        key[len(head) + 1 :]: array
+        for key, array in arrays.items()
+        if key == head or key.startswith(f"{head}.")
+    }
+    if not parts:
+        raise ValueError(f"{head} missing")
+    return parts
 
 
 def _limit_of(name: str) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers
 from clients.messages.codecs import ANSWERS
-from clients.messages.field import Fields, check_names
+from clients.messages.field import TAKEN, Field, Fields
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.normalisation import normalise, unless_unknown
@@ -194,6 +194,26 @@ class EnsembleRule:
             fields=self.ask,
         )
         return Reducer(sums)
+
+
+def check_names(fields: Fields, section: str) -> None:
+    """Refuse what cannot be asked for.
+
+    Args:
+        fields: By name.
+        section: Of the config, for errors.
+
+    Raises:
+        ValueError: A name is none, or taken, or something is no field; names it.
+    """
+    for name, each in fields.items():
+        if not str(name).isidentifier() or name in TAKEN:
+            raise ValueError(
+                f"{section}.{name}: expected a name of letters, digits and _ that is none of "
+                f"{', '.join(TAKEN)}"
+            )
+        if not isinstance(each, Field):
+            raise ValueError(f"{section}.{name}: {each!r}, expected a clients.messages.field.Field")
 
 
 def _name_of(rule: Any) -> str:

@@ -86,7 +86,7 @@ class AnswerSums:
             sums.add(values, divisor, masked(self._scorer(one), one.mask)[0].float(), rows)
             if unknown is not None:
                 sums.add_equal(values, divisor, unknown[rows], rows)
-        self._probed.append(_probe_arrays(teacher.on(torch.from_numpy(self._probe))))
+        self._probed.append(_probe_arrays(teacher.on(self._probe)))
 
     def merge(self, part: RecordDict) -> None:
         """Add the sums of other clients."""
@@ -194,12 +194,11 @@ class _Teacher:
         self._num_examples = torch.tensor([num_examples])
         self._client_ids = (cast(int, config["client-id"]),)
 
-    def on(self, rows: slice | Tensor) -> Answers:
+    def on(self, rows: slice | npt.NDArray[np.int64]) -> Answers:
         """Return the answers to some of the examples."""
-        where = rows if isinstance(rows, slice) else rows.numpy()
         return Answers(
             client_ids=self._client_ids,
-            logits=self._logits.decode("logits", self._arrays, where)[None],
+            logits=self._logits.decode("logits", self._arrays, rows)[None],
             mask=self.mask[:, rows],
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             num_examples=self._num_examples,

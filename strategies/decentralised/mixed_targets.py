@@ -8,6 +8,7 @@ weights it is the server's).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,12 @@ from torch import Tensor
 
 from clients.handlers.reply_faults import MAX_PARAMETER
 from clients.handlers.targets import SUMS, TARGETS
+from clients.messages import fields as shipped
 from clients.messages.answers import Answers
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.field import Fields, as_they_are
 from clients.messages.replies import read_reply, stack_answers, write_reply
+from clients.messages.requests import CONFIG, PREDICTIONS
 from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.ensemble import EnsembleRule
@@ -68,7 +71,9 @@ def fault_in_size(request: Message, reply: Message) -> str | None:
         That a logit is too large: times scores of up to 1e16, which odds times numbers of examples
         reach, the sums over all neighbours are to be finite in float32.
     """
-    if not (np.abs(read_reply(reply.content).logits) <= MAX_PARAMETER).all():
+    config: Any = reply.content[CONFIG]
+    sent = read_arrays(_record(reply.content, PREDICTIONS))
+    if not shipped.logits(config["answers"]).bound("logits", sent) <= MAX_PARAMETER:
         return f"its logits go beyond {MAX_PARAMETER:.0e}, which cannot be mixed several times"
     return None
 

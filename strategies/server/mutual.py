@@ -33,7 +33,6 @@ from strategies.aggregation.parameters import (
     starts_of,
 )
 from strategies.base import BaseStrategy
-from strategies.server.distillation import DistillationStrategy
 from strategies.teaching.group import GroupRecipe, GroupTeaching
 from strategies.teaching.round_view import Report, unwatched
 from strategies.teaching.student import teach
@@ -42,8 +41,6 @@ from strategies.teaching.teachers import Teachers
 
 class MutualStrategy(BaseStrategy):
     """Peers and a student learn in lock-step from each other and from the cohort's ensemble."""
-
-    handlers = DistillationStrategy.handlers
 
     def __init__(
         self,

@@ -159,7 +159,8 @@ def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     if any(each.shape != ("N",) for each in rule.ask.values()):
         return False
     rule = replace(rule, ask=as_they_are(rule.ask))  # a lossy codec says nothing of the scorer
-    return all(_same_in_parts(rule, num_classes, largest) for largest in (1.0, LARGEST))
+    sizes = (1.0, LARGEST) if rule.ask else (1.0,)
+    return all(_same_in_parts(rule, num_classes, largest) for largest in sizes)
 
 
 def _same_in_parts(rule: EnsembleRule, num_classes: int, largest: float) -> bool:
