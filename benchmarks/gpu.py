@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clients import models
-from clients.data import Dataset
+from clients.data import Dataset, classification
 from clients.models.factory import build
 from clients.training.loop import train
 from clients.training.losses import kl
@@ -37,7 +37,9 @@ def noise(shape: tuple[int, int, int], number: int) -> tuple[Dataset, Tensor]:
     mean, std = (0.5,) * shape[0], (0.3,) * shape[0]
     labels = rng.integers(0, NUM_CLASSES, number)
     logits = torch.from_numpy(rng.normal(size=(number, NUM_CLASSES)).astype(np.float32))
-    dataset = Dataset("noise", images, labels, NUM_CLASSES, 1 / 255, mean, std)
+    dataset = Dataset(
+        "noise", images, labels, classification(images.shape[1:], NUM_CLASSES), 1 / 255, mean, std
+    )
     return dataset, logits.softmax(-1)
 
 
@@ -91,7 +93,9 @@ def main() -> None:
         dataset, targets = noise(shape, args.examples)
         for batch_size in map(int, args.batches.split(",")):
             rng = np.random.default_rng(0)
-            model = build(getattr(models, name), shape, NUM_CLASSES, rng).to(args.device)
+            model = build(getattr(models, name), classification(shape, NUM_CLASSES), rng).to(
+                args.device
+            )
             speed = images_per_s(model, dataset, targets, batch_size, args.epochs)
             gflops = speed * flops_per_image(model, shape) / 1e9
             print(f"| {name} | {batch_size} | {speed:,.0f} | {gflops:.1f} |", flush=True)

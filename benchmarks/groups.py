@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clients import models
-from clients.data import Dataset
+from clients.data import Dataset, classification
 from clients.execution.batched_loop import train_together
 from clients.execution.model_cache import as_tensors
 from clients.execution.stack import Stack, Way
@@ -40,7 +40,15 @@ def noise(shape: tuple[int, int, int], num_clients: int) -> Dataset:
     n = num_clients * EXAMPLES
     images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
     mean, std = (0.5,) * shape[0], (0.3,) * shape[0]
-    return Dataset("noise", images, rng.integers(0, 10, n), 10, 1 / 255, mean, std)
+    return Dataset(
+        "noise",
+        images,
+        rng.integers(0, 10, n),
+        classification(images.shape[1:], 10),
+        1 / 255,
+        mean,
+        std,
+    )
 
 
 def one_by_one(model: torch.nn.Module, dataset: Dataset, num_clients: int) -> None:
@@ -91,7 +99,7 @@ def measure(args: argparse.Namespace, name: str, shape: tuple[int, int, int]) ->
     function, _, norm = name.partition("-")
     chosen = partial(getattr(models, function), **({"norm": norm} if norm else {}))
     device = torch.device(args.device)
-    model = build(chosen, shape, 10, np.random.default_rng(0)).to(device)
+    model = build(chosen, classification(shape, 10), np.random.default_rng(0)).to(device)
     dataset = noise(shape, max([4, *args.sizes]))
     best: dict[str, float] = {}
     for _ in range(1 + args.repeats):  # the first warms up
@@ -105,7 +113,9 @@ def measure(args: argparse.Namespace, name: str, shape: tuple[int, int, int]) ->
 
 def flops_of(name: str, shape: tuple[int, int, int]) -> int:
     """Count the floating point operations of one client's training, forward and backward."""
-    model = build(getattr(models, name.partition("-")[0]), shape, 10, np.random.default_rng(0))
+    model = build(
+        getattr(models, name.partition("-")[0]), classification(shape, 10), np.random.default_rng(0)
+    )
     counter = FlopCounterMode(display=False)
     with counter:
         one_by_one(model, noise(shape, 1), 1)

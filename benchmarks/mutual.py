@@ -20,6 +20,7 @@ import torch
 from scipy import stats
 
 from clients.data import Dataset, fashion_mnist, mnist, subset
+from clients.data.measures import class_measures
 from clients.models import cnn, lenet5, mlp
 from clients.models.factory import ModelFunction, build, load_parameters, parameters_of
 from clients.mutual import heads, rules
@@ -27,7 +28,7 @@ from clients.mutual.ensemble_classifier import fused_classifier
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
 from clients.mutual.group_learner import any_network
 from clients.mutual.lockstep import train_peers
-from clients.training.evaluation import measures, predict
+from clients.training.evaluation import predict
 from sim.workers.process_setup import keep_memory, pin_threads
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
@@ -64,23 +65,20 @@ def run(
     seed: int,
 ) -> dict[str, float]:
     """Train a group; return accuracies by measure."""
-    shape, classes = train.image_shape, train.num_classes
     rule, head = method
     lesson = GroupLesson(
         peers=tuple(Peer(name, model, ADAM, TAPS.get(name)) for name, model in models.items()),
         rule=rule,
         head=None if head is None else Head(head, ADAM),
         ids=np.arange(len(train)),
-        targets=torch.nn.functional.one_hot(torch.from_numpy(train.labels), classes).float(),
+        targets=torch.nn.functional.one_hot(torch.from_numpy(train.labels)).float(),
         epochs=epochs,
         batch_size=64,
         seed=seed,
     )
     begun = GroupState(
         tuple(
-            Snapshot(
-                parameters_of(build(p.model, shape, classes, np.random.default_rng([seed, k])))
-            )
+            Snapshot(parameters_of(build(p.model, train.task, np.random.default_rng([seed, k]))))
             for k, p in enumerate(lesson.peers)
         )
     )
@@ -91,13 +89,13 @@ def run(
         network = any_network(peer, test)
         load_parameters(network, snapshot.parameters)
         logits.append(predict(network, test, everything))
-        found[peer.name] = measures(logits[-1], test.labels)["accuracy"]
+        found[peer.name] = class_measures(logits[-1], test.labels)["accuracy"]
     stacked = torch.stack(logits)
     probs = stacked.softmax(-1).mean(0).clamp_min(1e-12).log()
-    found["mean of probs"] = measures(probs, test.labels)["accuracy"]
-    found["mean of logits"] = measures(stacked.mean(0), test.labels)["accuracy"]
+    found["mean of probs"] = class_measures(probs, test.labels)["accuracy"]
+    found["mean of logits"] = class_measures(stacked.mean(0), test.labels)["accuracy"]
     if (fused := fused_classifier(lesson, state, test)) is not None:
-        found["fused"] = measures(predict(fused, test, everything), test.labels)["accuracy"]
+        found["fused"] = class_measures(predict(fused, test, everything), test.labels)["accuracy"]
     return found
 
 

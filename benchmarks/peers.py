@@ -54,10 +54,9 @@ def lesson(model: str, rule: str, peers: int, steps: int, batch_size: int) -> Gr
 
 def start(task: GroupLesson, dataset: Dataset) -> GroupState:
     """Fresh parameters."""
-    shape, classes = dataset.image_shape, dataset.num_classes
     return GroupState(
         tuple(
-            Snapshot(parameters_of(build(peer.model, shape, classes, np.random.default_rng(k))))
+            Snapshot(parameters_of(build(peer.model, dataset.task, np.random.default_rng(k))))
             for k, peer in enumerate(task.peers)
         )
     )

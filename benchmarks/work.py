@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clients.data import Dataset, normalised
+from clients.data import Dataset, classification, normalised
 from clients.models import cnn, logistic_regression, mlp
 from clients.models.factory import build
 from clients.seeding import Purpose, generator, torch_seed
@@ -88,7 +88,9 @@ def read_data(folder: Path) -> Federation:
     """Map the images; client k has the next `sizes[k]` of them."""
     images = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))
     labels, sizes = np.load(folder / "labels.npy"), np.load(folder / "sizes.npy")
-    dataset = Dataset("noise", images, labels, 10, 1 / 255, (0.5,), (0.3,))
+    dataset = Dataset(
+        "noise", images, labels, classification(images.shape[1:], 10), 1 / 255, (0.5,), (0.3,)
+    )
     return Federation(dataset, np.split(np.arange(len(labels)), np.cumsum(sizes)[:-1]))
 
 
@@ -143,7 +145,9 @@ def model_function(work: Work) -> Callable[..., nn.Module]:
 
 def initial_model(work: Work, *, channels_last: bool) -> nn.Module:
     """Build the model that every system starts from."""
-    model = build(model_function(work), (1, 28, 28), 10, generator(SEED, Purpose.STUDENT))
+    model = build(
+        model_function(work), classification((1, 28, 28), 10), generator(SEED, Purpose.STUDENT)
+    )
     return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 

@@ -41,19 +41,17 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
             f"tracking.proxy_labels=true: {proxy.name} and {private.name} do not number their "
             "classes alike: expected files with the same labels, or both to say num_classes="
         )
-    most = proxy.labels.max(initial=-1)  # it may be empty
-    if labelled and most >= private.num_classes:
-        raise ConfigError(
-            f"tracking.proxy_labels=true: {proxy.name} has labels up to {most}, "
-            f"expected below {private.num_classes}, the clients' number of classes"
-        )
+    if labelled and (reason := private.task.label_fault(proxy.labels)):
+        raise ConfigError(f"tracking.proxy_labels=true: {proxy.name}: {reason}")
+    # Probes compare classes: not numbers, nor what is not labelled.
+    compared = labelled and private.task.soft and bool((proxy.labels >= 0).all())
     return {
         "config_text": text,
         "probes": probes,
         "figures_every": tracking.figures_every,
         "watch": watch,
         "choices": _choices(config) if begins else {},
-        "proxy_labels": proxy.labels if labelled else None,
+        "proxy_labels": proxy.labels if compared else None,
     }
 
 

@@ -17,7 +17,7 @@ PRIVATE, _ = blobs(num_examples=40, num_classes=4)
 
 def about(taps: tuple[str, ...], ids: np.ndarray, **changes: Any) -> Asked:
     """Ask it; what it is made of may be changed."""
-    network = build(partial(mlp, hidden=(6,)), PRIVATE.image_shape, 4, np.random.default_rng(1))
+    network = build(partial(mlp, hidden=(6,)), PRIVATE.task, np.random.default_rng(1))
     logits, seen = predict_and_tap(network, PRIVATE, ids, taps)
     parts: dict[str, Any] = {
         "client_id": 2,

@@ -9,7 +9,7 @@ import torch
 from flwr.app import ConfigRecord, Message
 from torch import Tensor, nn
 
-from clients.data import Splits, blobs, split
+from clients.data import Splits, blobs, classification, split
 from clients.messages.accumulator import part_message
 from clients.messages.arrays import write_arrays
 from clients.messages.replies import PredictionReply, write_reply
@@ -43,7 +43,7 @@ PROXY, TEST = SPLITS.proxy, SPLITS.test
 
 
 def fresh_student() -> nn.Module:
-    return build(STUDENT, (1, 4, 4), 4, np.random.default_rng(0))
+    return build(STUDENT, classification((1, 4, 4), 4), np.random.default_rng(0))
 
 
 def bits(model: nn.Module) -> dict[str, bytes]:

@@ -196,7 +196,7 @@ def student_of(clients: SimulatedClients) -> torch.nn.Module:
     """Build the student of round 0."""
     private = clients.splits.private
     rng = generator(SEED, Purpose.STUDENT)
-    return build(clients.student, private.image_shape, private.num_classes, rng)
+    return build(clients.student, private.task, rng)
 
 
 def distillation(clients: SimulatedClients, **changes: Any) -> DistillationStrategy:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.data import classification
 from clients.execution.executor import Lesson, Place, Trained
 from clients.models import logistic_regression
 from clients.training import loop as training
@@ -55,7 +56,7 @@ def fit(
 def place_of(train: Any, model: Any = logistic_regression, together: bool = False) -> Place:
     numbers = trainer().keywords
     bound = partial(train, **numbers) if callable(train) else train
-    return Place({"own": model}, SHAPE, CLASSES, "cpu", bound, together)
+    return Place({"own": model}, classification(SHAPE, CLASSES), "cpu", bound, together)
 
 
 def assert_same(mine: Any, other: Any) -> None:

@@ -21,7 +21,7 @@ FFL = partial(rules.ffl, ramp_epochs=2)
 
 
 def one_hot(ids: Any) -> Tensor:
-    return nn.functional.one_hot(torch.from_numpy(DATA.labels[ids]), DATA.num_classes).float()
+    return nn.functional.one_hot(torch.from_numpy(DATA.labels[ids]), DATA.task.num_classes).float()
 
 
 def lesson(*models: Any, **changes: Any) -> GroupLesson:
@@ -43,7 +43,7 @@ def lesson(*models: Any, **changes: Any) -> GroupLesson:
 def start(task: GroupLesson) -> GroupState:
     def fresh(k: int, peer: Peer) -> Snapshot:
         rng = np.random.default_rng(k)
-        return Snapshot(parameters_of(build(peer.model, DATA.image_shape, DATA.num_classes, rng)))
+        return Snapshot(parameters_of(build(peer.model, DATA.task, rng)))
 
     return GroupState(tuple(fresh(k, peer) for k, peer in enumerate(task.peers)))
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clients.data import Dataset, blobs
+from clients.data import Dataset, blobs, classification
 from clients.models import mlp
 from clients.models.factory import parameters_of
 from clients.training.loop import train
@@ -43,7 +43,9 @@ def scalar_problem() -> tuple[nn.Module, Dataset]:
     labels = np.zeros(1, dtype=np.int64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False))
     nn.init.ones_(model[1].weight)
-    return model, Dataset("one", images, labels, 1, 1.0, (0.0,), (1.0,))
+    return model, Dataset(
+        "one", images, labels, classification(images.shape[1:], 1), 1.0, (0.0,), (1.0,)
+    )
 
 
 def half_square(logits: Tensor, targets: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
+from clients.data import classification
 from clients.execution.model_cache import as_tensors
 from clients.execution.objective_policy import objective_fault
 from clients.messages.accumulator import part_message
@@ -115,7 +116,10 @@ def test_the_objective_of_the_page_on_methods_can_be_minimised_together() -> Non
     known = anchors_for(model, CLASSES, 0)
     known["prototypes"] = torch.zeros(CLASSES, 16)
     labels = torch.zeros(3, dtype=torch.int64)
-    assert objective_fault(model, SHAPE, "wide", found["OBJECTIVE"], known, labels) is None
+    assert (
+        objective_fault(model, classification(SHAPE, 10), "wide", found["OBJECTIVE"], known, labels)
+        is None
+    )
 
 
 # --- FedProto ---

@@ -47,7 +47,7 @@ model = partial(mlp, hidden=(8,))
 trainer = partial(train, epochs=2, batch_size=16, optimizer=partial(torch.optim.SGD, lr=0.1))
 partitions = iid(splits.private.labels, 2, generator(0, Purpose.PARTITION))
 clients = SimulatedClients(splits, partitions, ["m", "m"], {"m": model}, model, trainer, seed=0)
-student = lambda: build(model, splits.private.image_shape, 4, generator(0, Purpose.STUDENT))
+student = lambda: build(model, splits.private.task, generator(0, Purpose.STUDENT))
 initial = write_arrays(parameters_of(student()))
 makers = {
     "fedavg": lambda: FedAvg(),

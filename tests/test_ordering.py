@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clients.app import SimulatedApp
-from clients.data import Splits, digits, split
+from clients.data import Splits, classification, digits, split
 from clients.messages.answers import Answers
 from clients.messages.arrays import write_arrays
 from clients.messages.round_views import RoundView
@@ -53,7 +53,7 @@ def proxy_answers(
     trainer = partial(train, epochs=15, batch_size=32, optimizer=sgd)
     clients = SimulatedClients(splits, parts, names, KINDS, mlp, trainer, seed)
     app = SimulatedApp(clients, DistillationStrategy.handlers)
-    student = build(mlp, (1, 8, 8), 10, generator(seed, Purpose.STUDENT))
+    student = build(mlp, classification((1, 8, 8), 10), generator(seed, Purpose.STUDENT))
     views: list[RoundView] = []
     given: dict[str, Any] = {
         **{"student": student, "proxy": splits.proxy, "test": splits.test, "seed": seed},

@@ -67,7 +67,7 @@ def test_saying_it_changes_nothing_and_draws_from_its_own_stream_only(name: str)
         numbers = client.logits, dict(client.taps), client.indices, client.labels(), client.ids
         flags = [p.requires_grad for p in network.parameters()]
         modules = [(type(m), len(m._forward_hooks)) for m in network.modules()]
-        data = client.private.images, client.private.labels
+        data = client.private.inputs, client.private.labels
         return joblib.hash((field, numbers, dict(network.state_dict()), data)), flags, modules
 
     before = everything()

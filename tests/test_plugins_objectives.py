@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from clients.data import classification
 from clients.execution.objective_policy import objective_fault
 from clients.models import mlp
 from clients.training.objective import START, Objective, Outputs, with_temperature
@@ -123,7 +124,7 @@ def test_it_is_minimised_together_or_says_why_not(
     objective: Objective, soft: bool, way: Any
 ) -> None:
     what = objective, known(objective), wanted(soft)
-    fault = objective_fault(network(0), SHAPE, way, *what)
+    fault = objective_fault(network(0), classification(SHAPE, CLASSES), way, *what)
     if any(objective is OBJECTIVES[name] for name in ("proximal", "not_true")):
         assert fault is None
     else:

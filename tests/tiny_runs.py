@@ -164,7 +164,7 @@ def _splits(seen: Seen) -> Any:
     except InstantiationException as error:
         return str(error)
     sets = (splits.private, splits.proxy, splits.test)
-    return [(each.name, len(each), each.images.tobytes(), each.labels.tobytes()) for each in sets]
+    return [(each.name, len(each), each.inputs.tobytes(), each.labels.tobytes()) for each in sets]
 
 
 def _sizes(seen: Seen) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clients import models
-from clients.data import Dataset
+from clients.data import Dataset, classification
 from clients.execution.batched_loop import train_together
 from clients.execution.model_cache import as_tensors
 from clients.execution.stack import Stack, Way
@@ -42,7 +42,15 @@ def noise(shape: tuple[int, int, int] = SHAPE, n: int = 120) -> Dataset:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
     mean, std = (0.5,) * shape[0], (0.3,) * shape[0]
-    return Dataset("noise", images, rng.integers(0, CLASSES, n), CLASSES, 1 / 255, mean, std)
+    return Dataset(
+        "noise",
+        images,
+        rng.integers(0, CLASSES, n),
+        classification(images.shape[1:], CLASSES),
+        1 / 255,
+        mean,
+        std,
+    )
 
 
 NOISE, GREY = noise(), noise((1, 4, 4))
@@ -66,7 +74,7 @@ def labels_of(dataset: Dataset, parts: Sequence[np.ndarray]) -> list[Tensor]:
 
 def built(name: str, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> nn.Module:
     slim = partial(BUILDERS[name], **SLIM.get(name.split("-")[0], {}))
-    return build(slim, shape, CLASSES, np.random.default_rng(seed))
+    return build(slim, classification(shape, CLASSES), np.random.default_rng(seed))
 
 
 def distance(one: Parameters, other: Parameters) -> float:

@@ -3,21 +3,27 @@
 from clients.data.dataset import Dataset, normalised, renumbered, subset
 from clients.data.readers import blobs, cifar10, cinic10, digits, fashion_mnist, mnist
 from clients.data.splits import Splits, draw_splits, split
+from clients.data.task import Task, classification, dense_labelling, regression, several_heads
 from clients.data.user_file import npz
 
 __all__ = [
     "Dataset",
     "Splits",
+    "Task",
     "blobs",
     "cifar10",
     "cinic10",
+    "classification",
+    "dense_labelling",
     "digits",
     "draw_splits",
     "fashion_mnist",
     "mnist",
     "normalised",
     "npz",
+    "regression",
     "renumbered",
+    "several_heads",
     "split",
     "subset",
 ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from clients.data.dataset import Dataset
 from clients.data.formats import data_root, read_cifar_batch, read_idx, read_image_folder
 from clients.data.splits import hold_out
+from clients.data.task import classification
 
 MNIST_ORIGIN = (
     "the four idx files of MNIST (Y. LeCun, C. Cortes, C. Burges; yann.lecun.com/exdb/mnist, "
@@ -53,7 +54,8 @@ def digits(test_share: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
     images = bunch.images.astype(np.uint8)[:, None]  # float64 on loading, but whole numbers
     labels = bunch.target.astype(np.int64)
     rng = np.random.default_rng(seed)
-    return hold_out("digits", images, labels, 10, 1 / 16, test_share, rng)
+    task = classification((1, 8, 8), 10)
+    return hold_out("digits", images, labels, task, 1 / 16, test_share, rng)
 
 
 def blobs(
@@ -92,7 +94,8 @@ def blobs(
     labels = np.arange(num_examples, dtype=np.int64) % num_classes
     noise = rng.normal(scale=spread, size=(num_examples, *image_shape))
     images = (centres[labels] + noise).astype(np.float32)
-    return hold_out("blobs", images, labels, num_classes, 1.0, test_share, rng)
+    task = classification(image_shape, num_classes)
+    return hold_out("blobs", images, labels, task, 1.0, test_share, rng)
 
 
 def mnist(root: str | None = None) -> tuple[Dataset, Dataset]:
@@ -208,6 +211,7 @@ def _byte_set(
 ) -> Dataset:
     """A set of 10 classes of uint8 pixels; what is wrong with it is said with its file."""
     try:
-        return Dataset(name, images, labels, 10, 1 / 255, mean, std)
+        task = classification(images.shape[1:], 10)
+        return Dataset(name, images, labels, task, 1 / 255, mean, std)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error

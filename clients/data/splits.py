@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from clients.data.dataset import Dataset, Images, Indices, channel_moments, subset
+from clients.data.dataset import Dataset, Indices, Inputs, channel_moments, subset
+from clients.data.labels import Labels
+from clients.data.task import Task
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def split(
 ) -> Splits:
     """Take the proxy set out of the train set, or from another data set.
 
-    Disjoint by construction: one permutation of the train set is cut in two, or images of the
+    Disjoint by construction: one permutation of the train set is cut in two, or inputs of the
     other data set that are in the train or test set are left out (CINIC-10 has CIFAR-10's, a set
     given as its own proxy has all), also where one set has bytes and the other the same images as
     floats. Shifted, cropped or otherwise changed images are not recognised. `proxy_limit` only
@@ -99,7 +100,9 @@ def split(
     if proxy_source is not None:
         chosen = _not_in(proxy_source, (train, test), rng.permutation(len(proxy_source)))
         chosen = chosen[:proxy_limit]
-        proxy = replace(subset(proxy_source, chosen), mean=train.mean, std=train.std)
+        # Clients answer it as their task has it; its labels are of whatever it was made for.
+        task = replace(train.task, label_fault=proxy_source.task.label_fault)
+        proxy = replace(subset(proxy_source, chosen), task=task, mean=train.mean, std=train.std)
         return Splits(subset(train, order), proxy, test)
     num_proxy = round(proxy_share * len(order))
     if num_proxy == len(order) or (num_proxy == 0 and proxy_share > 0):
@@ -132,19 +135,19 @@ def _step(*datasets: Dataset) -> float | None:
     Floats that were bytes once are off by rounding: they are compared in the bytes' steps, and
     floats with floats in steps of 1/255, or of a sixteenth of their deviation if that is finer.
     """
-    forms = {(each.images.dtype, each.scale) for each in datasets}
-    if len(forms) == 1 and datasets[0].images.dtype == np.uint8:
+    forms = {(each.inputs.dtype, each.scale) for each in datasets}
+    if len(forms) == 1 and datasets[0].inputs.dtype.kind in "iu":
         return None
-    whole = [each.scale for each in datasets if each.images.dtype == np.uint8]
+    whole = [each.scale for each in datasets if each.inputs.dtype == np.uint8]
     return min(whole) if whole else min(1 / 255, *(min(each.std) / 16 for each in datasets))
 
 
 def _keys(dataset: Dataset, step: float | None) -> Iterator[bytes]:
-    for image in dataset.images:
+    for each in dataset.inputs:
         if step is None:
-            yield image.tobytes()
+            yield each.tobytes()
         else:  # a zero may have come out negative
-            yield (np.rint(image * np.float64(dataset.scale / step)) + 0.0).tobytes()
+            yield (np.rint(each * np.float64(dataset.scale / step)) + 0.0).tobytes()
 
 
 def _check_split(
@@ -158,7 +161,7 @@ def _check_split(
         raise ValueError(f"proxy_share={proxy_share}, expected a number in [0, 1)")
     if not len(train):
         raise ValueError(f"{train.name}: no training examples, expected at least 1")
-    if train.num_classes < 2:
+    if train.task.soft and train.task.num_classes < 2:
         raise ValueError(f"{train.name}: all labels are alike, expected at least 2 classes")
     if limit is not None and not 1 <= limit <= len(train):
         raise ValueError(
@@ -168,10 +171,16 @@ def _check_split(
         raise ValueError(f"proxy_limit={proxy_limit}, expected at least 1")
     if proxy_source is None:
         return
-    if proxy_source.image_shape != train.image_shape:
+    theirs, ours = proxy_source.task, train.task
+    if theirs.input_shape != ours.input_shape:
         raise ValueError(
-            f"proxy_source={proxy_source.name} has images of shape {proxy_source.image_shape}, "
-            f"expected {train.image_shape}, the shape of {train.name}"
+            f"proxy_source={proxy_source.name} has inputs of shape {theirs.input_shape}, "
+            f"expected {ours.input_shape}, the shape of {train.name}"
+        )
+    if theirs.num_tokens != ours.num_tokens:
+        raise ValueError(
+            f"proxy_source={proxy_source.name} has num_tokens={theirs.num_tokens}, expected "
+            f"{ours.num_tokens}, that of {train.name}"
         )
     if not len(proxy_source):
         raise ValueError(f"proxy_source={proxy_source.name} is empty, expected at least 1 example")
@@ -179,9 +188,9 @@ def _check_split(
 
 def hold_out(
     name: str,
-    images: Images,
-    labels: npt.NDArray[np.int64],
-    num_classes: int,
+    inputs: Inputs,
+    labels: Labels,
+    task: Task,
     scale: float,
     test_share: float,
     rng: np.random.Generator,
@@ -191,13 +200,13 @@ def hold_out(
 
     Args:
         name: of both sets.
-        images: [N, C, H, W], N at least 2.
-        labels: [N], in 0..num_classes - 1.
-        num_classes: number of classes.
-        scale: pixels are multiplied by it first.
+        inputs: [N, ...], N at least 2.
+        labels: [N, ...], as the task has them.
+        task: what is to be predicted.
+        scale: inputs are multiplied by it first; unused where the task has tokens.
         test_share: share of the examples held out, in (0, 1).
         rng: draws the permutation that is cut.
-        label_values: [C], what its file calls the classes; None: 0..num_classes - 1.
+        label_values: [C], what its file calls the classes; None: 0..C - 1.
 
     Returns:
         Train and test set, both normalised by the mean and deviation of the train set.
@@ -205,10 +214,10 @@ def hold_out(
     Raises:
         ValueError: `test_share` is out of range, a set would be empty, or lengths differ.
     """
-    if len(images) != len(labels):
+    if len(inputs) != len(labels):
         raise ValueError(
-            f"{name}: expected one label for each image, found {len(labels)} labels for "
-            f"{len(images)} images"
+            f"{name}: expected one label for each input, found {len(labels)} labels for "
+            f"{len(inputs)} inputs"
         )
     num_test = round(test_share * len(labels)) if 0 < test_share < 1 else 0
     if not 1 <= num_test < len(labels):
@@ -218,6 +227,8 @@ def hold_out(
         )
     order = rng.permutation(len(labels))
     test_ids, train_ids = order[:num_test], order[num_test:]
-    about = num_classes, scale, *channel_moments(name, images[train_ids], scale), label_values
-    train = Dataset(name, images[train_ids], labels[train_ids], *about)
-    return train, Dataset(name, images[test_ids], labels[test_ids], *about)
+    tokens = task.num_tokens is not None
+    moments = ((), ()) if tokens else channel_moments(name, inputs[train_ids], scale)
+    about = task, scale, *moments, label_values
+    train = Dataset(name, inputs[train_ids], labels[train_ids], *about)
+    return train, Dataset(name, inputs[test_ids], labels[test_ids], *about)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clients.data.dataset import Dataset, Images, channel_moments, told
+from clients.data.dataset import Dataset, Inputs, channel_moments, told
 from clients.data.splits import hold_out
+from clients.data.task import classification
 
 LAYOUTS = ("NCHW", "NHWC")
 
@@ -74,7 +75,8 @@ def _sets(
     if not {"test_images", "test_labels"} & arrays.keys():
         (labels,), values, num_classes = _classes(found, num_classes)
         rng = np.random.default_rng(seed)
-        return hold_out(name, images, labels, num_classes, scale, test_share, rng, values)
+        task = classification(images.shape[1:], num_classes)
+        return hold_out(name, images, labels, task, scale, test_share, rng, values)
     test_images = _images(arrays, "test_images", layout)
     found["test_labels"] = _labels(arrays, "test_labels")
     if (images.dtype, images.shape[1:]) != (test_images.dtype, test_images.shape[1:]):
@@ -83,7 +85,8 @@ def _sets(
             f"found {test_images.dtype} {list(test_images.shape[1:])}"
         )
     (labels, test_labels), values, num_classes = _classes(found, num_classes)
-    about = num_classes, scale, *channel_moments(name, images, scale), values
+    task = classification(images.shape[1:], num_classes)
+    about = task, scale, *channel_moments(name, images, scale), values
     return Dataset(name, images, labels, *about), Dataset(name, test_images, test_labels, *about)
 
 
@@ -138,7 +141,7 @@ def _array(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any
     return arrays[name]
 
 
-def _images(arrays: Mapping[str, npt.NDArray[Any]], name: str, layout: str | None) -> Images:
+def _images(arrays: Mapping[str, npt.NDArray[Any]], name: str, layout: str | None) -> Inputs:
     images = _array(arrays, name)
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise ValueError(

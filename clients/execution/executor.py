@@ -1,5 +1,6 @@
 """Where networks are: clients train and answer there, one by one or like ones in one step."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from clients.data import Dataset
+from clients.data import Dataset, Task
 from clients.execution.batched_loop import predict_together, train_together
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Networks, Tensors
@@ -56,7 +57,7 @@ class Answered:
     """What a network said of N examples, float32 on the CPU.
 
     Attributes:
-        logits: [N, classes].
+        logits: [N, classes], or rows of another task [N*S, C].
         taps: Features [N, ...] at the places that were asked for.
     """
 
@@ -70,8 +71,7 @@ class Place:
     def __init__(
         self,
         models: Mapping[str, ModelFunction],
-        image_shape: tuple[int, int, int],
-        num_classes: int,
+        task: Task,
         device: str,
         train: Trainer,
         together: bool,
@@ -80,8 +80,7 @@ class Place:
 
         Args:
             models: Model functions by the name of the architecture.
-            image_shape: (channels, height, width).
-            num_classes: C.
+            task: What they are to predict.
             device: Where the networks live.
             train: `clients.training.loop.train` with its keyword arguments bound.
             together: Whether like clients are trained in one batched step where
@@ -89,12 +88,12 @@ class Place:
         """
         ours = numbers_of(train)
         strange = ours is None or not of_torch(ours["optimizer"])
-        self.networks = Networks(models, image_shape, num_classes, device, strange)
-        self._num_classes = num_classes
+        self.networks = Networks(models, task, device, strange)
+        self._task = task
         self._train = train
         self._numbers = ours if together else None
         optimizer = None if self._numbers is None else self._numbers["optimizer"]
-        self._policies = Policies(self.networks, image_shape, optimizer)
+        self._policies = Policies(self.networks, task, optimizer)
         self._stacks: dict[str, Stack] = {}
 
     def fit(
@@ -157,7 +156,7 @@ class Place:
         """
         several = len(parameters) > 1 and not taps
         way = self._policies.way(name) if several else None
-        most = max(1, MOST_LOGITS // max(1, len(indices) * self._num_classes))
+        most = max(1, MOST_LOGITS // max(1, len(indices) * math.prod(self._task.output_shape)))
         for start in range(0, len(parameters), most):
             few = parameters[start : start + most]
             logits = None if way is None else self._asked_together(name, way, few, dataset, indices)
@@ -165,7 +164,7 @@ class Place:
                 for own in few:
                     yield self._answer(name, own, dataset, indices, taps)
             else:
-                yield from map(Answered, logits)
+                yield from (Answered(dataset.task.answers(own)) for own in logits)
 
     @property
     def notes(self) -> set[str]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clients.data import Dataset
+from clients.data import Dataset, Task
 from clients.execution.isolation import Original, foreign, keeps_nothing
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.training.evaluation import predict_and_tap
@@ -36,8 +36,7 @@ class Networks:
     def __init__(
         self,
         models: Mapping[str, ModelFunction],
-        image_shape: tuple[int, int, int],
-        num_classes: int,
+        task: Task,
         device: str,
         by_others: bool = True,
     ) -> None:
@@ -45,15 +44,13 @@ class Networks:
 
         Args:
             models: Model functions by name.
-            image_shape: (channels, height, width).
-            num_classes: C.
+            task: What they are to predict.
             device: Where the networks live.
             by_others: Whether code that is neither ours nor torch's trains them.
         """
         self._by_others = by_others
         self._models = models
-        self._image_shape = image_shape
-        self._num_classes = num_classes
+        self._task = task
         self._device = device
         self._built: dict[str, tuple[nn.Module, Original | None, Tensors, Tensors]] = {}
 
@@ -61,7 +58,7 @@ class Networks:
         """Build a new network of an architecture, its parameters drawn from `rng`."""
         model = self._models[name]
         with keeps_nothing(**{f"clients.architectures.{name}": model}):
-            network = build(model, self._image_shape, self._num_classes, rng)
+            network = build(model, self._task, rng)
         return network.to(self._device)
 
     def of(self, name: str) -> nn.Module:
@@ -128,7 +125,7 @@ class Networks:
         dataset: Dataset,
         indices: npt.NDArray[np.int64],
     ) -> Tensor:
-        """Let an architecture's network answer examples, as `predict_and_tap` does: logits."""
+        """Let an architecture's network answer examples, as `predict_and_tap` does: rows."""
         return self.predict_and_tap(name, parameters, dataset, indices)[0]
 
     def predict_and_tap(
@@ -149,7 +146,7 @@ class Networks:
             taps: Places whose features are wanted, too.
 
         Returns:
-            Logits [N, classes] and features [N, ...] by place, float32 on the CPU.
+            Rows [N*S, C] and features [N, ...] by place, float32 on the CPU.
 
         Raises:
             ValueError: As in `loaded`, or there is no such place, or it exchanged its modules as
@@ -169,10 +166,8 @@ class Networks:
             )
 
 
-def work_of(
-    name: str, model: ModelFunction, image_shape: tuple[int, int, int], num_classes: int
-) -> float:
-    """Estimate the multiplications of one forward pass of one image.
+def work_of(name: str, model: ModelFunction, task: Task) -> float:
+    """Estimate the multiplications of one forward pass of one input.
 
     Each parameter counts once for each place of its module's output where it is used: exact for
     linear layers and convolutions, and it need be no better to schedule by.
@@ -180,16 +175,15 @@ def work_of(
     Args:
         name: Of the architecture.
         model: Its model function.
-        image_shape: (channels, height, width).
-        num_classes: C.
+        task: What it is to predict.
 
     Returns:
         Their number, >= 1.
 
     Raises:
-        ValueError: It cannot answer one image alone; names it.
+        ValueError: It cannot answer one input alone; names it.
     """
-    network = build(model, image_shape, num_classes, np.random.default_rng(0)).eval()
+    network = build(model, task, np.random.default_rng(0)).eval()
     counts = [1.0]
 
     def count(module: nn.Module, inputs: object, output: object) -> None:
@@ -201,10 +195,10 @@ def work_of(
         module.register_forward_hook(count)
     try:
         with torch.inference_mode():
-            network(torch.zeros(1, *image_shape))
+            network(task.blank(1))
     except Exception as error:  # anyone's code
         raise ValueError(
-            f"architecture '{name}' cannot answer one image alone: {type(error).__name__}: {error}"
+            f"architecture '{name}' cannot answer one input alone: {type(error).__name__}: {error}"
         ) from error
     return sum(counts)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from clients.data import Task
 from clients.execution.stack import Stack, Way
 from clients.execution.stacked_gradients import StackedGradients
 from clients.seeding import seeded_torch
@@ -19,7 +20,7 @@ from clients.training.objective_gradients import NetworkGradients
 
 def objective_fault(
     model: nn.Module,
-    image_shape: tuple[int, int, int],
+    task: Task,
     way: Way,
     objective: Objective,
     anchors: Anchors,
@@ -32,7 +33,7 @@ def objective_fault(
 
     Args:
         model: A network of the architecture; not changed.
-        image_shape: (channels, height, width) of what it sees.
+        task: What it is to predict.
         way: To stack it.
         objective: What is minimised.
         anchors: What a client compares with: only their names and shapes are looked at.
@@ -63,12 +64,12 @@ def objective_fault(
         }
 
     clients = [_Tried(state(), state(), own()) for _ in range(2)]
-    images = normal(2, 4, *image_shape) * 10
+    images = task.made_up(rng, 2, 4).to(device)
     images[1, 3] = images[1, 0]
-    classes = network(images[0]).shape[-1]
-    wanted = torch.from_numpy(rng.integers(classes, size=(2, 4))).to(device)
+    size = 2, 4, *targets.shape[1:]
+    wanted = torch.from_numpy(rng.integers(task.num_classes, size=size)).to(device)
     if targets.is_floating_point():
-        wanted = normal(2, 4, classes).softmax(-1)
+        wanted = normal(*size).softmax(-1) if task.soft else normal(*size)
     wanted[1, 3] = wanted[1, 0]
     rows = (torch.tensor([[0, 1, 2, 3], [0, 1, 2, 0]]) % len(targets)).to(device)
     try:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.data import Task
 from clients.execution.grouped_layers import widened
 from clients.execution.masking import Current, Filling
 from clients.execution.stack import Stack, Way
@@ -25,16 +26,14 @@ against one by one (`python -m benchmarks.groups`, docs/benchmarks.md): LeNet-5 
 (64) and ResNet-8 (64) 0.8 to 1.05, VGG-9 0.85, ResNet-18 0.8. vmap over convolutions 0.6 to 1.0."""
 
 
-def way_of(
-    model: nn.Module, image_shape: tuple[int, int, int], optimizer: Optimizer
-) -> tuple[Way | None, str]:
+def way_of(model: nn.Module, task: Task, optimizer: Optimizer) -> tuple[Way | None, str]:
     """Decide how clients of one architecture are trained.
 
     The same arguments give the same answer on every machine with the same kind of device.
 
     Args:
         model: A network of the architecture, on the device where it will train; not changed.
-        image_shape: (channels, height, width) of what it sees.
+        task: What it is to predict.
         optimizer: What it will train with.
 
     Returns:
@@ -45,7 +44,7 @@ def way_of(
     way, reason = _measured(model)
     if way is None:
         return None, reason
-    if fault := _fault(model, image_shape, way):
+    if fault := _fault(model, task, way):
         return None, fault
     return way, reason
 
@@ -87,7 +86,7 @@ def _unfit(model: nn.Module, optimizer: Optimizer) -> str | None:
     return None
 
 
-def _fault(model: nn.Module, image_shape: tuple[int, int, int], way: Way) -> str | None:
+def _fault(model: nn.Module, task: Task, way: Way) -> str | None:
     """Run two networks stacked and alone, the second client's batch padded; say what differs."""
     network = deepcopy(model).double().train()  # in double, so that rounding is no excuse
     device = next(network.parameters()).device
@@ -96,7 +95,7 @@ def _fault(model: nn.Module, image_shape: tuple[int, int, int], way: Way) -> str
         for parameter in network.parameters():  # a gain that begins at zero would hide its branch
             noise = torch.from_numpy(rng.normal(scale=0.1, size=tuple(parameter.shape)))
             parameter.add_(noise.to(device))
-    images = torch.from_numpy(rng.normal(size=(2, 4, *image_shape))).to(device)
+    images = task.made_up(rng, 2, 4).to(device)
     images[1, 3] = images[1, 0]
     mask = torch.tensor([[True] * 4, [True] * 3 + [False]], device=device)
     filling = Filling(np.array([4, 3]), mask, np.zeros(2, dtype=np.bool_))

@@ -7,11 +7,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from clients.data import Task
 from clients.execution.model_cache import Networks
 from clients.execution.objective_policy import objective_fault
 from clients.execution.policy import way_of
 from clients.execution.stack import Way
 from clients.training import losses
+from clients.training.losses import cross_entropy
 from clients.training.objective import Anchors, Objective
 from clients.training.optimizers import Optimizer
 
@@ -26,18 +28,18 @@ class Policies:
     def __init__(
         self,
         networks: Networks,
-        image_shape: tuple[int, int, int],
+        task: Task,
         optimizer: Optimizer | None,
     ) -> None:
         """Begin without a decision.
 
         Args:
             networks: Builds the architectures.
-            image_shape: (channels, height, width).
+            task: What they are to predict.
             optimizer: That clients train with; None = nobody trains together.
         """
         self._networks = networks
-        self._image_shape = image_shape
+        self._task = task
         self._optimizer = optimizer
         self._ways: dict[str, Way | None] = {}
         self._faults: dict[str | None, str | None] = {}
@@ -50,7 +52,7 @@ class Policies:
         if name not in self._ways:
             # Not one with a client's parameters, or it would depend on whose come first.
             model = self._networks.fresh(name, np.random.default_rng(0))
-            self._ways[name] = way_of(model, self._image_shape, self._optimizer)[0]
+            self._ways[name] = way_of(model, self._task, self._optimizer)[0]
         return self._ways[name]
 
     def bear(
@@ -74,7 +76,7 @@ class Policies:
         if key is None or key not in self._faults:
             model = self._networks.fresh(name, np.random.default_rng(0))
             what = objective, anchors, targets
-            self._faults[key] = objective_fault(model, self._image_shape, way, *what)
+            self._faults[key] = objective_fault(model, self._task, way, *what)
         if fault := self._faults[key]:
             self.note(name, fault)
         return not fault
@@ -88,7 +90,7 @@ def _is_ours(objective: Objective) -> bool:
     """Tell whether a loss of logits is one of ours, which look at each example by itself."""
     loss = objective.plugins["loss"]
     function = loss.func if isinstance(loss, partial) else loss
-    return getattr(function, "__module__", "") == losses.__name__
+    return getattr(function, "__module__", "") in (losses.__name__, cross_entropy.__module__)
 
 
 def _key(name: str, objective: Objective, anchors: Anchors, targets: Tensor) -> str | None:

@@ -23,7 +23,7 @@ from clients.messages.requests import PredictionRequest, crc32_of
 from clients.models.factory import build
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
-from clients.training.evaluation import measures, predict_and_tap
+from clients.training.evaluation import measured, predict_and_tap
 
 
 def answer(
@@ -87,7 +87,7 @@ def rehearse_fields(clients: SimulatedClients, fields: Fields) -> None:
     fields = deepcopy(dict(fields))  # a state must not see a try
     for name, model in clients.models.items():
         rng = np.random.default_rng(0)
-        network = build(model, private.image_shape, private.num_classes, rng)
+        network = build(model, private.task, rng)
         for key, each in fields.items():
             try:
                 logits, seen = predict_and_tap(network, private, ids, each.taps)
@@ -169,9 +169,10 @@ def _reply(
             parameters=arrays_of(lent.parameters) if asked.send_parameters else None,
             architecture=clients.architectures[about.client_id],
             fields=said,
+            sites=asked.sites,
         )
         if asked.proxy_ids is None:
-            values = measures(torch.from_numpy(reply.logits), clients.splits.test.labels)
+            values = measured(torch.from_numpy(reply.logits), clients.splits.test)
             reply.metrics.update(values)
         return Message(write_reply(reply, fields, about.rng), reply_to=request)
     except Exception as error:  # the client's, not the group's

@@ -29,7 +29,7 @@ from clients.messages.arrays import is_float, read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.models.factory import Parameters
 from clients.population.clients import STUDENT, SimulatedClients
-from clients.training.evaluation import measures
+from clients.training.evaluation import measured
 
 MIXED = "mixed"
 """Record: what neighbours' parameters came to."""
@@ -116,9 +116,9 @@ def evaluate_own(
     """Measure one's network on the test set, and the messenger if there is one."""
     test, networks = clients.splits.test, clients.place(device).networks
 
-    def measured(name: str, parameters: Any) -> dict[str, float]:
+    def measures_of(name: str, parameters: Any) -> dict[str, float]:
         logits = networks.predict(name, parameters, test, np.arange(len(test)))
-        return measures(logits, test.labels)
+        return measured(logits, test)
 
     architecture, values = clients.architectures[client_of(context)], dict[str, float]()
     network: Any = own_network(clients, context, device)
@@ -127,11 +127,11 @@ def evaluate_own(
         if clients.messenger is None:
             network = shared
         else:
-            found = measured(STUDENT, shared)
+            found = measures_of(STUDENT, shared)
             values = {f"messenger-{name}": value for name, value in found.items()}
     if isinstance(network, Exception):
         raise network
-    return RecordDict({METRICS: MetricRecord({**measured(architecture, network), **values})})
+    return RecordDict({METRICS: MetricRecord({**measures_of(architecture, network), **values})})
 
 
 # --- steps ---

@@ -13,7 +13,7 @@ from clients.handlers.state import client_of, own_network, pair_trained, round_o
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.population.clients import STUDENT, SimulatedClients, no_anchors
-from clients.training.evaluation import measures
+from clients.training.evaluation import measured
 from clients.training.objective import Anchors, Loss, Objective, proximal
 
 PROXIMAL_MU = "proximal-mu"
@@ -78,13 +78,13 @@ def evaluate_parameters(
             name = own if clients.messenger is None else STUDENT
             networks, test = clients.place(device).networks, clients.splits.test
             logits = networks.predict(name, received, private, indices)
-            values = measures(logits, private.labels[indices])
+            values = private.task.measures(logits, private.labels[indices])
             named = {f"private-{name}": value for name, value in values.items()}
             if clients.messenger is not None:  # it has a network of its own
                 if isinstance(private_network := own_network(clients, context, device), Exception):
                     raise private_network
                 answers = networks.predict(own, private_network, test, np.arange(len(test)))
-                named |= measures(answers, test.labels)
+                named |= measured(answers, test)
         except Exception as error:  # the client's, not the group's
             yield error
             continue

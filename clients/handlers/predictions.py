@@ -33,7 +33,8 @@ from clients.messages.requests import (
 from clients.models.factory import unlike
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.seeding import Purpose, stream
-from clients.training.losses import kl
+from clients.training.answer_rows import of_examples
+from clients.training.losses import kl, mse
 
 
 def train_predictions(
@@ -90,14 +91,14 @@ def _digested(
     networks, proxy = clients.place(device).networks, clients.splits.proxy
     if not unlike(networks.of(clients.architectures[ids[0]]), student):
         return [student] * len(starts)
-    logits = networks.predict(STUDENT, student, proxy, proxy_ids)
-    targets = (logits / asked.temperature).softmax(-1)
+    rows, task = networks.predict(STUDENT, student, proxy, proxy_ids), proxy.task
+    targets = task.by_input((rows / asked.temperature).softmax(-1) if task.soft else rows)
 
     def lesson(client_id: int, start: Tensors) -> Lesson:
         draws = stream(clients.seed, Purpose.DIGEST, asked.server_round, client_id)
         return Lesson(start, proxy_ids, targets, draws)
 
-    loss = partial(kl, temperature=asked.temperature)
+    loss = of_examples(partial(kl if task.soft else mse, temperature=asked.temperature), task)
     fitted = clients.fit(ids, starts, lesson, proxy, loss, device, epochs=asked.digest_epochs)
     return [
         each if isinstance(each, Exception) else as_tensors(each.parameters, device)
@@ -167,8 +168,8 @@ EVALUATE_PREDICTIONS = Handler(
     "evaluate.predictions",
     evaluate_predictions,
     keys=(
-        *(SERVER_ROUND, "num-inputs", "num-classes", "digest-epochs", "temperature", "answers"),
-        *("send-parameters", "fields", "discriminator-inputs"),
+        *(SERVER_ROUND, "num-inputs", "num-classes", "sites", "digest-epochs", "temperature"),
+        *("answers", "send-parameters", "fields", "discriminator-inputs"),
         *("discriminator-balanced", "discriminator-l2"),
     ),
     records=(INPUTS,),

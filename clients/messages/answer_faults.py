@@ -46,6 +46,7 @@ def fault_in_answers(
         "client-id": client_id,
         "inputs-crc32": crc32_of(asked.proxy_ids),
         "answers": asked.answers,
+        **({} if asked.sites == 1 else {"sites": asked.sites}),
     }
     for key, value in expected.items():
         if config.get(key) != value or type(config[key]) is not type(value):
@@ -54,7 +55,8 @@ def fault_in_answers(
 
 
 def _fault_in_arrays(arrays: Parameters, request: PredictionRequest, known: Fields) -> str | None:
-    size, fields = (request.num_inputs, request.num_classes), request.asks(known)
+    fields = request.asks(known)
+    size = request.num_inputs, request.num_classes, request.sites
     for name, each in fields.items():
         if reason := each.fault_in(name, arrays, *size):
             return reason

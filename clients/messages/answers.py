@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+Inputs = slice | Tensor
+"""Positions of inputs."""
+
 Stacked = Tensor | tuple[Tensor, ...]
 """One array per client: [K, ...], or K of them where they are of unlike shapes."""
 
@@ -14,14 +17,18 @@ Stacked = Tensor | tuple[Tensor, ...]
 class Answers:
     """The answers of a cohort, ordered by client id. `answers["features"]` is a field of them.
 
+    N is the number of rows of answers: of inputs, but where a task has S sites in each, of those.
+
     Attributes:
         client_ids: Who answered, ascending (K of them).
-        logits: [K, N, C] float32.
+        logits: [K, N, C] float32; of a regression its numbers.
         mask: Who answered for what [K, N] bool.
         own_probs: Discriminators' probabilities [K, N] in [0, 1], or None if not asked for.
         num_examples: Size of each private set [K] float32, > 0.
-        per_input: Other fields that were asked for, with a row for each input [K, N, ...].
+        per_input: Other fields that were asked for, with a row for each input [K, N, ...]. With
+            several sites one number for each input is there for each site; more are [K, N/S, ...].
         per_client: And those that say something of the client [K, ...].
+        sites: S, rows of answers of each input.
     """
 
     client_ids: tuple[int, ...]
@@ -31,6 +38,7 @@ class Answers:
     num_examples: Tensor
     per_input: Mapping[str, Stacked] = field(default_factory=dict)
     per_client: Mapping[str, Stacked] = field(default_factory=dict)
+    sites: int = 1
 
     @property
     def fields(self) -> dict[str, Stacked]:
@@ -73,17 +81,25 @@ class Answers:
             self.num_examples[one],
             {name: _one(each, k) for name, each in self.per_input.items()},
             {name: _one(each, k) for name, each in self.per_client.items()},
+            self.sites,
         )
 
-    def at(self, rows: slice | Tensor) -> "Answers":
+    def at(self, inputs: Inputs) -> "Answers":
         """Return the answers to some of the inputs; what says something of a client stays."""
+        rows, length = rows_at(inputs, self.sites), self.mask.shape[1]
+
+        def some(own: Tensor) -> Tensor:
+            return own[rows if len(own) == length else inputs]
+
         return replace(
             self,
             logits=self.logits[:, rows],
             mask=self.mask[:, rows],
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             per_input={
-                name: tuple(own[rows] for own in each) if isinstance(each, tuple) else each[:, rows]
+                name: tuple(map(some, each))
+                if isinstance(each, tuple)
+                else each[:, rows if each.shape[1] == length else inputs]
                 for name, each in self.per_input.items()
             },
         )
@@ -96,6 +112,16 @@ class Answers:
             self,
             per_client={name: stack([rows[k] for k in places]) for name, rows in said.items()},
         )
+
+
+def rows_at(inputs: Inputs, sites: int) -> Inputs:
+    """Return which rows of answers are those of some inputs, of S sites each."""
+    if sites == 1:
+        return inputs
+    if isinstance(inputs, slice):
+        start = None if inputs.start is None else inputs.start * sites
+        return slice(start, None if inputs.stop is None else inputs.stop * sites)
+    return (inputs[:, None] * sites + torch.arange(sites)).flatten()
 
 
 def stack(arrays: Sequence[Tensor]) -> Stacked:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ class Asked:
     Attributes:
         client_id: Whose.
         server_round: 1..R.
-        logits: What the network says [N, C] float32, on the CPU.
+        logits: What the network says, rows [N, C] float32, on the CPU; S for each input [N*S, C].
         taps: Features at the field's taps [N, ...] float32, on the CPU.
         dataset: Where the inputs are.
         ids: Which they are [N].
@@ -50,7 +51,7 @@ class Asked:
     rng: Callable[[str], np.random.Generator]
 
     @property
-    def inputs(self) -> npt.NDArray[np.float32]:
+    def inputs(self) -> npt.NDArray[Any]:
         """The inputs as networks see them [N, ...]."""
         return normalised(self.dataset, self.ids)
 

@@ -18,7 +18,10 @@ from clients.messages.asked import Asked
 from clients.messages.codecs import Array, Codec, Parts, Precision, Rows, codec_of
 
 Shape = tuple[str | int | None, ...]
-"""Of one client's array: "N" inputs asked about, "C" classes, a number, or None for any."""
+"""Of one client's array: "N" inputs asked about, "R" rows of answers to them (one each, but for
+tasks with several), "C" classes, a number, or None for any."""
+
+ROWS = ("N", "R")
 
 MAX_ANSWER = 1e30
 """Largest size of a number in answers: a logit divided by a temperature of 1e-8 is still finite in
@@ -38,8 +41,8 @@ class Field:
     Attributes:
         of: What the client says, of its shape; a tensor or an array. It keeps nothing but what it
             puts into the client's state.
-        shape: Of the array. With "N" first it has a row for each input, else it says something of
-            the client.
+        shape: Of the array. With "N" first it has a row for each input, with "R" for each
+            row of answers; else it says something of the client.
         dtype: Of the array, one of numpy's.
         codec: How it travels: a `Codec`, or "float32" for as it is, "float16", "uint8".
         fault: What comes out of the codec, a read-only array -> why it is of no use, or None. That
@@ -69,9 +72,10 @@ class Field:
             if isinstance(value := getattr(self, name), str):  # ("N") is no tuple
                 raise ValueError(f"field: {name} is {value!r}, expected a tuple")
         for place, size in enumerate(self.shape):
-            if not (size is None or size == "C" or (size == "N" and place == 0) or _natural(size)):
+            if not (size in (None, "C") or (size in ROWS and place == 0) or _natural(size)):
                 raise ValueError(
-                    f'field: shape {self.shape}: expected "N" (first), "C", None, or numbers >= 1'
+                    f'field: shape {self.shape}: expected "N" or "R" (first), "C", None, or '
+                    "numbers >= 1"
                 )
         if self.dtype not in PLAIN:
             raise ValueError(f"field: dtype '{self.dtype}': expected one of {', '.join(PLAIN)}")
@@ -85,12 +89,12 @@ class Field:
 
     @property
     def per_input(self) -> bool:
-        """Whether it has a row for each input."""
-        return self.shape[:1] == ("N",)
+        """Whether it has a row for each input, or for each row of answers."""
+        return bool(self.shape) and self.shape[0] in ROWS
 
-    def sizes(self, num_inputs: int, num_classes: int) -> tuple[int | None, ...]:
+    def sizes(self, num_inputs: int, num_classes: int, sites: int = 1) -> tuple[int | None, ...]:
         """Return the shape of one client's array; None = any."""
-        known = {"N": num_inputs, "C": num_classes}
+        known = {"N": num_inputs, "R": num_inputs * sites, "C": num_classes}
         return tuple(known[size] if isinstance(size, str) else size for size in self.shape)
 
     def said(self, name: str, asked: Asked) -> Array:
@@ -114,7 +118,8 @@ class Field:
         except Exception as error:  # anyone's code
             raise ValueError(f"field '{name}': {type(error).__name__}: {error}") from error
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        wanted = self.sizes(*asked.logits.shape)
+        rows, classes = asked.logits.shape
+        wanted = self.sizes(len(asked.ids), classes, rows // max(1, len(asked.ids)))
         if not _fits(array.shape, wanted):
             raise ValueError(f"field '{name}' is of shape {array.shape}, expected {wanted}")
         with np.errstate(invalid="ignore"):  # NaN as a whole number: named below
@@ -157,10 +162,15 @@ class Field:
         return whole if rows is ... else whole[rows]
 
     def fault_in(
-        self, name: str, arrays: Mapping[str, Array], num_inputs: int, num_classes: int
+        self,
+        name: str,
+        arrays: Mapping[str, Array],
+        num_inputs: int,
+        num_classes: int,
+        sites: int = 1,
     ) -> str | None:
         """Say what is wrong with what a client sent; None if nothing is."""
-        wanted = self.sizes(num_inputs, num_classes)
+        wanted = self.sizes(num_inputs, num_classes, sites)
         look = self._fault_in_parts if isinstance(self.codec, Precision) else self._fault_in_decoded
         reason = look(name, arrays, wanted)
         if reason or self.fault is None:

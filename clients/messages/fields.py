@@ -30,8 +30,8 @@ DISCRIMINATOR = "discriminator"
 
 
 def logits(codec: Codec | str = "float32") -> Field:
-    """What the network says of each input, raw [N, C]: asked for always."""
-    return Field(_logits, ("N", "C"), codec=codec)
+    """What the network says of each input, raw [N, C] (of several sites [R, C]): asked always."""
+    return Field(_logits, ("R", "C"), codec=codec)
 
 
 def own_probs(recipe: DiscriminatorRecipe) -> Field:
@@ -113,13 +113,14 @@ def _class_means(asked: Asked, *, tap: str | None) -> Tensor:
     taps = () if tap is None else (tap,)
     said, seen = predict_and_tap(asked.network(), asked.private, asked.indices, taps)
     values = said if tap is None else seen[tap].flatten(1)
-    members = torch.nn.functional.one_hot(torch.tensor(asked.labels()), asked.logits.shape[1])
+    labels = torch.tensor(asked.labels().reshape(-1))
+    members = torch.nn.functional.one_hot(labels, asked.logits.shape[1])
     sums = members.T.to(values) @ values
     return sums / members.sum(0)[:, None].clamp_min(1)
 
 
 def _class_counts(asked: Asked) -> npt.NDArray[np.int64]:
-    return np.bincount(asked.labels(), minlength=asked.logits.shape[1])
+    return np.bincount(asked.labels().reshape(-1), minlength=asked.logits.shape[1])
 
 
 def _own_probs(asked: Asked, *, recipe: DiscriminatorRecipe) -> npt.NDArray[np.float32]:
@@ -156,6 +157,8 @@ def read_discriminator(record: ArrayRecord | None) -> Discriminator | None:
 
 
 def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    if dataset.task.num_tokens is not None:
+        raise ValueError("tokens are no pixels: take strategy/discriminator=features")
     return normalised(dataset, ids).reshape(len(ids), -1)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ class PredictionReply:
             (`clients.handlers.reply_faults.fault_of`).
         inputs_crc32: `crc32_of` the ids that were answered.
         num_examples: Size of the client's private set, > 0.
-        logits: Answers [N, C], float32.
+        logits: Answers [N, C], float32; N counts sites where inputs have several.
         own_probs: How probably each input is the client's own kind [N], in [0, 1]; or None.
         mask: Which inputs the client answers for [N], bool; None = all.
         metrics: Scalars for the per-client table.
@@ -36,6 +36,7 @@ class PredictionReply:
         parameters: And buffers of its network, where they were asked for; else None.
         architecture: Name of that network's.
         fields: What else was asked for, by name: of the field's shape.
+        sites: Rows of answers of each input.
     """
 
     server_round: int
@@ -50,6 +51,7 @@ class PredictionReply:
     parameters: Parameters | None = None
     architecture: str = ""
     fields: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    sites: int = 1
 
 
 def no_stream(name: str) -> np.random.Generator:
@@ -85,6 +87,8 @@ def write_reply(
             "answers": reply.answers,
         }
     )
+    if reply.sites != 1:
+        config["sites"] = reply.sites
     content = RecordDict(
         {
             CONFIG: config,
@@ -117,22 +121,37 @@ def read_reply(content: RecordDict, fields: Fields = NO_FIELDS) -> PredictionRep
         measured = cast(MetricRecord, content[METRICS])
         metrics = {k: v for k, v in cast(Any, measured).items() if k != NUM_EXAMPLES}
         parameters = cast(ArrayRecord | None, content.get(ARRAYS))
+        said = logits(config["answers"]).decode("logits", answers).numpy()
+        decoded = {name: each.decode(name, answers).numpy() for name, each in fields.items()}
         return PredictionReply(
             server_round=config["server-round"],
             client_id=config["client-id"],
             inputs_crc32=config["inputs-crc32"],
             num_examples=int(examples_in(measured)),
-            logits=logits(config["answers"]).decode("logits", answers).numpy(),
-            own_probs=answers.get("own-probs"),
-            mask=answers.get("mask"),
+            logits=said,
+            own_probs=for_sites(answers.get("own-probs"), len(said)),
+            mask=for_sites(answers.get("mask"), len(said)),
             metrics=metrics,
             answers=config["answers"],
             parameters=None if parameters is None else read_arrays(parameters),
             architecture=config.get("architecture", ""),
-            fields={n: each.decode(n, answers).numpy() for n, each in fields.items()},
+            fields={
+                name: for_sites(array, len(said)) if fields[name].shape == ("N",) else array
+                for name, array in decoded.items()
+            },
+            sites=config.get("sites", 1),
         )
     except KeyError as missing:
         raise ValueError(f"a predictions reply lacks {missing}") from None
+
+
+@overload
+def for_sites(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]: ...
+@overload
+def for_sites(array: None, rows: int) -> None: ...
+def for_sites(array: npt.NDArray[Any] | None, rows: int) -> npt.NDArray[Any] | None:
+    """Say for each row of answers [rows] what was said of its input [N], or of itself."""
+    return array if array is None or len(array) == rows else array.repeat(rows // len(array))
 
 
 def read_sender(content: RecordDict) -> tuple[int, str]:
@@ -195,6 +214,7 @@ def stack_answers(
         own_probs=torch.from_numpy(np.stack(own)) if own else None,
         num_examples=torch.tensor([float(answer.num_examples) for answer in answers]),
         **_by_kind(answers, fields),
+        sites=answers[0].sites,
     )
 
 

@@ -47,6 +47,7 @@ class PredictionRequest:
         server_round: 1..R.
         num_inputs: N, how many answers are expected.
         num_classes: C of every answer.
+        sites: S, how many rows of answers each input has.
         proxy_ids: Which proxy examples to answer [N]; None = the whole test set.
         negative_ids: Proxy examples to tell own data from [M]; None = fit no discriminator.
         recipe: How to fit the discriminator; None = fit none.
@@ -73,6 +74,7 @@ class PredictionRequest:
     answers: str = "float32"
     send_parameters: bool = False
     fields: tuple[str, ...] = ()
+    sites: int = 1
 
     def asks(self, known: Fields) -> dict[str, Field]:
         """Return all that is asked for, `logits` first.
@@ -110,6 +112,8 @@ def write_request(request: PredictionRequest) -> RecordDict:
             "answers": request.answers,
         }
     )
+    if request.sites != 1:
+        config["sites"] = request.sites
     if request.send_parameters:
         config["send-parameters"] = True
     if request.fields:
@@ -154,4 +158,5 @@ def read_request(content: RecordDict) -> PredictionRequest:
         answers=config["answers"],
         send_parameters=config.get("send-parameters", False),
         fields=tuple(config.get("fields", ())),
+        sites=config.get("sites", 1),
     )

@@ -1,5 +1,6 @@
 """From a model function and a seed to a network, and between networks and plain arrays."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from clients.data.task import Task
 from clients.seeding import seeded_torch
 from clients.signatures import takes
 
 ModelFunction = Callable[..., nn.Module]
-"""Makes a network; called with `image_shape` and `num_classes` where it accepts them."""
+"""Makes a network; called with what `offered` has, where it accepts it."""
 
 Parameters = dict[str, npt.NDArray[Any]]
 """A model's parameters and buffers by their names in its state dict."""
@@ -22,42 +24,61 @@ Parameters = dict[str, npt.NDArray[Any]]
 
 def build(
     model: ModelFunction,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
+    task: Task,
     rng: np.random.Generator,
 ) -> nn.Module:
     """Build a network whose initial parameters depend on `rng` only.
 
     Args:
         model: A function of `clients.models`, or any callable that returns a module, such as a
-            `torch.nn.Module` class: it is given `image_shape` and `num_classes` if it takes them
-            and a partial has not bound them.
-        image_shape: (channels, height, width).
-        num_classes: Number of classes C >= 2.
+            `torch.nn.Module` class: it is given what `offered` has if it takes that and a partial
+            has not bound it.
+        task: What it is to predict.
         rng: Source of the initial parameters.
 
     Returns:
         The network, in train mode, float32, on the CPU; its lazy modules know their shapes.
 
     Raises:
-        ValueError: A lazy module has no shape after a first image.
+        ValueError: A lazy module has no shape after a first input.
     """
-    offered: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
     bound = model.keywords if isinstance(model, partial) else {}
     with seeded_torch(rng):
-        given = {k: v for k, v in offered.items() if takes(model, k)}
+        given = {k: v for k, v in offered(task).items() if _takes(model, k)}
         network = model(**{k: v for k, v in given.items() if k not in bound})
         if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
-            with torch.no_grad():  # their shapes, and then their numbers, come with a first image
-                network.eval()(torch.zeros(1, *image_shape))
+            with torch.no_grad():  # their shapes, and then their numbers, come with a first input
+                network.eval()(task.blank(1))
             if left := [name for name, each in network.named_parameters() if is_lazy(each)]:
-                raise ValueError(f"lazy '{left[0]}' is not reached by an image in eval mode")
+                raise ValueError(f"lazy '{left[0]}' is not reached by an input in eval mode")
             network.train()
     for parameter in network.parameters():
         # A step of every convolutional network of ours is 5 to 40 % faster so, on 8x8 images too.
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def offered(task: Task) -> dict[str, Any]:
+    """Return what a model function may ask for by name.
+
+    Args:
+        task: What its network is to predict.
+
+    Returns:
+        `input_shape`, and `image_shape`, the same; `num_classes`, how many numbers its network
+        gives of an input, or of each site of one; `num_tokens`, where inputs are tokens; `task`.
+    """
+    shape = task.input_shape
+    found = {"input_shape": shape, "image_shape": shape, "num_classes": task.output_shape[0]}
+    tokens = {} if task.num_tokens is None else {"num_tokens": task.num_tokens}
+    return {**found, **tokens, "task": task}
+
+
+def _takes(model: ModelFunction, name: str) -> bool:
+    """Tell whether to offer it; to a function that takes anything, an image's shape and classes."""
+    known = name in ("image_shape", "num_classes")
+    return takes(model, name) if known else name in inspect.signature(model).parameters
 
 
 def parameters_of(model: nn.Module) -> Parameters:

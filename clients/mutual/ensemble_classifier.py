@@ -13,7 +13,7 @@ from clients.models.factory import load_parameters
 from clients.mutual.group import GroupLesson, GroupState
 from clients.mutual.group_learner import any_network, feature_shapes, fresh_head, tap_of
 from clients.mutual.terms import Rule, Shared
-from clients.training.evaluation import measures, predict
+from clients.training.evaluation import measured, predict
 from clients.training.taps import Taps, take_map
 
 
@@ -80,7 +80,7 @@ def fused_classifier(
     if lesson.head is None or state.head is None:
         return None
     shapes = feature_shapes(lesson, dataset)
-    head = fresh_head(lesson.head, shapes, dataset.num_classes, lesson.seed)
+    head = fresh_head(lesson.head, shapes, dataset.task.num_classes, lesson.seed)
     load_parameters(head, state.head.parameters)
     networks = [any_network(peer, dataset) for peer in lesson.peers]
     taps = [tap_of(*pair, dataset) for pair in zip(lesson.peers, networks, strict=True)]
@@ -88,7 +88,7 @@ def fused_classifier(
         load_parameters(network, snapshot.parameters)
     head.eval()
     features = [torch.zeros(2, *shape) for shape in shapes]
-    logits = [torch.zeros(2, dataset.num_classes)] * len(networks)
+    logits = [torch.zeros(2, dataset.task.num_classes)] * len(networks)
     if lesson.rule(Shared(logits, features), logits[0], 0, head).fused is None:
         return None
     return FusedClassifier(networks, taps, shapes[0][1:], head, lesson.rule).eval()
@@ -112,11 +112,9 @@ def measures_of(lesson: GroupLesson, state: GroupState, test: Dataset) -> dict[s
         load_parameters(network, snapshot.parameters)
         logits = predict(network, test, everything)
         probs.append(logits.softmax(-1))
-        values[f"peer-accuracy-{peer.name}"] = measures(logits, test.labels)["accuracy"]
+        values[f"peer-accuracy-{peer.name}"] = measured(logits, test)["accuracy"]
     mean = torch.stack(probs).mean(0).clamp_min(1e-12).log()
-    values["peers-mean-accuracy"] = measures(mean, test.labels)["accuracy"]
+    values["peers-mean-accuracy"] = measured(mean, test)["accuracy"]
     if (fused := fused_classifier(lesson, state, test)) is not None:
-        values["fused-accuracy"] = measures(predict(fused, test, everything), test.labels)[
-            "accuracy"
-        ]
+        values["fused-accuracy"] = measured(predict(fused, test, everything), test)["accuracy"]
     return values

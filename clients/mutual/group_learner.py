@@ -40,7 +40,7 @@ def feature_shapes(lesson: GroupLesson, dataset: Dataset) -> tuple[Shape, ...]:
         network = any_network(peer, dataset).eval()
         try:
             with Taps(network, [tap_of(peer, network, dataset)]) as taps, torch.no_grad():
-                network(torch.zeros(1, *dataset.image_shape))
+                network(dataset.task.blank(1))
                 found.append(take_map(taps).shape)
         except ValueError as error:
             raise ValueError(f"peer '{peer.name}': {error}") from error
@@ -68,22 +68,22 @@ def exchanged_bytes(lesson: GroupLesson, dataset: Dataset, places: Sequence[int]
     numbers = 0
     for k, rank in enumerate(places):
         if rank:
-            width = dataset.num_classes + (int(np.prod(shapes[k])) if shapes else 0)
+            width = dataset.task.num_classes + (int(np.prod(shapes[k])) if shapes else 0)
             again = lesson.update == "sequential" and k < len(places) - 1
             numbers += lesson.epochs * width * (3 if again else 2)
-            numbers += refreshes * dataset.num_classes
+            numbers += refreshes * dataset.task.num_classes
     return 4 * numbers * len(lesson.ids)
 
 
 def any_network(peer: Peer, dataset: Dataset) -> nn.Module:
     """Build a peer's network with whatever parameters."""
     rng = np.random.default_rng(0)
-    return build(peer.model, dataset.image_shape, dataset.num_classes, rng)
+    return build(peer.model, dataset.task, rng)
 
 
 def tap_of(peer: Peer, network: nn.Module, dataset: Dataset) -> str:
     """Return the name of a peer's tap."""
-    return last_map(network, dataset.image_shape) if peer.tap is None else peer.tap
+    return last_map(network, dataset.task) if peer.tap is None else peer.tap
 
 
 # --- one peer ---

@@ -130,7 +130,7 @@ def run_epoch(
         stale = group.refreshed(state, dataset)
         host = None
         if link.rank == 0:
-            host = Host(lesson, state, shapes, dataset.num_classes, device)
+            host = Host(lesson, state, shapes, dataset.task.num_classes, device)
         rows = []
         for batch in _order(lesson, state.epoch):
             images = torch.from_numpy(normalised(dataset, lesson.ids[batch])).to(device)

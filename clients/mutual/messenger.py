@@ -103,7 +103,7 @@ def lesson_of(
         rule=how.rule,
         head=None if how.head is None else Head(how.head, how.optimizer),
         ids=indices,
-        targets=functional.one_hot(labels, dataset.num_classes).float(),
+        targets=functional.one_hot(labels, dataset.task.num_classes).float(),
         epochs=how.epochs,
         batch_size=how.batch_size,
         seed=seed,

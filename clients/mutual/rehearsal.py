@@ -45,12 +45,12 @@ def rehearse_group(
     head = None
     if lesson.head is not None:
         try:
-            head = fresh_head(lesson.head, shapes, dataset.num_classes, lesson.seed)
+            head = fresh_head(lesson.head, shapes, dataset.task.num_classes, lesson.seed)
         except Exception as error:  # anyone's code
             raise ValueError(f"{section}.head: {type(error).__name__}: {error}") from error
         if trained := _trained(deepcopy(head)):
             require_steps(lesson.head.optimizer, trained, f"{numbers}.head_optimizer: the head")
-    shared, targets = _made_up(lesson, shapes, dataset.num_classes, EXAMPLES)
+    shared, targets = _made_up(lesson, shapes, dataset.task.num_classes, EXAMPLES)
     rule, peers, learns = deepcopy(lesson.rule), len(lesson.peers), False
     own = [] if head is None else _trained(head)
     for epoch in (0, LATE):
@@ -80,13 +80,13 @@ def _require_learning_from_one(
     numbers: str,
 ) -> None:
     """Refuse batch norms, of peers or head, that would have one number to normalise."""
-    shared, targets = _made_up(lesson, shapes, dataset.num_classes, 1)
+    shared, targets = _made_up(lesson, shapes, dataset.task.num_classes, 1)
     who = ""
     try:
         with torch.random.fork_rng(devices=[]):
             for peer in lesson.peers:
                 who = f"peer '{peer.name}'"
-                any_network(peer, dataset).train()(torch.zeros(1, *dataset.image_shape))
+                any_network(peer, dataset).train()(dataset.task.blank(1))
             who = "the head"
             deepcopy(lesson.rule)(shared, targets, 0, head)
     except Exception as error:  # anyone's code

@@ -1,6 +1,7 @@
 """The clients of a federation: who has which examples and which network, and how they train."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from clients.data import Dataset, Splits
+from clients.data import Dataset, Splits, Task
 from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
@@ -21,10 +22,20 @@ from clients.population.profiles import ProfileRule, draw_profiles
 from clients.seeding import Purpose, generator, stream
 from clients.training.loop import Trainer
 from clients.training.losses import cross_entropy
-from clients.training.objective import Anchors, Loss, Objective
+from clients.training.objective import Anchors, Loss, Objective, OnLogits
 
 STUDENT = "(student)"
 """The student's name among the architectures that a place knows."""
+
+
+def _of_task(task: Task, objective: Loss | Objective | None) -> Loss | Objective:
+    """Return what clients minimise: the task's loss in the place of cross-entropy."""
+    if objective is None or objective is cross_entropy:
+        return task.loss
+    if isinstance(objective, Objective) and isinstance(objective.loss, OnLogits):
+        plain = objective.loss.loss is cross_entropy
+        return replace(objective, loss=OnLogits(task.loss)) if plain else objective
+    return objective
 
 
 def no_anchors(client_id: int) -> Anchors:
@@ -69,7 +80,8 @@ class SimulatedClients:
                 a messenger of the student's architecture; None = they become the client's.
             corrupt: What labels clients learn in local training, where not their own; None = these.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
-            objective: What they minimise in local training, for labels; None = cross-entropy.
+            objective: What they minimise in local training, for labels; None = the task's loss,
+                for which cross-entropy stands too.
 
         Raises:
             ValueError: A corruption or an objective is asked for together with messengers, which
@@ -91,7 +103,7 @@ class SimulatedClients:
         self.together = together
         self.messenger = messenger
         self.corrupt = corrupt
-        self.objective = cross_entropy if objective is None else objective
+        self.objective = _of_task(splits.private.task, objective)
         self.profiles = draw_profiles(
             profile, len(architectures), generator(seed, Purpose.PROFILES)
         )
@@ -105,10 +117,10 @@ class SimulatedClients:
 
     @cached_property
     def forward(self) -> dict[str, float]:
-        """Multiplications of one forward pass of one image, by architecture, STUDENT included."""
+        """Multiplications of one forward pass of one input, by architecture, STUDENT included."""
         private = self.splits.private
         return {
-            name: work_of(name, model, private.image_shape, private.num_classes)
+            name: work_of(name, model, private.task)
             for name, model in {**self.models, STUDENT: self.student}.items()
         }
 
@@ -123,8 +135,7 @@ class SimulatedClients:
             private = self.splits.private
             self._places[device] = Place(
                 {**self.models, STUDENT: self.student},
-                private.image_shape,
-                private.num_classes,
+                private.task,
                 device,
                 self.local_training,
                 self.together,
@@ -140,7 +151,7 @@ class SimulatedClients:
         labels = self.splits.private.labels[self.partitions[client_id]]
         if self.corrupt is None:
             return labels
-        classes = self.splits.private.num_classes
+        classes = self.splits.private.task.num_classes
         with keeps_nothing(**{"clients.corruption": self.corrupt}):
             return self.corrupt(labels, classes, client_id, server_round)
 
@@ -156,7 +167,7 @@ class SimulatedClients:
         Raises:
             ValueError: Both are there.
         """
-        if own is not None and self.objective is not cross_entropy:
+        if own is not None and self.objective is not self.splits.private.task.loss:
             raise ValueError(
                 "clients.objective: this method has an objective of its own, and would ignore it"
             )

@@ -41,10 +41,11 @@ def draw_clients(
     Returns:
         The clients.
     """
-    labels, shares = splits.private.labels, {n: kind["share"] for n, kind in architectures.items()}
+    private, shares = splits.private, {n: kind["share"] for n, kind in architectures.items()}
+    kinds = private.task.strata(private.labels)
     return SimulatedClients(
         splits=splits,
-        partitions=partition(labels, num_clients, generator(seed, Purpose.PARTITION)),
+        partitions=partition(kinds, num_clients, generator(seed, Purpose.PARTITION)),
         architectures=assign_architectures(
             shares, num_clients, generator(seed, Purpose.POPULATION)
         ),
@@ -67,4 +68,4 @@ def draw_student(clients: SimulatedClients, device: str) -> nn.Module:
         The student, there.
     """
     private, rng = clients.splits.private, generator(clients.seed, Purpose.STUDENT)
-    return build(clients.student, private.image_shape, private.num_classes, rng).to(device)
+    return build(clients.student, private.task, rng).to(device)

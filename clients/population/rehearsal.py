@@ -15,7 +15,7 @@ from clients.mutual.messenger import Messenger, lesson_of
 from clients.mutual.rehearsal import rehearse_group
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import permuted_labels
-from clients.training.evaluation import predict
+from clients.training.evaluation import run
 from clients.training.loop import Trainer, local_epochs, train
 from clients.training.objective import Loss, Objective
 
@@ -46,7 +46,7 @@ def rehearse(
     for name, model in {**clients.models, "student": clients.student}.items():
         network = rehearse_network(name, model, private)
         if learns and name in clients.models:
-            of_what = private, torch.tensor([0, private.num_classes - 1]), clients.objective
+            of_what = private, torch.from_numpy(private.labels[[0, -1]]), clients.objective
             who = f"clients.training: architecture '{name}'"
             rehearse_learning(clients.local_training, network, *of_what, who)
     if messenger is not None:
@@ -65,23 +65,23 @@ def rehearse_network(name: str, model: ModelFunction, private: Dataset) -> nn.Mo
         The network, to be thrown away.
 
     Raises:
-        ValueError: It cannot, does not give one finite logit per class, or holds what cannot be
-            sent; names it.
+        ValueError: It cannot, does not give finite numbers as the task has them, or holds what
+            cannot be sent; names it.
     """
-    expected = (2, private.num_classes)
+    expected = (2, *private.task.output_shape)
     rng = np.random.default_rng(0)
     try:
-        network = build(model, private.image_shape, private.num_classes, rng)
-        logits = predict(network, private, np.array([0, len(private) - 1]))
+        network = build(model, private.task, rng)
+        outputs, _ = run(network, private, np.array([0, len(private) - 1]))
     except Exception as error:  # anyone's code
         raise ValueError(
-            f"architecture '{name}' cannot answer an image of shape {private.image_shape}: "
+            f"architecture '{name}' cannot answer an input of shape {private.task.input_shape}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if tuple(logits.shape) != expected or not bool(torch.isfinite(logits).all()):
+    if tuple(outputs.shape) != expected or not bool(torch.isfinite(outputs).all()):
         raise ValueError(
             f"architecture '{name}' answers two examples by an array of shape "
-            f"{tuple(logits.shape)}: expected {expected}, finite"
+            f"{tuple(outputs.shape)}: expected {expected}, finite"
         )
     _require_sendable(name, network)
     return network
@@ -152,7 +152,7 @@ def _require_victims(clients: SimulatedClients) -> None:
             f"clients.corruption.clients={list(chosen)}: there is no client {odd[0]}, expected "
             f"0..{number - 1}"
         )
-    shift, classes = corrupt.keywords.get("shift", 1), clients.splits.private.num_classes
+    shift, classes = corrupt.keywords.get("shift", 1), clients.splits.private.task.num_classes
     if not shift % classes:
         raise ValueError(
             f"clients.corruption.shift={shift}: leaves {classes} classes as they are, expected "
@@ -195,16 +195,16 @@ def require_like(
     Args:
         student: The student's model function.
         models: Model functions by architecture name.
-        private: Gives image shape and number of classes.
+        private: Gives the task.
         strategy: Name of the strategy that averages.
 
     Raises:
         ValueError: An architecture differs; says which and where.
     """
     rng = np.random.default_rng(0)
-    wanted = parameters_of(build(student, private.image_shape, private.num_classes, rng))
+    wanted = parameters_of(build(student, private.task, rng))
     for name, model in models.items():
-        network = build(model, private.image_shape, private.num_classes, rng)
+        network = build(model, private.task, rng)
         if difference := unlike(network, wanted):
             raise ValueError(
                 f"{strategy} averages parameters, so all clients need the student's architecture: "

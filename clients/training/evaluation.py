@@ -1,4 +1,4 @@
-"""What a model answers: logits, penultimate features, accuracy."""
+"""Evaluation: what a model answers, rows of logits and features, and how good that is."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
-from clients.training.losses import cross_entropy
 from clients.training.taps import PENULTIMATE, Taps, evaluating
 
 
@@ -21,14 +20,14 @@ def predict(
     """Answer every example, in eval mode and without gradients.
 
     Args:
-        model: Network from [B, C, H, W] to logits [B, classes].
-        dataset: Where the inputs are.
+        model: Network from inputs [B, ...] to outputs [B, *output_shape].
+        dataset: Where the inputs are, and the task.
         indices: Which of its examples to answer [N].
         batch_size: Examples per forward pass. Part of the bits: a matrix product's rounding may
             depend on its height.
 
     Returns:
-        Logits [N, classes], float32 on the CPU.
+        Rows of the task [N*S, C], such as logits [N, classes], float32 on the CPU.
 
     Raises:
         ValueError: There is nothing to answer.
@@ -43,7 +42,7 @@ def predict_and_tap(
     taps: Iterable[str],
     batch_size: int = 256,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Answer every example, and give the features at some places of the network.
+    """Answer every example, as `predict`, and give the features at some places of the network.
 
     Args:
         model: As in `predict`.
@@ -53,22 +52,34 @@ def predict_and_tap(
         batch_size: As in `predict`.
 
     Returns:
-        Logits [N, classes] and features [N, ...] by place, float32 on the CPU.
+        Rows [N*S, C] and features [N, ...] by place, float32 on the CPU.
 
     Raises:
         ValueError: There is nothing to answer, or no such place, or it gives nothing.
     """
+    outputs, features = run(model, dataset, indices, taps, batch_size)
+    return dataset.task.answers(outputs), features
+
+
+def run(
+    model: nn.Module,
+    dataset: Dataset,
+    indices: npt.NDArray[np.int64],
+    taps: Iterable[str] = (),
+    batch_size: int = 256,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run a network on every example, as `predict_and_tap`: outputs [N, ...] as they come."""
     if len(indices) == 0:
         raise ValueError("no inputs to answer: expected at least 1")
     device = next(model.parameters()).device
-    logits, seen = [], []
+    outputs, seen = [], []
     with torch.inference_mode(), evaluating(model), Taps(model, taps) as places:
         for start in range(0, len(indices), batch_size):
             batch = normalised(dataset, indices[start : start + batch_size])
-            logits.append(model(torch.from_numpy(batch).to(device)).float().cpu())
+            outputs.append(model(torch.from_numpy(batch).to(device)).float().cpu())
             seen.append({n: each.float().cpu() for n, each in places.take().items()})
     features = {name: torch.cat([each[name] for each in seen]) for name in places.names}
-    return torch.cat(logits), features
+    return torch.cat(outputs), features
 
 
 def predict_with_features(
@@ -82,7 +93,7 @@ def predict_with_features(
         indices: Which of its examples to answer [N].
 
     Returns:
-        Logits [N, classes] and penultimate features [N, D], float32 on the CPU.
+        Rows [N*S, C] and penultimate features [N, D], float32 on the CPU.
 
     Raises:
         ValueError: There is nothing to answer, or the model calls no linear layer.
@@ -95,19 +106,24 @@ def evaluate(model: nn.Module, dataset: Dataset) -> dict[str, float]:
     """Measure a model on a whole labelled set.
 
     Args:
-        model: Network from [B, C, H, W] to logits [B, classes].
+        model: As in `predict`.
         dataset: Labelled examples.
 
     Returns:
-        `accuracy` in [0, 1] and `loss`, the mean cross-entropy in nats.
+        What the task measures; of a classification `accuracy` in [0, 1] and `loss`, the mean
+        cross-entropy in nats.
     """
-    return measures(predict(model, dataset, np.arange(len(dataset))), dataset.labels)
+    return measured(predict(model, dataset, np.arange(len(dataset))), dataset)
 
 
-def measures(logits: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Return `accuracy` in [0, 1] and mean cross-entropy `loss` of logits [N, C] for labels [N]."""
-    truth = torch.from_numpy(np.array(labels))
-    return {
-        "accuracy": float((logits.argmax(-1) == truth).double().mean()),
-        "loss": float(cross_entropy(logits, truth).double().mean()),
-    }
+def measured(rows: Tensor, dataset: Dataset) -> dict[str, float]:
+    """Measure answers to a whole labelled set.
+
+    Args:
+        rows: As `predict` gives them.
+        dataset: Labelled examples.
+
+    Returns:
+        As of `evaluate`.
+    """
+    return dataset.task.measures(rows, dataset.labels)

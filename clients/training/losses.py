@@ -9,18 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clients.data.label_losses import cross_entropy
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with hard labels, in nats.
-
-    Args:
-        logits: Raw outputs [B, C].
-        labels: Class indices [B], int64 in 0..C-1.
-
-    Returns:
-        Loss per example [B], >= 0.
-    """
-    return functional.cross_entropy(logits, labels, reduction="none")
+__all__ = ["cross_entropy", "kl", "mse", "reverse_kl"]
 
 
 def kl(
@@ -46,6 +37,20 @@ def kl(
     log_student = functional.log_softmax(student_logits / temperature, dim=-1)
     divergence = (torch.xlogy(targets, targets) - targets * log_student).sum(-1)
     return divergence * temperature**2 if scale_by_t2 else divergence
+
+
+def mse(student_outputs: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Mean squared error of C numbers, for a regression's targets.
+
+    Args:
+        student_outputs: Raw outputs [B, C].
+        targets: What they are to be [B, C].
+        temperature: Not used: numbers have none.
+
+    Returns:
+        Loss per example [B], >= 0.
+    """
+    return (student_outputs - targets).square().mean(-1)
 
 
 def reverse_kl(student_logits: Tensor, targets: Tensor, temperature: float) -> Tensor:

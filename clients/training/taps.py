@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from clients.data import Task
+
 PENULTIMATE = "penultimate"
 """The tap that every network with a linear classifier has: what its last linear layer receives."""
 
@@ -121,12 +123,12 @@ def take_map(taps: Taps) -> Tensor:
     return latest if latest.dim() == 4 else latest[:, :, None, None]
 
 
-def last_map(network: nn.Module, image_shape: tuple[int, int, int]) -> str:
+def last_map(network: nn.Module, task: Task) -> str:
     """Find where to tap a network of which nothing is known: the last of its feature maps.
 
     Args:
         network: Network from [B, C, H, W] to logits [B, classes], in eval mode.
-        image_shape: (channels, height, width).
+        task: Of the network; gives the shape of inputs.
 
     Returns:
         Name of the module that is the last to give a tensor of four axes with more than one pixel,
@@ -152,7 +154,7 @@ def last_map(network: nn.Module, image_shape: tuple[int, int, int]) -> str:
     device = next(network.parameters()).device
     try:
         with torch.no_grad(), evaluating(network):
-            logits = network(torch.zeros(2, *image_shape, device=device))
+            logits = network(task.blank(2).to(device))
     finally:
         for each in hooks:
             each.remove()

@@ -116,7 +116,7 @@ class FedMD(BaseStrategy):
             raise ValueError("clients.messenger: FedMD's clients have one network each")
         self.proxy, self.seed, self.fraction = proxy, seed, fraction
         self.public_inputs, self.consensus = min(public_inputs, len(proxy)), None
-        self.fault = partial(fault, proxy.num_classes)
+        self.fault = partial(fault, proxy.task.num_classes)
         numbers = {"digest_epochs": digest_epochs, "public_epochs": public_epochs}
         self.train = Handler(
             "train.fedmd",

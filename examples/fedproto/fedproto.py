@@ -44,7 +44,7 @@ def train(clients, request, context, device):
     client_id, asked = client_of(context), request.content["config"]
     private, indices = clients.splits.private, clients.partitions[client_id]
     network = network_of(clients, context, device)
-    there, weight = torch.full((private.num_classes, 1), torch.nan), 0.0  # in the first round
+    there, weight = torch.full((private.task.num_classes, 1), torch.nan), 0.0  # in the first round
     if NAME in request.content:
         there, weight = prototypes_in(request.content), asked["weight"]
     anchors = {NAME: there.to(device), "weight": torch.tensor(weight)}
@@ -52,7 +52,7 @@ def train(clients, request, context, device):
     context.state[MODEL] = write_arrays(arrays_of(network.state_dict()))
     features = predict_with_features(network, private, indices)[1].numpy()
     labels = clients.labels(client_id, asked["server-round"])
-    means = np.full((private.num_classes, features.shape[1]), np.nan, np.float32)
+    means = np.full((private.task.num_classes, features.shape[1]), np.nan, np.float32)
     for label in np.unique(labels):
         means[label] = features[labels == label].mean(0)
     have = {"means": np.nan_to_num(means), "there": ~np.isnan(means[:, 0])}

@@ -51,7 +51,8 @@ def open_run(
         What writes rounds down, and what shows them.
     """
     private = clients.splits.private
-    shape = summary(private.labels, clients.partitions, private.num_classes)
+    kinds = private.task.strata(private.labels)
+    shape = summary(kinds, clients.partitions, private.task.num_strata)
     begin(folder, config_text, shape, None if done is None else done.lines)
     kept = (None, {}) if done is None else (done.clients, done.probes)
     tracker = Tracker(folder, probes, config_text, *kept, **options)

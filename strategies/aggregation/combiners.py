@@ -88,6 +88,10 @@ mean_of_probs = WeightedMean(of=softened, then=unchanged, fraction=softened_frac
 """Weighted mean of softmax(logits / T): rows on the simplex; zero where nobody covers the
 example."""
 
+mean_of_outputs = WeightedMean(of=unchanged, then=unchanged)
+"""Weighted mean of what networks say, for the numbers of a regression; zero where nobody covers the
+example."""
+
 mean_of_logits = WeightedMean(of=unchanged, then=softened)
 """Softmax of the weighted mean of logits / T, FedDF's and FedAUX's ensemble: rows on the simplex;
 uniform where nobody covers the example."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clients.messages.accumulator import Reducer
-from clients.messages.answers import Answers
+from clients.messages.answers import Answers, rows_at
 from clients.messages.codecs import ANSWERS
 from clients.messages.field import TAKEN, Field, Fields
 from clients.models.discriminator import DiscriminatorRecipe
@@ -32,9 +32,9 @@ class Ensemble:
     """What a cohort's answers to N inputs came to.
 
     Attributes:
-        targets: Soft labels [N, C].
-        covered: Which inputs at least one teacher is trusted on [N].
-        teachers: The answers to P probe inputs.
+        targets: Soft labels [N, C], or of a regression numbers; N rows of answers.
+        covered: Which of them at least one teacher is trusted on [N].
+        teachers: The answers to the probe inputs, P rows.
         weights: Trust on those [K, P].
         whole: All answers, and the trust on them [K, N]; None where they were not to be kept.
     """
@@ -44,6 +44,11 @@ class Ensemble:
     teachers: Answers
     weights: Tensor
     whole: tuple[Answers, Tensor] | None = None
+
+    @property
+    def lesson(self) -> tuple[Tensor, Tensor]:
+        """Of which inputs there is something to learn [N/S] bool, and their targets."""
+        return lesson(self.targets, self.covered, self.teachers.sites)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,7 @@ class EnsembleRule:
             example, the scores are noise, and all teachers are trusted alike.
         answers: How clients send logits, one of `clients.messages.codecs.ANSWERS`.
         ask: Fields that clients are asked for beside logits, by name.
+        soft: Whether targets are to be soft labels; of a regression they are numbers.
     """
 
     scorer: Scorer
@@ -72,6 +78,7 @@ class EnsembleRule:
     fallback_below: float = 1e-3
     answers: str = "float32"
     ask: Fields = field(default_factory=dict)
+    soft: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, or does not go together; ValueError names the key."""
@@ -130,8 +137,8 @@ class EnsembleRule:
             return Ensemble(targets, covered, teachers, weights)
         weights = self.weights(answers)
         targets = self.combined(answers.logits, weights)
-        columns, covered = torch.from_numpy(probe), weights.sum(0) > 0
-        probed = answers.at(columns), weights[:, columns]
+        inputs, covered = torch.from_numpy(probe), weights.sum(0) > 0
+        probed = answers.at(inputs), weights[:, rows_at(inputs, answers.sites)]
         return Ensemble(targets, covered, *probed, (answers, weights) if keep else None)
 
     def weights(self, teachers: Answers, mixing: Tensor | None = None) -> Tensor:
@@ -166,13 +173,14 @@ class EnsembleRule:
             weights: Trust [K, N]; where it sums to 0 anything may come.
 
         Returns:
-            Targets [N, C]; what is trusted sums to 1 within `TOLERANCE`.
+            Targets [N, C]; what is trusted sums to 1 within `TOLERANCE` where it is to be `soft`.
 
         Raises:
             ValueError: The combiner gave something else; says which combiner.
         """
         targets = self.combiner(logits, weights, self.temperature)
-        if reason := _off_simplex(targets, weights.sum(0) > 0, tuple(logits.shape[1:])):
+        off = _off_simplex if self.soft else _no_numbers
+        if reason := off(targets, weights.sum(0) > 0, tuple(logits.shape[1:])):
             raise ValueError(f"combiner {_name_of(self.combiner)}: {reason}")
         return targets
 
@@ -194,6 +202,26 @@ class EnsembleRule:
             fields=self.ask,
         )
         return Reducer(sums)
+
+
+def lesson(targets: Tensor, covered: Tensor, sites: int) -> tuple[Tensor, Tensor]:
+    """Sort targets by input.
+
+    Args:
+        targets: Of N rows of answers [N, C].
+        covered: Which of them somebody is trusted on [N].
+        sites: S, rows of each input.
+
+    Returns:
+        Of which inputs somebody is trusted on a row [N/S], and their targets: [n, C] with one row
+        each, [n, S, C] with several, in which a row that nobody covers is NaN.
+    """
+    if sites == 1:
+        return covered, targets[covered]
+    by_input = covered.view(-1, sites)
+    there = by_input.any(1)
+    sorted_ = torch.where(by_input[..., None], torch.unflatten(targets, 0, (-1, sites)), torch.nan)
+    return there, sorted_[there]
 
 
 def check_names(fields: Fields, section: str) -> None:
@@ -219,6 +247,13 @@ def check_names(fields: Fields, section: str) -> None:
 def _name_of(rule: Any) -> str:
     rule = rule.func if isinstance(rule, partial) else rule
     return f"{rule.__module__}.{getattr(rule, '__qualname__', type(rule).__qualname__)}"
+
+
+def _no_numbers(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Say why these are no targets of a regression, where anybody is trusted."""
+    if tuple(targets.shape) != shape:
+        return f"gave targets of shape {tuple(targets.shape)}, expected {shape}"
+    return None if targets[covered].isfinite().all() else "gave targets that are not finite"
 
 
 def _off_simplex(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:

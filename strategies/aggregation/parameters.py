@@ -131,15 +131,15 @@ def starts_of(
 
     Args:
         models: Model functions by name.
-        dataset: Gives image shape and classes.
+        dataset: Gives the task.
         seed: The run's.
 
     Returns:
         Parameters by name; each depends on seed and name alone.
     """
-    task = (dataset.image_shape, dataset.num_classes)
+    task = dataset.task
     draws = {name: named_generator(seed, Purpose.ARCHITECTURE, name) for name in models}
-    return {name: parameters_of(build(model, *task, draws[name])) for name, model in models.items()}
+    return {name: parameters_of(build(model, task, draws[name])) for name, model in models.items()}
 
 
 def forms_of(models: Mapping[str, ModelFunction], dataset: Dataset) -> Forms:
@@ -147,13 +147,13 @@ def forms_of(models: Mapping[str, ModelFunction], dataset: Dataset) -> Forms:
 
     Args:
         models: Model functions by name.
-        dataset: Gives image shape and classes.
+        dataset: Gives the task.
 
     Returns:
         The forms.
     """
-    rng, task = np.random.default_rng(0), (dataset.image_shape, dataset.num_classes)
-    built = {name: parameters_of(build(model, *task, rng)) for name, model in models.items()}
+    rng, task = np.random.default_rng(0), dataset.task
+    built = {name: parameters_of(build(model, task, rng)) for name, model in models.items()}
     return {
         name: {key: _form(array.dtype, array.shape) for key, array in parameters.items()}
         for name, parameters in built.items()

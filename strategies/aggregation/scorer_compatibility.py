@@ -1,4 +1,4 @@
-"""Which scorers go with which discriminators, as the scorers themselves say."""
+"""Which scorers go with which discriminators and tasks, as the scorers themselves say."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -24,6 +24,18 @@ def for_discriminators(balanced: bool | None = None, why: str = "") -> Callable[
         return scorer
 
     return say
+
+
+def of_probabilities(scorer: Scorer) -> Scorer:
+    """Say of a scorer that it takes the softmax of answers for what a client believes."""
+    scorer.__dict__["of_probabilities"] = True
+    return scorer
+
+
+def needs_probabilities(scorer: Any) -> bool:
+    """Tell whether a scorer, or what it is a partial of, says so."""
+    rule = scorer.func if isinstance(scorer, partial) else scorer
+    return getattr(rule, "of_probabilities", False)
 
 
 def require_pairs(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clients.messages.answers import Answers
-from strategies.aggregation.scorer_compatibility import for_discriminators
+from strategies.aggregation.scorer_compatibility import for_discriminators, of_probabilities
 
 PROBABILITY_FLOOR = 1e-4
 """Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: a client sends them, and no
@@ -43,6 +43,7 @@ def num_examples(teachers: Answers) -> Tensor:
     return teachers.num_examples[:, None].expand_as(teachers.mask)
 
 
+@of_probabilities
 def max_prob(teachers: Answers) -> Tensor:
     """Trust a teacher by the probability of its most likely class.
 
@@ -55,6 +56,7 @@ def max_prob(teachers: Answers) -> Tensor:
     return teachers.logits.softmax(-1).amax(-1)
 
 
+@of_probabilities
 def entropy(teachers: Answers) -> Tensor:
     """Trust a teacher by exp(-H) of its answer, H the entropy in nats.
 
@@ -68,6 +70,7 @@ def entropy(teachers: Answers) -> Tensor:
     return (-entropies).exp()
 
 
+@of_probabilities
 def margin(teachers: Answers) -> Tensor:
     """Trust a teacher by the gap between its two most likely classes.
 

@@ -17,12 +17,12 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.messages.accumulator import is_part
-from clients.messages.answers import Answers
+from clients.messages.answers import Answers, rows_at
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import tensor_over
 from clients.messages.field import NO_FIELDS, Fields, wire_name
 from clients.messages.fields import logits
-from clients.messages.replies import read_predictions
+from clients.messages.replies import for_sites, read_predictions
 from clients.messages.requests import CONFIG, METRICS, PREDICTIONS
 from clients.messages.sizes import examples_in
 from clients.models.factory import Parameters
@@ -35,7 +35,7 @@ Scorer = Callable[[Answers], Tensor]
 SUMS, PROBE = "sums", "probe"
 """Names of a part's records."""
 
-OF_ALL = ("client-ids", "logits", "mask", "own-probs", "num-examples")
+OF_ALL = ("client-ids", "logits", "mask", "own-probs", "num-examples", "sites")
 """Names of what every probed answer has, or may have; the others are fields."""
 
 BLOCK_NUMBERS = 2**19
@@ -64,7 +64,7 @@ class AnswerSums:
             temperature: T > 0.
             fallback_below: Where even the largest own_probs is below this, all are trusted alike;
                 None = clients fit no discriminator.
-            probe: Positions among the N examples whose answers are kept [P].
+            probe: Positions of the inputs whose answers are kept [P].
             fields: What the scorer looks at beside logits and own_probs: a number for each input.
         """
         self._fields = fields
@@ -86,7 +86,7 @@ class AnswerSums:
             sums.add(values, divisor, masked(self._scorer(one), one.mask)[0].float(), rows)
             if unknown is not None:
                 sums.add_equal(values, divisor, unknown[rows], rows)
-        self._probed.append(_probe_arrays(teacher.on(self._probe)))
+        self._probed.append(_probe_arrays(teacher.at(self._probe)))
 
     def merge(self, part: RecordDict) -> None:
         """Add the sums of other clients."""
@@ -140,6 +140,7 @@ def read_part(content: RecordDict) -> Part:
         own_probs=probed.get("own-probs"),
         num_examples=probed["num-examples"],
         per_input={name: each for name, each in probed.items() if name not in OF_ALL},
+        sites=int(probed["sites"][0]) if "sites" in probed else 1,
     )
     return Part(_arrays(content, SUMS), teachers)
 
@@ -178,12 +179,19 @@ class _Teacher:
     def __init__(self, content: RecordDict, fields: Fields) -> None:
         self._arrays = _arrays(content, PREDICTIONS)
         config = cast(dict[str, Any], content[CONFIG])
-        # One number for each input: they are decoded once, whatever their codec can.
-        self._decoded = {name: each.decode(name, self._arrays) for name, each in fields.items()}
         self._logits = logits(config["answers"])
         first = wire_name("logits", "codes" if config["answers"] == "uint8" else "")
         self.shape = self._arrays[first].shape
-        own, mask = self._arrays.get("own-probs"), self._arrays.get("mask")
+        # One number for each input: they are decoded once, whatever their codec can.
+        self._sites = config.get("sites", 1)
+        self._decoded = {
+            name: torch.from_numpy(
+                for_sites(each.decode(name, self._arrays).numpy(), self.shape[0])
+            )
+            for name, each in fields.items()
+        }
+        named = self._arrays.get("own-probs"), self._arrays.get("mask")
+        own, mask = (for_sites(array, self.shape[0]) for array in named)
         self.own_probs = None if own is None else tensor_over(own)[None]
         self.mask = (
             torch.ones(1, self.shape[0], dtype=torch.bool)
@@ -194,8 +202,12 @@ class _Teacher:
         self._num_examples = torch.tensor([num_examples])
         self._client_ids = (cast(int, config["client-id"]),)
 
+    def at(self, inputs: npt.NDArray[np.int64]) -> Answers:
+        """Return the answers to some of the inputs."""
+        return self.on(cast(Tensor, rows_at(torch.from_numpy(inputs), self._sites)).numpy())
+
     def on(self, rows: slice | npt.NDArray[np.int64]) -> Answers:
-        """Return the answers to some of the examples."""
+        """Return some rows of the answers."""
         return Answers(
             client_ids=self._client_ids,
             logits=self._logits.decode("logits", self._arrays, rows)[None],
@@ -203,6 +215,7 @@ class _Teacher:
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             num_examples=self._num_examples,
             per_input={name: each[None, rows] for name, each in self._decoded.items()},
+            sites=self._sites,
         )
 
 
@@ -223,6 +236,8 @@ def _probe_arrays(teacher: Answers) -> Parameters:
         **{name: teacher[name] for name in teacher.per_input},
     }
     arrays = {name: value.numpy() for name, value in tensors.items() if value is not None}
+    if teacher.sites != 1:
+        arrays["sites"] = np.array([teacher.sites])
     return arrays | {"client-ids": np.array(teacher.client_ids)}
 
 

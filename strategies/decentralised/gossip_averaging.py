@@ -98,8 +98,7 @@ class ParameterGossip(BaseStrategy):
         self._mixing, self._push = mixing, push
         like = student_model if messenger is not None else next(iter(models.values()))
         self._forms = forms_of({OWN: like}, test)[OWN]
-        task = test.image_shape, test.num_classes
-        self._buffers = frozenset(buffer_names(build(like, *task, np.random.default_rng(0))))
+        self._buffers = frozenset(buffer_names(build(like, test.task, np.random.default_rng(0))))
         self._first, self._second = (
             (TRAIN_OWN, TAKE_MIXED) if order == "adapt_then_combine" else (SEND_OWN, TRAIN_MIXED)
         )

@@ -5,6 +5,7 @@ neighbours, where mixing weight times confidence makes soft labels of them; each
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from clients.messages.replies import read_predictions
 from clients.messages.requests import METRICS, PredictionRequest, write_request
 from clients.messages.round_views import GraphView, RoundView
 from clients.messages.routing import Mix
+from clients.training.answer_rows import of_examples
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from clients.training.optimizers import require_steps
@@ -93,19 +95,22 @@ class Gossip(BaseStrategy):
         proxy_split.require_whole()
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
+        if not test.task.soft:
+            ensemble = replace(ensemble, soft=False)
         self.rule, self.split = ensemble, proxy_split
-        rehearse_loss(ensemble, loss, test.num_classes)
-        if sweeps > 1 and not is_reducible(ensemble, test.num_classes):
+        rehearse_loss(ensemble, loss, test.task.num_classes)
+        if sweeps > 1 and not is_reducible(ensemble, test.task.num_classes):
             raise ValueError(
                 f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
                 "only weighted means, by scores of one answer each, can be mixed again"
             )
         self.sweeps = sweeps
         self.with_own = with_own
-        self._imitating = train_targets(with_temperature(loss, ensemble.temperature), numbers)
+        goal = of_examples(with_temperature(loss, ensemble.temperature), test.task)
+        self._imitating = train_targets(goal, numbers)
         self.handlers = (predictions(ensemble.ask)[0], RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
-        self._num_classes = test.num_classes
+        self._task = test.task
         self._meeting = Meeting(neighbours, watch)
         self._rules = {**ensemble.stateful, "loss": loss, "distil": distil}
 
@@ -127,7 +132,8 @@ class Gossip(BaseStrategy):
         request = PredictionRequest(
             server_round=server_round,
             num_inputs=len(ids),
-            num_classes=self._num_classes,
+            num_classes=self._task.num_classes,
+            sites=self._task.sites,
             proxy_ids=ids,
             negative_ids=None if self.rule.discriminator is None else self.split.negative_ids,
             recipe=self.rule.discriminator,

@@ -19,14 +19,14 @@ from torch import Tensor
 from clients.handlers.reply_faults import MAX_PARAMETER
 from clients.handlers.targets import SUMS, TARGETS
 from clients.messages import fields as shipped
-from clients.messages.answers import Answers
+from clients.messages.answers import Answers, rows_at
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.field import Fields, as_they_are
 from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.requests import CONFIG, PREDICTIONS
 from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
-from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.ensemble import EnsembleRule, lesson
 from strategies.aggregation.normalisation import masked
 
 Ids = npt.NDArray[np.int64]
@@ -45,15 +45,18 @@ def on_probes(content: RecordDict, *, probe: Ids, fields: Fields) -> RecordDict:
         The same kind of content for P answers, all as it is: nothing is rounded or noised again.
     """
     reply = read_reply(content, fields)
+    rows = np.asarray(rows_at(torch.from_numpy(probe), reply.sites))
     shown = replace(
         reply,
-        logits=reply.logits[probe],
-        own_probs=None if reply.own_probs is None else reply.own_probs[probe],
-        mask=None if reply.mask is None else reply.mask[probe],
+        logits=reply.logits[rows],
+        own_probs=None if reply.own_probs is None else reply.own_probs[rows],
+        mask=None if reply.mask is None else reply.mask[rows],
         answers="float32",
         parameters=None,
         fields={
-            name: array[probe] if fields[name].per_input else array
+            name: array[rows if len(array) == len(reply.logits) else probe]
+            if fields[name].per_input
+            else array
             for name, array in reply.fields.items()
         },
     )
@@ -95,7 +98,7 @@ def targets_of_answers(
     teachers, mixing = _teachers(letters, rule)
     weights = rule.weights(teachers, mixing)
     targets = rule.combined(teachers.logits, weights)
-    return _targets(targets, weights.sum(0) > 0, proxy_ids)
+    return _targets(targets, weights.sum(0) > 0, teachers.sites, proxy_ids)
 
 
 def sums_of_answers(receiver: int, letters: Letters, *, rule: EnsembleRule) -> RecordDict:
@@ -147,7 +150,8 @@ def targets_of_sums(
     weighted, mass = _mixed_sums(letters)
     covered = mass > 0
     mean = weighted / torch.where(covered, mass, 1)[:, None]
-    return _targets(_mean_of(rule).then(mean, rule.temperature), covered, proxy_ids)
+    sites = len(covered) // len(proxy_ids)
+    return _targets(_mean_of(rule).then(mean, rule.temperature), covered, sites, proxy_ids)
 
 
 def _teachers(letters: Letters, rule: EnsembleRule) -> tuple[Answers, Tensor]:
@@ -156,9 +160,9 @@ def _teachers(letters: Letters, rule: EnsembleRule) -> tuple[Answers, Tensor]:
     return teachers, torch.tensor([letter.weight for letter, _ in letters], dtype=torch.float32)
 
 
-def _targets(targets: Tensor, covered: Tensor, proxy_ids: Ids) -> RecordDict:
-    there = covered.numpy()
-    arrays = {"proxy-ids": proxy_ids[there], "targets": targets[covered].numpy()}
+def _targets(targets: Tensor, covered: Tensor, sites: int, proxy_ids: Ids) -> RecordDict:
+    there, own = lesson(targets, covered, sites)
+    arrays = {"proxy-ids": proxy_ids[there.numpy()], "targets": own.numpy()}
     return RecordDict({TARGETS: write_arrays(arrays)})
 
 

@@ -15,6 +15,7 @@ from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays
 from clients.models.factory import load_parameters
 from clients.seeding import Purpose, generator
+from clients.training.answer_rows import of_examples
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from strategies import rule_state
@@ -82,7 +83,7 @@ class DistillationStrategy(BaseStrategy):
                 "strategy.local_training=false: expected strategy/discriminator=none and "
                 "strategy.feed_back=false, for which clients train"
             )
-        num_classes, split = teachers.test.num_classes, teachers.split
+        num_classes, split = teachers.test.task.num_classes, teachers.split
         if isinstance(loss, Objective) and len(split.chunks) > 1:
             raise ValueError(
                 f"strategy.proxy_split.chunks={len(split.chunks)}: expected 1 where strategy.loss "
@@ -91,7 +92,7 @@ class DistillationStrategy(BaseStrategy):
         if isinstance(loss, Objective) and loss.anchors:
             teachers.want_all(loss.anchors)
         rehearse_loss(teachers.rule, loss, num_classes)
-        rehearse_student(distil, student, split.proxy, loss, num_classes, teachers.rule)
+        rehearse_student(distil, student, split.proxy, loss, teachers.rule)
         self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
         self._epochs = None if len(split.chunks) == 1 else epochs_of(distil)
         self.teachers, self.split, self.student, self.seed = teachers, split, student, seed
@@ -155,8 +156,9 @@ class DistillationStrategy(BaseStrategy):
     ) -> tuple[list[float], list[Ensemble | None]]:
         """Distil chunk by chunk; the answers to the first one have come already."""
         rng = generator(self.seed, Purpose.DISTILLATION, server_round)
-        objective = with_temperature(self.loss, self.teachers.rule.temperature)
         chunks, proxy = self.split.chunks, self.split.proxy
+        goal = with_temperature(self.loss, self.teachers.rule.temperature)
+        objective = of_examples(goal, proxy.task)
         distil = self.distil
         if isinstance(objective, Objective) and objective.anchors:
             distil = partial(distil, anchors=anchors_of(objective, first, self.student))

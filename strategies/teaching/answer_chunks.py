@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clients.handlers.base import Handler
 from clients.messages.accumulator import Folding, Reducer
-from clients.messages.answers import Answers, Stacked, rows_of, stack
+from clients.messages.answers import Answers, Stacked, rows_at, rows_of, stack
 from clients.messages.field import NO_FIELDS, Fields
 from clients.messages.requests import PredictionRequest, write_request
 from strategies.aggregation.ensemble import Ensemble
@@ -99,35 +99,38 @@ def on_probes(
     whole = ensembles[0]
     assert whole is not None, "a round without an answer ends before this"
     if len(ensembles) == 1:
-        return whole.teachers, whole.weights, whole.targets[torch.from_numpy(split.probes[0])]
+        rows = rows_at(torch.from_numpy(split.probes[0]), whole.teachers.sites)
+        return whole.teachers, whole.weights, whole.targets[rows]
     first, ids = whole.teachers, torch.from_numpy(split.probe_ids)
-    shape, num_classes = (len(first.client_ids), len(ids)), first.logits.shape[-1]
+    sites = first.sites
+    shape, num_classes = (len(first.client_ids), len(ids) * sites), first.logits.shape[-1]
     logits, mask = torch.zeros(*shape, num_classes), torch.zeros(shape, dtype=torch.bool)
     own, weights, targets = (
         torch.zeros(shape),
         torch.zeros(shape),
-        torch.zeros(len(ids), num_classes),
+        torch.zeros(shape[1], num_classes),
     )
-    rows = {client_id: row for row, client_id in enumerate(first.client_ids)}
+    row_of = {client_id: row for row, client_id in enumerate(first.client_ids)}
     places = []
     for chunk, probe, ensemble in zip(split.chunks, split.probes, ensembles, strict=True):
         if ensemble is None:
             continue
         there = ensemble.teachers
         columns = torch.searchsorted(ids, torch.from_numpy(chunk[probe]))
-        whose = torch.tensor([rows[client_id] for client_id in there.client_ids])
-        at = whose[:, None], columns
+        whose = torch.tensor([row_of[client_id] for client_id in there.client_ids])
         places.append((there, whose, columns))
+        rows = rows_at(columns, sites)
+        at = whose[:, None], rows
         logits[at], mask[at], weights[at] = there.logits, there.mask, ensemble.weights
         if there.own_probs is not None:
             own[at] = there.own_probs
-        targets[columns] = ensemble.targets[torch.from_numpy(probe)]
+        targets[rows] = ensemble.targets[rows_at(torch.from_numpy(probe), sites)]
     together = replace(
         first,
         logits=logits,
         mask=mask,
         own_probs=None if first.own_probs is None else own,
-        per_input=_fields_on_probes(first, len(ids), places),
+        per_input=_fields_on_probes(first, shape[1], places),
     )
     return together, weights, targets
 
@@ -138,10 +141,14 @@ def _fields_on_probes(
     """Put the fields of all chunks together: of each its answers, whose row, which columns."""
     found: dict[str, Stacked] = {}
     for name, array in first.per_input.items():
-        rows = [own.new_zeros(num_probes, *own.shape[1:]) for own in rows_of(array)]
+        # Of each site, or of each input: then there are as many rows as inputs.
+        each_site = all(len(own) == first.mask.shape[1] for own in rows_of(array))
+        sites = first.sites if each_site else 1
+        length = num_probes // first.sites * sites
+        rows = [own.new_zeros(length, *own.shape[1:]) for own in rows_of(array)]
         for answers, whose, columns in places:
             for row, own in zip(whose.tolist(), rows_of(answers.per_input[name]), strict=True):
                 if own.shape[1:] == rows[row].shape[1:]:  # a client may say another size
-                    rows[row][columns] = own
+                    rows[row][rows_at(columns, sites)] = own
         found[name] = stack(rows)
     return found

@@ -149,7 +149,7 @@ class GroupTeaching:
             ValueError: They do not; names the key.
         """
         names = {**architectures, STUDENT: STUDENT}
-        nothing = torch.zeros(num_examples, dataset.num_classes)
+        nothing = torch.zeros(num_examples, dataset.task.num_classes)
         lesson = self._lesson(0, names, np.arange(num_examples), nothing)
         rehearse_group(lesson, dataset, "strategy", KEY)
 

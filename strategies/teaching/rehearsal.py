@@ -16,9 +16,11 @@ from clients.messages.codecs import Precision
 from clients.messages.field import Field, as_they_are
 from clients.messages.replies import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
+from clients.training.answer_rows import of_examples
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.scorer_compatibility import needs_probabilities
 from strategies.aggregation.streaming import read_part
 from strategies.teaching.student import anchors_of
 
@@ -42,9 +44,27 @@ def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
         ValueError: It does not.
     """
     rule = deepcopy(rule)  # one with a state must not see made-up answers
+    if not rule.soft:
+        _require_numbers(rule, num_classes)
     for name, each in rule.ask.items():
         rehearse_codec(name, each, num_classes)
     return rule(made_up(rule, num_classes), np.arange(0)).targets
+
+
+def _require_numbers(rule: EnsembleRule, num_classes: int) -> None:
+    """Refuse rules of probabilities where answers are numbers; ValueError names the rule."""
+    if needs_probabilities(rule.scorer):
+        raise ValueError(
+            "strategy.scorer: it looks at probabilities of classes, and answers to a regression "
+            "are numbers: expected one that does not, such as strategy/scorer=uniform"
+        )
+    one = made_up(rule, num_classes).logits[:1]
+    agreed = rule.combiner(torch.cat([one, one]), torch.full((2, INPUTS), 0.5), rule.temperature)
+    if not _close(agreed, one[0]):
+        raise ValueError(
+            "strategy.combiner: of two answers that are the same it makes another, and answers to "
+            "a regression are numbers: expected strategy/combiner=mean_of_outputs"
+        )
 
 
 def rehearse_codec(name: str, field: Field, num_classes: int) -> None:
@@ -86,6 +106,13 @@ def rehearse_loss(rule: EnsembleRule, loss: DistillationLoss, num_classes: int) 
     logits, targets = torch.zeros(INPUTS, num_classes), rehearse(rule, num_classes)
     if isinstance(loss, Objective):
         return
+    if not rule.soft:
+        least, more = (loss(y, targets, temperature=1.0) for y in (targets, targets + 1))
+        if not bool((least < more).all()):  # NaN is not either
+            raise ValueError(
+                "strategy.loss: it is not least where a student answers its targets, which for a "
+                "regression are numbers: expected one of numbers, strategy/loss=mse"
+            )
     losses = deepcopy(loss)(logits, targets, temperature=rule.temperature)
     if losses.shape != (INPUTS,):
         raise ValueError(
@@ -99,7 +126,6 @@ def rehearse_student(
     student: nn.Module,
     proxy: Dataset,
     loss: DistillationLoss,
-    num_classes: int,
     rule: EnsembleRule,
 ) -> None:
     """See that a student can learn from soft labels; one that cannot be copied is left alone.
@@ -109,7 +135,6 @@ def rehearse_student(
         student: The student; left as it is.
         proxy: What it will learn from.
         loss: What it minimises.
-        num_classes: C.
         rule: Of the ensemble, whose made-up answers are the objective's anchors; where fields are
             of any size, such an objective is not tried.
 
@@ -122,8 +147,9 @@ def rehearse_student(
         student, loss = deepcopy((student, loss))
     except Exception:  # a network, say, that holds what it computed
         return
-    objective = with_temperature(loss, rule.temperature)
-    targets = torch.full((2, num_classes), 1 / num_classes)
+    task, num_classes = proxy.task, proxy.task.num_classes
+    objective = of_examples(with_temperature(loss, rule.temperature), task)
+    targets = task.by_input(torch.full((2 * task.sites, num_classes), 1 / num_classes))
     if isinstance(objective, Objective) and objective.anchors:
         if any(None in each.shape for each in rule.ask.values()):
             return

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from clients.messages.answers import rows_at
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Objective
 from strategies.aggregation.ensemble import Ensemble
@@ -17,7 +18,7 @@ WEIGHTS = "weights"
 """The anchor of a student's objective that is no field: the trust on each answer."""
 
 Imitate = Callable[..., list[float]]
-"""(ids [n], targets [n, C], epochs=...) -> mean loss of each epoch."""
+"""(ids [n], targets [n, C] or [n, S, C], epochs=...) -> mean loss of each epoch."""
 
 
 def teach(
@@ -44,8 +45,8 @@ def teach(
         seen.append(ensemble)
         if ensemble is None or not ensemble.covered.any():
             continue
-        covered = ensemble.covered
-        lessons.append((ids[covered.numpy()], ensemble.targets[covered]))
+        there, targets = ensemble.lesson
+        lessons.append((ids[there.numpy()], targets))
         if epochs is not None and epochs > 0:
             (loss,) = imitate(*lessons[-1], epochs=1)
             total += loss * len(lessons[-1][0])
@@ -68,16 +69,22 @@ def anchors_of(objective: Objective, ensemble: Ensemble, student: nn.Module) -> 
 
     Returns:
         By name: of a field with a row for each input those of the n covered ones, [K, n, ...],
-        which an objective indexes by `outputs.rows`; of another [K, ...]. K tensors where teachers'
-        are of unlike shapes.
+        which an objective indexes by `outputs.rows`; with several sites [K, n, S, ...] of what has
+        a row for each. Of another [K, ...]. K tensors where teachers' are of unlike shapes.
     """
     assert ensemble.whole is not None, "Teachers.want_all"
     answers, weights = ensemble.whole
-    rows = ensemble.covered.nonzero()[:, 0]
-    known = {**answers.at(rows).fields, WEIGHTS: weights[:, rows]}
-    device = next(student.parameters()).device
+    inputs, sites = ensemble.lesson[0].nonzero()[:, 0], answers.sites
+    rows = rows_at(inputs, sites)
+    known = {**answers.at(inputs).fields, WEIGHTS: weights[:, rows]}
+    device, length = next(student.parameters()).device, len(inputs) * sites
+
+    def by_input(each: Tensor) -> Tensor:
+        several = sites > 1 and each.dim() > 1 and each.shape[1] == length
+        return (torch.unflatten(each, 1, (-1, sites)) if several else each).to(device)
+
     named = {name: known[name] for name in objective.anchors}
-    anchors: Anchors = tree_map(lambda each: each.to(device), named)
+    anchors: Anchors = tree_map(by_input, named)
     return anchors
 
 

@@ -17,7 +17,6 @@ from clients.messages.arrays import write_arrays
 from clients.messages.requests import PredictionRequest, node_id_of
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
-from clients.training.evaluation import measures
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
 from strategies.aggregation.streaming import Part, gather
 from strategies.cohorts import draw
@@ -70,16 +69,18 @@ class Teachers:
             raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
+        if not test.task.soft:
+            ensemble = replace(ensemble, soft=False)
         fields = ensemble.ask.items()
         own = {name: each for name, each in fields if not each.per_input}
         self._later = {name: each for name, each in fields if each.per_input}
         self._tested = {name: each for name, each in self._later.items() if each.tested}
         self._testing = replace(ensemble, ask=own | self._tested)
-        rehearse(self._testing, test.num_classes)
+        rehearse(self._testing, test.task.num_classes)
         self.rule, self.split, self.test = ensemble, proxy_split, test
         self.node_ids: list[int] = []
         self._seed, self._fraction = seed, fraction
-        self._reducible = is_reducible(ensemble, test.num_classes)
+        self._reducible = is_reducible(ensemble, test.task.num_classes)
         self._whole = False
         self._first: Answers | None = None
         self._grid: Grid | None = None
@@ -123,7 +124,8 @@ class Teachers:
         return PredictionRequest(
             server_round=server_round,
             num_inputs=len(self.split.chunks[0]),
-            num_classes=self.test.num_classes,
+            num_classes=self.test.task.num_classes,
+            sites=self.test.task.sites,
             proxy_ids=self.split.chunks[0],
             negative_ids=self.split.negative_ids if told else None,
             recipe=self.rule.discriminator,
@@ -183,7 +185,7 @@ class Teachers:
         except FloatingPointError as error:
             raise FloatingPointError(f"student, round {server_round}: {error}") from error
         show(report, server_round, self.split, ensembles, losses, before, student, self._grid)
-        covered = sum(int(one.covered.sum()) for one in ensembles if one is not None)
+        covered = sum(int(one.lesson[0].sum()) for one in ensembles if one is not None)
         dropped = len(self.split.distilled_ids) - covered
         metrics = MetricRecord({"num-teachers": len(self.node_ids), "dropped-examples": dropped})
         if losses:
@@ -207,37 +209,39 @@ class Teachers:
     def measured(self, replies: Iterable[Message]) -> MetricRecord | None:
         """Measure the ensemble on the test set, weighed by the same rule.
 
-        An example that nobody covers counts as answered wrong, and not in the loss.
+        An example that nobody covers counts as answered wrong, and in nothing but the accuracy; of
+        several sites, those that nobody covers count as answered at random by class 0.
 
         Args:
             replies: To `test_messages`.
 
         Returns:
-            Accuracy and loss; None where nobody answered, or nothing is covered.
+            What the task measures, `ensemble-accuracy`; None where nobody answered, or nothing is
+            covered.
         """
         answers = gather(replies, self._tested)
         if answers is None:
             return None
         ensemble = self._testing(self._beside_first(answers), NO_PROBE)
-        covered = ensemble.covered
+        covered, targets = ensemble.lesson
         if not covered.any():
             return None
-        values = measures(
-            ensemble.targets[covered].clamp_min(1e-12).log(), self.test.labels[covered.numpy()]
-        )
-        return MetricRecord(
-            {
-                "ensemble-accuracy": values["accuracy"] * float(covered.double().mean()),
-                "ensemble-loss": values["loss"],
-            }
-        )
+        rows = targets.flatten(0, -2)
+        if self.test.task.soft:
+            rows = rows.nan_to_num(0).clamp_min(1e-12).log()
+        values = self.test.task.measures(rows, self.test.labels[covered.numpy()])
+        found = {f"ensemble-{name}": value for name, value in values.items()}
+        if "accuracy" in values:
+            found["ensemble-accuracy"] *= float(covered.double().mean())
+        return MetricRecord({**found})
 
     def question(self, server_round: int, proxy_ids: Ids | None) -> PredictionRequest:
         """Ask for answers without training: to proxy examples, or to the test set."""
         return PredictionRequest(
             server_round=server_round,
             num_inputs=len(self.test) if proxy_ids is None else len(proxy_ids),
-            num_classes=self.test.num_classes,
+            num_classes=self.test.task.num_classes,
+            sites=self.test.task.sites,
             proxy_ids=proxy_ids,
             recipe=self.rule.discriminator,
             answers=self.rule.answers,

@@ -20,16 +20,16 @@ from tests.places import ROOT
 def test_dataset_keeps_its_dtype_and_knows_its_shape() -> None:
     dataset = make()
     assert len(dataset) == 6
-    assert dataset.image_shape == (2, 3, 2)
-    assert dataset.images.dtype == np.uint8
+    assert dataset.task.input_shape == (2, 3, 2)
+    assert dataset.inputs.dtype == np.uint8
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": np.zeros((6, 4), np.uint8)}, r"toy: images has shape \(6, 4\)"),
-        ({"images": np.zeros((6, 2, 3, 2))}, "toy: images has dtype float64"),
-        ({"images": np.full((6, 2, 3, 2), np.nan, np.float32)}, "toy: images holds NaN"),
+        ({"inputs": np.zeros((6, 4), np.uint8)}, r"toy: inputs has shape \(6, 4\)"),
+        ({"inputs": np.zeros((6, 2, 3, 2))}, "toy: inputs has dtype float64"),
+        ({"inputs": np.full((6, 2, 3, 2), np.nan, np.float32)}, "toy: inputs holds NaN"),
         ({"labels": np.zeros(5, np.int64)}, r"toy: labels has shape \(5,\), expected \(6,\)"),
         ({"labels": np.zeros(6, np.int32)}, "toy: labels has dtype int32, expected int64"),
         ({"labels": np.full(6, 3)}, r"toy: labels lie in 3\.\.3, expected 0\.\.2"),
@@ -49,10 +49,10 @@ def test_dataset_refuses(changes: dict[str, Any], message: str) -> None:
 def test_subset_copies() -> None:
     dataset = make()
     part = data.subset(dataset, np.array([4, 1]))
-    np.testing.assert_array_equal(part.images, dataset.images[[4, 1]])
+    np.testing.assert_array_equal(part.inputs, dataset.inputs[[4, 1]])
     assert part.labels.tolist() == [1, 1]
-    assert part.images.dtype == np.uint8
-    assert not np.shares_memory(part.images, dataset.images)
+    assert part.inputs.dtype == np.uint8
+    assert not np.shares_memory(part.inputs, dataset.inputs)
     assert not np.shares_memory(part.labels, dataset.labels)
 
 
@@ -65,7 +65,7 @@ def test_normalised_is_what_the_formula_says(dtype: type) -> None:
     rng = np.random.default_rng(0)
     images: npt.NDArray[Any] = rng.integers(0, 256, (50, 2, 5, 4)).astype(dtype)
     images[0], images[1] = 0, 255
-    dataset = make(images=images, labels=np.zeros(50, np.int64))
+    dataset = make(inputs=images, labels=np.zeros(50, np.int64))
     indices = rng.permutation(50)[:20]
     mean, std = np.array(dataset.mean)[:, None, None], np.array(dataset.std)[:, None, None]
     expected = (images[indices].astype(np.float64) / 255 - mean) / std
@@ -79,7 +79,7 @@ def test_normalised_is_fresh_writable_and_contiguous_even_from_a_read_only_view(
     # a careless version hand out the store itself.
     store = np.ones((6, 3, 2, 2), np.float32)
     store.flags.writeable = False
-    dataset = make(images=store.transpose(0, 3, 1, 2), scale=1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
+    dataset = make(inputs=store.transpose(0, 3, 1, 2), scale=1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
     batch = data.normalised(dataset, np.arange(6))
     assert batch.flags.c_contiguous
     assert batch.flags.writeable

@@ -39,10 +39,10 @@ def test_cifar_batches_are_read_in_order(cifar_root: Path) -> None:
     train, test = data.cifar10(str(cifar_root))
     assert (len(train), len(test)) == (10, 3)
     assert train.labels.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert train.image_shape == (3, 32, 32)
-    assert train.images.dtype == np.uint8
+    assert train.task.input_shape == (3, 32, 32)
+    assert train.inputs.dtype == np.uint8
     # Row-major planes: the second pixel of the green plane's second row is number 1024 + 32 + 1.
-    assert train.images[0, 1, 1, 1] == cifar_batch(2, 1)["data"][0, 1024 + 32 + 1]
+    assert train.inputs[0, 1, 1, 1] == cifar_batch(2, 1)["data"][0, 1024 + 32 + 1]
     assert train.mean == test.mean == (0.4914, 0.4822, 0.4465)
 
 

@@ -59,8 +59,8 @@ def test_idx_files_are_read(
 ) -> None:
     train, test = reader(str(mnist_root))
     assert (len(train), len(test)) == (3, 2)
-    assert train.image_shape == (1, 28, 28)
-    assert train.images.dtype == np.uint8
+    assert train.task.input_shape == (1, 28, 28)
+    assert train.inputs.dtype == np.uint8
     assert train.labels.tolist() == [7, 8, 9]
     assert (train.scale, train.mean) == (1 / 255, mean)
     assert train.std == test.std
@@ -72,7 +72,7 @@ def test_unpacked_idx_files_are_read_when_the_packed_are_absent(mnist_root: Path
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
     after, _ = data.mnist(str(mnist_root))
-    np.testing.assert_array_equal(before.images, after.images)
+    np.testing.assert_array_equal(before.inputs, after.inputs)
 
 
 ZERO_IMAGES = np.zeros((3, 28, 28), np.uint8)
@@ -135,10 +135,10 @@ def cinic_root(tmp_path: Path) -> Path:
 def test_image_folders_are_read(cinic_root: Path) -> None:
     train, test = data.cinic10(str(cinic_root))
     assert train.labels.tolist() == list(range(10))
-    assert train.images.shape == (10, 3, 32, 32)
-    assert train.images.dtype == np.uint8
-    assert train.images[:, 0, 5, 5].tolist() == list(range(10))
-    assert (test.images[8] == 77).all()
+    assert train.inputs.shape == (10, 3, 32, 32)
+    assert train.inputs.dtype == np.uint8
+    assert train.inputs[:, 0, 5, 5].tolist() == list(range(10))
+    assert (test.inputs[8] == 77).all()
     both, _ = data.cinic10(str(cinic_root), include_valid=True)
     assert len(both) == 20
 
@@ -167,9 +167,9 @@ def test_broken_and_missing_images_are_named(cinic_root: Path) -> None:
 def test_digits_are_all_there_and_cut_by_seed() -> None:
     train, test = data.digits()
     assert (len(train), len(test)) == (1438, 359)  # round(0.2 * 1797) = 359
-    assert train.image_shape == (1, 8, 8)
-    assert train.images.dtype == np.uint8
-    assert (train.images.max(), train.scale) == (16, 1 / 16)
+    assert train.task.input_shape == (1, 8, 8)
+    assert train.inputs.dtype == np.uint8
+    assert (train.inputs.max(), train.scale) == (16, 1 / 16)
     # Known counts of the 10 digits in scikit-learn's set.
     counts = np.bincount(train.labels) + np.bincount(test.labels)
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
@@ -189,9 +189,9 @@ def test_blobs_can_be_told_apart() -> None:
     """
     train, test = data.blobs()
     assert (len(train), len(test)) == (450, 150)
-    assert train.images.dtype == np.float32
-    means = np.stack([train.images[train.labels == c].mean(axis=0) for c in range(4)])
-    distances = np.square(test.images[:, None] - means[None]).sum(axis=(2, 3, 4))
+    assert train.inputs.dtype == np.float32
+    means = np.stack([train.inputs[train.labels == c].mean(axis=0) for c in range(4)])
+    distances = np.square(test.inputs[:, None] - means[None]).sum(axis=(2, 3, 4))
     assert (distances.argmin(axis=1) == test.labels).mean() > 0.8
     with pytest.raises(ValueError, match="num_classes=0, expected at least 1"):
         data.blobs(num_classes=0)
@@ -243,5 +243,5 @@ def test_real_files_have_the_known_counts_and_moments(
     train, test = reader(str(real_root()))
     assert np.bincount(train.labels).tolist() == train_counts
     assert np.bincount(test.labels).tolist() == test_counts
-    assert train.images.dtype == test.images.dtype == np.uint8
-    assert moments(train.images) == (list(train.mean), list(train.std))
+    assert train.inputs.dtype == test.inputs.dtype == np.uint8
+    assert moments(train.inputs) == (list(train.mean), list(train.std))

@@ -18,11 +18,19 @@ from tests.datasets import make
 def numbered(count: int, name: str = "numbered") -> data.Dataset:
     """Images that are their own number, so that an example can be recognised."""
     images = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1)
-    return data.Dataset(name, images, np.zeros(count, np.int64), 2, 1.0, (7.0,), (3.0,))
+    return data.Dataset(
+        name,
+        images,
+        np.zeros(count, np.int64),
+        data.classification(images.shape[1:], 2),
+        1.0,
+        (7.0,),
+        (3.0,),
+    )
 
 
 def numbers(dataset: data.Dataset) -> list[int]:
-    return [int(value) for value in dataset.images.ravel()]
+    return [int(value) for value in dataset.inputs.ravel()]
 
 
 @settings(max_examples=200, deadline=None)
@@ -78,7 +86,7 @@ def test_a_split_is_shuffled_and_repeatable() -> None:
 def test_another_data_set_as_proxy_is_normalised_like_the_private_set() -> None:
     train = make()
     source = make(name="foreign", mean=(0.0, 0.0), std=(1.0, 1.0), num_classes=9, scale=0.5)
-    source = replace(source, images=255 - source.images)
+    source = replace(source, inputs=255 - source.inputs)
     splits = cut(train, proxy_source=source, proxy_limit=4)
     assert (len(splits.private), len(splits.proxy)) == (6, 4)
     assert (splits.proxy.mean, splits.proxy.std) == (train.mean, train.std)
@@ -88,15 +96,23 @@ def test_another_data_set_as_proxy_is_normalised_like_the_private_set() -> None:
 
 def test_images_that_clients_or_the_test_have_are_left_out_of_a_foreign_proxy_set() -> None:
     train, test = numbered(10), numbered(4)
-    test = replace(test, images=test.images + 100)
-    images = np.concatenate([train.images[:3], test.images[1:], train.images + 50])
-    source = Dataset("foreign", images, np.zeros(16, np.int64), 1, 1.0, train.mean, train.std)
+    test = replace(test, inputs=test.inputs + 100)
+    images = np.concatenate([train.inputs[:3], test.inputs[1:], train.inputs + 50])
+    source = Dataset(
+        "foreign",
+        images,
+        np.zeros(16, np.int64),
+        data.classification(images.shape[1:], 1),
+        1.0,
+        train.mean,
+        train.std,
+    )
     splits = split(
         train, test, proxy_share=0.5, proxy_source=source, limit=None, proxy_limit=None,
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    found = {image.tobytes() for image in splits.proxy.images}
-    assert found == {image.tobytes() for image in train.images + 50}
+    found = {image.tobytes() for image in splits.proxy.inputs}
+    assert found == {image.tobytes() for image in train.inputs + 50}
     with pytest.raises(ValueError, match="every image of it is in"):
         cut(train, proxy_source=train)
 
@@ -105,19 +121,27 @@ def test_images_that_clients_or_the_test_have_are_left_out_of_a_foreign_proxy_se
 def test_a_foreign_proxy_set_is_compared_by_what_networks_see(told: str) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (40, 1, 4, 4), dtype=np.uint8)
-    stored = Dataset("stored", pixels, np.zeros(40, np.int64), 2, 1 / 255, (0.5,), (0.3,))
+    stored = Dataset(
+        "stored",
+        pixels,
+        np.zeros(40, np.int64),
+        data.classification(pixels.shape[1:], 2),
+        1 / 255,
+        (0.5,),
+        (0.3,),
+    )
     floats = (pixels / 255).astype(np.float32)
     if "half" in told:
-        stored = replace(stored, images=floats - 0.001, scale=1.0)
+        stored = replace(stored, inputs=floats - 0.001, scale=1.0)
         floats = (floats - 0.001).astype(np.float16).astype(np.float32)
-    copies = replace(stored, name="copies", images=floats, scale=1.0)
+    copies = replace(stored, name="copies", inputs=floats, scale=1.0)
     ours, theirs = (copies, stored) if told == "floats as bytes" else (stored, copies)
     train, test = data.subset(ours, np.arange(25)), data.subset(ours, np.arange(25, 30))
     splits = split(
         train, test, proxy_share=0.2, proxy_source=theirs, limit=None, proxy_limit=None, rng=rng,
     )  # fmt: skip
-    kept = {image.tobytes() for image in splits.proxy.images}
-    assert kept == {image.tobytes() for image in theirs.images[30:]}
+    kept = {image.tobytes() for image in splits.proxy.inputs}
+    assert kept == {image.tobytes() for image in theirs.inputs[30:]}
 
 
 def test_no_proxy_set_on_request() -> None:
@@ -135,7 +159,7 @@ def test_no_proxy_set_on_request() -> None:
         ({"limit": 11}, r"limit=11, expected 1\.\.10, the training examples of numbered"),
         ({"limit": 0}, r"limit=0, expected 1\.\.10"),
         ({"proxy_limit": 0}, "proxy_limit=0, expected at least 1"),
-        ({"proxy_source": make()}, r"toy has images of shape \(2, 3, 2\), expected \(1, 1, 1\)"),
+        ({"proxy_source": make()}, r"toy has inputs of shape \(2, 3, 2\), expected \(1, 1, 1\)"),
         ({"proxy_source": numbered(0, "none")}, "proxy_source=none is empty"),
     ],
 )

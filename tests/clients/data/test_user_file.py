@@ -24,7 +24,7 @@ def own(folder: Path, labels: npt.NDArray[Any], **arrays: npt.NDArray[Any]) -> s
 def test_labels_in_a_row_from_0_are_classes_and_nothing_is_said(tmp_path: Path) -> None:
     for dtype in (np.uint8, np.int32, np.uint64):
         train, test = data.npz(own(tmp_path, CLASSES.astype(dtype)))
-        assert (train.num_classes, train.label_values, test.label_values) == (4, None, None)
+        assert (train.task.num_classes, train.label_values, test.label_values) == (4, None, None)
         assert data.renumbered(train) is None
 
 
@@ -47,7 +47,7 @@ def test_other_values_are_numbered_in_their_order_and_said(
     for pair, meant in ((given, plain), (whole, data.npz(own(tmp_path, CLASSES)))):
         for mine, theirs in zip(pair, meant, strict=True):
             assert mine.labels.tolist() == theirs.labels.tolist()
-            assert (mine.num_classes, mine.label_values) == (4, tuple(values))
+            assert (mine.task.num_classes, mine.label_values) == (4, tuple(values))
     part = data.subset(whole[0], np.arange(3))
     assert data.renumbered(part) == f"own.npz: its labels {said} are the classes 0..3 here"
 
@@ -62,13 +62,13 @@ def test_unsigned_and_signed_labels_of_one_file_are_compared_as_they_are(tmp_pat
     labels = (CLASSES + 2**53).astype(np.uint64)
     test = {"test_images": NOISE[:4], "test_labels": np.array([3, 2, 1, 0]) + 2**53}
     train, held_out = data.npz(own(tmp_path, labels, **test))
-    assert train.num_classes == 4
+    assert train.task.num_classes == 4
     assert held_out.labels.tolist() == [3, 2, 1, 0]
 
 
 def test_given_a_number_of_classes_labels_are_taken_as_they_are(tmp_path: Path) -> None:
     train, _ = data.npz(own(tmp_path, 2 * CLASSES), num_classes=9)
-    assert (train.num_classes, train.label_values) == (9, None)
+    assert (train.task.num_classes, train.label_values) == (9, None)
     assert set(train.labels) == {0, 2, 4, 6}
     with pytest.raises(
         ValueError, match="own.npz: labels go up to 6, expected below num_classes=6"
@@ -115,10 +115,10 @@ def test_images_that_look_like_channels_last_want_a_word(
         ):
             data.npz(path)
     else:
-        np.testing.assert_array_equal(data.npz(path)[0].images, images)
-    np.testing.assert_array_equal(data.npz(path, layout="NCHW")[0].images, images)
+        np.testing.assert_array_equal(data.npz(path)[0].inputs, images)
+    np.testing.assert_array_equal(data.npz(path, layout="NCHW")[0].inputs, images)
     for each in data.npz(path, layout="NHWC"):
-        np.testing.assert_array_equal(each.images, images.transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(each.inputs, images.transpose(0, 3, 1, 2))
     with pytest.raises(ValueError, match="own.npz: layout=HWC, expected one of NCHW, NHWC"):
         data.npz(path, layout="HWC")
 
@@ -132,7 +132,7 @@ def test_a_channel_that_is_constant_as_float32_goes_is_refused(
     """Divided by its deviation it would be rounding, 1e9 of it for 0.1, or not a number."""
     images = np.stack([NOISE[:, 0], np.broadcast_to(channel, (40, 5, 5))], axis=1)
     for more in ({}, {"test_images": images, "test_labels": CLASSES}):
-        with pytest.raises(ValueError, match=r"/own\.npz: channel 1 of images is constant \(mean"):
+        with pytest.raises(ValueError, match=r"/own\.npz: channel 1 of inputs is constant \(mean"):
             data.npz(own(tmp_path, CLASSES, images=images, **more))
     images[:, 1] = 1000 + 0.1 * NOISE[:, 0]  # a hundredth of a thousandth of its mean is something
     assert len(data.npz(own(tmp_path, CLASSES, images=images))[0]) == 32
@@ -162,9 +162,9 @@ def test_npz_is_read_as_bytes_or_floats(tmp_path: Path) -> None:
     rng, labels = np.random.default_rng(0), np.arange(10) % 3
     grey = rng.integers(0, 256, (10, 4, 5), dtype=np.uint8)
     train, test = data.npz(save(tmp_path / "a.npz", images=grey, labels=labels))
-    assert (len(train), len(test), train.num_classes) == (8, 2, 3)
-    assert train.image_shape == (1, 4, 5)
-    assert train.images.dtype == np.uint8
+    assert (len(train), len(test), train.task.num_classes) == (8, 2, 3)
+    assert train.task.input_shape == (1, 4, 5)
+    assert train.inputs.dtype == np.uint8
     assert train.scale == 1 / 255
     colour = rng.normal(size=(10, 3, 4, 5))
     path = save(
@@ -175,8 +175,8 @@ def test_npz_is_read_as_bytes_or_floats(tmp_path: Path) -> None:
         test_labels=np.array([0, 1, 2, 7]),
     )
     train, test = data.npz(path, num_classes=8)
-    assert (len(train), len(test), train.num_classes, test.num_classes) == (10, 4, 8, 8)
-    assert train.images.dtype == np.float32
+    assert (len(train), len(test), train.task.num_classes, test.task.num_classes) == (10, 4, 8, 8)
+    assert train.inputs.dtype == np.float32
     assert train.scale == 1.0
     inputs = data.normalised(train, np.arange(10)).astype(np.float64)
     # Normalised by its own moments; 200 float32 numbers of size 1 leave 1e-7 each at most.
@@ -196,7 +196,7 @@ GREY, LABELS = np.arange(160, dtype=np.uint8).reshape(10, 4, 4), np.arange(10)
         ({"images": GREY[0], "labels": LABELS}, r"expected images as \[N, C, H, W\]"),
         ({"images": GREY.astype(np.int64), "labels": LABELS}, "expected images as uint8 or floats"),
         ({"images": GREY, "labels": LABELS * 1.0}, "expected labels as integers"),
-        ({"images": GREY, "labels": LABELS[:9]}, "9 labels for 10 images"),
+        ({"images": GREY, "labels": LABELS[:9]}, "9 labels for 10 inputs"),
         ({"images": GREY, "labels": LABELS - 1}, "labels go down to -1, expected none"),
         ({"images": GREY * np.nan, "labels": LABELS}, "images holds NaN"),
         ({"images": GREY, "labels": np.array([{}] * 10)}, "plain arrays: Object arrays cannot"),

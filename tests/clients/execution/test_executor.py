@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.data import normalised
+from clients.data import classification, normalised
 from clients.execution.executor import Lesson, Place
 from clients.execution.model_cache import as_tensors
 from clients.training.evaluation import predict
@@ -41,7 +41,7 @@ class Dropping(Normed):
 @pytest.mark.parametrize("taps", [(), ("penultimate",)], ids=["alone", "tapped"])
 def test_several_answer_as_each_does_in_eval_mode(kind: Any, taps: tuple[str, ...]) -> None:
     splits = tiny_clients().splits
-    place = Place({"net": kind}, (1, 4, 4), 4, "cpu", trainer(), together=True)
+    place = Place({"net": kind}, classification((1, 4, 4), 4), "cpu", trainer(), together=True)
     own, labels = np.arange(16), torch.from_numpy(splits.private.labels[:16])
     starts = []
     for seed in range(3):
@@ -66,7 +66,7 @@ def arrays(state: dict[str, Tensor]) -> dict[str, Any]:
 
 def test_that_network_is_run_several_at_once() -> None:
     """Or the test above compares the same thing twice."""
-    place = Place({"net": Normed}, (1, 4, 4), 4, "cpu", trainer(), together=True)
+    place = Place({"net": Normed}, classification((1, 4, 4), 4), "cpu", trainer(), together=True)
     assert place._policies.way("net") is not None
-    place = Place({"net": Dropping}, (1, 4, 4), 4, "cpu", trainer(), together=True)
+    place = Place({"net": Dropping}, classification((1, 4, 4), 4), "cpu", trainer(), together=True)
     assert place._policies.way("net") is None

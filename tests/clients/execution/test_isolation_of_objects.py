@@ -10,6 +10,7 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
+from clients.data import classification
 from clients.execution.executor import Place
 from clients.execution.isolation import keeps_nothing
 from clients.messages.arrays import write_arrays
@@ -118,7 +119,7 @@ class Assigning(torch.optim.Optimizer):
 def test_an_optimizer_may_give_parameters_new_memory() -> None:
     numbers = trainer().keywords
     mine = partial(training.train, **(numbers | {"optimizer": partial(Assigning, lr=0.1)}))
-    place = Place({"own": logistic_regression}, SHAPE, CLASSES, "cpu", mine, True)
+    place = Place({"own": logistic_regression}, classification(SHAPE, CLASSES), "cpu", mine, True)
     for found, expected in zip(fit(place, 3), fit(place_of(plain), 3), strict=True):
         assert found.losses == pytest.approx(expected.losses, rel=1e-5)
         for name, value in found.parameters.items():

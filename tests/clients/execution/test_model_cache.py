@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clients.data import classification
 from clients.execution.model_cache import Networks, as_tensors, work_of
 from clients.models import cnn, logistic_regression, mlp, resnet8
 from clients.models.factory import build, parameters_of
 
 SHAPE = (1, 8, 8)
+TASK = classification(SHAPE, 4)
 
 
 class Hidden(nn.Module):
@@ -26,16 +28,20 @@ class Hidden(nn.Module):
 
 
 def networks() -> Networks:
-    return Networks({"resnet8": resnet8, "hidden": Hidden, "mlp": mlp}, SHAPE, 4, "cpu")
+    return Networks(
+        {"resnet8": resnet8, "hidden": Hidden, "mlp": mlp},
+        TASK,
+        "cpu",
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet8", "hidden", "mlp"])
 def test_a_loaded_network_is_a_built_one_whatever_was_done_with_it_before(name: str) -> None:
     place = networks()
     model = {"resnet8": resnet8, "hidden": Hidden, "mlp": mlp}[name]
-    wanted = build(model, SHAPE, 4, np.random.default_rng(5))
+    wanted = build(model, TASK, np.random.default_rng(5))
     parameters = as_tensors(parameters_of(wanted))
-    other = as_tensors(parameters_of(build(model, SHAPE, 4, np.random.default_rng(6))))
+    other = as_tensors(parameters_of(build(model, TASK, np.random.default_rng(6))))
     inputs = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0))
     used = place.loaded(name, other)
     used(inputs).sum().backward()  # moves BatchNorm's statistics, counts a call, leaves gradients
@@ -51,7 +57,7 @@ def test_a_loaded_network_is_a_built_one_whatever_was_done_with_it_before(name: 
 
 def test_what_is_loaded_is_a_copy() -> None:
     place = networks()
-    start = as_tensors(parameters_of(build(mlp, SHAPE, 4, np.random.default_rng(5))))
+    start = as_tensors(parameters_of(build(mlp, TASK, np.random.default_rng(5))))
     before = {name: value.clone() for name, value in start.items()}
     with torch.no_grad():
         for parameter in place.loaded("mlp", start).parameters():
@@ -60,18 +66,26 @@ def test_what_is_loaded_is_a_copy() -> None:
 
 
 def test_parameters_of_another_architecture_are_refused_by_name() -> None:
-    wrong = as_tensors(parameters_of(build(logistic_regression, SHAPE, 4, np.random.default_rng())))
+    wrong = as_tensors(
+        parameters_of(
+            build(
+                logistic_regression,
+                TASK,
+                np.random.default_rng(),
+            )
+        )
+    )
     with pytest.raises(ValueError, match=r"do not fit Sequential: 'features.1.weight' is"):
         networks().loaded("mlp", wrong)
 
 
 def test_work_is_that_of_layers_counted_by_hand() -> None:
-    assert work_of("linear", logistic_regression, SHAPE, 4) == 1 + 64 * 4 + 4
+    assert work_of("linear", logistic_regression, TASK) == 1 + 64 * 4 + 4
     # One 5x5 convolution to 3 channels over 8x8, pooled to 4x4, 48 -> 7 -> 4.
     model = lambda image_shape, num_classes: cnn(  # noqa: E731
         image_shape, num_classes, channels=(3,), hidden=7
     )
-    assert work_of("cnn", model, SHAPE, 4) == 1 + (75 + 3) * 64 + (48 * 7 + 7) + (7 * 4 + 4)
+    assert work_of("cnn", model, TASK) == 1 + (75 + 3) * 64 + (48 * 7 + 7) + (7 * 4 + 4)
 
 
 def test_a_network_that_looks_at_whole_batches_only_is_named() -> None:
@@ -80,4 +94,4 @@ def test_a_network_that_looks_at_whole_batches_only_is_named() -> None:
         return nn.Sequential(nn.Flatten(), norm, nn.Linear(64, 4))
 
     with pytest.raises(ValueError, match=r"architecture 'x' cannot answer one image alone: Value"):
-        work_of("x", normed, SHAPE, 4)
+        work_of("x", normed, TASK)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clients.data import classification
 from clients.execution.objective_policy import objective_fault
 from clients.execution.stack import Way
 from clients.training.losses import cross_entropy
@@ -96,7 +97,7 @@ def test_the_policy_says_why(way: Way, objective: Objective, reason: str) -> Non
     model = built("mlp")
     known = anchors_for(model, CLASSES, 0)
     labels = torch.zeros(3, dtype=torch.int64)
-    found = objective_fault(model, SHAPE, way, objective, known, labels)
+    found = objective_fault(model, classification(SHAPE, CLASSES), way, objective, known, labels)
     assert (found is None) == (reason == ""), found
     if found is not None:
         assert re.search(reason, found), found

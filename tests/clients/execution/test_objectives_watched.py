@@ -8,6 +8,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg, FedProx
 from torch import Tensor
 
+from clients.data import classification
 from clients.execution import executor
 from clients.models.factory import build
 from clients.training.losses import cross_entropy
@@ -148,7 +149,7 @@ def test_a_module_of_the_name_penultimate_is_itself() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.last(self.penultimate(images.flatten(1)).relu())
 
-    model = build(lambda: Named(), (1, 4, 4), 4, np.random.default_rng(0))
+    model = build(lambda: Named(), classification((1, 4, 4), 4), np.random.default_rng(0))
     images = torch.randn(2, 1, 4, 4)
     with Taps(model, ["penultimate"]) as taps:
         model(images)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clients.data import classification
 from clients.execution.policy import way_of
 from clients.execution.stack import Way
 from tests.trained_together import CLASSES, SGD, SHAPE, built
@@ -51,6 +52,6 @@ def test_the_way_and_its_reason(
 ) -> None:
     network = model()
     shape = SHAPE if any("features" in name for name, _ in network.named_modules()) else (1, 4, 4)
-    way, reason = way_of(network, shape, optimizer)
+    way, reason = way_of(network, classification(shape, 10), optimizer)
     assert way == expected[0], reason
     assert expected[1] in reason

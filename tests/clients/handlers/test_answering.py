@@ -9,6 +9,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
+from clients.data import classification
 from clients.execution.executor import Lesson
 from clients.handlers.predictions import imitated_ids
 from clients.messages.arrays import write_arrays
@@ -54,7 +55,7 @@ def test_an_unlike_client_imitates_the_student_on_all_distilled_examples(
     _, request, _, reply = fed_back(clients, strategy)
     splits, ids = clients.splits, strategy.split.distilled_ids
     start = generator(SEED, Purpose.INITIALISE, 0, UNLIKE)
-    expected = build(clients.models["mlp"], (1, 4, 4), 4, start)
+    expected = build(clients.models["mlp"], classification((1, 4, 4), 4), start)
     targets = (predict(strategy.student, splits.proxy, ids) / temperature).softmax(-1)
     loss = partial(kl, temperature=temperature)
     rng = np.random.default_rng(stream(SEED, Purpose.DIGEST, ROUND, UNLIKE))

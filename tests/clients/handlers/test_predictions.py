@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from clients.data import normalised
+from clients.data import classification, normalised
 from clients.messages.round_views import RoundView
 from clients.models.discriminator import DiscriminatorRecipe, fit_discriminator, own_probability
 from clients.models.factory import build
@@ -50,6 +50,10 @@ def test_discriminators_are_fitted_against_the_negatives_and_not_what_is_distill
 def networks_of(clients: SimulatedClients) -> list[nn.Module]:
     """Build each client's network as it is before it trains."""
     return [
-        build(clients.models[name], (1, 4, 4), 4, generator(SEED, Purpose.INITIALISE, 0, client))
+        build(
+            clients.models[name],
+            classification((1, 4, 4), 4),
+            generator(SEED, Purpose.INITIALISE, 0, client),
+        )
         for client, name in enumerate(clients.architectures)
     ]

@@ -184,7 +184,7 @@ def test_whole_numbers_may_be_anything_of_their_dtype() -> None:
     ("changes", "message"),
     [
         ({"shape": "N"}, "shape is 'N', expected a tuple"),
-        ({"shape": ("C", "N")}, 'expected "N" \\(first\\)'),
+        ({"shape": ("C", "N")}, 'expected "N" or "R" \\(first\\)'),
         ({"shape": ("N", 0)}, "numbers >= 1"),
         ({"shape": ("N", True)}, "numbers >= 1"),
         ({"shape": ("B",)}, "expected"),

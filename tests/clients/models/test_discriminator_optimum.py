@@ -36,7 +36,7 @@ def by_newton(own: Floats, negatives: Floats, queries: Floats, balanced: bool, l
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("l2", [1e-4, 0.01, 1.0])
 def test_pixels_of_digits_are_told_apart_as_well_as_can_be(balanced: bool, l2: float) -> None:
-    images, labels = digits()[0].images[:600].reshape(600, -1) / 16 - 0.3, digits()[0].labels[:600]
+    images, labels = digits()[0].inputs[:600].reshape(600, -1) / 16 - 0.3, digits()[0].labels[:600]
     own, negatives, queries = images[labels < 2], images[labels > 1][:150], images[400:]
     fitted = fit_discriminator(own, negatives, balanced=balanced, l2=l2)
     exact = by_newton(own, negatives, queries, balanced, l2)

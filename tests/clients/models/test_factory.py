@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clients.data import classification
 from clients.models import logistic_regression, mlp, resnet8
 from clients.models.factory import ModelFunction, build, load_parameters, parameters_of, unlike
 
@@ -19,7 +20,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def made(function: ModelFunction = mlp, seed: int = 0, num_classes: int = 4) -> nn.Module:
-    return build(function, SHAPE, num_classes, rng(seed))
+    return build(function, classification(SHAPE, num_classes), rng(seed))
 
 
 def bits(model: nn.Module) -> dict[str, bytes]:
@@ -63,7 +64,7 @@ def test_a_lazy_module_that_no_image_reaches_is_named() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) if self.training else images
 
-    with pytest.raises(ValueError, match=r"lazy 'last\.weight' is not reached by an image in eval"):
+    with pytest.raises(ValueError, match=r"lazy 'last\.weight' is not reached by an input in eval"):
         made(Hidden)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.data import Dataset
+from clients.data import Dataset, classification
 from clients.models import resnet8
 from clients.models.factory import build, load_parameters, parameters_of
 from clients.mutual import heads, rules
@@ -24,7 +24,7 @@ from clients.training.losses import cross_entropy
 from clients.training.taps import Taps, last_map, take_map
 from tests.peer_lessons import DATA, LENET, LINEAR, MLP, SGD, fusing, lesson, same, start
 
-IMAGES = torch.randn(40, *DATA.image_shape, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.randn(40, *DATA.task.input_shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("model", [LENET, MLP, partial(resnet8, norm="batch")])
@@ -35,7 +35,7 @@ def test_a_peer_without_the_others_learns_what_it_learns_alone(model: Any) -> No
     begun = start(task)
     state = train_peers(task, begun, DATA)
     for k, peer in enumerate(task.peers):
-        network = build(peer.model, DATA.image_shape, DATA.num_classes, np.random.default_rng(9))
+        network = build(peer.model, DATA.task, np.random.default_rng(9))
         load_parameters(network, begun.peers[k].parameters)
         rng = generator(task.seed, Purpose.PEER_BATCHES, *task.key)
         train(
@@ -80,7 +80,15 @@ def test_simultaneous_and_sequential_updates_by_hand() -> None:
     z_k = (w_k, 0), so p_k = sigmoid(w_k), and d KL(p_l || p_k) / d w_k = p_k - p_l.
     """
     image = np.ones((1, 1, 1, 1), dtype=np.float32)
-    data = Dataset("one", image, np.zeros(1, dtype=np.int64), 2, 1.0, (0.0,), (1.0,))
+    data = Dataset(
+        "one",
+        image,
+        np.zeros(1, dtype=np.int64),
+        classification(image.shape[1:], 2),
+        1.0,
+        (0.0,),
+        (1.0,),
+    )
     lr, w = 0.5, (2.0, -1.0)
 
     def sigmoid(x: float) -> float:
@@ -158,9 +166,7 @@ def test_stale_answers_are_those_of_the_last_refresh() -> None:
     for epoch, *stale in seen:
         frozen = commits[int(epoch) // 2 * 2]
         for k, peer in enumerate(task.peers):
-            network = build(
-                peer.model, DATA.image_shape, DATA.num_classes, np.random.default_rng(0)
-            )
+            network = build(peer.model, DATA.task, np.random.default_rng(0))
             load_parameters(network, frozen.peers[k].parameters)
             wanted = predict(network, DATA, task.ids[order])
             assert torch.allclose(
@@ -224,16 +230,16 @@ def _fused_by_hand(rule: str, task: GroupLesson, state: GroupState) -> Tensor:
     """Answer with networks and head one by one, in eval mode; here all maps are pooled to 1x1."""
     logits, features = [], []
     for peer, snapshot in zip(task.peers, state.peers, strict=True):
-        network = build(peer.model, DATA.image_shape, DATA.num_classes, np.random.default_rng(0))
+        network = build(peer.model, DATA.task, np.random.default_rng(0))
         load_parameters(network, snapshot.parameters)
         network.eval()
-        with Taps(network, [last_map(network, DATA.image_shape)]) as taps:
+        with Taps(network, [last_map(network, DATA.task)]) as taps:
             logits.append(network(IMAGES))
             features.append(take_map(taps).mean((2, 3), keepdim=True))
     if rule == "okddip":  # the leader's own
         return logits[-1]
     kind = {"ffl": heads.Fusion, "one": heads.Gate}[rule]
-    head = kind([(m.shape[1], 1, 1) for m in features], DATA.num_classes).eval()
+    head = kind([(m.shape[1], 1, 1) for m in features], DATA.task.num_classes).eval()
     assert state.head is not None
     load_parameters(head, state.head.parameters)
     if rule == "ffl":

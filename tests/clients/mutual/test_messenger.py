@@ -94,9 +94,7 @@ def test_a_messenger_with_the_soft_loss_off_is_its_own_solo_training() -> None:
     how = Messenger(rule=partial(rules.dml, soft_loss_weight=0.0), **numbers)
     private, ids = tiny_clients().splits.private, np.arange(37)
     models = (partial(mlp, hidden=(3,)), logistic_regression)
-    networks = [
-        build(m, private.image_shape, private.num_classes, np.random.default_rng(1)) for m in models
-    ]
+    networks = [build(m, private.task, np.random.default_rng(1)) for m in models]
     pair = Pair(*(parameters_of(network) for network in networks), None)
     learned, _ = learn_together(how, models, pair, private, ids, SEED, (1, 0))
     labels = torch.from_numpy(private.labels[ids])

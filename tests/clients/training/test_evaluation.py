@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from clients.data import blobs, normalised
+from clients.data.measures import class_measures
 from clients.models import lenet5, logistic_regression, mlp, resnet8
 from clients.training.evaluation import (
     evaluate,
-    measures,
     predict,
     predict_with_features,
 )
@@ -146,7 +146,7 @@ def test_the_classifier_is_the_linear_layer_called_last_whatever_the_order_of_re
 def test_measures_by_hand() -> None:
     # Rows (1/4, 3/4) and (4/5, 1/5), labels 1 and 1: one right; (-ln .75 - ln .2) / 2 = .948560
     logits = torch.tensor([[0.25, 0.75], [0.8, 0.2]]).log()
-    values = measures(logits, np.array([1, 1]))
+    values = class_measures(logits, np.array([1, 1]))
     assert values["accuracy"] == 0.5
     assert values["loss"] == pytest.approx(0.948560, abs=1e-6)
 
@@ -157,4 +157,4 @@ def test_evaluate_measures_the_whole_set() -> None:
     hits = sum(int(row.argmax()) == label for row, label in zip(logits, TEST.labels, strict=True))
     values = evaluate(model, TEST)
     assert values["accuracy"] == hits / len(TEST)
-    assert values == measures(logits, TEST.labels)
+    assert values == class_measures(logits, TEST.labels)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from clients.data import classification
 from clients.models import (
     cnn,
     lenet5,
@@ -23,7 +24,7 @@ from tests.peer_lessons import LENET
 
 
 def test_a_tap_keeps_the_output_with_its_gradient_and_leaves_nothing_behind() -> None:
-    network = build(LENET, (1, 28, 28), 10, np.random.default_rng(0))
+    network = build(LENET, classification((1, 28, 28), 10), np.random.default_rng(0))
     with Taps(network, ["features.3"]) as taps:
         network(torch.randn(2, 1, 28, 28))
         kept = take_map(taps)
@@ -53,8 +54,8 @@ def test_a_tap_keeps_the_output_with_its_gradient_and_leaves_nothing_behind() ->
 def test_every_model_of_the_zoo_can_be_tapped_where_nothing_is_said(
     model: Any, shape: tuple[int, ...]
 ) -> None:
-    network = build(model, (3, 32, 32), 10, np.random.default_rng(0)).eval()
-    name = last_map(network, (3, 32, 32))
+    network = build(model, classification((3, 32, 32), 10), np.random.default_rng(0)).eval()
+    name = last_map(network, classification((3, 32, 32), 10))
     with Taps(network, [name]) as taps:
         network(torch.randn(2, 3, 32, 32))
         maps = take_map(taps)

@@ -71,7 +71,7 @@ def slow_and_mortal(folder: Path) -> ClientApp:
     clients, pixels = tiny_clients(), np.arange(256, dtype=np.uint8)
 
     def peek(message: Message, context: Context) -> Message:
-        arrays = {"pixels": pixels, "private": clients.splits.private.images}
+        arrays = {"pixels": pixels, "private": clients.splits.private.inputs}
         described = {k: f"{v.dtype} {v.shape} {v.flags.writeable}" for k, v in arrays.items()}
         metrics = Metrics({"sum": int(pixels.sum(dtype=np.int64)), "process": os.getpid()})
         content = RecordDict({"config": ConfigRecord({**described}), "metrics": metrics})

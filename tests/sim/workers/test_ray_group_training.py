@@ -14,6 +14,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
+from clients.data import classification
 from clients.models import resnet8
 from clients.models.factory import build, parameters_of
 from clients.mutual import heads, rules
@@ -91,7 +92,7 @@ class Deadly(nn.Module):
 
     def __init__(self, image_shape: Any, num_classes: int, *, file: Path, call: int) -> None:
         super().__init__()
-        self.inner = build(MLP, image_shape, num_classes, np.random.default_rng(0))
+        self.inner = build(MLP, classification(image_shape, num_classes), np.random.default_rng(0))
         self._file, self._left = file, call
 
     def forward(self, images: Tensor) -> Tensor:
@@ -191,13 +192,11 @@ def shared_and_alone(spread: RayPool, model: Any, **numbers: Any) -> tuple[Any, 
         partial(train, **parts),
         spread.share_training(partial(train, **parts), spread.size(), silent),
     ):
-        network = build(model, DATA.image_shape, DATA.num_classes, np.random.default_rng(1))
+        network = build(model, DATA.task, np.random.default_rng(1))
         rng = np.random.default_rng(2)
         losses = trainer(network, DATA, ids, one_hot(ids), cross_entropy, rng)
         found.append((parameters_of(network), losses, rng.integers(1 << 30)))
-    start_ = parameters_of(
-        build(model, DATA.image_shape, DATA.num_classes, np.random.default_rng(1))
-    )
+    start_ = parameters_of(build(model, DATA.task, np.random.default_rng(1)))
     return found[0], found[1], start_, ids
 
 
@@ -222,14 +221,14 @@ def test_a_student_that_cannot_be_shared_is_refused(spread: RayPool) -> None:
     trainer = partial(train, epochs=1, batch_size=8, optimizer=SGD)
     too_many = spread.share_training(trainer, 3, silent)
     few, y, rng = np.arange(9), one_hot(np.arange(9)), np.random.default_rng(2)
-    student = build(LINEAR, DATA.image_shape, DATA.num_classes, rng)
+    student = build(LINEAR, DATA.task, rng)
     with pytest.raises(ValueError, match=r"student_workers=3: there are only sim\.workers=2"):
         too_many(student, DATA, few, y, cross_entropy, rng)
     with pytest.raises(ValueError, match=r"expected distil to be clients\.training\.loop\.train"):
         spread.share_training(lambda *a, **k: [0.0], 2, silent)
     numbers = {"epochs": 1, "batch_size": 24, "optimizer": partial(torch.optim.SGD, lr=3e38)}
     shared = spread.share_training(partial(train, **numbers), 2, silent)
-    network = build(MLP, DATA.image_shape, DATA.num_classes, np.random.default_rng(1))
+    network = build(MLP, DATA.task, np.random.default_rng(1))
     ids = np.arange(48)
     with pytest.raises(FloatingPointError, match="epoch 1"):
         shared(network, DATA, ids, one_hot(ids), cross_entropy, np.random.default_rng(2))

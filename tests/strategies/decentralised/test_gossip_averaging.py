@@ -47,7 +47,7 @@ def hand_trained(parameters: Any, clients: SimulatedClients, peer: int, lr: floa
     logits = images @ weight.T + bias
     probs = np.exp(logits - logits.max(1, keepdims=True))
     probs /= probs.sum(1, keepdims=True)
-    error = (probs - np.eye(private.num_classes)[private.labels[indices]]) / len(indices)
+    error = (probs - np.eye(private.task.num_classes)[private.labels[indices]]) / len(indices)
     return {
         sorted(parameters)[1]: weight - lr * error.T @ images,
         sorted(parameters)[0]: bias - lr * error.sum(0),
@@ -180,7 +180,7 @@ def test_proxies_of_proxyfl_move_on_by_powers_of_two() -> None:
         rng = generator(SEED, Purpose.INITIALISE, 0, peer)
         model = clients.models[clients.architectures[peer]]
         private = clients.splits.private
-        own.append(parameters_of(build(model, private.image_shape, private.num_classes, rng)))
+        own.append(parameters_of(build(model, private.task, rng)))
     for server_round, step in ((1, 1), (2, 2)):
         pairs = [pair_of(how, own[k], proxies[k], clients, k, server_round) for k in range(4)]
         own = [pair.private for pair in pairs]
