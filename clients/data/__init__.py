@@ -3,7 +3,9 @@
 from clients.data.dataset import Dataset, normalised, renumbered, subset
 from clients.data.readers import blobs, cifar10, cinic10, digits, fashion_mnist, mnist
 from clients.data.splits import Splits, draw_splits, split
+from clients.data.tables import diabetes
 from clients.data.task import Task, classification, dense_labelling, regression, several_heads
+from clients.data.texts import shakespeare
 from clients.data.user_file import npz
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "cinic10",
     "classification",
     "dense_labelling",
+    "diabetes",
     "digits",
     "draw_splits",
     "fashion_mnist",
@@ -24,6 +27,7 @@ __all__ = [
     "regression",
     "renumbered",
     "several_heads",
+    "shakespeare",
     "split",
     "subset",
 ]

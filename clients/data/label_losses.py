@@ -74,6 +74,6 @@ def heads_apart(outputs: Tensor, *, sizes: tuple[int, ...]) -> Tensor:
 
     largest, apart = max(sizes), []
     for own in torch.split(outputs, [*sizes], dim=1):
-        least = own.detach().amin(1, keepdim=True) - BELOW
+        least = own.amin(1, keepdim=True) - BELOW
         apart.append(torch.cat([own, least.expand(-1, largest - own.shape[1])], dim=1))
     return torch.stack(apart, dim=1).flatten(0, 1)

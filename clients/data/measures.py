@@ -42,14 +42,14 @@ def pixel_measures(rows: Tensor, labels: Labels, *, num_classes: int) -> dict[st
 
 
 def head_measures(rows: Tensor, labels: Labels, *, names: tuple[str, ...]) -> dict[str, float]:
-    """Return `loss` and `accuracy` over all heads alike, and `accuracy-NAME` of each."""
+    """Return `loss` and `accuracy` over all heads alike, and `accuracy_NAME` of each."""
     found: dict[str, float] = {}
     all_of = []
     for head, name in enumerate(names):
         known = labels[:, head] != UNLABELLED
         if known.any():
             own = class_measures(rows[head :: len(names)][known], labels[known, head])
-            found[f"accuracy-{name}"] = own["accuracy"]
+            found[f"accuracy_{name}"] = own["accuracy"]
             all_of.append(own)
     means = {key: float(np.mean([own[key] for own in all_of])) for key in ("accuracy", "loss")}
     return {**means, **found} if all_of else {}

@@ -53,6 +53,7 @@ class Task:
         num_classes: C, classes or numbers of a row of answers.
         loss: (outputs [B, *output_shape], labels [B, ...]) -> loss per example [B].
         measures: (rows [B*S, C], labels [B, ...]) -> numbers by name, `loss` among them.
+        measure: which of them tables show.
         label_fault: labels [B, ...] -> why they are none of this task, or None.
         strata: labels [B, ...] -> kind of each example [B], >= 0: what partitions go by.
         num_strata: how many kinds there are.
@@ -76,6 +77,7 @@ class Task:
     sites: int = 1
     num_tokens: int | None = None
     soft: bool = True
+    measure: str = "accuracy"
 
     def answers(self, outputs: Tensor) -> Tensor:
         """Return outputs [B, *output_shape] as rows [B*S, C]."""
@@ -164,6 +166,7 @@ def dense_labelling(input_shape: tuple[int, ...], num_classes: int) -> Task:
         strata=partial(most_frequent, num_classes=num_classes),
         num_strata=num_classes,
         rows=classes_last,
+        measure="miou",
         sites=math.prod(size),
     )
 
@@ -230,4 +233,5 @@ def regression(input_shape: tuple[int, ...], num_outputs: int = 1) -> Task:
         strata=tenths,
         num_strata=BINS,
         soft=False,
+        measure="r2",
     )

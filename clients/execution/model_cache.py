@@ -187,8 +187,12 @@ def work_of(name: str, model: ModelFunction, task: Task) -> float:
     counts = [1.0]
 
     def count(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(module, nn.Embedding):  # it is looked up
+            return
         own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         places = output.shape[2:].numel() if isinstance(output, Tensor) else 1
+        if isinstance(module, nn.Linear) and isinstance(output, Tensor):
+            places = output[0].numel() // module.out_features
         counts.append(float(own * places))
 
     for module in network.modules():

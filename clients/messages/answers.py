@@ -29,6 +29,7 @@ class Answers:
             several sites one number for each input is there for each site; more are [K, N/S, ...].
         per_client: And those that say something of the client [K, ...].
         sites: S, rows of answers of each input.
+        soft: Whether the softmax of a row is what a client believes; else it is numbers.
     """
 
     client_ids: tuple[int, ...]
@@ -39,6 +40,7 @@ class Answers:
     per_input: Mapping[str, Stacked] = field(default_factory=dict)
     per_client: Mapping[str, Stacked] = field(default_factory=dict)
     sites: int = 1
+    soft: bool = True
 
     @property
     def fields(self) -> dict[str, Stacked]:
@@ -82,6 +84,7 @@ class Answers:
             {name: _one(each, k) for name, each in self.per_input.items()},
             {name: _one(each, k) for name, each in self.per_client.items()},
             self.sites,
+            self.soft,
         )
 
     def at(self, inputs: Inputs) -> "Answers":

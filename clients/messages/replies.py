@@ -213,15 +213,15 @@ def stack_answers(
         mask=torch.from_numpy(np.stack(masks)),
         own_probs=torch.from_numpy(np.stack(own)) if own else None,
         num_examples=torch.tensor([float(answer.num_examples) for answer in answers]),
-        **_by_kind(answers, fields),
+        per_input=_stacked(answers, {n: each for n, each in fields.items() if each.per_input}),
+        per_client=_stacked(answers, {n: each for n, each in fields.items() if not each.per_input}),
         sites=answers[0].sites,
     )
 
 
-def _by_kind(answers: Sequence[PredictionReply], fields: Fields) -> dict[str, dict[str, Stacked]]:
-    """Stack fields: those with a row for each input, and those of clients."""
-    found: dict[str, dict[str, Stacked]] = {"per_input": {}, "per_client": {}}
-    for name, each in fields.items():
-        arrays = [torch.from_numpy(np.array(answer.fields[name])) for answer in answers]
-        found["per_input" if each.per_input else "per_client"][name] = stack(arrays)
-    return found
+def _stacked(answers: Sequence[PredictionReply], fields: Fields) -> dict[str, Stacked]:
+    """Stack some fields of all clients."""
+    return {
+        name: stack([torch.from_numpy(np.array(answer.fields[name])) for answer in answers])
+        for name in fields
+    }

@@ -1,19 +1,25 @@
 """Networks built from plain numbers, for any image size and channel count.
 
-Every builder reads ``NAME(image_shape, num_classes, *, numbers)`` and returns a module that maps
-float32 images [B, C, H, W] to logits [B, num_classes]. A number outside its documented range
-raises ``ValueError`` naming the argument, its value and the range. Every network has two parts,
-``features`` and ``classifier``; the classifier is the last ``nn.Linear`` of ``model.modules()``
-and its input [B, D] is the penultimate features. Parameters are drawn from torch's global
-generator, which the caller seeds; nothing is shared between two calls.
+Every builder of images reads ``NAME(image_shape, num_classes, *, numbers)`` and returns a module
+that maps float32 images [B, C, H, W] to logits [B, num_classes], ``fcn`` to logits of each pixel;
+those of tokens read ``NAME(input_shape, num_classes, num_tokens, *, numbers)``. A number outside
+its documented range raises ``ValueError`` naming the argument, its value and the range. Every
+network has two parts, ``features`` and ``classifier``; the last ``nn.Linear`` of
+``model.modules()`` is (in) the classifier, and its input is the penultimate features, [B, D].
+Parameters are drawn from torch's global generator, which the caller seeds; nothing is shared
+between two calls.
 """
 
+from clients.models.dense import fcn
 from clients.models.mobile import mobilenet_v2_small, shufflenet_v2_05
 from clients.models.resnet import resnet8, resnet18, resnet20
 from clients.models.simple import cnn, lenet5, logistic_regression, mlp, vgg9
+from clients.models.text import bag_of_embeddings, transformer
 
 __all__ = [
+    "bag_of_embeddings",
     "cnn",
+    "fcn",
     "lenet5",
     "logistic_regression",
     "mlp",
@@ -22,5 +28,6 @@ __all__ = [
     "resnet18",
     "resnet20",
     "shufflenet_v2_05",
+    "transformer",
     "vgg9",
 ]

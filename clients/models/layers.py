@@ -33,23 +33,27 @@ def check_int(name: str, value: int, minimum: int = 1) -> None:
         raise ValueError(f"{name} must be an integer in [{minimum}, inf), got {value!r}")
 
 
-def check_task(image_shape: Sequence[int], num_classes: int) -> None:
+def check_task(image_shape: Sequence[int], num_classes: int, any_shape: bool = False) -> None:
     """Refuse an image shape or a number of classes that no network can have.
 
     Args:
         image_shape: (channels, height, width), each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1; 1 where it is a number.
+        any_shape: whether inputs need not be images: one axis or more.
 
     Raises:
         ValueError: if the image shape has not three axes, or a number is out of range.
     """
-    if not isinstance(image_shape, Sequence) or len(image_shape) != 3:
+    if any_shape and isinstance(image_shape, Sequence) and len(image_shape) != 3:
+        check_widths("input_shape", image_shape)
+    elif not isinstance(image_shape, Sequence) or len(image_shape) != 3:
         raise ValueError(
             f"image_shape must be 3 integers (channels, height, width), got {image_shape!r}"
         )
-    for axis, size in zip(("channels", "height", "width"), image_shape, strict=True):
-        check_int(f"image_shape {axis}", size)
-    check_int("num_classes", num_classes, minimum=2)
+    else:
+        for axis, size in zip(("channels", "height", "width"), image_shape, strict=True):
+            check_int(f"image_shape {axis}", size)
+    check_int("num_classes", num_classes)
 
 
 def check_widths(name: str, widths: Sequence[int], length: int | None = None) -> None:
@@ -167,9 +171,9 @@ def two_parts(layers: Iterable[nn.Module], num_features: int, num_classes: int) 
     """Put a linear classifier on the layers that make the features.
 
     Args:
-        layers: modules that turn images [B, C, H, W] into features [B, D].
+        layers: modules that turn inputs [B, ...] into features [B, D].
         num_features: D >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
 
     Returns:
         The network, with the parts ``features`` and ``classifier``.

@@ -69,7 +69,7 @@ def mobilenet_v2_small(
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
         width: multiplier of all channels but the last 1280, in (0, inf); above 1 of those too.
         norm: "batch" or "group".
 
@@ -152,7 +152,7 @@ def shufflenet_v2_05(
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
         norm: "batch" or "group".
 
     Returns:

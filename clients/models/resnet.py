@@ -63,7 +63,7 @@ def resnet8(
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
         width: channels of the first stage, >= 1; they double twice.
         norm: "batch" or "group".
 
@@ -89,7 +89,7 @@ def resnet20(
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
         width: channels of the first stage, >= 1; they double twice.
         norm: "batch" or "group".
 
@@ -115,7 +115,7 @@ def resnet18(
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
         width: channels of the first stage, >= 1; they double three times.
         norm: "batch" or "group".
 

@@ -28,39 +28,39 @@ def _pooled_conv(
     return [conv, nn.ReLU(), nn.MaxPool2d(window)], (height // window[0], width // window[1])
 
 
-def logistic_regression(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+def logistic_regression(image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Build multinomial logistic regression; its features are the pixels.
 
     Args:
-        image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        image_shape: (channels, height, width) in pixels, or any shape, each >= 1.
+        num_classes: C >= 1.
 
     Returns:
-        Network from images [B, channels, height, width] to logits [B, num_classes].
+        Network from inputs [B, *image_shape] to logits [B, num_classes].
 
     Reference: Cox 1958, The regression analysis of binary sequences.
     """
-    check_task(image_shape, num_classes)
+    check_task(image_shape, num_classes, any_shape=True)
     return two_parts([nn.Flatten()], math.prod(image_shape), num_classes)
 
 
 def mlp(
-    image_shape: tuple[int, int, int], num_classes: int, *, hidden: Sequence[int] = (200, 200)
+    image_shape: tuple[int, ...], num_classes: int, *, hidden: Sequence[int] = (200, 200)
 ) -> nn.Module:
     """Build a fully connected network with ReLU ("2NN" of the FedAvg paper by default).
 
     Args:
-        image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        image_shape: (channels, height, width) in pixels, or any shape, each >= 1.
+        num_classes: C >= 1.
         hidden: units of each hidden layer, one or more, each >= 1.
 
     Returns:
-        Network from images [B, channels, height, width] to logits [B, num_classes];
+        Network from inputs [B, *image_shape] to logits [B, num_classes];
         199,210 parameters for 1x28x28 and 10 classes.
 
     Reference: McMahan et al. 2017, section 3 (arXiv:1602.05629).
     """
-    check_task(image_shape, num_classes)
+    check_task(image_shape, num_classes, any_shape=True)
     check_widths("hidden", hidden)
     layers = [nn.Flatten(), *_dense([math.prod(image_shape), *hidden])]
     return two_parts(layers, hidden[-1], num_classes)
@@ -74,7 +74,7 @@ def lenet5(image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
 
     Returns:
         Network from images [B, channels, height, width] to logits [B, num_classes];
@@ -106,7 +106,7 @@ def cnn(
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
         channels: output channels of each convolution, one or more, each >= 1.
         hidden: units of the hidden layer, >= 1.
 
@@ -143,7 +143,7 @@ def vgg9(
 
     Args:
         image_shape: (channels, height, width) in pixels, each >= 1.
-        num_classes: C >= 2.
+        num_classes: C >= 1.
         channels: output channels of the six convolutions, each >= 1.
         hidden: units of the two hidden layers, each >= 1.
 

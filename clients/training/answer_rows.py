@@ -59,6 +59,7 @@ def _in_rows(outputs: Outputs, rows: Callable[[Tensor], Tensor]) -> Outputs:
 
 def _mean(loss: Callable[[Tensor], Tensor], targets: Tensor) -> Tensor:
     """Return each example's mean loss [B] over the rows that have a target [B, S, C]."""
+    targets = targets.reshape(len(targets), -1, targets.shape[-1])  # [B, C] where there is one row
     known = ~targets.isnan().any(-1)
     wanted = torch.where(known[..., None], targets, 1 / targets.shape[-1])
     losses = torch.unflatten(loss(wanted.flatten(0, 1)), 0, known.shape)

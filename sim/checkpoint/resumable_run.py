@@ -55,12 +55,14 @@ def open_run(
     shape = summary(kinds, clients.partitions, private.task.num_strata)
     begin(folder, config_text, shape, None if done is None else done.lines)
     kept = (None, {}) if done is None else (done.clients, done.probes)
-    tracker = Tracker(folder, probes, config_text, *kept, **options)
-    display = Display(rounds, clients.architectures, shape)
+    measure = private.task.measure
+    tracker = Tracker(folder, probes, config_text, *kept, measure=measure, **options)
+    display = Display(rounds, clients.architectures, shape, measure)
     if note := renumbered(private):
         display.warn(note)
     if options["proxy_labels"] is None:
-        display.warn("the proxy set has no labels: probes that need them are left out")
+        lacks = "the proxy set has no labels" if private.task.soft else "there are no classes"
+        display.warn(f"{lacks}: probes that need them are left out")
     if done is not None:
         display.resume(done.server_round, changed_versions(done.versions), done.damage)
     return tracker, display

@@ -39,26 +39,28 @@ class Table:
 
 
 def accuracies(run: Run) -> dict[str, float]:
-    """Collect a run's accuracies after its last round, as shares, by what they are of.
+    """Collect a run's accuracies, or what its task is measured by, after its last round.
 
     Args:
         run: Any run.
 
     Returns:
-        What there is of MEASURES and of whatever else the strategy calls an accuracy. Without a
-        server the student is called what it is, PEERS_MEAN.
+        As shares, by what they are of: what there is of MEASURES and of whatever else the strategy
+        calls an accuracy. Without a server the student is called what it is, PEERS_MEAN.
     """
     found = series_of(run)
     values: dict[str, Any] = {}
+    measure = (run.result or {}).get("measure", "accuracy")
     for name, (key, part, series) in MEASURES.items():
+        key, series = (text.replace("accuracy", measure) for text in (key, series))
         value = (run.result or {}).get(key)
         value = value.get(part) if isinstance(value, Mapping) else value
         values[name] = last(found.get(series, {})) if run.result is None else value
     for series in found:
         name = series.removeprefix("strategy/")
         # What clients have too is Flower's mean of it, by examples: it would be there twice.
-        own = name not in ("ensemble_accuracy", series) and f"clients/{name}/mean" not in found
-        if own and "accuracy" in name:
+        own = name not in (f"ensemble_{measure}", series) and f"clients/{name}/mean" not in found
+        if own and measure in name:
             values[name.replace("_", " ")] = last(found[series])
     if EDGES in found:
         values[PEERS_MEAN] = values.pop("student")

@@ -15,25 +15,29 @@ from clients.partition import PartitionSummary
 
 if TYPE_CHECKING:
     from sim.topology.topology import Topology
-GROUP = {
-    "ensemble_accuracy": "ensemble",
-    "fused_accuracy": "fused",
-    "peers_mean_accuracy": "mean of peers",
-}
-"""Measures of several models together, as a round's line names them."""
+GROUP = {"ensemble": "ensemble", "fused": "fused", "peers_mean": "mean of peers"}
+"""Of several models together, as a round's line names their measures."""
 
 
 class Display:
     """A progress bar over rounds and answers, a line per round, and the final table."""
 
-    def __init__(self, rounds: int, architectures: Sequence[str], shape: PartitionSummary) -> None:
+    def __init__(
+        self,
+        rounds: int,
+        architectures: Sequence[str],
+        shape: PartitionSummary,
+        measure: str = "accuracy",
+    ) -> None:
         """Say who takes part, and start the bars.
 
         Args:
             rounds: Number of rounds to come.
             architectures: Name of each client's architecture.
             shape: How the private set was cut among them.
+            measure: Which of the task's measures is shown.
         """
+        self._measure = measure
         # Flower logs each step of its strategies; this tells the round.
         logging.getLogger("flwr").setLevel(logging.WARNING)
         self.console = Console()
@@ -107,15 +111,15 @@ class Display:
             line: Of `metrics.jsonl`.
             first_failure: Who failed first in the round, and why; "" if nobody did.
         """
-        parts = [f"round {line['round']}"]
-        if "accuracy" in line["student"]:
+        parts, own = [f"round {line['round']}"], self._measure
+        if own in line["student"]:
             mean = "consensus_distance" in line["strategy"]
             name = "mean of parameters" if mean else "student"
-            parts.append(f"{name} {line['student']['accuracy']:.4f}")
-        for measure, name in GROUP.items():
-            if measure in line["strategy"]:
+            parts.append(f"{name} {line['student'][own]:.4f}")
+        for whose, name in GROUP.items():
+            if (measure := f"{whose}_{own}") in line["strategy"]:
                 parts.append(f"{name} {line['strategy'][measure]:.4f}")
-        for measure, name in (("accuracy", "clients"), ("private_accuracy", "on private data")):
+        for measure, name in ((own, "clients"), (f"private_{own}", "on private data")):
             if values := line["clients"].get(measure):
                 parts.append(
                     f"{name} {values['mean']:.4f} [{values['min']:.4f} .. {values['max']:.4f}]"
@@ -141,14 +145,15 @@ class Display:
             result: The content of `result.json`.
             folder: The run folder's path.
         """
-        clients = result["clients_accuracy"] or {}
-        private = result["clients_private_accuracy"] or {}
-        table = Table(title="accuracy on the test set", title_justify="left")
+        own = self._measure
+        clients = result[f"clients_{own}"] or {}
+        private = result[f"clients_private_{own}"] or {}
+        table = Table(title=f"{own} on the test set", title_justify="left")
         table.add_column("model")
-        table.add_column("accuracy", justify="right")
+        table.add_column(own, justify="right")
         for name, value in (
-            ("student", result["student_accuracy"]),
-            ("teacher ensemble", result["ensemble_accuracy"]),
+            ("student", result[f"student_{own}"]),
+            ("teacher ensemble", result[f"ensemble_{own}"]),
             ("fused classifier", result.get("fused_accuracy")),
             ("mean of peers", result.get("peers_mean_accuracy")),
             ("best client", clients.get("max")),

@@ -32,7 +32,8 @@ def coordinates(view: RoundView) -> tuple[list[int], Numbers]:
     """
     answered = view.teachers.mask.all(1).nonzero()[:, 0].tolist() if view.proxy_ids else []
     chosen = [answered[i] for i in some_of(len(answered), MOST_CLIENTS)]
-    probs = view.teachers.logits[chosen].softmax(-1).flatten(1)
+    answers = view.teachers.logits[chosen]
+    probs = (answers.softmax(-1) if view.teachers.soft else answers).flatten(1)
     axes = np.random.default_rng(0).standard_normal((probs.shape[1], DIMENSIONS))
     points = probs.double() @ torch.from_numpy(axes / DIMENSIONS**0.5)
     return [view.teachers.client_ids[k] for k in chosen], array(points)

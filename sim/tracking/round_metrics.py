@@ -81,6 +81,8 @@ def flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 OVERVIEW = {
     "accuracy": "student/accuracy|strategy/ensemble_accuracy|clients/accuracy/(max|min)",
+    "mean IoU": "student/miou|strategy/ensemble_miou|clients/miou/(max|min)",
+    "R2": "student/r2|strategy/ensemble_r2|clients/r2/(max|min)",
     "output drift": "probes/output_(js|disagreement)",
     "who was right": "probes/(ensemble|student|oracle)_right",
     "accuracy per megabyte": "cost/accuracy_per_megabyte",

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 EVENTS = "events"
 BINS = 30
 """Of a histogram over clients, from the least to the largest value."""
+ACCURACY = "accuracy"
+
 HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
 
 
@@ -74,6 +76,7 @@ class Tracker:
         figures_every: int = 0,
         watch: Sequence[int] = (),
         choices: Mapping[str, Any] | None = None,
+        measure: str = ACCURACY,
     ) -> None:
         """Open the run folder's files; lines that `metrics.jsonl` has already are gone on from.
 
@@ -89,8 +92,10 @@ class Tracker:
             watch: Client ids that get curves of their own.
             choices: What the run was told on the command line, by key, for the page that compares
                 the runs of a sweep; of a run that is gone on with they are there already.
+            measure: Which of the task's measures `result.json` has beside the accuracy.
         """
         self.folder = folder
+        self._measure = measure
         self.clients = ClientsTable(clients)
         self.summaries = read_lines(folder / METRICS)
         self._costs = list[dict[str, float]]()
@@ -128,7 +133,7 @@ class Tracker:
             ProbeError: A probe did what no probe may; names it.
         """
         if self._labels is not None and view.proxy_ids:
-            view = replace(view, labels=self._labels[torch.tensor(view.proxy_ids)])
+            view = replace(view, labels=self._labels[torch.tensor(view.proxy_ids)].flatten())
         with seeded_globals(np.random.SeedSequence(view.server_round)):  # a probe may draw
             self._found.ask(self._probes, view, RESERVED)
         if view.proxy_ids and is_due(view.server_round, self._figures_every):
@@ -157,7 +162,8 @@ class Tracker:
                 if row["client"] in values:
                     row[name] = values[row["client"]]
         self.clients.add(rows)
-        line = summarise(report, rows, self._found.numbers, list(self._found.clients))
+        own = [] if self._measure == ACCURACY else [self._measure, f"private_{self._measure}"]
+        line = summarise(report, rows, self._found.numbers, [*own, *self._found.clients])
         self.summaries.append(line)
         self._costs.append(costs(line, self._costs))
         append_line(self.folder / METRICS, line)
@@ -181,17 +187,25 @@ class Tracker:
 
     def totals(self) -> dict[str, Any]:
         """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
-        last = self.summaries[-1]
+        own = {} if self._measure == ACCURACY else self._of_last(self._measure)
         return {
             **{name: spent for name, spent in self._costs[-1].items() if name == CLOCK},
-            "student_accuracy": last["student"].get("accuracy"),
-            "ensemble_accuracy": last["strategy"].get("ensemble_accuracy"),
-            "clients_accuracy": extremes(last["clients"].get("accuracy")),
-            "clients_private_accuracy": extremes(last["clients"].get("private_accuracy")),
+            **self._of_last(ACCURACY),
+            **({"measure": self._measure, **own} if own else {}),
             "request_bytes": sum(line["bytes"]["request"] for line in self.summaries),
             "reply_bytes": sum(line["bytes"]["reply"] for line in self.summaries),
             "failures": sum(line["failures"] for line in self.summaries),
             **between_peers(self.summaries),
+        }
+
+    def _of_last(self, measure: str) -> dict[str, Any]:
+        """Return a measure of student, ensemble and clients in the last round."""
+        last = self.summaries[-1]
+        return {
+            f"student_{measure}": last["student"].get(measure),
+            f"ensemble_{measure}": last["strategy"].get(f"ensemble_{measure}"),
+            f"clients_{measure}": extremes(last["clients"].get(measure)),
+            f"clients_private_{measure}": extremes(last["clients"].get(f"private_{measure}")),
         }
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -132,9 +132,10 @@ class EnsembleRule:
             targets, covered = targets_of(
                 answers.sums, self.mean, self.temperature, self.unknown_below
             )
-            teachers = answers.teachers
+            teachers = replace(answers.teachers, soft=self.soft)
             weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
             return Ensemble(targets, covered, teachers, weights)
+        answers = replace(answers, soft=self.soft)
         weights = self.weights(answers)
         targets = self.combined(answers.logits, weights)
         inputs, covered = torch.from_numpy(probe), weights.sum(0) > 0

@@ -166,6 +166,7 @@ class Gossip(BaseStrategy):
         losses = _metric(learnt, "digest-loss")
         teachers = read_predictions(shown, as_they_are(self.rule.ask))
         if teachers is not None:
+            teachers = replace(teachers, soft=self.rule.soft)
             weights = self.rule.weights(teachers)
             targets = self.rule.combined(teachers.logits, weights)
             ids = tuple(self.split.probe_ids.tolist())

@@ -13,6 +13,7 @@ from sim.analysis.drift.output import (
     jensen_shannon_matrix,
     kl_from_ensemble,
     kl_to_ensemble,
+    squared_distances,
 )
 from sim.analysis.drift.parameters import (
     Moments,
@@ -58,6 +59,7 @@ __all__ = [
     "rank_correlation",
     "recall",
     "reliability",
+    "squared_distances",
     "total",
     "weight_mass",
     "wrong_but_confident",

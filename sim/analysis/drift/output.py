@@ -73,6 +73,20 @@ def kl_to_ensemble(log_probs: Tensor, answered: Tensor | None = None) -> Tensor:
     return _where(answered, parts)
 
 
+def squared_distances(outputs: Tensor, answered: Tensor | None = None) -> Tensor:
+    """Squared distance of each client's numbers from the mean of those who answered.
+
+    Args:
+        outputs: Answers [K, N, D], finite numbers.
+        answered: As in `jensen_shannon`.
+
+    Returns:
+        [K, N], >= 0, mean over the D numbers; NaN where the client did not answer.
+    """
+    mean = torch.einsum("kn,knd->nd", _shares(outputs, answered), outputs)
+    return _where(answered, (outputs - mean).square().mean(-1))
+
+
 def disagreement(probs: Tensor, answered: Tensor | None = None) -> Tensor:
     """Share of pairs of clients whose most likely classes differ.
 

@@ -29,7 +29,7 @@ def neighbour_drift(view: GraphView) -> dict[str, float]:
         of neighbours and examples that both answered; of more than MOST_PAIRS over so many, evenly
         spread. Nothing if there are none.
     """
-    if view.teachers is None:
+    if view.teachers is None or not view.teachers.soft:
         return {}
     rows = {peer: row for row, peer in enumerate(view.teachers.client_ids)}
     found = zip(view.senders.tolist(), view.receivers.tolist(), strict=True)

@@ -14,6 +14,7 @@ from sim.analysis.drift import (
     jensen_shannon_matrix,
     kl_from_ensemble,
     kl_to_ensemble,
+    squared_distances,
 )
 from sim.analysis.probes.values import Table, Value, array, by_client, some_of
 
@@ -56,14 +57,23 @@ def output_drift(view: RoundView) -> dict[str, Value]:
         [0, log K] nats: the headline, 0 iff all agree; `output_disagreement` in [0, 1];
         `output_kl` in nats, to the clients from their mean. By client `js_to_ensemble` and
         `kl_to_ensemble` in nats and `disagreement`, whose means over clients these are where all
-        answered. Nothing if there is no such example.
+        answered. Of a regression instead `output_deviation`, the root of the mean squared distance
+        from what all say on average, and by client `deviation`. Nothing if there is no such
+        example.
     """
     mask = view.teachers.mask
     answered = mask.any(0)
     if not answered.any():
         return {}
+    if not view.teachers.soft:
+        distances = squared_distances(view.teachers.logits.double(), mask)
+        return {
+            "output_deviation": float(distances.nanmean(0).nanmean().sqrt()),
+            "deviation": by_client(distances.nanmean(1).sqrt()),
+        }
     of_examples, of_clients = [], []
-    for examples in torch.split(answered.nonzero()[:, 0], EXAMPLES_AT_ONCE):
+    at_once = EXAMPLES_AT_ONCE * view.teachers.sites
+    for examples in torch.split(answered.nonzero()[:, 0], at_once):
         log_probs = view.teachers.logits[:, examples].double().log_softmax(-1)
         there = mask[:, examples]
         measures = (kl_from_ensemble, kl_to_ensemble, disagreement_by_client)
@@ -91,11 +101,11 @@ def output_matrices(view: RoundView, *, most_clients: int = 32) -> dict[str, Val
 
     Returns:
         `disagreement_matrix` and `js_matrix` [M, M], means over the examples that both answered,
-        NaN where there is none; nothing in a round without answers.
+        NaN where there is none; nothing in a round without answers, or of a regression.
     """
     chosen = some_of(len(view.teachers.client_ids), most_clients)
     answered = view.teachers.mask[chosen]
-    if not answered.any():
+    if not answered.any() or not view.teachers.soft:
         return {}
     probs = view.teachers.logits[chosen].softmax(-1)
     ids = [view.teachers.client_ids[k] for k in chosen]
