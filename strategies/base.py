@@ -21,11 +21,13 @@ class BaseStrategy(Strategy):
         has_student: Whether it makes a global model; without one, none is measured or stored.
         averages: Whether it averages parameters into the student's, so that clients of another
             architecture are refused before anything is begun.
+        of_classes: Whether it is for one class of each input, so that another task is refused.
     """
 
     handlers: Sequence[Handler] = ()
     has_student = True
     averages = False
+    of_classes = False
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -40,7 +40,7 @@ def data_root(root: str | None) -> Path:
         raise FileNotFoundError(
             "no data root: neither data.root nor $STILLHOUSE_DATA is set; "
             f"{HOW_TO_SET_ROOT} (inside it: MNIST/raw, FashionMNIST/raw, cifar-10-batches-py, "
-            "CINIC-10). data=digits and data=blobs need no files"
+            "CINIC-10, tinyshakespeare). data=digits, data=blobs and data=diabetes need no files"
         )
     return Path(chosen).expanduser().absolute()
 

@@ -85,14 +85,20 @@ class SimulatedClients:
 
         Raises:
             ValueError: A corruption or an objective is asked for together with messengers, which
-                learn from the private set as it is by a rule of their own; or the profiles are
-                none.
+                learn from the private set as it is by a rule of their own, one class of each input;
+                or the profiles are none.
         """
         for name, given in {"corruption": corrupt, "objective": objective}.items():
             if messenger is not None and given is not None:
                 raise ValueError(
                     f"clients.{name}: not with clients.messenger, which would ignore it"
                 )
+        task = splits.private.task
+        if messenger is not None and (not task.soft or task.rows is not None):
+            raise ValueError(
+                f"clients.messenger: its rules learn one class of each input, and the task of "
+                f"{splits.private.name} is {task.name}: expected a classification"
+            )
         self.splits = splits
         self.partitions = partitions
         self.architectures = architectures

@@ -68,6 +68,16 @@ def extremes(values: dict[str, float] | None) -> dict[str, float] | None:
     return None if values is None else {name: values[name] for name in ("min", "mean", "max")}
 
 
+def whose(line: dict[str, Any], measure: str) -> dict[str, Any]:
+    """Return what `result.json` has of a measure: of student, ensemble and clients in a round."""
+    return {
+        f"student_{measure}": line["student"].get(measure),
+        f"ensemble_{measure}": line["strategy"].get(f"ensemble_{measure}"),
+        f"clients_{measure}": extremes(line["clients"].get(measure)),
+        f"clients_private_{measure}": extremes(line["clients"].get(f"private_{measure}")),
+    }
+
+
 def flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """Turn nested names into TensorBoard tags, `clients/accuracy/mean`, of finite numbers."""
     tags: dict[str, float] = {}

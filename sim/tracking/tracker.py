@@ -33,12 +33,12 @@ from sim.tracking.round_metrics import (
     between_peers,
     bin_edges,
     costs,
-    extremes,
     flat,
     layout,
     over_costs,
     summarise,
     watched,
+    whose,
 )
 from sim.tracking.run_folder import (
     FAILURES,
@@ -187,25 +187,15 @@ class Tracker:
 
     def totals(self) -> dict[str, Any]:
         """Sum the run up for `result.json`: accuracies of the last round, bytes of all."""
-        own = {} if self._measure == ACCURACY else self._of_last(self._measure)
+        last, own = self.summaries[-1], self._measure
         return {
             **{name: spent for name, spent in self._costs[-1].items() if name == CLOCK},
-            **self._of_last(ACCURACY),
-            **({"measure": self._measure, **own} if own else {}),
+            **whose(last, ACCURACY),
+            **({} if own == ACCURACY else {"measure": own, **whose(last, own)}),
             "request_bytes": sum(line["bytes"]["request"] for line in self.summaries),
             "reply_bytes": sum(line["bytes"]["reply"] for line in self.summaries),
             "failures": sum(line["failures"] for line in self.summaries),
             **between_peers(self.summaries),
-        }
-
-    def _of_last(self, measure: str) -> dict[str, Any]:
-        """Return a measure of student, ensemble and clients in the last round."""
-        last = self.summaries[-1]
-        return {
-            f"student_{measure}": last["student"].get(measure),
-            f"ensemble_{measure}": last["strategy"].get(f"ensemble_{measure}"),
-            f"clients_{measure}": extremes(last["clients"].get(measure)),
-            f"clients_private_{measure}": extremes(last["clients"].get(f"private_{measure}")),
         }
 
     def close(self) -> None:

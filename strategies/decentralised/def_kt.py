@@ -39,6 +39,7 @@ class MutualTransfer(BaseStrategy):
     """
 
     has_student = False
+    of_classes = True
 
     def __init__(
         self,

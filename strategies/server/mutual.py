@@ -42,6 +42,8 @@ from strategies.teaching.teachers import Teachers
 class MutualStrategy(BaseStrategy):
     """Peers and a student learn in lock-step from each other and from the cohort's ensemble."""
 
+    of_classes = True
+
     def __init__(
         self,
         *,

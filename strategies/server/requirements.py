@@ -1,9 +1,10 @@
 """What of a config a strategy cannot do without, and what it would not look at."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from clients.data import Dataset
 from clients.handlers.answering import rehearse_fields
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
@@ -36,10 +37,29 @@ def require_fitting(
     if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
         rehearse_fields(clients, ask)
     kind = strategy.func if isinstance(strategy, partial) else type(strategy)
+    if any(getattr(each, "of_classes", False) for each in _kinds(strategy)):
+        require_classes(clients.splits.private, kind.__name__)
     averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
     if (averages or getattr(kind, "averages", False)) and clients.messenger is None:
         private, name = clients.splits.private, kind.__name__
         require_like(clients.student, clients.models, private, name)
+
+
+def require_classes(private: Dataset, who: str) -> None:
+    """Refuse another task where one class of each input is learned; ValueError names both."""
+    if not private.task.soft or private.task.rows is not None:
+        raise ValueError(
+            f"{who} learns one class of each input, and that of {private.name} is "
+            f"{private.task.name}: expected a classification"
+        )
+
+
+def _kinds(strategy: Any) -> Iterator[Any]:
+    """Yield the class of a strategy, and of those that it is a sequence of."""
+    yield strategy.func if isinstance(strategy, partial) else type(strategy)
+    for each in strategy.keywords.values() if isinstance(strategy, partial) else ():
+        if isinstance(each, partial) and hasattr(each.func, "configure_train"):
+            yield each.func
 
 
 def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:

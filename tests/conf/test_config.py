@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from clients.data import classification
 from conf.errors import ConfigError
 from conf.ranges import check_ranges
 from conf.schema import check_keys, check_targets, explain, register
@@ -18,10 +19,9 @@ from conf.tracking import tracking_options
 from tests.places import CONF
 from tests.shipped_configs import OPTIONS, REQUIRED
 
-SPLITS = SimpleNamespace(
-    proxy=SimpleNamespace(name="odd", labels=np.array([0, 2, 1]), label_values=None),
-    private=SimpleNamespace(name="own", num_classes=3, label_values=None),
-)
+OWN = SimpleNamespace(name="own", task=classification((4,), 3), label_values=None)
+ODD = SimpleNamespace(name="odd", labels=np.array([0, 2, 1]), label_values=None)
+SPLITS = SimpleNamespace(proxy=ODD, private=OWN)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 130
+    assert len(OPTIONS) == 141
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -267,11 +267,9 @@ def test_strategies_that_need_no_proxy_set_may_have_none() -> None:
 
 
 def test_labels_that_no_client_has_are_refused() -> None:
-    own = SimpleNamespace(num_classes=2, label_values=None)
-    few = SimpleNamespace(proxy=SPLITS.proxy, private=own)
-    with pytest.raises(
-        ConfigError, match=r"tracking.proxy_labels=true: odd has labels up to 2, exp"
-    ):
+    own = SimpleNamespace(task=classification((4,), 2), label_values=None)
+    few = SimpleNamespace(proxy=ODD, private=own)
+    with pytest.raises(ConfigError, match=r"proxy_labels=true: odd: labels lie in 0\.\.2, exp"):
         tracking_options(composed(), of(few), begins=True)
 
 
@@ -279,7 +277,8 @@ def test_labels_of_a_proxy_set_are_those_of_the_clients_or_not_compared_with() -
     def splits(values: tuple[int, ...] | None) -> SimpleNamespace:
         labels = np.arange(3)
         proxy = SimpleNamespace(name="shared.npz", labels=labels, label_values=values)
-        clients = SimpleNamespace(name="own.npz", num_classes=3, label_values=(1, 2, 3))
+        task = classification((4,), 3)
+        clients = SimpleNamespace(name="own.npz", task=task, label_values=(1, 2, 3))
         return SimpleNamespace(proxy=proxy, private=clients)
 
     words = "+proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"

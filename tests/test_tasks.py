@@ -1,0 +1,140 @@
+"""Tasks beside classification: each learns something, with the same bits on both pools."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import run_py
+from tests.example_runs import EXAMPLES, both_pools
+from tests.places import ROOT
+from tests.quick_runs import result_of
+
+DATA = Path(os.environ.get("STILLHOUSE_DATA") or ROOT.parent / "shared" / "data")
+
+FEW = ["clients.num_clients=4", "partition=iid", "strategy.proxy_split.probe_examples=16"]
+SCENES = [
+    "--config-dir", str(EXAMPLES / "segmentation"), "data=scenes", "clients=hourglasses",
+    "student=fcn", "data.source.num_examples=160", "data.source.classes=2", "data.proxy_share=0.4",
+    *FEW, "rounds=1", "clients.training.epochs=12", "strategy.distil.optimizer.lr=0.003",
+    "strategy.distil.epochs=40", "strategy.distil.batch_size=4",
+]  # fmt: skip
+HEADS = [
+    "--config-dir", str(EXAMPLES / "heads"), "data=turned_digits", "student=mlp", *FEW,
+    "clients.training.epochs=8", "strategy.distil.epochs=20", "rounds=1",
+]  # fmt: skip
+NUMBERS = [
+    "data=diabetes", "clients=mixed_tabular", "student=mlp", "strategy/combiner=mean_of_outputs",
+    "strategy/loss=mse", "rounds=2", *FEW,
+]  # fmt: skip
+TEXT = [
+    "data=shakespeare", f"data.root={DATA}", "clients=mixed_text", "student=bag_of_embeddings",
+    "data.source.num_speakers=2", "data.proxy_share=0.4", "strategy.distil.optimizer.lr=0.01",
+    "strategy.distil.epochs=20", "rounds=1", *FEW,
+]  # fmt: skip
+
+
+def of_ensemble(run: dict[str, Any], measure: str) -> tuple[float, float]:
+    """Return what the student and the ensemble came to."""
+    assert run["failures"] == 0
+    return run[f"student_{measure}"], run[f"ensemble_{measure}"]
+
+
+def test_a_segmentation_federation_with_networks_of_ones_own(tmp_path: Path) -> None:
+    """A guess of nothing everywhere has 1/3 x share of background, .28: mIoU of three classes."""
+    runs = both_pools(
+        tmp_path, SCENES, rough="strategy.proxy_split.chunks=2 strategy.ensemble.answers=uint8"
+    )
+    student, ensemble = of_ensemble(runs["inline"], "miou")
+    assert student > 0.45
+    assert ensemble > 0.45
+    assert runs["inline"]["measure"] == "miou"
+    assert runs["rough"]["reply_bytes"] < 0.95 * runs["inline"]["reply_bytes"]
+
+
+def test_several_heads_learn_and_each_is_measured(tmp_path: Path) -> None:
+    runs = both_pools(tmp_path, HEADS, odd="strategy/scorer=margin")
+    assert of_ensemble(runs["inline"], "accuracy")[0] > 0.6
+    (line,) = map(json.loads, (tmp_path / "inline" / "metrics.jsonl").read_text().splitlines())
+    digit, turn = (line["student"][f"accuracy_{head}"] for head in ("digit", "turn"))
+    assert digit > 0.5
+    assert turn > 0.5
+    assert line["student"]["accuracy"] == pytest.approx((digit + turn) / 2)
+    assert {"ensemble_accuracy_digit", "ensemble_accuracy_turn"} <= line["strategy"].keys()
+
+
+def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(tmp_path: Path) -> None:
+    runs = both_pools(
+        tmp_path, NUMBERS, fed="strategy.feed_back=true",
+        equal="strategy/scorer=uniform strategy/discriminator=none",
+    )  # fmt: skip
+    assert min(of_ensemble(runs["inline"], "r2")) > 0.35
+    line = json.loads((tmp_path / "inline" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["probes"]["output_deviation"] > 0
+    assert "output_js" not in line["probes"]
+
+
+@pytest.mark.skipif(not (DATA / "tinyshakespeare").is_dir(), reason="no tinyshakespeare there")
+def test_texts_are_told_apart(tmp_path: Path) -> None:
+    """Of two speakers one says 54 % of the test set's passages."""
+    runs = both_pools(tmp_path, TEXT, one_by_one="clients.together=false")
+    assert min(of_ensemble(runs["inline"], "accuracy")) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["strategy=dlad"], "strategy.combiner: of two answers that are the same it makes another"),
+        (["strategy/combiner=mean_of_outputs"], "strategy.loss: it is not least where"),
+        (
+            ["strategy/scorer=entropy", "strategy/discriminator=none"],
+            "strategy.scorer: it looks at probabilities of classes",
+        ),
+        (["strategy=ffl"], "MutualStrategy learns one class of each input, and that of diabetes"),
+        (
+            ["strategy=defkt", "topology=random_matchings", "clients=same"],
+            "MutualTransfer learns one class of each input",
+        ),
+        (
+            ["+experiment=fml", "clients.architectures.linear.share=1"],
+            "clients.messenger: its rules learn one class of each input",
+        ),
+        (
+            ["clients=mixed_text"],
+            "architecture 'bag_of_embeddings' cannot answer an input of shape",
+        ),
+        (
+            ["clients/objective=not_true"],
+            "clients.training: architecture 'linear'",
+        ),
+    ],
+)
+def test_what_does_not_fit_numbers_is_refused_in_a_line(
+    tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = run_py(*NUMBERS[:3], *words, "sim=inline", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_resumed_has_the_same_bits(tmp_path: Path) -> None:
+    whole = result_of(tmp_path / "whole", *NUMBERS, "sim=inline", "checkpoint_every=1")
+    half = tmp_path / "half"
+    result_of(half, *NUMBERS, "rounds=1", "sim=inline", "checkpoint_every=1")
+    again = run_py(f"resume={half}", "rounds=2")
+    assert again.returncode == 0, again.stderr
+    found = json.loads((half / "result.json").read_text())
+    assert found["student_sha256"] == whole["student_sha256"]
+    assert found["metrics_sha256"] == whole["metrics_sha256"]
+
+
+@pytest.mark.parametrize("words", [NUMBERS[:5], HEADS[:4], SCENES[:7]], ids=["r2", "heads", "miou"])
+def test_peers_without_a_server_learn_any_task(tmp_path: Path, words: list[str]) -> None:
+    more = [*words, "strategy=gossip", "topology=ring", *FEW, "sim=inline", "rounds=1"]
+    result = result_of(tmp_path, *more, "clients.training.epochs=4")
+    measure = result.get("measure", "accuracy")
+    assert result["failures"] == 0
+    assert result[f"clients_{measure}"]["mean"] > 0.15
