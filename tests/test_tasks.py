@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.example_runs import EXAMPLES, both_pools
 from tests.places import ROOT
 from tests.quick_runs import result_of
 
+BOTH = "python", "yaml"
 DATA = Path(os.environ.get("STILLHOUSE_DATA") or ROOT.parent / "shared" / "data")
 
 FEW = ["clients.num_clients=4", "partition=iid", "strategy.proxy_split.probe_examples=16"]
@@ -129,6 +131,17 @@ def test_what_is_resumed_has_the_same_bits(tmp_path: Path) -> None:
     found = json.loads((half / "result.json").read_text())
     assert found["student_sha256"] == whole["student_sha256"]
     assert found["metrics_sha256"] == whole["metrics_sha256"]
+
+
+def test_the_code_of_the_page_on_tasks_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    (code,), (config,) = (re.findall(f"```{kind}\n(.*?)```", page, re.S) for kind in BOTH)
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "houses.py").write_text(code)
+    (tmp_path / "mine" / "data" / "houses.yaml").write_text(config)
+    words = ["--config-dir", str(tmp_path / "mine"), "data=houses", *NUMBERS[1:5], *FEW, "rounds=1"]
+    result = result_of(tmp_path / "run", *words, "sim=inline", "clients.training.epochs=40")
+    assert min(of_ensemble(result, "r2")) > 0.5
 
 
 @pytest.mark.parametrize("words", [NUMBERS[:5], HEADS[:4], SCENES[:7]], ids=["r2", "heads", "miou"])
