@@ -34,7 +34,7 @@ PHASES = {
         "clients.execution.batched_loop.predict_together",
         "clients.training.evaluation.predict",
         "clients.training.evaluation.predict_and_tap",
-        "clients.training.evaluation.measures",
+        "clients.data.measures.class_measures",
     ],
     "discriminators": [
         "clients.models.discriminator.fit_discriminator",

@@ -43,8 +43,9 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
         )
     if labelled and (reason := private.task.label_fault(proxy.labels)):
         raise ConfigError(f"tracking.proxy_labels=true: {proxy.name}: {reason}")
-    # Probes compare classes: not numbers, nor what is not labelled.
-    compared = labelled and private.task.soft and bool((proxy.labels >= 0).all())
+    # Probes compare classes: not numbers, nor those of unlike heads, nor what is not labelled.
+    classes = private.task.soft and private.task.alike
+    compared = labelled and classes and bool((proxy.labels >= 0).all())
     return {
         "config_text": text,
         "probes": probes,

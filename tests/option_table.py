@@ -69,6 +69,10 @@ DATA: dict[str, Differs | str] = {
         ("data.source.layout of npz", "data.proxy_source.layout of npz"),
         "clients/data/test_user_file.test_images_that_look_like_channels_last_want_a_word",
     ),
+    **dict.fromkeys(
+        (f"data.source.{name} of shakespeare" for name in ("num_speakers", "length", "num_tokens")),
+        "clients/data/test_texts.test_each_number_changes_what_is_read",
+    ),
     "data.source.include_valid of cinic10": "clients/data/test_readers.test_image_folders_are_read",
     "data.root": Differs("mnist", "/nowhere/a", "/nowhere/b", "splits"),
     "data.proxy_share": Differs("built", 0.2, 0.5, "sizes"),
@@ -115,6 +119,17 @@ MESSENGER: dict[str, Differs | str] = {
 }  # fmt: skip
 
 SPEEDS = ("multiplications_per_s", "download_bytes_per_s", "upload_bytes_per_s", "latency_s")
+OF_TASKS = {
+    "bag_of_embeddings": ("width", "hidden"), "transformer": ("width", "heads", "layers"),
+    "fcn": ("channels", "dilation"),
+}  # fmt: skip
+ARCHITECTURES = {
+    name: [f"clients.architectures.{own}.model" for own in keys]
+    for name, keys in {
+        "bag_of_embeddings": ["bag_of_embeddings"], "transformer": ["transformer"],
+        "fcn": ["narrow", "wide"],
+    }.items()
+}  # fmt: skip
 KINDS_OF_PHONES = ("alike", "lognormal", "two_speeds")
 CLIENTS: dict[str, Differs | str] = {
     "clients.num_clients": Differs("built", 4, 3, "population"),
@@ -129,6 +144,13 @@ CLIENTS: dict[str, Differs | str] = {
     **{f"clients.architectures.{name}.share":
        Differs("built clients=mixed_large clients.num_clients=10", 1, 3, "population")
        for name in ("resnet8", "resnet20", "mobilenet_v2_small", "shufflenet_v2_05", "vgg9")},
+    "clients.architectures.linear.share":
+        Differs("built clients=mixed_tabular clients.num_clients=10", 0.5, 3, "population"),
+    **dict.fromkeys(
+        (f"clients.architectures.{name}.share"
+         for name in ("bag_of_embeddings", "transformer", "narrow", "wide")),
+        "test_tasks.test_shares_say_who_has_which_network",
+    ),
     "clients.architectures.mlp.model.hidden of mlp": Differs("uniform", [4], [5], "column loss"),
     "clients.corruption": Differs("uniform", ("clients/corruption=none",),
                                   ("clients/corruption=permuted_labels",), "column train_loss"),
@@ -165,6 +187,9 @@ CLIENTS: dict[str, Differs | str] = {
     "clients.profile.slowdown of two_speeds":
         Differs("built clients/profile=two_speeds", 4, 2, "profiles"),
     "clients.training.epochs of train": Differs("uniform", 1, 2, "column train_loss"),
+    "clients.training.batch_size": Differs("uniform", 8, 6, "column train_loss"),
+    "clients.training.optimizer.lr of Adam":
+        Differs("uniform clients/training=adam", 0.05, 0.1, "column train_loss"),
     "clients.training.batch_size of train": Differs("uniform", 8, 5, "column train_loss"),
     "clients.training.max_grad_norm of train": Differs("uniform", None, 0.01, "column train_loss"),
     "clients.training.autocast of train": Differs("uniform", None, "bfloat16",
@@ -180,6 +205,13 @@ NETWORKS: dict[str, Differs | str] = {
     "student.channels of cnn": Differs("bare student=cnn", [2, 3], [2, 4], "start"),
     **{f"student.norm of {name}": Differs(f"bare student={name}", "batch", "group", "start")
        for name in ("resnet8", "resnet20", "resnet18", "mobilenet_v2_small", "shufflenet_v2_05")},
+    **dict.fromkeys(
+        (f"{where}.{number} of {name}"
+         for name, numbers in OF_TASKS.items()
+         for where in ("student", *ARCHITECTURES[name])
+         for number in numbers),
+        "clients/models/test_text_and_dense.test_each_number_makes_another_network",
+    ),
 }  # fmt: skip
 
 TOPOLOGY: dict[str, Differs | str] = {

@@ -115,11 +115,8 @@ def test_the_objective_of_the_page_on_methods_can_be_minimised_together() -> Non
     model = built("mlp")
     known = anchors_for(model, CLASSES, 0)
     known["prototypes"] = torch.zeros(CLASSES, 16)
-    labels = torch.zeros(3, dtype=torch.int64)
-    assert (
-        objective_fault(model, classification(SHAPE, 10), "wide", found["OBJECTIVE"], known, labels)
-        is None
-    )
+    what = "wide", found["OBJECTIVE"], known, torch.zeros(3, dtype=torch.int64)
+    assert objective_fault(model, classification(SHAPE, CLASSES), *what) is None
 
 
 # --- FedProto ---

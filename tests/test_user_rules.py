@@ -59,7 +59,15 @@ def test_a_users_scorer_and_loss_run_with_no_edit_to_ours(
 
 def test_a_users_rules_pass_or_fail_our_contract(mine: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/test_plugins.py", "-k", "runner_up or squared"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests/test_plugins.py",
+            "tests/test_plugins_losses.py",
+            "-k",
+            "runner_up or squared",
+        ],
         cwd=ROOT,
         env={**os.environ, "STILLHOUSE_RULES": str(mine)},
         capture_output=True,

@@ -23,9 +23,13 @@ CLASSES = 5
 SHAPE = (3, 8, 8)
 SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=1e-3)
 WAYS = get_args(Way)
+IMAGES = [
+    name for name in models.__all__ if name not in ("bag_of_embeddings", "fcn", "transformer")
+]
+"""Builders of networks that classify images."""
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     name if norm is None else f"{name}-{norm}": build if norm is None else partial(build, norm=norm)
-    for name, build in ((name, getattr(models, name)) for name in models.__all__)
+    for name, build in ((name, getattr(models, name)) for name in IMAGES)
     for norm in (get_args(Norm) if "norm" in inspect.signature(build).parameters else (None,))
 }
 # The same networks with fewer channels, for time.

@@ -49,6 +49,11 @@ class Dataset:
     label_values: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.task, Task):
+            raise ValueError(
+                f"{self.name}: task={self.task!r}, expected a clients.data.Task, such as "
+                "classification(input_shape, num_classes)"
+            )
         _check_inputs(self)
         if len(self.labels) != len(self.inputs):
             raise ValueError(

@@ -13,9 +13,9 @@ from clients.data.labels import UNLABELLED
 if TYPE_CHECKING:
     from torch import Tensor
 
-BELOW = 30.0
-"""How far below a row's least logit are those of the classes that a head has not: e**-30 of its
-probability."""
+BELOW = 1e4
+"""How far below a row's least logit are those of the classes that a head has not: even at a
+temperature of 100 their probability is 0 in float32."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -27,9 +27,14 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Loss per example [B], >= 0.
+
+    Raises:
+        ValueError: the labels are numbers of a regression: of one logit it is always 0.
     """
     from torch.nn import functional
 
+    if logits.shape[1] == 1 and labels.is_floating_point():
+        raise ValueError("cross_entropy: labels are numbers, expected classes")
     return functional.cross_entropy(logits, labels, reduction="none")
 
 

@@ -58,7 +58,8 @@ def head_measures(rows: Tensor, labels: Labels, *, names: tuple[str, ...]) -> di
 def number_measures(outputs: Tensor, labels: Labels) -> dict[str, float]:
     """Return `loss`, root mean squared error `rmse`, and `r2`: 1 less error over variance.
 
-    All three are over all D numbers; `r2` is the mean of the D, of those that vary.
+    All three are over all D numbers; `r2` is the mean of the D, of those that vary, 0 if none
+    does.
     """
     import torch
 
@@ -66,6 +67,6 @@ def number_measures(outputs: Tensor, labels: Labels) -> dict[str, float]:
     squares = (outputs.double() - truth).square()
     found = {"loss": float(0.5 * squares.sum(1).mean()), "rmse": float(squares.mean().sqrt())}
     variance = truth.var(0, unbiased=False) if len(truth) else truth.new_zeros(truth.shape[1])
-    if (there := variance > 0).any():
-        found["r2"] = float((1 - squares.mean(0)[there] / variance[there]).mean())
-    return found
+    there = variance > 0
+    better = 1 - squares.mean(0)[there] / variance[there]
+    return {**found, "r2": float(better.mean()) if len(better) else 0.0}

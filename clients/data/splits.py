@@ -138,6 +138,8 @@ def _step(*datasets: Dataset) -> float | None:
     forms = {(each.inputs.dtype, each.scale) for each in datasets}
     if len(forms) == 1 and datasets[0].inputs.dtype.kind in "iu":
         return None
+    if all(each.inputs.dtype.kind in "iu" for each in datasets):  # tokens in unlike dtypes
+        return 1.0
     whole = [each.scale for each in datasets if each.inputs.dtype == np.uint8]
     return min(whole) if whole else min(1 / 255, *(min(each.std) / 16 for each in datasets))
 

@@ -51,7 +51,8 @@ class Task:
         input_shape: of one input, such as (channels, height, width) or (tokens,).
         output_shape: of what a network gives of one input; the first axis is that of classes.
         num_classes: C, classes or numbers of a row of answers.
-        loss: (outputs [B, *output_shape], labels [B, ...]) -> loss per example [B].
+        loss: (outputs [B, *output_shape], labels [B, ...]) -> loss per example [B]. Labels have a
+            number for each site, where there are several.
         measures: (rows [B*S, C], labels [B, ...]) -> numbers by name, `loss` among them.
         measure: which of them tables show.
         label_fault: labels [B, ...] -> why they are none of this task, or None.
@@ -62,6 +63,10 @@ class Task:
         num_tokens: inputs are whole numbers below this, such as of words; None: they are images
             or other numbers, which are normalised.
         soft: whether the softmax of a row is what a network believes; else it is numbers.
+        alike: whether a class means the same in each row; of several heads it does not.
+
+    Raises:
+        ValueError: there are no sites, or inputs or outputs have no axis.
     """
 
     name: str
@@ -77,7 +82,16 @@ class Task:
     sites: int = 1
     num_tokens: int | None = None
     soft: bool = True
+    alike: bool = True
     measure: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        for name in ("input_shape", "output_shape"):
+            if not (shape := tuple(getattr(self, name))):
+                raise ValueError(f"task {self.name}: {name}=(), expected one axis or more")
+            object.__setattr__(self, name, shape)
+        if not isinstance(self.sites, int) or self.sites < 1:
+            raise ValueError(f"task {self.name}: sites={self.sites}, expected an integer >= 1")
 
     def answers(self, outputs: Tensor) -> Tensor:
         """Return outputs [B, *output_shape] as rows [B*S, C]."""
@@ -205,6 +219,7 @@ def several_heads(
         num_strata=sizes[0],
         rows=rows,
         sites=len(sizes),
+        alike=len(sizes) == 1,
         num_tokens=num_tokens,
     )
 

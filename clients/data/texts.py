@@ -44,7 +44,8 @@ def shakespeare(
         seed: of the shuffle that cuts test from train.
 
     Returns:
-        Train and test set; inputs [N, T] int32 tokens in 1..V - 1.
+        Train and test set; inputs [N, T] int32 tokens in 1..V - 1, numbered by how frequent words
+        are in both.
 
     Raises:
         FileNotFoundError: the file is missing, or no root is given.

@@ -170,7 +170,8 @@ def work_of(name: str, model: ModelFunction, task: Task) -> float:
     """Estimate the multiplications of one forward pass of one input.
 
     Each parameter counts once for each place of its module's output where it is used: exact for
-    linear layers and convolutions, and it need be no better to schedule by.
+    linear layers and convolutions, and it need be no better to schedule by. What has no parameters,
+    such as the products of attention, counts nothing.
 
     Args:
         name: Of the architecture.

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from torch import Tensor
 
+from clients.data import Task
+from clients.data.labels import Labels
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
 from clients.handlers.compute_cost import forward, local_training
@@ -78,8 +81,7 @@ def evaluate_parameters(
             name = own if clients.messenger is None else STUDENT
             networks, test = clients.place(device).networks, clients.splits.test
             logits = networks.predict(name, received, private, indices)
-            values = private.task.measures(logits, private.labels[indices])
-            named = {f"private-{name}": value for name, value in values.items()}
+            named = _on_private(private.task, logits, private.labels[indices])
             if clients.messenger is not None:  # it has a network of its own
                 if isinstance(private_network := own_network(clients, context, device), Exception):
                     raise private_network
@@ -90,6 +92,17 @@ def evaluate_parameters(
             continue
         metrics = MetricRecord({"num-examples": len(indices), **named})
         yield Message(RecordDict({METRICS: metrics}), reply_to=request)
+
+
+def _on_private(task: Task, rows: Tensor, labels: Labels) -> dict[str, float]:
+    """Measure answers to private data: by names that all clients have, or no mean could be taken.
+
+    What a client's few labels say nothing of is 0.
+    """
+    values = task.measures(rows, labels)
+    names = ["accuracy", "loss"] if task.soft else ["loss"]
+    names += [] if task.measure in names else [task.measure]
+    return {f"private-{name}": values.get(name, 0.0) for name in names}
 
 
 def _with_proximal(objective: Loss | Objective, config: ConfigRecord) -> Loss | Objective:

@@ -161,16 +161,9 @@ class Field:
         whole = self.codec.decode(parts)
         return whole if rows is ... else whole[rows]
 
-    def fault_in(
-        self,
-        name: str,
-        arrays: Mapping[str, Array],
-        num_inputs: int,
-        num_classes: int,
-        sites: int = 1,
-    ) -> str | None:
-        """Say what is wrong with what a client sent; None if nothing is."""
-        wanted = self.sizes(num_inputs, num_classes, sites)
+    def fault_in(self, name: str, arrays: Mapping[str, Array], *size: int) -> str | None:
+        """Say what is wrong with what a client sent, of a size as `sizes` takes it; or None."""
+        wanted = self.sizes(*size)
         look = self._fault_in_parts if isinstance(self.codec, Precision) else self._fault_in_decoded
         reason = look(name, arrays, wanted)
         if reason or self.fault is None:
@@ -230,7 +223,12 @@ class Field:
         return key.split(".")[0] == wire_name(name, "")
 
     def made_up(
-        self, num_clients: int, num_inputs: int, num_classes: int, largest: float = 1.0
+        self,
+        num_clients: int,
+        num_inputs: int,
+        num_classes: int,
+        largest: float = 1.0,
+        sites: int = 1,
     ) -> Tensor:
         """Make up numbers to try rules on.
 
@@ -240,11 +238,12 @@ class Field:
             num_classes: C.
             largest: Numbers lie in [0, largest), small ones as often as large ones beyond 1; whole
                 ones too, truth values are mixed.
+            sites: Rows of answers of each input.
 
         Returns:
             [K, ...].
         """
-        sizes = [size or 5 for size in self.sizes(num_inputs, num_classes)]
+        sizes = [size or 5 for size in self.sizes(num_inputs, num_classes, sites)]
         rng = np.random.default_rng(0)
         drawn = [num_clients, *(size if place in (0, len(sizes) - 1) else 1  # no need for more
                                 for place, size in enumerate(sizes))]  # fmt: skip

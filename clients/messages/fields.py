@@ -109,18 +109,30 @@ def _features(asked: Asked, *, tap: str, flat: bool) -> Tensor:
     return asked.features(tap).flatten(1) if flat else asked.features(tap)
 
 
+def _require_classes(asked: Asked, name: str) -> None:
+    task = asked.private.task
+    if not task.soft or not task.alike:
+        raise ValueError(f"{name} are of classes, and the task is {task.name}")
+
+
 def _class_means(asked: Asked, *, tap: str | None) -> Tensor:
+    _require_classes(asked, "means")
+    if tap is not None and asked.private.task.sites > 1:
+        raise ValueError(f"tap={tap}: features are of inputs, which have many classes each")
     taps = () if tap is None else (tap,)
     said, seen = predict_and_tap(asked.network(), asked.private, asked.indices, taps)
     values = said if tap is None else seen[tap].flatten(1)
     labels = torch.tensor(asked.labels().reshape(-1))
+    values, labels = values[labels >= 0], labels[labels >= 0]  # below 0: not labelled
     members = torch.nn.functional.one_hot(labels, asked.logits.shape[1])
     sums = members.T.to(values) @ values
     return sums / members.sum(0)[:, None].clamp_min(1)
 
 
 def _class_counts(asked: Asked) -> npt.NDArray[np.int64]:
-    return np.bincount(asked.labels().reshape(-1), minlength=asked.logits.shape[1])
+    _require_classes(asked, "counts")
+    labels = asked.labels().reshape(-1)
+    return np.bincount(labels[labels >= 0], minlength=asked.logits.shape[1])
 
 
 def _own_probs(asked: Asked, *, recipe: DiscriminatorRecipe) -> npt.NDArray[np.float32]:

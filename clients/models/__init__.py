@@ -5,7 +5,8 @@ that maps float32 images [B, C, H, W] to logits [B, num_classes], ``fcn`` to log
 those of tokens read ``NAME(input_shape, num_classes, num_tokens, *, numbers)``. A number outside
 its documented range raises ``ValueError`` naming the argument, its value and the range. Every
 network has two parts, ``features`` and ``classifier``; the last ``nn.Linear`` of
-``model.modules()`` is (in) the classifier, and its input is the penultimate features, [B, D].
+``model.modules()`` is (in) the classifier, and its input is the penultimate features, [B, D], of
+``fcn`` [B, H, W, D].
 Parameters are drawn from torch's global generator, which the caller seeds; nothing is shared
 between two calls.
 """

@@ -77,8 +77,10 @@ def offered(task: Task) -> dict[str, Any]:
 
 def _takes(model: ModelFunction, name: str) -> bool:
     """Tell whether to offer it; to a function that takes anything, an image's shape and classes."""
-    known = name in ("image_shape", "num_classes")
-    return takes(model, name) if known else name in inspect.signature(model).parameters
+    if name in ("image_shape", "num_classes"):
+        return takes(model, name)
+    own = inspect.signature(model).parameters.get(name)  # one with a default may mean another thing
+    return own is not None and (own.default is own.empty or name != "task")
 
 
 def parameters_of(model: nn.Module) -> Parameters:

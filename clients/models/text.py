@@ -130,6 +130,12 @@ class _Encoder(nn.Module):
 
 
 class _Layer(nn.Module):
+    """A layer of torch's `TransformerEncoderLayer`, written out.
+
+    Torch's has dropout modules even at p=0, and an attention that `torch.vmap` cannot batch: like
+    clients would train one by one.
+    """
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads

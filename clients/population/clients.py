@@ -1,7 +1,6 @@
 """The clients of a federation: who has which examples and which network, and how they train."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from clients.data import Dataset, Splits, Task
+from clients.data import Dataset, Splits
 from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
@@ -20,22 +19,12 @@ from clients.mutual.messenger import Messenger
 from clients.population.conditions import Corruption
 from clients.population.profiles import ProfileRule, draw_profiles
 from clients.seeding import Purpose, generator, stream
+from clients.training.answer_rows import of_task
 from clients.training.loop import Trainer
-from clients.training.losses import cross_entropy
-from clients.training.objective import Anchors, Loss, Objective, OnLogits
+from clients.training.objective import Anchors, Loss, Objective
 
 STUDENT = "(student)"
 """The student's name among the architectures that a place knows."""
-
-
-def _of_task(task: Task, objective: Loss | Objective | None) -> Loss | Objective:
-    """Return what clients minimise: the task's loss in the place of cross-entropy."""
-    if objective is None or objective is cross_entropy:
-        return task.loss
-    if isinstance(objective, Objective) and isinstance(objective.loss, OnLogits):
-        plain = objective.loss.loss is cross_entropy
-        return replace(objective, loss=OnLogits(task.loss)) if plain else objective
-    return objective
 
 
 def no_anchors(client_id: int) -> Anchors:
@@ -109,7 +98,7 @@ class SimulatedClients:
         self.together = together
         self.messenger = messenger
         self.corrupt = corrupt
-        self.objective = _of_task(splits.private.task, objective)
+        self.objective = of_task(objective, task)
         self.profiles = draw_profiles(
             profile, len(architectures), generator(seed, Purpose.PROFILES)
         )
@@ -159,7 +148,10 @@ class SimulatedClients:
             return labels
         classes = self.splits.private.task.num_classes
         with keeps_nothing(**{"clients.corruption": self.corrupt}):
-            return self.corrupt(labels, classes, client_id, server_round)
+            found = self.corrupt(labels, classes, client_id, server_round)
+        if reason := self.splits.private.task.label_fault(found):
+            raise ValueError(f"clients.corruption: {reason}")
+        return found
 
     def goal(self, own: Loss | Objective | None) -> Loss | Objective:
         """Return what clients minimise: the config's objective, or a method's own.
@@ -177,7 +169,7 @@ class SimulatedClients:
             raise ValueError(
                 "clients.objective: this method has an objective of its own, and would ignore it"
             )
-        return self.objective if own is None else own
+        return self.objective if own is None else of_task(own, self.splits.private.task)
 
     def learn(
         self,
@@ -244,7 +236,8 @@ class SimulatedClients:
             own = anchors(client_id)
             return Lesson(start, self.partitions[client_id], labels, draws, own)
 
-        private, goal = self.splits.private, self.objective if objective is None else objective
+        private = self.splits.private
+        goal = self.objective if objective is None else of_task(objective, private.task)
         yield from self.fit(ids, starts, lesson, private, goal, device, **changes)
 
     def fit(

@@ -34,10 +34,15 @@ def permuted_labels(
     Returns:
         The classes that the client learns [n].
 
+    Raises:
+        ValueError: The labels are no classes.
+
     Reference:
         The label flipping of Fang et al., "Local Model Poisoning Attacks to Byzantine-Robust
         Federated Learning", 2020, sec. 5.1, with a permutation that leaves no class as it is.
     """
     if client_id not in clients or server_round < from_round:
         return labels
-    return (labels + shift) % num_classes
+    if labels.dtype.kind == "f":
+        raise ValueError("permuted_labels takes classes for others, and these labels are numbers")
+    return np.where(labels < 0, labels, (labels + shift) % num_classes)  # below 0: not labelled

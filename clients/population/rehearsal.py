@@ -83,8 +83,23 @@ def rehearse_network(name: str, model: ModelFunction, private: Dataset) -> nn.Mo
             f"architecture '{name}' answers two examples by an array of shape "
             f"{tuple(outputs.shape)}: expected {expected}, finite"
         )
+    _require_rows(outputs, private)
     _require_sendable(name, network)
     return network
+
+
+def _require_rows(outputs: Tensor, private: Dataset) -> None:
+    """Refuse a task that does not make rows of answers, or does not measure what it says."""
+    task, size = private.task, (len(outputs) * private.task.sites, private.task.num_classes)
+    try:
+        rows = task.answers(outputs)
+        found = task.measures(rows, private.labels[[0, -1]])
+    except Exception as error:  # anyone's task
+        raise ValueError(f"task {task.name}: {type(error).__name__}: {error}") from error
+    if tuple(rows.shape) != size:
+        raise ValueError(f"task {task.name}: rows of shape {tuple(rows.shape)}, expected {size}")
+    if missing := [name for name in (task.measure, "loss") if found and name not in found]:
+        raise ValueError(f"task {task.name}: measures {', '.join(found)}, and no '{missing[0]}'")
 
 
 def _require_sendable(name: str, network: nn.Module) -> None:
@@ -152,7 +167,15 @@ def _require_victims(clients: SimulatedClients) -> None:
             f"clients.corruption.clients={list(chosen)}: there is no client {odd[0]}, expected "
             f"0..{number - 1}"
         )
-    shift, classes = corrupt.keywords.get("shift", 1), clients.splits.private.task.num_classes
+    task, labels = clients.splits.private.task, clients.splits.private.labels
+    shift, classes = corrupt.keywords.get("shift", 1), task.num_classes
+    at = max(1, corrupt.keywords.get("from_round", 1))
+    try:
+        fault = task.label_fault(corrupt(labels, classes, chosen[0], at))
+    except ValueError as error:
+        fault = str(error)
+    if fault:  # of several heads each has its own classes
+        raise ValueError(f"clients.corruption, of {task.name}: {fault}")
     if not shift % classes:
         raise ValueError(
             f"clients.corruption.shift={shift}: leaves {classes} classes as they are, expected "

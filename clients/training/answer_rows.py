@@ -1,4 +1,4 @@
-"""Distillation of tasks with many rows of answers per input: a loss of rows as one of examples."""
+"""Objectives of a task: its loss in the place of cross-entropy, losses of rows as of examples."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,26 @@ import torch
 from torch import Tensor
 
 from clients.data import Task
+from clients.training.losses import cross_entropy
 from clients.training.objective import Anchors, Loss, Objective, OnLogits, Outputs
+
+
+def of_task(objective: Loss | Objective | None, task: Task) -> Loss | Objective:
+    """Return what is minimised for labels: the task's loss in the place of cross-entropy.
+
+    Args:
+        objective: Of a method or a config; None = the task's loss.
+        task: Of the data.
+
+    Returns:
+        The objective.
+    """
+    if objective is None or objective is cross_entropy:
+        return task.loss
+    if isinstance(objective, Objective) and isinstance(objective.loss, OnLogits):
+        plain = objective.loss.loss is cross_entropy
+        return replace(objective, loss=OnLogits(task.loss)) if plain else objective
+    return objective
 
 
 def of_examples(objective: Loss | Objective, task: Task) -> Loss | Objective:

@@ -61,11 +61,21 @@ def open_run(
     if note := renumbered(private):
         display.warn(note)
     if options["proxy_labels"] is None:
-        lacks = "the proxy set has no labels" if private.task.soft else "there are no classes"
-        display.warn(f"{lacks}: probes that need them are left out")
+        display.warn(f"{_unlabelled(clients)}: probes that need them are left out")
     if done is not None:
         display.resume(done.server_round, changed_versions(done.versions), done.damage)
     return tracker, display
+
+
+def _unlabelled(clients: SimulatedClients) -> str:
+    """Say why answers are not compared with labels of the proxy set."""
+    task, labels = clients.splits.private.task, clients.splits.proxy.labels
+    if not task.soft:
+        return "there are no classes"
+    if not task.alike:
+        return "a class of one head is none of another"
+    some = labels.dtype.kind == "i" and len(labels) and labels.min() < 0 <= labels.max()
+    return "not all of the proxy set has labels" if some else "the proxy set has no labels"
 
 
 def prepare_rounds(

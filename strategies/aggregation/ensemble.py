@@ -155,6 +155,7 @@ class EnsembleRule:
         Raises:
             ValueError: The scorer gave scores that are none; says which scorer.
         """
+        teachers = teachers if teachers.soft is self.soft else replace(teachers, soft=self.soft)
         scores = self.scorer(teachers)
         try:
             below, own = self.unknown_below, teachers.own_probs
@@ -201,6 +202,7 @@ class EnsembleRule:
             fallback_below=self.unknown_below,
             probe=probe,
             fields=self.ask,
+            soft=self.soft,
         )
         return Reducer(sums)
 

@@ -55,6 +55,7 @@ class AnswerSums:
         fallback_below: float | None,
         probe: npt.NDArray[np.int64],
         fields: Fields = NO_FIELDS,
+        soft: bool = True,
     ) -> None:
         """Begin with none.
 
@@ -66,7 +67,9 @@ class AnswerSums:
                 None = clients fit no discriminator.
             probe: Positions of the inputs whose answers are kept [P].
             fields: What the scorer looks at beside logits and own_probs: a number for each input.
+            soft: Whether the softmax of answers is what clients believe.
         """
+        self._soft = soft
         self._fields = fields
         self._scorer, self._mean, self._temperature = scorer, mean, temperature
         self._below, self._probe = fallback_below, probe
@@ -75,12 +78,13 @@ class AnswerSums:
 
     def add(self, content: RecordDict) -> None:
         """Add a usable predictions reply, a block of rows at a time."""
-        teacher = _Teacher(content, self._fields)
+        teacher = _Teacher(content, self._fields, self._soft)
         sums = self._sums = self._sums or Sums(*teacher.shape)
         unknown = None
         if self._below is not None and teacher.own_probs is not None:
             unknown = sums.meet(teacher.own_probs[0], teacher.mask[0], self._below)
-        for rows in _blocks(*teacher.shape):
+        num_rows, num_classes = teacher.shape
+        for rows in _blocks(num_rows, num_classes, teacher.sites):
             one = teacher.on(rows)
             values, divisor = _fraction(self._mean, one.logits[0], self._temperature)
             sums.add(values, divisor, masked(self._scorer(one), one.mask)[0].float(), rows)
@@ -168,22 +172,24 @@ def targets_of(
     return mean.then(weighted.div_(divisor), temperature), mass > 0
 
 
-def _blocks(num_examples: int, num_classes: int) -> Iterator[slice]:
-    size = max(1, BLOCK_NUMBERS // num_classes)
-    return (slice(start, start + size) for start in range(0, num_examples, size))
+def _blocks(num_rows: int, num_classes: int, sites: int) -> Iterator[slice]:
+    """Cut rows of answers into blocks of those of whole inputs."""
+    size = max(1, BLOCK_NUMBERS // (num_classes * sites)) * sites
+    return (slice(start, start + size) for start in range(0, num_rows, size))
 
 
 class _Teacher:
     """One client's reply, to be read a block of rows at a time."""
 
-    def __init__(self, content: RecordDict, fields: Fields) -> None:
+    def __init__(self, content: RecordDict, fields: Fields, soft: bool) -> None:
         self._arrays = _arrays(content, PREDICTIONS)
         config = cast(dict[str, Any], content[CONFIG])
         self._logits = logits(config["answers"])
         first = wire_name("logits", "codes" if config["answers"] == "uint8" else "")
         self.shape = self._arrays[first].shape
         # One number for each input: they are decoded once, whatever their codec can.
-        self._sites = config.get("sites", 1)
+        self.sites = config.get("sites", 1)
+        self._soft = soft
         self._decoded = {
             name: torch.from_numpy(
                 for_sites(each.decode(name, self._arrays).numpy(), self.shape[0])
@@ -204,7 +210,7 @@ class _Teacher:
 
     def at(self, inputs: npt.NDArray[np.int64]) -> Answers:
         """Return the answers to some of the inputs."""
-        return self.on(cast(Tensor, rows_at(torch.from_numpy(inputs), self._sites)).numpy())
+        return self.on(cast(Tensor, rows_at(torch.from_numpy(inputs), self.sites)).numpy())
 
     def on(self, rows: slice | npt.NDArray[np.int64]) -> Answers:
         """Return some rows of the answers."""
@@ -215,7 +221,8 @@ class _Teacher:
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             num_examples=self._num_examples,
             per_input={name: each[None, rows] for name, each in self._decoded.items()},
-            sites=self._sites,
+            sites=self.sites,
+            soft=self._soft,
         )
 
 

@@ -32,6 +32,7 @@ from clients.training.objective import DistillationLoss, Objective, with_tempera
 from clients.training.optimizers import require_steps
 from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.rule_of_task import of_task
 from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes
 from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
@@ -95,11 +96,11 @@ class Gossip(BaseStrategy):
         proxy_split.require_whole()
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
-        if not test.task.soft:
-            ensemble = replace(ensemble, soft=False)
+        ensemble = of_task(ensemble, test.task)
         self.rule, self.split = ensemble, proxy_split
-        rehearse_loss(ensemble, loss, test.task.num_classes)
-        if sweeps > 1 and not is_reducible(ensemble, test.task.num_classes):
+        size = test.task.num_classes, test.task.sites
+        rehearse_loss(ensemble, loss, *size)
+        if sweeps > 1 and not is_reducible(ensemble, *size):
             raise ValueError(
                 f"strategy.sweeps={sweeps}: expected 1 with this scorer, combiner or weight_cap: "
                 "only weighted means, by scores of one answer each, can be mixed again"

@@ -83,7 +83,7 @@ class DistillationStrategy(BaseStrategy):
                 "strategy.local_training=false: expected strategy/discriminator=none and "
                 "strategy.feed_back=false, for which clients train"
             )
-        num_classes, split = teachers.test.task.num_classes, teachers.split
+        task, split = teachers.test.task, teachers.split
         if isinstance(loss, Objective) and len(split.chunks) > 1:
             raise ValueError(
                 f"strategy.proxy_split.chunks={len(split.chunks)}: expected 1 where strategy.loss "
@@ -91,7 +91,7 @@ class DistillationStrategy(BaseStrategy):
             )
         if isinstance(loss, Objective) and loss.anchors:
             teachers.want_all(loss.anchors)
-        rehearse_loss(teachers.rule, loss, num_classes)
+        rehearse_loss(teachers.rule, loss, task.num_classes, task.sites)
         rehearse_student(distil, student, split.proxy, loss, teachers.rule)
         self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
         self._epochs = None if len(split.chunks) == 1 else epochs_of(distil)

@@ -141,9 +141,10 @@ def _fields_on_probes(
     """Put the fields of all chunks together: of each its answers, whose row, which columns."""
     found: dict[str, Stacked] = {}
     for name, array in first.per_input.items():
-        # Of each site, or of each input: then there are as many rows as inputs.
-        each_site = all(len(own) == first.mask.shape[1] for own in rows_of(array))
-        sites = first.sites if each_site else 1
+        # Of each site, or of each input, as the first chunk that has probe examples tells.
+        some = next((each for each, _, columns in places if len(columns)), first)
+        of_sites = all(len(own) == some.mask.shape[1] for own in rows_of(some.per_input[name]))
+        sites = first.sites if of_sites else 1
         length = num_probes // first.sites * sites
         rows = [own.new_zeros(length, *own.shape[1:]) for own in rows_of(array)]
         for answers, whose, columns in places:

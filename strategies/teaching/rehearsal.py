@@ -24,18 +24,19 @@ from strategies.aggregation.scorer_compatibility import needs_probabilities
 from strategies.aggregation.streaming import read_part
 from strategies.teaching.student import anchors_of
 
-TEACHERS, INPUTS = 3, 24
+TEACHERS, INPUTS, MOST_ROWS = 3, 24, 2**14
 
 LARGEST = 1e3
 """Of made-up numbers of other fields: a scorer may look across clients beyond 1 only."""
 
 
-def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
+def rehearse(rule: EnsembleRule, num_classes: int, sites: int = 1) -> Tensor:
     """See that a rule makes soft labels.
 
     Args:
         rule: Of the ensemble.
         num_classes: C.
+        sites: Rows of answers of each input.
 
     Returns:
         Those of made-up answers.
@@ -45,21 +46,22 @@ def rehearse(rule: EnsembleRule, num_classes: int) -> Tensor:
     """
     rule = deepcopy(rule)  # one with a state must not see made-up answers
     if not rule.soft:
-        _require_numbers(rule, num_classes)
+        _require_numbers(rule, num_classes, sites)
     for name, each in rule.ask.items():
         rehearse_codec(name, each, num_classes)
-    return rule(made_up(rule, num_classes), np.arange(0)).targets
+    return rule(made_up(rule, num_classes, sites), np.arange(0)).targets
 
 
-def _require_numbers(rule: EnsembleRule, num_classes: int) -> None:
+def _require_numbers(rule: EnsembleRule, num_classes: int, sites: int) -> None:
     """Refuse rules of probabilities where answers are numbers; ValueError names the rule."""
     if needs_probabilities(rule.scorer):
         raise ValueError(
             "strategy.scorer: it looks at probabilities of classes, and answers to a regression "
             "are numbers: expected one that does not, such as strategy/scorer=uniform"
         )
-    one = made_up(rule, num_classes).logits[:1]
-    agreed = rule.combiner(torch.cat([one, one]), torch.full((2, INPUTS), 0.5), rule.temperature)
+    one = made_up(rule, num_classes, sites).logits[:1]
+    even = torch.full((2, one.shape[1]), 0.5)
+    agreed = rule.combiner(torch.cat([one, one]), even, rule.temperature)
     if not _close(agreed, one[0]):
         raise ValueError(
             "strategy.combiner: of two answers that are the same it makes another, and answers to "
@@ -92,18 +94,22 @@ def rehearse_codec(name: str, field: Field, num_classes: int) -> None:
         raise ValueError(f"{where}: decode gave a {found}, expected a torch.Tensor {array.shape}")
 
 
-def rehearse_loss(rule: EnsembleRule, loss: DistillationLoss, num_classes: int) -> None:
+def rehearse_loss(
+    rule: EnsembleRule, loss: DistillationLoss, num_classes: int, sites: int = 1
+) -> None:
     """See that a rule and a loss work together.
 
     Args:
         rule: Of the ensemble.
         loss: The student's; an objective is left to `rehearse_student`, for it needs a network.
         num_classes: C.
+        sites: Rows of answers of each input.
 
     Raises:
         ValueError: Losses have the wrong shape.
     """
-    logits, targets = torch.zeros(INPUTS, num_classes), rehearse(rule, num_classes)
+    targets = rehearse(rule, num_classes, sites)
+    logits = torch.zeros_like(targets)
     if isinstance(loss, Objective):
         return
     if not rule.soft:
@@ -114,10 +120,10 @@ def rehearse_loss(rule: EnsembleRule, loss: DistillationLoss, num_classes: int) 
                 "regression are numbers: expected one of numbers, strategy/loss=mse"
             )
     losses = deepcopy(loss)(logits, targets, temperature=rule.temperature)
-    if losses.shape != (INPUTS,):
+    if losses.shape != (number := (len(logits),)):
         raise ValueError(
-            f"strategy.loss gave shape {tuple(losses.shape)} for {INPUTS} examples: expected "
-            f"{(INPUTS,)}"
+            f"strategy.loss gave shape {tuple(losses.shape)} for {len(logits)} examples: expected "
+            f"{number}"
         )
 
 
@@ -153,16 +159,16 @@ def rehearse_student(
     if isinstance(objective, Objective) and objective.anchors:
         if any(None in each.shape for each in rule.ask.values()):
             return
-        made = deepcopy(rule)(made_up(rule, num_classes), np.arange(0), True)
-        two = replace(made, covered=torch.arange(INPUTS) < 2)
+        made = deepcopy(rule)(made_up(rule, num_classes, task.sites), np.arange(0), True)
+        two = replace(made, covered=torch.arange(len(made.covered)) < 2 * task.sites)
         distil = partial(distil, anchors=anchors_of(objective, two, student))
-        targets = made.targets[:2]
+        targets = two.lesson[1]
     with torch.random.fork_rng():  # dropout on a GPU draws from that one's
         who = "strategy.distil: the student"
         rehearse_learning(distil, student, proxy, targets, objective, who)
 
 
-def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
+def is_reducible(rule: EnsembleRule, num_classes: int, sites: int = 1) -> bool:
     """Tell whether targets can be summed up in parts, where the answers are made.
 
     They can if the combiner is a weighted mean, no cap looks across teachers, fields that are asked
@@ -174,6 +180,7 @@ def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
     Args:
         rule: Of the ensemble; has been rehearsed.
         num_classes: C.
+        sites: Rows of answers of each input; what is summed at a time is rows of whole inputs.
 
     Returns:
         Whether `rule.reducer` may be used.
@@ -186,69 +193,81 @@ def is_reducible(rule: EnsembleRule, num_classes: int) -> bool:
         return False
     rule = replace(rule, ask=as_they_are(rule.ask))  # a lossy codec says nothing of the scorer
     sizes = (1.0, LARGEST) if rule.ask else (1.0,)
-    return all(_same_in_parts(rule, num_classes, largest) for largest in sizes)
+    return all(_same_in_parts(rule, num_classes, sites, largest) for largest in sizes)
 
 
-def _same_in_parts(rule: EnsembleRule, num_classes: int, largest: float) -> bool:
+def _same_in_parts(rule: EnsembleRule, num_classes: int, sites: int, largest: float) -> bool:
     """Try it on made-up answers, of which other fields are in [0, largest)."""
-    teachers = made_up(rule, num_classes, largest)
+    teachers = made_up(rule, num_classes, sites, largest)
     try:
         together = rule.scorer(teachers)
         alone = _scores_one_by_one(rule, teachers)
     except Exception:  # whatever it needs the others for, or cannot bear
         return False
-    untouched = made_up(rule, num_classes, largest)
+    untouched = made_up(rule, num_classes, sites, largest)
     pairs = zip(teachers.fields.values(), untouched.fields.values(), strict=True)
     if not all(torch.equal(*map(_whole, pair)) for pair in pairs):
         return False
     if not _close(together, alone):
         return False
-    return _close(_folded(rule, teachers), _unfolded(rule, untouched))
+    return _close(_folded(rule, teachers), rule(untouched, np.arange(0)).targets)
 
 
-def made_up(rule: EnsembleRule, num_classes: int, largest: float = 1.0) -> Answers:
+def made_up(rule: EnsembleRule, num_classes: int, sites: int = 1, largest: float = 1.0) -> Answers:
     """Return answers of three clients, timid and bold, some masked, some about the unknown.
 
     Args:
         rule: Of the ensemble; says what is asked for.
         num_classes: C.
+        sites: Rows of answers of each input.
         largest: Fields that are asked for beside logits are in [0, largest).
 
     Returns:
         The answers.
     """
-    rng = torch.Generator().manual_seed(0)
-    shape = (TEACHERS, INPUTS)
-    sizes = 10 ** torch.linspace(-1, 1.5, INPUTS)[torch.randperm(INPUTS, generator=rng)]
-    known = 10 ** torch.linspace(-5, 0, INPUTS)
-    made = {name: f.made_up(TEACHERS, INPUTS, num_classes, largest) for name, f in rule.ask.items()}
+    rng, inputs = torch.Generator().manual_seed(0), _num_inputs(sites)
+    shape, rows = (TEACHERS, inputs), inputs * sites
+    sizes = 10 ** torch.linspace(-1, 1.5, rows)[torch.randperm(rows, generator=rng)]
+    known = 10 ** torch.linspace(-5, 0, inputs)
+    made = {}
+    for name, each in rule.ask.items():
+        made[name] = each.made_up(TEACHERS, inputs, num_classes, largest, sites)
+        if each.shape == ("N",):
+            made[name] = made[name].repeat_interleave(sites, 1)
+    logits = torch.randn(TEACHERS, rows, num_classes, generator=rng) * sizes[:, None]
+    mask = (torch.rand(shape, generator=rng) < 0.8).repeat_interleave(sites, 1)
+    own = (torch.rand(shape, generator=rng) * known).repeat_interleave(sites, 1)
     return Answers(
         client_ids=tuple(range(TEACHERS)),
-        logits=torch.randn(*shape, num_classes, generator=rng) * sizes[:, None],
-        mask=torch.rand(shape, generator=rng) < 0.8,
-        own_probs=torch.rand(shape, generator=rng) * known if rule.discriminator else None,
+        logits=logits,
+        mask=mask,
+        own_probs=own if rule.discriminator else None,
         num_examples=torch.tensor([7.0, 40.0, 900.0]),
         per_input={name: made[name] for name, each in rule.ask.items() if each.per_input},
         per_client={name: made[name] for name, each in rule.ask.items() if not each.per_input},
+        sites=sites,
+        soft=rule.soft,
     )
 
 
+def _num_inputs(sites: int) -> int:
+    return max(2, min(INPUTS, MOST_ROWS // sites))
+
+
 def _scores_one_by_one(rule: EnsembleRule, teachers: Answers) -> Tensor:
+    inputs = _num_inputs(teachers.sites)
     rows = [
-        torch.cat([rule.scorer(teachers.of(k).at(slice(n, n + 1)))[0] for n in range(INPUTS)])
+        torch.cat([rule.scorer(teachers.of(k).at(slice(n, n + 1)))[0] for n in range(inputs)])
         for k in range(TEACHERS)
     ]
     return torch.stack(rows)
 
 
-def _unfolded(rule: EnsembleRule, teachers: Answers) -> Tensor:
-    return rule(teachers, np.arange(0)).targets
-
-
 def _folded(rule: EnsembleRule, teachers: Answers) -> Tensor:
     """Make the targets from sums: of two groups of clients, half of the examples at a time."""
     reducer, halves = rule.reducer(np.arange(0)), []
-    for rows in (slice(0, INPUTS // 2), slice(INPUTS // 2, INPUTS)):
+    inputs = _num_inputs(teachers.sites)
+    for rows in (slice(0, inputs // 2), slice(inputs // 2, inputs)):
         alone = [_reply(teachers.of(k).at(rows)) for k in range(TEACHERS)]
         contents = [write_reply(reply, rule.ask) for reply in alone]
         part = reducer.merge([reducer.fold(contents[:2]), reducer.fold(contents[2:])])
@@ -268,6 +287,7 @@ def _reply(teacher: Answers) -> PredictionReply:
         mask=teacher.mask[0].numpy(),
         metrics={},
         fields={name: teacher[name][0].numpy() for name in teacher.per_input},
+        sites=teacher.sites,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from clients.messages.answers import rows_at
+from clients.messages.answers import Stacked, rows_at
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Objective
 from strategies.aggregation.ensemble import Ensemble
@@ -76,16 +76,22 @@ def anchors_of(objective: Objective, ensemble: Ensemble, student: nn.Module) -> 
     answers, weights = ensemble.whole
     inputs, sites = ensemble.lesson[0].nonzero()[:, 0], answers.sites
     rows = rows_at(inputs, sites)
-    known = {**answers.at(inputs).fields, WEIGHTS: weights[:, rows]}
-    device, length = next(student.parameters()).device, len(inputs) * sites
-
-    def by_input(each: Tensor) -> Tensor:
-        several = sites > 1 and each.dim() > 1 and each.shape[1] == length
-        return (torch.unflatten(each, 1, (-1, sites)) if several else each).to(device)
-
+    there = answers.at(inputs)
+    known = {**there.fields, WEIGHTS: weights[:, rows]}
+    if sites > 1:
+        length = len(inputs) * sites
+        known |= {n: _by_input(known[n], sites, length) for n in known if n not in there.per_client}
+    device = next(student.parameters()).device
     named = {name: known[name] for name in objective.anchors}
-    anchors: Anchors = tree_map(by_input, named)
+    anchors: Anchors = tree_map(lambda each: each.to(device), named)
     return anchors
+
+
+def _by_input(array: Stacked, sites: int, rows: int) -> Stacked:
+    """Sort what has so many rows by input: [K, n*S, ...] -> [K, n, S, ...]; the rest stays."""
+    if isinstance(array, tuple):
+        return tuple(torch.unflatten(a, 0, (-1, sites)) if len(a) == rows else a for a in array)
+    return torch.unflatten(array, 1, (-1, sites)) if array.shape[1] == rows else array
 
 
 def epochs_of(distil: Trainer) -> int:

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from clients.data import Dataset
+from clients.data.labels import UNLABELLED
 from clients.handlers.predictions import EVALUATE_PREDICTIONS
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers
@@ -18,6 +19,7 @@ from clients.messages.requests import PredictionRequest, node_id_of
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
+from strategies.aggregation.rule_of_task import of_task
 from strategies.aggregation.streaming import Part, gather
 from strategies.cohorts import draw
 from strategies.teaching.answer_chunks import answers_to, to_each
@@ -69,18 +71,17 @@ class Teachers:
             raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
-        if not test.task.soft:
-            ensemble = replace(ensemble, soft=False)
+        ensemble = of_task(ensemble, test.task)
         fields = ensemble.ask.items()
         own = {name: each for name, each in fields if not each.per_input}
         self._later = {name: each for name, each in fields if each.per_input}
         self._tested = {name: each for name, each in self._later.items() if each.tested}
         self._testing = replace(ensemble, ask=own | self._tested)
-        rehearse(self._testing, test.task.num_classes)
+        rehearse(self._testing, test.task.num_classes, test.task.sites)
         self.rule, self.split, self.test = ensemble, proxy_split, test
         self.node_ids: list[int] = []
         self._seed, self._fraction = seed, fraction
-        self._reducible = is_reducible(ensemble, test.task.num_classes)
+        self._reducible = is_reducible(ensemble, test.task.num_classes, test.task.sites)
         self._whole = False
         self._first: Answers | None = None
         self._grid: Grid | None = None
@@ -209,8 +210,8 @@ class Teachers:
     def measured(self, replies: Iterable[Message]) -> MetricRecord | None:
         """Measure the ensemble on the test set, weighed by the same rule.
 
-        An example that nobody covers counts as answered wrong, and in nothing but the accuracy; of
-        several sites, those that nobody covers count as answered at random by class 0.
+        What nobody covers, an example or a site of one, counts as answered wrong, and in nothing
+        but accuracies.
 
         Args:
             replies: To `test_messages`.
@@ -226,14 +227,22 @@ class Teachers:
         covered, targets = ensemble.lesson
         if not covered.any():
             return None
-        rows = targets.flatten(0, -2)
-        if self.test.task.soft:
-            rows = rows.nan_to_num(0).clamp_min(1e-12).log()
-        values = self.test.task.measures(rows, self.test.labels[covered.numpy()])
-        found = {f"ensemble-{name}": value for name, value in values.items()}
-        if "accuracy" in values:
-            found["ensemble-accuracy"] *= float(covered.double().mean())
-        return MetricRecord({**found})
+        task, labels = self.test.task, self.test.labels[covered.numpy()]
+        if task.sites > 1 and (unknown := targets.isnan().any(-1)).any():
+            labels = labels.copy()
+            if task.soft:
+                labels.reshape(unknown.shape)[unknown.numpy()] = UNLABELLED
+            else:  # numbers have no such label
+                targets, labels = targets[~unknown.any(1)], labels[~unknown.any(1).numpy()]
+        rows = targets.nan_to_num(0).flatten(0, -2)
+        values = task.measures(rows.clamp_min(1e-12).log() if task.soft else rows, labels)
+        share = float(ensemble.covered.double().mean())
+        return MetricRecord(
+            {
+                f"ensemble-{name}": value * share if name.startswith("accuracy") else value
+                for name, value in values.items()
+            }
+        )
 
     def question(self, server_round: int, proxy_ids: Ids | None) -> PredictionRequest:
         """Ask for answers without training: to proxy examples, or to the test set."""

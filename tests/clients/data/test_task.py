@@ -60,10 +60,11 @@ def test_heads_are_rows_and_what_a_head_has_not_is_as_good_as_never_said() -> No
     outputs = torch.tensor([[1.0, 2.0, 3.0, 5.0, -1.0]])
     rows = HEADS.answers(outputs)
     torch.testing.assert_close(rows[0], torch.tensor([1.0, 2.0, 3.0]))
-    torch.testing.assert_close(rows[1], torch.tensor([5.0, -1.0, -31.0]))
+    torch.testing.assert_close(rows[1], torch.tensor([5.0, -1.0, -10001.0]))
     probs = rows[1].softmax(-1)
     torch.testing.assert_close(probs[:2], torch.tensor([5.0, -1.0]).softmax(-1))
-    assert float(probs[2]) < 1e-15
+    assert float(probs[2]) == 0
+    assert float((rows[1] / 100).softmax(-1)[2]) < 1e-40
 
 
 def test_the_loss_and_measures_of_heads_by_hand() -> None:
@@ -85,7 +86,7 @@ def test_the_loss_and_measures_of_numbers_by_hand() -> None:
     found = NUMBERS.measures(outputs, labels)
     # The first number varies by 4, and errs by 1; the second does not vary.
     assert found == pytest.approx({"loss": 1.0, "rmse": 1.0, "r2": 1 - 1 / 4})
-    assert "r2" not in NUMBERS.measures(outputs[:1], labels[:1])
+    assert NUMBERS.measures(outputs[:1], labels[:1])["r2"] == 0  # one example does not vary
 
 
 @pytest.mark.parametrize(

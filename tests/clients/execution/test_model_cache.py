@@ -93,5 +93,5 @@ def test_a_network_that_looks_at_whole_batches_only_is_named() -> None:
         norm = nn.BatchNorm1d(64, track_running_stats=False)
         return nn.Sequential(nn.Flatten(), norm, nn.Linear(64, 4))
 
-    with pytest.raises(ValueError, match=r"architecture 'x' cannot answer one image alone: Value"):
+    with pytest.raises(ValueError, match=r"architecture 'x' cannot answer one input alone: Value"):
         work_of("x", normed, TASK)

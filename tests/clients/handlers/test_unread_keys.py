@@ -81,7 +81,7 @@ def test_all_that_a_predictions_request_can_hold_is_read() -> None:
     full = PredictionRequest(
         server_round=1, num_inputs=3, num_classes=2, proxy_ids=ids, negative_ids=ids, recipe=recipe,
         student={"w": ids}, digest_ids=ids, digest_epochs=1, temperature=2.0, answers="uint8",
-        send_parameters=True, fields=("energy",),
+        send_parameters=True, fields=("energy",), sites=4,
     )  # fmt: skip
     content = write_request(full)
     assert unread(TRAIN_PREDICTIONS, content) is None

@@ -134,3 +134,25 @@ def test_numbers_out_of_range_are_named(model: Any, options: Any, message: str) 
 def test_an_image_is_no_text() -> None:
     with pytest.raises(ValueError, match=r"must be 1 integer \(tokens of a text\)"):
         bag_of_embeddings((1, 4, 4), 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("model", "one", "other"),
+    [
+        (bag_of_embeddings, {"width": 4}, {"width": 5}),
+        (bag_of_embeddings, {"hidden": ()}, {"hidden": (4,)}),
+        (transformer, {"width": 4}, {"width": 6}),
+        (transformer, {"heads": 1}, {"heads": 2}),
+        (transformer, {"layers": 1}, {"layers": 2}),
+        (fcn, {"channels": (4, 4)}, {"channels": (4, 5)}),
+        (fcn, {"dilation": 1}, {"dilation": 2}),
+    ],
+)
+def test_each_number_makes_another_network(model: Any, one: Any, other: Any) -> None:
+    task = dense_labelling((1, 6, 6), 3) if model is fcn else TASK
+    inputs = (
+        torch.arange(36.0).view(1, 1, 6, 6).sin() if model is fcn else texts([3, 4, 5, 1, 2, 6])
+    )
+    rng = np.random.default_rng
+    said = [build(partial(model, **n), task, rng(0)).eval()(inputs) for n in (one, other)]
+    assert not torch.allclose(*said)

@@ -154,7 +154,7 @@ def test_a_state_sees_no_try() -> None:
     maker, loss, student = Counting(), Counting(), nn.Sequential(LINEAR)
     state = [p.clone() for p in student.parameters()]
     how = partial(train, epochs=1, batch_size=2, optimizer=maker)
-    rehearse_student(how, student, PRIVATE, loss, 4, RULE)
+    rehearse_student(how, student, PRIVATE, loss, RULE)
     require_steps(maker, [torch.zeros(2, 2)], "strategy.optimizer")
     assert (maker.calls, loss.calls) == (0, 0)
     assert all(map(torch.equal, student.parameters(), state))
@@ -164,7 +164,7 @@ def test_a_student_that_cannot_be_copied_is_left_to_the_run() -> None:
     held = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     held.register_buffer("sum", held[1].weight * 2)  # no leaf: torch does not copy it
     how = partial(train, optimizer=SGD, epochs=1)
-    rehearse_student(how, held, PRIVATE, cross_entropy, 4, RULE)
+    rehearse_student(how, held, PRIVATE, cross_entropy, RULE)
 
 
 def test_architectures_are_tried_with_the_clients_trainer() -> None:
