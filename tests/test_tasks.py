@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from clients.population.architectures import assign_architectures
 from conf.schema import register
+from sim.report.command import main as write_report
 from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools
 from tests.places import CONF, ROOT
@@ -71,7 +72,9 @@ def test_several_heads_learn_and_each_is_measured(tmp_path: Path) -> None:
     assert {"ensemble_accuracy_digit", "ensemble_accuracy_turn"} <= line["strategy"].keys()
 
 
-def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(tmp_path: Path) -> None:
+def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = both_pools(
         tmp_path, NUMBERS, fed="strategy.feed_back=true",
         equal="strategy/scorer=uniform strategy/discriminator=none",
@@ -80,6 +83,15 @@ def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(tmp_path: 
     line = json.loads((tmp_path / "inline" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["probes"]["output_deviation"] > 0
     assert "output_js" not in line["probes"]
+    page = tmp_path / "report.html"
+    assert write_report([str(tmp_path / "inline"), "--out", str(page)]) == 0
+    report = page.with_suffix(".md").read_text()
+    assert "## Final r2" in report
+    assert "distance from the mean answer, in units of the labels" in report
+    kept = tmp_path / "equal" / "result.json"
+    kept.write_text(json.dumps({**runs["equal"], "measure": "miou"}))
+    assert write_report([str(tmp_path / "inline"), str(kept.parent), "--out", str(page)]) == 1
+    assert "of unlike tasks, " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (DATA / "tinyshakespeare").is_dir(), reason="no tinyshakespeare there")

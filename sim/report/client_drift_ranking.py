@@ -23,6 +23,7 @@ MEASURES = {
     "js_to_ensemble": ("Jensen-Shannon divergence to the ensemble, nats", 1),
     "kl_to_ensemble": ("KL from the mean answer, nats", 1),
     "disagreement": ("disagreement with the others", 1),
+    "deviation": ("distance from the mean answer, in units of the labels", 1),
     "recall_gap": ("recall less the student's", -1),
     "ece": ("calibration error", 1),
     "overconfidence": ("confidence less accuracy", 1),

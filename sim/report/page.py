@@ -18,7 +18,7 @@ from sim.report.figures import Panel, method_panels, run_panels
 from sim.report.maps import HELD, MEASURED, Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
 from sim.report.parquet_tables import client_tables
-from sim.report.reading import Run
+from sim.report.reading import ReportError, Run
 from sim.report.series import series_of
 from sim.report.statistics import Difference
 
@@ -54,7 +54,7 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         The page as HTML, and the same without figures as Markdown.
 
     Raises:
-        ReportError: A table of a run cannot be read.
+        ReportError: A table of a run cannot be read, or runs are measured by unlike things.
     """
     methods = methods_of(runs)
     alone = runs[0] if len(runs) == 1 else None
@@ -66,6 +66,7 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         "alone": alone,
         "methods": methods,
         "runs": runs,
+        "measure": _measure_of(runs),
         "final": tables.final_table(methods),
         "cards": _cards(alone) if alone else [],
         "compared": compared,
@@ -97,6 +98,15 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
     environment.filters |= {"cell": _cell, "between": tables.between, "fenced": _fenced}
     page, twin = (environment.get_template(f"page.{kind}.j2") for kind in ("html", "md"))
     return page.render(said), twin.render(said)
+
+
+def _measure_of(runs: Sequence[Run]) -> str:
+    """Return by what runs are measured, which must be one thing for a table of them."""
+    found = {str(run.result.get("measure", "accuracy")): run for run in runs if run.result}
+    if len(found) > 1:
+        told = ", ".join(f"{run.name} by {measure}" for measure, run in found.items())
+        raise ReportError(f"runs of unlike tasks, {told}: expected those of one task at a time")
+    return next(iter(found), "accuracy")
 
 
 def _source(run: Run) -> str:
