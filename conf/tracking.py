@@ -44,8 +44,7 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
     if labelled and (reason := private.task.label_fault(proxy.labels)):
         raise ConfigError(f"tracking.proxy_labels=true: {proxy.name}: {reason}")
     # Probes compare classes: not numbers, nor those of unlike heads, nor what is not labelled.
-    classes = private.task.soft and private.task.alike
-    compared = labelled and classes and bool((proxy.labels >= 0).all())
+    compared = labelled and private.task.has_classes and bool((proxy.labels >= 0).all())
     return {
         "config_text": text,
         "probes": probes,

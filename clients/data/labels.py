@@ -60,7 +60,7 @@ def not_numbers(labels: Labels, *, shape: tuple[int, ...]) -> str | None:
     return None if np.isfinite(labels).all() else "labels holds NaN or infinity, expected numbers"
 
 
-def as_they_are(labels: Labels) -> Strata:
+def each_class(labels: Labels) -> Strata:
     """Take a class for the kind of its example."""
     return labels
 

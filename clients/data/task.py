@@ -28,7 +28,7 @@ from clients.data.labels import (
     UNLABELLED,
     Labels,
     Strata,
-    as_they_are,
+    each_class,
     first_head,
     most_frequent,
     not_classes,
@@ -93,6 +93,16 @@ class Task:
         if not isinstance(self.sites, int) or self.sites < 1:
             raise ValueError(f"task {self.name}: sites={self.sites}, expected an integer >= 1")
 
+    @property
+    def one_class_each(self) -> bool:
+        """Whether there is one class of each input: a classification, of whatever inputs."""
+        return self.soft and self.rows is None
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether rows are of classes that mean the same in each: what can be counted by class."""
+        return self.soft and self.alike
+
     def answers(self, outputs: Tensor) -> Tensor:
         """Return outputs [B, *output_shape] as rows [B*S, C]."""
         return outputs if self.rows is None else self.rows(outputs)
@@ -140,13 +150,13 @@ def classification(
     """
     return Task(
         name="classification",
-        input_shape=tuple(input_shape),
+        input_shape=input_shape,
         output_shape=(num_classes,),
         num_classes=num_classes,
         loss=cross_entropy,
         measures=class_measures,
         label_fault=partial(not_classes, num_classes=num_classes, shape=()),
-        strata=as_they_are,
+        strata=each_class,
         num_strata=num_classes,
         num_tokens=num_tokens,
     )
@@ -169,7 +179,7 @@ def dense_labelling(input_shape: tuple[int, ...], num_classes: int) -> Task:
     _, *size = input_shape
     return Task(
         name="dense labelling",
-        input_shape=tuple(input_shape),
+        input_shape=input_shape,
         output_shape=(num_classes, *size),
         num_classes=num_classes,
         loss=loss_of_sites,
@@ -209,7 +219,7 @@ def several_heads(
     rows = partial(heads_apart, sizes=sizes)
     return Task(
         name="several heads",
-        input_shape=tuple(input_shape),
+        input_shape=input_shape,
         output_shape=(sum(sizes),),
         num_classes=max(sizes),
         loss=partial(loss_of_heads, rows=rows),
@@ -239,7 +249,7 @@ def regression(input_shape: tuple[int, ...], num_outputs: int = 1) -> Task:
     """
     return Task(
         name="regression",
-        input_shape=tuple(input_shape),
+        input_shape=input_shape,
         output_shape=(num_outputs,),
         num_classes=num_outputs,
         loss=half_squared_error,

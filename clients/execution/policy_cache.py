@@ -13,7 +13,6 @@ from clients.execution.objective_policy import objective_fault
 from clients.execution.policy import way_of
 from clients.execution.stack import Way
 from clients.training import losses
-from clients.training.losses import cross_entropy
 from clients.training.objective import Anchors, Objective
 from clients.training.optimizers import Optimizer
 
@@ -90,7 +89,7 @@ def _is_ours(objective: Objective) -> bool:
     """Tell whether a loss of logits is one of ours, which look at each example by itself."""
     loss = objective.plugins["loss"]
     function = loss.func if isinstance(loss, partial) else loss
-    return getattr(function, "__module__", "") in (losses.__name__, cross_entropy.__module__)
+    return getattr(function, "__module__", "") in (losses.__name__, losses.cross_entropy.__module__)
 
 
 def _key(name: str, objective: Objective, anchors: Anchors, targets: Tensor) -> str | None:

@@ -91,8 +91,8 @@ class Answers:
         """Return the answers to some of the inputs; what says something of a client stays."""
         rows, length = rows_at(inputs, self.sites), self.mask.shape[1]
 
-        def some(own: Tensor) -> Tensor:
-            return own[rows if len(own) == length else inputs]
+        def which(number: int) -> Inputs:  # of so many: rows, or with several sites inputs
+            return rows if number == length else inputs
 
         return replace(
             self,
@@ -100,9 +100,9 @@ class Answers:
             mask=self.mask[:, rows],
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             per_input={
-                name: tuple(map(some, each))
+                name: tuple(own[which(len(own))] for own in each)
                 if isinstance(each, tuple)
-                else each[:, rows if each.shape[1] == length else inputs]
+                else each[:, which(each.shape[1])]
                 for name, each in self.per_input.items()
             },
         )

@@ -111,7 +111,7 @@ def _features(asked: Asked, *, tap: str, flat: bool) -> Tensor:
 
 def _require_classes(asked: Asked, name: str) -> None:
     task = asked.private.task
-    if not task.soft or not task.alike:
+    if not task.has_classes:
         raise ValueError(f"{name} are of classes, and the task is {task.name}")
 
 

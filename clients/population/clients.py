@@ -83,7 +83,7 @@ class SimulatedClients:
                     f"clients.{name}: not with clients.messenger, which would ignore it"
                 )
         task = splits.private.task
-        if messenger is not None and (not task.soft or task.rows is not None):
+        if messenger is not None and not task.one_class_each:
             raise ValueError(
                 f"clients.messenger: its rules learn one class of each input, and the task of "
                 f"{splits.private.name} is {task.name}: expected a classification"

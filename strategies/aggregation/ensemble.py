@@ -46,9 +46,14 @@ class Ensemble:
     whole: tuple[Answers, Tensor] | None = None
 
     @property
-    def lesson(self) -> tuple[Tensor, Tensor]:
-        """Of which inputs there is something to learn [N/S] bool, and their targets."""
-        return lesson(self.targets, self.covered, self.teachers.sites)
+    def covered_inputs(self) -> Tensor:
+        """Of which inputs there is something to learn [N/S] bool."""
+        return covered_inputs(self.covered, self.teachers.sites)
+
+    @property
+    def targets_by_input(self) -> Tensor:
+        """What there is to learn of those; see the function of this name."""
+        return targets_by_input(self.targets, self.covered, self.teachers.sites)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +137,19 @@ class EnsembleRule:
             targets, covered = targets_of(
                 answers.sums, self.mean, self.temperature, self.unknown_below
             )
-            teachers = replace(answers.teachers, soft=self.soft)
+            teachers = self.as_asked(answers.teachers)
             weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
             return Ensemble(targets, covered, teachers, weights)
-        answers = replace(answers, soft=self.soft)
+        answers = self.as_asked(answers)
         weights = self.weights(answers)
         targets = self.combined(answers.logits, weights)
         inputs, covered = torch.from_numpy(probe), weights.sum(0) > 0
         probed = answers.at(inputs), weights[:, rows_at(inputs, answers.sites)]
         return Ensemble(targets, covered, *probed, (answers, weights) if keep else None)
+
+    def as_asked(self, teachers: Answers) -> Answers:
+        """Return answers that tell what they are: beliefs, or numbers; messages do not."""
+        return teachers if teachers.soft is self.soft else replace(teachers, soft=self.soft)
 
     def weights(self, teachers: Answers, mixing: Tensor | None = None) -> Tensor:
         """Weigh each teacher on each example.
@@ -155,7 +164,7 @@ class EnsembleRule:
         Raises:
             ValueError: The scorer gave scores that are none; says which scorer.
         """
-        teachers = teachers if teachers.soft is self.soft else replace(teachers, soft=self.soft)
+        teachers = self.as_asked(teachers)
         scores = self.scorer(teachers)
         try:
             below, own = self.unknown_below, teachers.own_probs
@@ -207,8 +216,13 @@ class EnsembleRule:
         return Reducer(sums)
 
 
-def lesson(targets: Tensor, covered: Tensor, sites: int) -> tuple[Tensor, Tensor]:
-    """Sort targets by input.
+def covered_inputs(covered: Tensor, sites: int) -> Tensor:
+    """Tell on which inputs [N/S] somebody is trusted on a row, of rows that are covered [N]."""
+    return covered if sites == 1 else covered.view(-1, sites).any(1)
+
+
+def targets_by_input(targets: Tensor, covered: Tensor, sites: int) -> Tensor:
+    """Sort targets by input, of the inputs that are covered.
 
     Args:
         targets: Of N rows of answers [N, C].
@@ -216,15 +230,12 @@ def lesson(targets: Tensor, covered: Tensor, sites: int) -> tuple[Tensor, Tensor
         sites: S, rows of each input.
 
     Returns:
-        Of which inputs somebody is trusted on a row [N/S], and their targets: [n, C] with one row
-        each, [n, S, C] with several, in which a row that nobody covers is NaN.
+        [n, C] with one row each, [n, S, C] with several, in which a row that nobody covers is NaN.
     """
     if sites == 1:
-        return covered, targets[covered]
-    by_input = covered.view(-1, sites)
-    there = by_input.any(1)
-    sorted_ = torch.where(by_input[..., None], torch.unflatten(targets, 0, (-1, sites)), torch.nan)
-    return there, sorted_[there]
+        return targets[covered]
+    known = torch.where(covered[:, None], targets, torch.nan)
+    return torch.unflatten(known, 0, (-1, sites))[covered_inputs(covered, sites)]
 
 
 def check_names(fields: Fields, section: str) -> None:

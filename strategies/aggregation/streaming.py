@@ -187,9 +187,9 @@ class _Teacher:
         self._logits = logits(config["answers"])
         first = wire_name("logits", "codes" if config["answers"] == "uint8" else "")
         self.shape = self._arrays[first].shape
-        # One number for each input: they are decoded once, whatever their codec can.
         self.sites = config.get("sites", 1)
         self._soft = soft
+        # One number for each input: they are decoded once, whatever their codec can.
         self._decoded = {
             name: torch.from_numpy(
                 for_sites(each.decode(name, self._arrays).numpy(), self.shape[0])

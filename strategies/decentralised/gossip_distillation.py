@@ -5,7 +5,6 @@ neighbours, where mixing weight times confidence makes soft labels of them; each
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -167,7 +166,7 @@ class Gossip(BaseStrategy):
         losses = _metric(learnt, "digest-loss")
         teachers = read_predictions(shown, as_they_are(self.rule.ask))
         if teachers is not None:
-            teachers = replace(teachers, soft=self.rule.soft)
+            teachers = self.rule.as_asked(teachers)
             weights = self.rule.weights(teachers)
             targets = self.rule.combined(teachers.logits, weights)
             ids = tuple(self.split.probe_ids.tolist())

@@ -26,7 +26,7 @@ from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.requests import CONFIG, PREDICTIONS
 from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
-from strategies.aggregation.ensemble import EnsembleRule, lesson
+from strategies.aggregation.ensemble import EnsembleRule, covered_inputs, targets_by_input
 from strategies.aggregation.normalisation import masked
 
 Ids = npt.NDArray[np.int64]
@@ -161,8 +161,9 @@ def _teachers(letters: Letters, rule: EnsembleRule) -> tuple[Answers, Tensor]:
 
 
 def _targets(targets: Tensor, covered: Tensor, sites: int, proxy_ids: Ids) -> RecordDict:
-    there, own = lesson(targets, covered, sites)
-    arrays = {"proxy-ids": proxy_ids[there.numpy()], "targets": own.numpy()}
+    own = targets_by_input(targets, covered, sites)
+    there = covered_inputs(covered, sites).numpy()
+    arrays = {"proxy-ids": proxy_ids[there], "targets": own.numpy()}
     return RecordDict({TARGETS: write_arrays(arrays)})
 
 

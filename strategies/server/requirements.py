@@ -47,7 +47,7 @@ def require_fitting(
 
 def require_classes(private: Dataset, who: str) -> None:
     """Refuse another task where one class of each input is learned; ValueError names both."""
-    if not private.task.soft or private.task.rows is not None:
+    if not private.task.one_class_each:
         raise ValueError(
             f"{who} learns one class of each input, and that of {private.name} is "
             f"{private.task.name}: expected a classification"

@@ -162,7 +162,7 @@ def rehearse_student(
         made = deepcopy(rule)(made_up(rule, num_classes, task.sites), np.arange(0), True)
         two = replace(made, covered=torch.arange(len(made.covered)) < 2 * task.sites)
         distil = partial(distil, anchors=anchors_of(objective, two, student))
-        targets = two.lesson[1]
+        targets = two.targets_by_input
     with torch.random.fork_rng():  # dropout on a GPU draws from that one's
         who = "strategy.distil: the student"
         rehearse_learning(distil, student, proxy, targets, objective, who)

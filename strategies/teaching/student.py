@@ -45,8 +45,7 @@ def teach(
         seen.append(ensemble)
         if ensemble is None or not ensemble.covered.any():
             continue
-        there, targets = ensemble.lesson
-        lessons.append((ids[there.numpy()], targets))
+        lessons.append((ids[ensemble.covered_inputs.numpy()], ensemble.targets_by_input))
         if epochs is not None and epochs > 0:
             (loss,) = imitate(*lessons[-1], epochs=1)
             total += loss * len(lessons[-1][0])
@@ -74,7 +73,7 @@ def anchors_of(objective: Objective, ensemble: Ensemble, student: nn.Module) -> 
     """
     assert ensemble.whole is not None, "Teachers.want_all"
     answers, weights = ensemble.whole
-    inputs, sites = ensemble.lesson[0].nonzero()[:, 0], answers.sites
+    inputs, sites = ensemble.covered_inputs.nonzero()[:, 0], answers.sites
     rows = rows_at(inputs, sites)
     there = answers.at(inputs)
     known = {**there.fields, WEIGHTS: weights[:, rows]}

@@ -186,7 +186,7 @@ class Teachers:
         except FloatingPointError as error:
             raise FloatingPointError(f"student, round {server_round}: {error}") from error
         show(report, server_round, self.split, ensembles, losses, before, student, self._grid)
-        covered = sum(int(one.lesson[0].sum()) for one in ensembles if one is not None)
+        covered = sum(int(one.covered_inputs.sum()) for one in ensembles if one is not None)
         dropped = len(self.split.distilled_ids) - covered
         metrics = MetricRecord({"num-teachers": len(self.node_ids), "dropped-examples": dropped})
         if losses:
@@ -224,17 +224,18 @@ class Teachers:
         if answers is None:
             return None
         ensemble = self._testing(self._beside_first(answers), NO_PROBE)
-        covered, targets = ensemble.lesson
+        covered, task = ensemble.covered_inputs, self.test.task
         if not covered.any():
             return None
-        task, labels = self.test.task, self.test.labels[covered.numpy()]
+        targets, labels = ensemble.targets_by_input, self.test.labels[covered.numpy()]
         if task.sites > 1 and (unknown := targets.isnan().any(-1)).any():
             labels = labels.copy()
             if task.soft:
                 labels.reshape(unknown.shape)[unknown.numpy()] = UNLABELLED
             else:  # numbers have no such label
                 targets, labels = targets[~unknown.any(1)], labels[~unknown.any(1).numpy()]
-        rows = targets.nan_to_num(0).flatten(0, -2)
+            targets = targets.nan_to_num(0)
+        rows = targets.flatten(0, -2)
         values = task.measures(rows.clamp_min(1e-12).log() if task.soft else rows, labels)
         share = float(ensemble.covered.double().mean())
         return MetricRecord(

@@ -21,7 +21,6 @@ from sim.analysis.probes.values import Table, Value, array, by_client, some_of
 EXAMPLES_AT_ONCE = 16
 """How many examples' answers are held in double precision: 13 MB for 1,000 clients, 100 classes."""
 
-
 ROWS_AT_ONCE = 512
 """The same of tasks with many rows of answers each: 8 MB for 100 clients and 20 classes."""
 

@@ -17,7 +17,12 @@ from clients.training.loop import train
 from clients.training.losses import kl, mse
 from clients.training.objective import Objective
 from strategies.aggregation.combiners import mean_of_outputs, mean_of_probs
-from strategies.aggregation.ensemble import Ensemble, EnsembleRule, lesson
+from strategies.aggregation.ensemble import (
+    Ensemble,
+    EnsembleRule,
+    covered_inputs,
+    targets_by_input,
+)
 from strategies.aggregation.rule_of_task import of_task
 from strategies.aggregation.scorers import max_prob, uniform
 from strategies.aggregation.streaming import read_part
@@ -118,10 +123,10 @@ def test_a_scorer_of_a_field_per_input_is_refused_before_anybody_trains() -> Non
         rehearse(rule, C, S)
 
 
-def test_the_lesson_of_rows_that_nobody_covers() -> None:
+def test_targets_of_rows_that_nobody_covers() -> None:
     targets, covered = torch.rand(R, C), torch.ones(R, dtype=torch.bool)
     covered[:S], covered[S + 1] = False, False
-    there, own = lesson(targets, covered, S)
+    there, own = covered_inputs(covered, S), targets_by_input(targets, covered, S)
     assert there.tolist() == [False, True, True, True, True]
     assert own.shape == (4, S, C)
     assert own[0, 1].isnan().all()
