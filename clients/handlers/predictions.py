@@ -33,8 +33,8 @@ from clients.messages.requests import (
 from clients.models.factory import unlike
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.seeding import Purpose, stream
-from clients.training.answer_rows import of_examples
 from clients.training.losses import kl, mse
+from clients.training.task_objectives import of_examples
 
 
 def train_predictions(

@@ -11,7 +11,7 @@ Parameters are drawn from torch's global generator, which the caller seeds; noth
 between two calls.
 """
 
-from clients.models.dense import fcn
+from clients.models.dense_labelling import fcn
 from clients.models.mobile import mobilenet_v2_small, shufflenet_v2_05
 from clients.models.resnet import resnet8, resnet18, resnet20
 from clients.models.simple import cnn, lenet5, logistic_regression, mlp, vgg9

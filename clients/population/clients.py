@@ -19,9 +19,9 @@ from clients.mutual.messenger import Messenger
 from clients.population.conditions import Corruption
 from clients.population.profiles import ProfileRule, draw_profiles
 from clients.seeding import Purpose, generator, stream
-from clients.training.answer_rows import of_task
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective
+from clients.training.task_objectives import of_task
 
 STUDENT = "(student)"
 """The student's name among the architectures that a place knows."""

@@ -25,13 +25,13 @@ from clients.messages.replies import read_predictions
 from clients.messages.requests import METRICS, PredictionRequest, write_request
 from clients.messages.round_views import GraphView, RoundView
 from clients.messages.routing import Mix
-from clients.training.answer_rows import of_examples
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from clients.training.optimizers import require_steps
+from clients.training.task_objectives import of_examples
 from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule
-from strategies.aggregation.rule_of_task import of_task
+from strategies.aggregation.task_compatibility import of_task
 from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes
 from strategies.decentralised.delivery import Delivery, Neighbours, payload_name

@@ -15,9 +15,9 @@ from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays
 from clients.models.factory import load_parameters
 from clients.seeding import Purpose, generator
-from clients.training.answer_rows import of_examples
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
+from clients.training.task_objectives import of_examples
 from strategies import rule_state
 from strategies.aggregation.ensemble import Ensemble
 from strategies.base import BaseStrategy

@@ -16,9 +16,9 @@ from clients.messages.codecs import Precision
 from clients.messages.field import Field, as_they_are
 from clients.messages.replies import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
-from clients.training.answer_rows import of_examples
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
+from clients.training.task_objectives import of_examples
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.scorer_compatibility import needs_probabilities
 from strategies.aggregation.streaming import read_part

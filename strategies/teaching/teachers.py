@@ -19,8 +19,8 @@ from clients.messages.requests import PredictionRequest, node_id_of
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
-from strategies.aggregation.rule_of_task import of_task
 from strategies.aggregation.streaming import Part, gather
+from strategies.aggregation.task_compatibility import of_task
 from strategies.cohorts import draw
 from strategies.teaching.answer_chunks import answers_to, to_each
 from strategies.teaching.proxy_split import Ids, ProxySplit

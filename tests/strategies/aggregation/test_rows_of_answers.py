@@ -23,9 +23,9 @@ from strategies.aggregation.ensemble import (
     covered_inputs,
     targets_by_input,
 )
-from strategies.aggregation.rule_of_task import of_task
 from strategies.aggregation.scorers import max_prob, uniform
 from strategies.aggregation.streaming import read_part
+from strategies.aggregation.task_compatibility import of_task
 from strategies.teaching.rehearsal import is_reducible, rehearse, rehearse_student
 from strategies.teaching.student import anchors_of
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from clients.data import Task, classification, dense_labelling, several_heads
-from clients.training.answer_rows import of_examples
 from clients.training.losses import kl, mse
 from clients.training.objective import Objective, OnLogits, Outputs, proximal
+from clients.training.task_objectives import of_examples
 
 TASKS = [dense_labelling((1, 2, 2), 3), several_heads((4,), {"a": 3, "b": 2, "c": 3})]
 KL = partial(kl, temperature=2.0)
