@@ -20,7 +20,11 @@ IMPORTED = [
     "ray",
     "clients.app",
     "sim.workers.ray_pool",
-    "sim.tracking.tracker",
+    "sim.checkpoint.resumable_run",
+    "sim.tracking.figures",
+    "sklearn.datasets",
+    "sklearn.linear_model",
+    "scipy.stats",
     "strategies.server.mutual",
 ]
 

@@ -1,7 +1,12 @@
 """Fixtures that every test of the engine shares."""
 
+import os
 import signal
 from collections.abc import Iterator
+
+# Before torch is imported. Two test processes share two cores: threads that wait for each other
+# there spin, and a small network's step took up to ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -8,8 +8,15 @@ from tests.commands import run_py
 QUICK = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.distil.epochs=3"]
 
 
+NO_FIGURES = "tracking.figures_every=0"
+"""They change no number, and take a second of a run's three."""
+
+
 def result_of(folder: Path, *args: str, **env: str) -> dict:
-    done = run_py(*args, f"hydra.run.dir={folder}", **env)
+    """Run without figures, unless the words want some; return what the run says of itself."""
+    drawn = any(word.startswith("tracking.figures_every=") for word in args)
+    flags = [*args[:2], *([] if drawn else [NO_FIGURES]), *args[2:]]  # behind `--config-dir DIR`
+    done = run_py(*flags, f"hydra.run.dir={folder}", **env)
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads((folder / "result.json").read_text())
 

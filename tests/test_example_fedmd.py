@@ -98,7 +98,7 @@ def test_public_labels_are_learnt_in_round_1_if_asked_for(tmp_path: Path) -> Non
 
 
 def test_fedmd_has_the_same_bits_on_both_pools_and_goes_on(tmp_path: Path) -> None:
-    words = ["--config-dir", str(EXAMPLES / "fedmd"), "strategy=fedmd"]
+    words = ["--config-dir", str(EXAMPLES / "fedmd"), "strategy=fedmd", "clients.num_clients=5"]
     runs = both_pools(tmp_path, [*words, "rounds=3"], none="strategy.digest_epochs=0")
     assert runs["inline"]["clients_accuracy"]["mean"] > runs["none"]["clients_accuracy"]["mean"]
     result = gone_on(tmp_path / "begun", words, "fedmd.FedMD")

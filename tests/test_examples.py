@@ -68,6 +68,7 @@ def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> No
     code = "\n".join([handler, objective, total, f"def fault{fault}", strategy, method])
     (tmp_path / "mine" / "my_methods.py").write_text(code)
     words = ["--config-dir", str(tmp_path / "mine"), "strategy=counting", "rounds=2", "sim=inline"]
+    words += QUICK[:2]
     result = result_of(tmp_path / "run", *words)
     assert (result["rounds"], result["failures"]) == (2, 0)
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -273,7 +274,8 @@ def test_scaffold_aggregates_by_hand() -> None:
 def test_scaffold_learns_and_its_variates_follow(tmp_path: Path) -> None:
     """In round 1 all variates are zero, and the correction is none."""
     words = ["--config-dir", str(EXAMPLES / "scaffold"), "strategy=scaffold", "clients=same",
-             "clients.training.optimizer.momentum=0"]  # fmt: skip
+             "clients.training.optimizer.momentum=0", "clients.training.epochs=8",
+             "clients.num_clients=5"]  # fmt: skip
     runs = both_pools(tmp_path, [*words, "rounds=3"])
     assert runs["inline"]["student_accuracy"] > 0.5
     result = gone_on(tmp_path / "begun", words, "scaffold.Scaffold")

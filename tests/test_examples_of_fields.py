@@ -18,8 +18,15 @@ from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.quick_runs import QUICK, result_of
 
 ICKD = ["--config-dir", str(EXAMPLES / "ickd"), "strategy=ickd", "clients=same_channels",
-        "student=hinted", "strategy.distil.epochs=2", "rounds=2"]  # fmt: skip
-NOISED = ["--config-dir", str(EXAMPLES / "noised_counts"), "strategy=noised_counts", "rounds=2"]
+        "student=hinted", "clients.num_clients=5", "clients.training.epochs=2",
+        "strategy.distil.epochs=2", "rounds=2"]  # fmt: skip
+NOISED = [
+    "--config-dir",
+    str(EXAMPLES / "noised_counts"),
+    "strategy=noised_counts",
+    *QUICK,
+    "rounds=2",
+]
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from tests.quick_runs import QUICK, hashes, result_of
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     folder = tmp_path_factory.mktemp("reference") / "run"
-    return result_of(folder, *QUICK, "rounds=2", "sim=inline", PYTHONHASHSEED="1"), folder
+    words = [*QUICK, "rounds=2", "sim=inline", "tracking.figures_every=20"]
+    return result_of(folder, *words, PYTHONHASHSEED="1"), folder
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,8 @@ def test_bits_depend_on_config_and_seed_only(
     assert hashes(result) == hashes(reference[0])
 
 
-MUTUAL = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.teaching.epochs=2"]
+FEW = ["data.limit=400", "data.test_limit=100"]
+MUTUAL = [*FEW, "clients.num_clients=5", "clients.training.epochs=2", "strategy.teaching.epochs=2"]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ MUTUAL = ["clients.num_clients=5", "clients.training.epochs=2", "strategy.teachi
     [
         ["strategy=ffl", *MUTUAL],
         ["strategy=dml", "strategy.teaching.update=sequential", "strategy.peers=clients", *MUTUAL],
-        ["+experiment=fedkd", "clients.num_clients=5", "clients.messenger.epochs=1"],
+        ["+experiment=fedkd", *FEW, "clients.num_clients=5", "clients.messenger.epochs=1"],
     ],
     ids=["ffl", "dml", "fedkd"],
 )

@@ -43,6 +43,10 @@ TEXT = [
 ]  # fmt: skip
 
 
+BRIEFLY = ["clients.training.epochs=1", "strategy.distil.epochs=2"]
+"""For what does not depend on how much is learned."""
+
+
 def of_ensemble(run: dict[str, Any], measure: str) -> tuple[float, float]:
     """Return what the student and the ensemble came to."""
     assert run["failures"] == 0
@@ -51,20 +55,21 @@ def of_ensemble(run: dict[str, Any], measure: str) -> tuple[float, float]:
 
 def test_a_segmentation_federation_with_networks_of_ones_own(tmp_path: Path) -> None:
     """A guess of nothing everywhere has 1/3 x share of background, .28: mIoU of three classes."""
-    runs = both_pools(
-        tmp_path, SCENES, rough="strategy.proxy_split.chunks=2 strategy.ensemble.answers=uint8"
-    )
-    student, ensemble = of_ensemble(runs["inline"], "miou")
+    learned = result_of(tmp_path / "learned", *SCENES, "sim=inline")
+    student, ensemble = of_ensemble(learned, "miou")
     assert student > 0.45
     assert ensemble > 0.45
-    assert runs["inline"]["measure"] == "miou"
+    assert learned["measure"] == "miou"
+    rough = "strategy.proxy_split.chunks=2 strategy.ensemble.answers=uint8"
+    runs = both_pools(tmp_path, [*SCENES, *BRIEFLY], rough=rough)
     assert runs["rough"]["reply_bytes"] < 0.95 * runs["inline"]["reply_bytes"]
 
 
 def test_several_heads_learn_and_each_is_measured(tmp_path: Path) -> None:
-    runs = both_pools(tmp_path, HEADS, odd="strategy/scorer=margin")
-    assert of_ensemble(runs["inline"], "accuracy")[0] > 0.6
-    (line,) = map(json.loads, (tmp_path / "inline" / "metrics.jsonl").read_text().splitlines())
+    both_pools(tmp_path, [*HEADS, *BRIEFLY], odd="strategy/scorer=margin")
+    learned = result_of(tmp_path / "learned", *HEADS, "sim=inline")
+    assert of_ensemble(learned, "accuracy")[0] > 0.6
+    (line,) = map(json.loads, (tmp_path / "learned" / "metrics.jsonl").read_text().splitlines())
     digit, turn = (line["student"][f"accuracy_{head}"] for head in ("digit", "turn"))
     assert digit > 0.5
     assert turn > 0.5
@@ -75,12 +80,12 @@ def test_several_heads_learn_and_each_is_measured(tmp_path: Path) -> None:
 def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = both_pools(
-        tmp_path, NUMBERS, fed="strategy.feed_back=true",
-        equal="strategy/scorer=uniform strategy/discriminator=none",
-    )  # fmt: skip
-    assert min(of_ensemble(runs["inline"], "r2")) > 0.35
-    line = json.loads((tmp_path / "inline" / "metrics.jsonl").read_text().splitlines()[-1])
+    equal = "strategy/scorer=uniform strategy/discriminator=none"
+    briefly = [*NUMBERS, *BRIEFLY]
+    runs = both_pools(tmp_path, briefly, fed="strategy.feed_back=true", equal=equal)
+    learned = result_of(tmp_path / "learned", *NUMBERS, "sim=inline")
+    assert min(of_ensemble(learned, "r2")) > 0.35
+    line = json.loads((tmp_path / "learned" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["probes"]["output_deviation"] > 0
     assert "output_js" not in line["probes"]
     page = tmp_path / "report.html"
@@ -97,8 +102,9 @@ def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(
 @pytest.mark.skipif(not (DATA / "tinyshakespeare").is_dir(), reason="no tinyshakespeare there")
 def test_texts_are_told_apart(tmp_path: Path) -> None:
     """Of two speakers one says 54 % of the test set's passages."""
-    runs = both_pools(tmp_path, TEXT, one_by_one="clients.together=false")
-    assert min(of_ensemble(runs["inline"], "accuracy")) > 0.6
+    both_pools(tmp_path, [*TEXT, *BRIEFLY], one_by_one="clients.together=false")
+    learned = result_of(tmp_path / "learned", *TEXT, "sim=inline")
+    assert min(of_ensemble(learned, "accuracy")) > 0.6
 
 
 @pytest.mark.parametrize(
@@ -160,9 +166,10 @@ def test_shares_say_who_has_which_network(kind: str, name: str) -> None:
 
 
 def test_what_is_resumed_has_the_same_bits(tmp_path: Path) -> None:
-    whole = result_of(tmp_path / "whole", *NUMBERS, "sim=inline", "checkpoint_every=1")
+    words = [*NUMBERS, *BRIEFLY, "sim=inline", "checkpoint_every=1"]
+    whole = result_of(tmp_path / "whole", *words)
     half = tmp_path / "half"
-    result_of(half, *NUMBERS, "rounds=1", "sim=inline", "checkpoint_every=1")
+    result_of(half, *words, "rounds=1")
     again = run_py(f"resume={half}", "rounds=2")
     assert again.returncode == 0, again.stderr
     found = json.loads((half / "result.json").read_text())

@@ -230,9 +230,9 @@ def test_unknown_norm(build: Builder) -> None:
         ("mobilenet_v2_small", {"norm": "batch"}),
     ],
 )
-def test_a_small_net_learns_32_examples_by_heart(name: str, numbers: dict[str, Any]) -> None:
+def test_a_small_net_learns_16_examples_by_heart(name: str, numbers: dict[str, Any]) -> None:
     model = seeded(BUILDERS[name], DIGITS, 4, **numbers)
-    x, labels = images(DIGITS, batch=32), torch.arange(32) % 4
+    x, labels = images(DIGITS, batch=16), torch.arange(16) % 4
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(60):
         optimizer.zero_grad()
