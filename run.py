@@ -3,6 +3,8 @@
 The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
 """
 
+import atexit
+import gc
 import sys
 import time
 from contextlib import closing
@@ -93,8 +95,10 @@ def federate(
         from sim.checkpoint.writing import Checkpoints
         from sim.engine.rounds import ENDINGS
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
+        from sim.workers.pool_choice import AutoPool
         from sim.workers.process_setup import require_device
         from strategies.aggregation.scorer_compatibility import require_pairs
+        from strategies.server.estimated_work import estimated_work_s
 
         with explained(*BUILDING):
             check_targets(config)
@@ -107,25 +111,29 @@ def federate(
             require_device("student_device", config.student_device)
             strategy = build_strategy(config, clients)  # before a folder is begun
             shown = tracking_options(config, clients, begins=done is None)
+            if isinstance(pool, AutoPool):
+                work_s = estimated_work_s(strategy, clients, config.rounds)
+                pool, shown["where"] = pool.open(work_s, config.student_workers)
             tracker, display = open_run(folder, clients, config.rounds, done, **shown)
-        try:
-            with explained(*BUILDING):
-                student = draw_student(clients, config.student_device)
-                taught = clients, student, tracker, display
-                strategy = complete_strategy(config, strategy, pool, *taught)
-                built = pool, clients, student, strategy, tracker, display, checkpoints
-                numbers = {name: config[name] for name in NUMBERS}
-                numbers["group_size"] = config.clients.group_size
-                run_rounds = prepare_rounds(*built, stop.asked, **numbers)
-            with explained(*ENDINGS), stop.at_the_end_of_rounds():
-                parameters = run_rounds()
-        finally:
-            display.stop()
-            tracker.close()
-        said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-        said["wall_time_s"] = time.perf_counter() - began
-        result = conclude(folder, parameters, said)
-    display.result(result, str(folder))
+        with closing(tracker):
+            try:
+                with explained(*BUILDING):
+                    student = draw_student(clients, config.student_device)
+                    taught = clients, student, tracker, display
+                    strategy = complete_strategy(config, strategy, pool, *taught)
+                    built = pool, clients, student, strategy, tracker, display, checkpoints
+                    numbers = {name: config[name] for name in NUMBERS}
+                    numbers["group_size"] = config.clients.group_size
+                    run_rounds = prepare_rounds(*built, stop.asked, **numbers)
+                with explained(*ENDINGS), stop.at_the_end_of_rounds():
+                    parameters = run_rounds()
+            finally:
+                display.stop()
+            tracker.write()
+            said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
+            said["wall_time_s"] = time.perf_counter() - began
+            result = conclude(folder, parameters, said)
+            display.result(result, str(folder))
     with explained(LeavingError):
         write_peers(folder, strategy)
     return result
@@ -146,7 +154,9 @@ def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
 
     partition, student = instantiate(config.partition), instantiate(config.student)
     about = {n: v for n, v in instantiate(config.clients).items() if n != "group_size"}
-    clients = draw_clients(splits, config.seed, partition, student=student, **about)
+    about |= {"student": student, "rounds": config.rounds}
+    about["test_examples"] = config.evaluation.examples
+    clients = draw_clients(splits, config.seed, partition, **about)
     rehearse(clients, config.strategy.get("local_training", True), config.sim.get("device"))
     return clients
 
@@ -155,8 +165,10 @@ def build_strategy(config: DictConfig, clients: "SimulatedClients") -> Any:
     """Instantiate the strategy, and see that the rest of the config fits it."""
     from strategies.server.requirements import require_fitting
 
-    strategy, workers = instantiate(config.strategy), config.student_workers
-    require_fitting(strategy, clients, workers, bool(config.topology), dict(config.availability))
+    strategy, there = instantiate(config.strategy), bool(config.topology)
+    student = {"student_workers": config.student_workers, "student_threads": config.student_threads}
+    about = {"topology": there, "availability": dict(config.availability), **student}
+    require_fitting(strategy, clients, **about)
     return strategy
 
 
@@ -182,10 +194,12 @@ def complete_strategy(
     if workers > 1:
         made["distil"] = partial(pool.share_training, strategy.keywords["distil"], workers, warn)
     known = {"overlap": pool.concurrent, "report": tracker.view, "watch": tracker.graph}
+    known["student_threads"] = config.student_threads
     return completed(strategy, offered(clients, student, config.rounds) | known, made)
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # else the interpreter's end looks at a million objects: 1 to 2 s
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
     try:

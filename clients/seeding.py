@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     PROFILES = 21
     ARCHITECTURE = 22
     FIELD = 23
+    TEST_SAMPLE = 24
 
 
 def stream(

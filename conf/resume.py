@@ -141,13 +141,21 @@ def _read(path: Path, named: Sequence[str]) -> DictConfig:
             put_into_parts(node)
             require_trusted(place, node, named)
         begun: dict[str, Any] = {"resume": None, "resume_targets": []}
-        config = OmegaConf.merge(OmegaConf.structured(Config), content, begun)
+        config = OmegaConf.merge(OmegaConf.structured(Config), _before(), content, begun)
         for key in NEEDED:
             if OmegaConf.select(config, f"{key}._target_") is None:
                 raise ConfigError(f"{key}: expected a node with a _target_")
     except (ConfigError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     return cast(DictConfig, config)
+
+
+def _before() -> DictConfig:
+    """Say what was so where a config has no such key yet."""
+    before = OmegaConf.create()
+    for key, value in ADDED.items():
+        OmegaConf.update(before, key, value)
+    return before
 
 
 def _text(path: Path) -> str:

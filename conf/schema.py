@@ -24,7 +24,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
-from conf.sections import SECTIONS, Clients, Data, Tracking
+from conf.sections import SECTIONS, Clients, Data, Evaluation, Tracking
 
 HERE = Path(__file__).parent
 
@@ -41,12 +41,14 @@ class Config:
     checkpoints_kept: int = 2
     resume: str | None = None
     resume_targets: list[str] = field(default_factory=list)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     sim: Any = MISSING
     clients: Clients = field(default_factory=Clients)
     data: Data = field(default_factory=Data)
     partition: Any = MISSING
     student: Any = MISSING
     student_device: str = "cpu"
+    student_threads: int = 1
     student_workers: int = 1
     strategy: Any = MISSING
     topology: Any = None

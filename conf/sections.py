@@ -35,6 +35,13 @@ class Data:
 
 
 @dataclass
+class Evaluation:
+    """What is measured of clients, and of their ensemble, before the last round."""
+
+    examples: int | None = None
+
+
+@dataclass
 class Tracking:
     """What is shown of a run beside its numbers."""
 
@@ -43,4 +50,4 @@ class Tracking:
     proxy_labels: bool | None = None
 
 
-SECTIONS = {"clients": Clients, "data": Data, "tracking": Tracking}
+SECTIONS = {"clients": Clients, "data": Data, "evaluation": Evaluation, "tracking": Tracking}

@@ -44,6 +44,7 @@ def offered(clients: SimulatedClients, student: nn.Module, rounds: int) -> dict[
         "architectures": clients.architectures,
         "proxy": clients.splits.proxy,
         "test": clients.splits.test,
+        "tested": clients.splits.tested,
         "seed": clients.seed,
         "rounds": rounds,
         "messenger": clients.messenger,

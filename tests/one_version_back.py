@@ -23,7 +23,9 @@ def as_it_was(config: DictConfig) -> DictConfig:
     content: Any = OmegaConf.to_container(config, resolve=True)
     for key in ADDED:
         section, _, name = key.rpartition(".")
-        del content[section][name]
+        del (content[section] if section else content)[name]
+        if section and not content[section]:
+            del content[section]
     for node in (content["strategy"], *content["strategy"].values()):
         for part in BESIDE if isinstance(node, dict) else ():
             inner = node.pop(part, {})

@@ -29,6 +29,7 @@ RUN: dict[str, Differs | str] = {
     "seed": Differs("uniform", 0, 1, "student"),
     "rounds": Differs("uniform", 1, 2, "line round"),
     "evaluate_every": Differs("uniform rounds=2", 1, 2, LINES),
+    "evaluation.examples": Differs("uniform rounds=2", 0, 5, LINES),
     "quorum": "test_user_rules.test_below_the_quorum_the_run_stops_and_says_who_failed_first",
     "checkpoint_every": Differs("uniform", 0, 1, "files manifest*.json"),
     "checkpoints_kept": Differs("uniform rounds=2 checkpoint_every=1", 1, 2, "files manifest*"),
@@ -36,6 +37,8 @@ RUN: dict[str, Differs | str] = {
     "resume_targets":
         "conf/test_resume.test_targets_in_lists_are_found_and_a_named_one_is_let_through",
     "student_device": Differs("uniform", "cpu", "nonsense", "error"),
+    "student_threads":
+        "strategies/server/test_student_threads.test_the_student_alone_learns_with_so_many",
     "student_workers": Differs("uniform", 1, 2, "error"),
     "sim.threads of InlinePool": "test_options.test_threads_are_the_configs",
     "sim.device of InlinePool": Differs("uniform", "cpu", "nonsense", "error"),
@@ -46,6 +49,12 @@ RUN: dict[str, Differs | str] = {
             "workers", "threads", "device", "gpus_per_worker", "object_store_bytes", "address",
             "peer_workers", "peer_timeout_s", "client_timeout_s")),
         "test_options.test_ray_is_started_as_the_config_says",
+    ),
+    **dict.fromkeys(
+        (f"sim.{name} of AutoPool" for name in (
+            "workers", "threads", "device", "gpus_per_worker", "object_store_bytes", "address",
+            "peer_workers", "peer_timeout_s", "client_timeout_s")),
+        "sim/workers/test_pool_choice.test_nothing_that_the_config_has_is_lost",
     ),
     "tracking.figures_every": Differs("uniform", 0, 1, "tags"),
     "tracking.watch": Differs("uniform", [], [1], "tags"),

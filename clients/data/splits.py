@@ -22,11 +22,21 @@ class Splits:
         proxy: shared inputs for knowledge transfer; nobody learns from their labels, but probes may
             compare answers with them.
         test: held out, seen by no client.
+        sample: examples of the test set that clients are measured on before the last round; None:
+            all of it.
+        rounds: the last round.
     """
 
     private: Dataset
     proxy: Dataset
     test: Dataset
+    sample: Dataset | None = None
+    rounds: int = 0
+
+    def tested(self, server_round: int) -> Dataset:
+        """Return what clients, and ensembles of them, are measured on in a round, 1..R."""
+        last = server_round >= self.rounds
+        return self.test if self.sample is None or last else self.sample
 
 
 def draw_splits(

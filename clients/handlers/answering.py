@@ -51,7 +51,11 @@ def answer(
     Yields:
         For each client in turn its reply, or what kept it from one.
     """
-    dataset = clients.splits.test if asked.proxy_ids is None else clients.splits.proxy
+    dataset = (
+        clients.splits.tested(asked.server_round)
+        if asked.proxy_ids is None
+        else clients.splits.proxy
+    )
     ids, fields = _ids_of(asked, dataset), asked.asks(known)
     answered = clients.place(device).answers(
         clients.architectures[client_of(contexts[0])],
@@ -172,7 +176,7 @@ def _reply(
             sites=asked.sites,
         )
         if asked.proxy_ids is None:
-            values = measured(torch.from_numpy(reply.logits), clients.splits.test)
+            values = measured(torch.from_numpy(reply.logits), about.dataset)
             reply.metrics.update(values)
         return Message(write_reply(reply, fields, about.rng), reply_to=request)
     except Exception as error:  # the client's, not the group's

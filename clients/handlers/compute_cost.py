@@ -10,11 +10,8 @@ on features or pixels that are there; and the networks that a method's own objec
 from flwr.app import RecordDict
 
 from clients.population.clients import STUDENT, SimulatedClients
-from clients.training.loop import local_epochs
+from clients.training.loop import PASSES, local_epochs
 from clients.training.objective import as_objective
-
-PASSES = 3
-"""Forward passes that a training step on an example is worth: itself, and twice as much back."""
 
 
 def forward(clients: SimulatedClients, client_id: int) -> float:

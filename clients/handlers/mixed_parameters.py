@@ -24,6 +24,7 @@ from clients.handlers.state import (
     own_parameters,
     pair_trained,
     round_of,
+    tested,
 )
 from clients.messages.arrays import is_float, read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
@@ -114,7 +115,7 @@ def evaluate_own(
     clients: SimulatedClients, request: Message, context: Context, device: str
 ) -> RecordDict:
     """Measure one's network on the test set, and the messenger if there is one."""
-    test, networks = clients.splits.test, clients.place(device).networks
+    test, networks = tested(clients, request.content), clients.place(device).networks
 
     def measures_of(name: str, parameters: Any) -> dict[str, float]:
         logits = networks.predict(name, parameters, test, np.arange(len(test)))
@@ -217,7 +218,7 @@ def _learned(clients: SimulatedClients, context: Context, device: str) -> set[st
 def _measuring(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
     """Answer the test set, with the messenger too if there is one."""
     messenger = 0.0 if clients.messenger is None else clients.forward[STUDENT]
-    return len(clients.splits.test) * (forward(clients, client_id) + messenger)
+    return len(tested(clients, content)) * (forward(clients, client_id) + messenger)
 
 
 # --- handlers ---

@@ -12,7 +12,7 @@ from clients.data.labels import Labels
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
 from clients.handlers.compute_cost import forward, local_training
-from clients.handlers.state import client_of, own_network, pair_trained, round_of
+from clients.handlers.state import client_of, own_network, pair_trained, round_of, tested
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.population.clients import STUDENT, SimulatedClients, no_anchors
@@ -79,7 +79,7 @@ def evaluate_parameters(
         try:
             own = clients.architectures[client_id]
             name = own if clients.messenger is None else STUDENT
-            networks, test = clients.place(device).networks, clients.splits.test
+            networks, test = clients.place(device).networks, tested(clients, request.content)
             logits = networks.predict(name, received, private, indices)
             named = _on_private(private.task, logits, private.labels[indices])
             if clients.messenger is not None:  # it has a network of its own
@@ -118,7 +118,7 @@ def _measuring(clients: SimulatedClients, client_id: int, content: RecordDict) -
     examples = len(clients.partitions[client_id])
     if clients.messenger is None:
         return examples * forward(clients, client_id)
-    own = len(clients.splits.test) * forward(clients, client_id)
+    own = len(tested(clients, content)) * forward(clients, client_id)
     return own + examples * clients.forward[STUDENT]
 
 

@@ -12,7 +12,7 @@ from clients.execution.executor import Lesson
 from clients.execution.model_cache import Tensors, as_tensors
 from clients.handlers.answering import answer
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
-from clients.handlers.compute_cost import PASSES, forward, local_training
+from clients.handlers.compute_cost import forward, local_training
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.answer_faults import fault_in_answers
 from clients.messages.arrays import write_arrays
@@ -33,6 +33,7 @@ from clients.messages.requests import (
 from clients.models.factory import unlike
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.seeding import Purpose, stream
+from clients.training.loop import PASSES
 from clients.training.losses import kl, mse
 from clients.training.task_objectives import of_examples
 
@@ -136,7 +137,7 @@ def _answering(
     """Answer the inputs, and what fields ask beside them."""
     own = len(clients.partitions[client_id])
     negatives = 0 if asked.negative_ids is None else len(asked.negative_ids)
-    inputs = len(clients.splits.test) if asked.proxy_ids is None else len(asked.proxy_ids)
+    inputs = asked.num_inputs
     for each in asked.asks(known).values():
         if each.more_examples is not None:
             inputs += each.more_examples(own, negatives)

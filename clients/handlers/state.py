@@ -2,8 +2,9 @@
 
 from typing import cast
 
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from clients.data import Dataset
 from clients.execution.model_cache import Tensors, arrays_of, as_tensors
 from clients.handlers.base import SERVER_ROUND
 from clients.messages.arrays import read_arrays, write_arrays
@@ -29,6 +30,12 @@ def client_of(context: Context) -> int:
 def round_of(request: Message) -> int:
     """Return the round of a request, 1..R."""
     return cast(int, request.content.config_records[CONFIG][SERVER_ROUND])
+
+
+def tested(clients: SimulatedClients, content: RecordDict) -> Dataset:
+    """Return the test examples of a request's round; of one that names none, all of them."""
+    splits, told = clients.splits, content.config_records.get(CONFIG, ConfigRecord())
+    return splits.tested(cast(int, told.get(SERVER_ROUND, splits.rounds)))
 
 
 def own_network(clients: SimulatedClients, context: Context, device: str) -> Tensors | Exception:

@@ -12,12 +12,13 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from clients.execution.executor import Lesson
 from clients.handlers.base import Handler, Replies, each
-from clients.handlers.compute_cost import PASSES, forward
+from clients.handlers.compute_cost import forward
 from clients.handlers.state import MODEL, client_of, own_network, round_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import METRICS
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
+from clients.training.loop import PASSES
 from clients.training.objective import Loss, Objective
 
 TARGETS, SUMS = "targets", "sums"

@@ -6,7 +6,7 @@ from typing import Literal
 from flwr.app import Context, Message, MetricRecord, RecordDict
 
 from clients.handlers.base import Handler, each
-from clients.handlers.compute_cost import PASSES, forward
+from clients.handlers.compute_cost import forward
 from clients.handlers.mixed_parameters import MIXED
 from clients.handlers.state import START, client_of, keep_parameters, own_parameters, round_of
 from clients.messages.arrays import is_float, read_arrays
@@ -14,6 +14,7 @@ from clients.messages.requests import METRICS
 from clients.models.factory import Parameters
 from clients.mutual.messenger import Messenger, Pair, learn_together
 from clients.population.clients import SimulatedClients
+from clients.training.loop import PASSES
 
 
 def train_received(how: Messenger, keep: Literal["received", "own", "mean"]) -> Handler:

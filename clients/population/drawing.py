@@ -1,18 +1,22 @@
 """Drawing who takes part: a federation's clients, and its student as it is before round 1."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from clients.data import Splits
+from clients.data import Splits, subset
 from clients.models.factory import build
 from clients.partition import Partition
 from clients.population.architectures import assign_architectures
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import Corruption
 from clients.seeding import Purpose, generator
-from clients.training.loop import Trainer
+from clients.training.loop import PASSES, Trainer, local_epochs
+
+MEASURING, LEAST_SAMPLE = 0.1, 500
+"""How much of what a client computes in a round it is measured for, and on how few examples."""
 
 
 def draw_clients(
@@ -24,6 +28,8 @@ def draw_clients(
     architectures: Mapping[str, Mapping[str, Any]],
     training: Trainer,
     corruption: Corruption | None,
+    test_examples: int | None = None,
+    rounds: int = 1,
     **about: Any,
 ) -> SimulatedClients:
     """Cut the private set among the clients and give each its architecture.
@@ -36,6 +42,8 @@ def draw_clients(
         architectures: By name `share`, relative and > 0, and `model`, a model function.
         training: `train` of `SimulatedClients`.
         corruption: Its `corrupt`.
+        test_examples: As in `with_sample`.
+        rounds: R, the last round.
         **about: Its `student`, `together`, `messenger`, `objective` and `profile`.
 
     Returns:
@@ -43,9 +51,12 @@ def draw_clients(
     """
     private, shares = splits.private, {n: kind["share"] for n, kind in architectures.items()}
     kinds = private.task.strata(private.labels)
+    partitions = partition(kinds, num_clients, generator(seed, Purpose.PARTITION))
+    own = sum(map(len, partitions)) / num_clients
+    passes = PASSES * (local_epochs(training) or 1) * own + len(splits.proxy)
     return SimulatedClients(
-        splits=splits,
-        partitions=partition(kinds, num_clients, generator(seed, Purpose.PARTITION)),
+        splits=with_sample(splits, seed, test_examples, round(MEASURING * passes), rounds),
+        partitions=partitions,
         architectures=assign_architectures(
             shares, num_clients, generator(seed, Purpose.POPULATION)
         ),
@@ -55,6 +66,31 @@ def draw_clients(
         corrupt=corruption,
         **about,
     )
+
+
+def with_sample(splits: Splits, seed: int, examples: int | None, usual: int, rounds: int) -> Splits:
+    """Draw the test examples that clients are measured on before the last round.
+
+    Args:
+        splits: Private, proxy and test set.
+        seed: The run's seed.
+        examples: How many, of which 0 is the whole set; None = `usual`, and LEAST_SAMPLE or more.
+        usual: How many cost MEASURING of the round that they measure.
+        rounds: R, the last round, which is measured on the whole set.
+
+    Returns:
+        The three sets, with the sample where it is smaller than the test set.
+
+    Raises:
+        ValueError: The number is out of range.
+    """
+    number = max(usual, LEAST_SAMPLE) if examples is None else examples
+    if number < 0:
+        raise ValueError(f"evaluation.examples={examples}: expected >= 0, 0 for the whole test set")
+    if rounds == 1 or not 0 < number < len(splits.test):
+        return splits
+    order = generator(seed, Purpose.TEST_SAMPLE).permutation(len(splits.test))
+    return replace(splits, sample=subset(splits.test, order[:number]), rounds=rounds)
 
 
 def draw_student(clients: SimulatedClients, device: str) -> nn.Module:

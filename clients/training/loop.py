@@ -1,6 +1,7 @@
 """The one training loop. Clients (labels) and the student (soft labels) both run it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import get_args
 
@@ -175,6 +176,28 @@ def check_training(
     if autocast not in (None, *get_args(Precision)):
         raise ValueError(f"autocast={autocast}: expected one of {get_args(Precision)} or None")
 
+
+@contextmanager
+def threads_of_torch(number: int) -> Iterator[None]:
+    """Let torch compute with so many threads inside the block, and as before after it.
+
+    Args:
+        number: >= 1. Part of the bits: a sum that is split over threads is rounded in another
+            order; how many cores there are is not.
+
+    Yields:
+        Nothing.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+PASSES = 3
+"""Forward passes that a training step on an example is worth: itself, and twice as much back."""
 
 Trainer = Callable[..., list[float]]
 """`train` with its keyword arguments bound, as `conf/` does with `_partial_: true`."""

@@ -34,6 +34,7 @@ def open_run(
     done: Checkpoint | None,
     config_text: str,
     probes: Mapping[str, Probe],
+    where: str = "",
     **options: Any,
 ) -> tuple[Tracker, Display]:
     """Write down what is to be run; return what will follow it.
@@ -45,6 +46,7 @@ def open_run(
         done: The checkpoint that the run goes on from; None = it begins.
         config_text: The resolved config as YAML.
         probes: What to compute from each round's view, by name.
+        where: In which processes clients run, and why, if that was chosen.
         **options: What else the `Tracker` is told.
 
     Returns:
@@ -56,8 +58,12 @@ def open_run(
     begin(folder, config_text, shape, None if done is None else done.lines)
     kept = (None, {}) if done is None else (done.clients, done.probes)
     measure = private.task.measure
-    tracker = Tracker(folder, probes, config_text, *kept, measure=measure, **options)
-    display = Display(rounds, clients.architectures, shape, measure)
+    told = {"measure": measure, "last_round": rounds, **options}
+    tracker = Tracker(folder, probes, config_text, *kept, **told)
+    if (sample := clients.splits.sample) is not None:
+        size = f"{len(sample):,} of {len(clients.splits.test):,} test examples"
+        where = f"{where}; " * bool(where) + f"measured on {size} before round {rounds}"
+    display = Display(rounds, clients.architectures, shape, measure, where)
     if note := renumbered(private):
         display.warn(note)
     if options["proxy_labels"] is None:

@@ -28,6 +28,7 @@ class Display:
         architectures: Sequence[str],
         shape: PartitionSummary,
         measure: str = "accuracy",
+        where: str = "",
     ) -> None:
         """Say who takes part, and start the bars.
 
@@ -36,12 +37,13 @@ class Display:
             architectures: Name of each client's architecture.
             shape: How the private set was cut among them.
             measure: Which of the task's measures is shown.
+            where: In which processes they run, and why; "" = as they were told to.
         """
         self._measure = measure
         # Flower logs each step of its strategies; this tells the round.
         logging.getLogger("flwr").setLevel(logging.WARNING)
         self.console = Console()
-        self._introduce(architectures, shape)
+        self._introduce(architectures, shape, where)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,13 +56,14 @@ class Display:
         self._answers = self._progress.add_task("clients", total=None)
         self._progress.start()
 
-    def _introduce(self, architectures: Sequence[str], shape: PartitionSummary) -> None:
+    def _introduce(self, architectures: Sequence[str], shape: PartitionSummary, where: str) -> None:
         names = sorted(set(architectures))
         kinds = ", ".join(f"{architectures.count(name)} {name}" for name in names)
         self.console.print(
             f"{len(architectures)} clients ({kinds}), {shape.sizes.min()} to {shape.sizes.max()} "
             f"examples each, of "
-            f"{shape.mean_effective_classes:.1f} effective classes (exp of entropy) on average",
+            f"{shape.mean_effective_classes:.1f} effective classes (exp of entropy) on average"
+            + (where and f"; {where}"),
             highlight=False,
             soft_wrap=True,
         )

@@ -1,6 +1,6 @@
 """Heat maps and curves as small pictures; they know nothing of where they will be shown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from clients.messages.round_views import GraphView
+from sim.analysis.probes.neighbours import MOST_PEERS, accuracy_by_peer
 from sim.analysis.probes.values import Curve, Table
 
 Picture = npt.NDArray[np.uint8]
@@ -24,6 +26,33 @@ class Painter:
     def __init__(self) -> None:
         """Begin without any axes."""
         self._kept: dict[tuple[object, ...], tuple[Figure, Any]] = {}
+
+    def pictures(
+        self,
+        server_round: int,
+        figures: Mapping[str, Table | Curve],
+        rows: Sequence[dict[str, Any]],
+        graph: GraphView | None,
+    ) -> Iterator[tuple[str, Picture]]:
+        """Draw a round.
+
+        Args:
+            server_round: 1..R.
+            figures: What probes gave, by name.
+            rows: Of the per-client table, for the accuracy of each peer.
+            graph: Who heard of whom; drawn unless there are too many.
+
+        Yields:
+            Name and picture.
+        """
+        for name, figure in figures.items():
+            yield name, self.picture(name, figure, f"{name}, round {server_round}")
+        if graph is not None and len(graph.present) <= MOST_PEERS:
+            from sim.tracking.graph_picture import graph_picture  # here: it imports networkx
+
+            values = accuracy_by_peer([*rows], len(graph.present))
+            title = f"accuracy over the graph, round {server_round}"
+            yield "graph", graph_picture(graph, values, title)
 
     def picture(self, name: str, what: Table | Curve, title: str) -> Picture:
         """Draw what a probe gave.

@@ -6,8 +6,9 @@ clients: per-client values become quantiles and one histogram, but for clients t
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from clients.duck_typing import offers
 from clients.messages.round_views import GraphView, RoundView
 from clients.models.factory import Parameters
 from sim.analysis.probes.findings import Findings
-from sim.analysis.probes.neighbours import MOST_PEERS, accuracy_by_peer, neighbour_drift
+from sim.analysis.probes.neighbours import neighbour_drift
 from sim.analysis.probes.schedule import is_due
 from sim.analysis.probes.values import KeepsState, Probe
 from sim.engine.rounds import RoundReport
@@ -77,6 +78,7 @@ class Tracker:
         watch: Sequence[int] = (),
         choices: Mapping[str, Any] | None = None,
         measure: str = ACCURACY,
+        last_round: int | None = None,
     ) -> None:
         """Open the run folder's files; lines that `metrics.jsonl` has already are gone on from.
 
@@ -93,6 +95,7 @@ class Tracker:
             choices: What the run was told on the command line, by key, for the page that compares
                 the runs of a sweep; of a run that is gone on with they are there already.
             measure: Which of the task's measures `result.json` has beside the accuracy.
+            last_round: Whose figures wait for `close`, a second after the result; None = none's.
         """
         self.folder = folder
         self._measure = measure
@@ -108,6 +111,7 @@ class Tracker:
         self._known = dict.fromkeys(tag for tags in shown for tag in tags)
         self._layout: Layout = {}
         self._painter: Painter | None = None
+        self._last_round, self._undrawn = last_round, list[Callable[[], None]]()
         self._round_began = time.perf_counter()
         for name, probe in _keepers(probes).items():
             own = {k: v for k, v in (kept or {}).items() if k.startswith(f"{name}/")}
@@ -117,8 +121,8 @@ class Tracker:
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None)
         projector.go_on_after(folder / EVENTS, done)
         self._writer.add_text("config", _indented(config_text))
-        about = "\n".join(f"{name}: {number}" for name, number in versions().items())
-        self._writer.add_text("environment", _indented(about))
+        about = _indented("\n".join(f"{name}: {number}" for name, number in versions().items()))
+        self._writer.add_text("environment", about)
         self._compared = bool(choices or done)  # in a run that is gone on with it has begun
         if choices:
             self._compare(choices)
@@ -198,16 +202,20 @@ class Tracker:
             **between_peers(self.summaries),
         }
 
-    def close(self) -> None:
-        """Write the per-client table and close the event file."""
+    def write(self) -> None:
+        """Write the per-client table, and a file of failures if there was none."""
         (self.folder / FAILURES).touch()
         self.clients.write(self.folder)
+
+    def close(self) -> None:
+        """Draw what was left, write the files, and close that of events."""
+        for draw in self._undrawn:
+            draw()
+        self.write()
         if self._compared and sys.exception() is None:  # else the run did not succeed
             *_, ends = hparams({}, {})  # type: ignore[no-untyped-call]
             self._add_summaries(ends)
         self._writer.close()
-
-    # --- steps ---
 
     def _gone_through(self) -> list[dict[str, float]]:
         """Take in the lines that there are; return the tags of each."""
@@ -235,8 +243,7 @@ class Tracker:
             writer.add_summary(summary, step)
 
     def _show(self, line: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        step, now = line["round"], time.perf_counter()
-        tags = _tags(line, self._costs[-1])
+        step, now, tags = line["round"], time.perf_counter(), _tags(line, self._costs[-1])
         self._known |= dict.fromkeys(tags)
         tags |= watched(rows, self._watch)
         # One event for all of them, not one each: a third of the time and of the bytes.
@@ -253,26 +260,25 @@ class Tracker:
             self._layout = charts
             self._writer.add_custom_scalars(charts)
         if is_due(step, self._figures_every):
-            self._draw(step, rows)
+            draw = partial(self._draw, step, rows, self._found, self._graph)
+            if step == self._last_round:
+                self._undrawn.append(draw)
+            else:
+                draw()
             self.clients.write(self.folder)  # for whoever looks while the run lasts
         self._writer.flush()
         self._round_began = now
 
-    def _draw(self, step: int, rows: list[dict[str, Any]]) -> None:
+    def _draw(
+        self, step: int, rows: list[dict[str, Any]], found: Findings, graph: GraphView | None
+    ) -> None:
         if self._painter is None:
             from sim.tracking.figures import Painter  # matplotlib, 0.3 s, only if there is need
 
             self._painter = Painter()
-        figures = self._found.figures | over_costs(self.summaries, self._costs)
-        for name, figure in figures.items():
-            picture = self._painter.picture(name, figure, f"{name}, round {step}")
+        figures = found.figures | over_costs(self.summaries, self._costs)
+        for name, picture in self._painter.pictures(step, figures, rows, graph):
             self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
-        if self._graph is not None and len(self._graph.present) <= MOST_PEERS:
-            from sim.tracking.graph_picture import graph_picture
-
-            values = accuracy_by_peer(rows, len(self._graph.present))
-            picture = graph_picture(self._graph, values, f"accuracy over the graph, round {step}")
-            self._writer.add_image("figures/graph", picture, step, dataformats="HWC")
 
 
 def _keepers(probes: Mapping[str, Probe]) -> dict[str, KeepsState]:

@@ -15,7 +15,7 @@ from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays
 from clients.models.factory import load_parameters
 from clients.seeding import Purpose, generator
-from clients.training.loop import Trainer
+from clients.training.loop import Trainer, threads_of_torch
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from clients.training.task_objectives import of_examples
 from strategies import rule_state
@@ -51,6 +51,7 @@ class DistillationStrategy(BaseStrategy):
         feed_back: bool = False,
         digest_epochs: int = 1,
         overlap: bool = False,
+        student_threads: int = 1,
         report: Report = unwatched,
     ) -> None:
         """Compose a method.
@@ -71,6 +72,7 @@ class DistillationStrategy(BaseStrategy):
                 >= 0.
             overlap: Clients answer a chunk while the student learns from the one before. Only where
                 they run in other processes: here both would draw from one global generator.
+            student_threads: Of this process, with which the student learns; part of the bits.
             report: Receives a view of each round, over the probe examples.
 
         Raises:
@@ -98,7 +100,7 @@ class DistillationStrategy(BaseStrategy):
         self.teachers, self.split, self.student, self.seed = teachers, split, student, seed
         self.distil, self.loss = distil, loss
         self.feed_back, self.digest_epochs = feed_back, digest_epochs
-        self.overlap, self.report = overlap, report
+        self.overlap, self.report, self._threads = overlap, report, student_threads
         self._asks = TRAIN_PREDICTIONS if local_training else EVALUATE_PREDICTIONS
         self._rules = {**teachers.rule.stateful, "loss": loss, "distil": distil}
 
@@ -139,7 +141,7 @@ class DistillationStrategy(BaseStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Measure the ensemble on the test set; see `Teachers.measured`."""
-        return self.teachers.measured(replies)
+        return self.teachers.measured(server_round, replies)
 
     def state(self) -> RecordDict:
         """Return what its rules keep between rounds."""
@@ -164,7 +166,8 @@ class DistillationStrategy(BaseStrategy):
             distil = partial(distil, anchors=anchors_of(objective, first, self.student))
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
-            with same_modules("strategy.distil: the student's", self.student):
+            same = same_modules("strategy.distil: the student's", self.student)
+            with threads_of_torch(self._threads), same:
                 return distil(self.student, proxy, ids, targets, objective, rng, **changes)
 
         def ask(number: int) -> Ensemble | None:

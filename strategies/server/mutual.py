@@ -153,9 +153,9 @@ class MutualStrategy(BaseStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Measure the ensemble of the cohort, every peer, their mean and the fused classifier."""
-        metrics = self.teachers.measured(replies) or MetricRecord()
+        metrics = self.teachers.measured(server_round, replies) or MetricRecord()
         if self.teaching.group is not None:
-            metrics.update(measures_of(*self.teaching.group, self.teachers.test))
+            metrics.update(measures_of(*self.teaching.group, self.teachers.tested(server_round)))
         return metrics or None
 
     def state(self) -> RecordDict:

@@ -42,6 +42,7 @@ class Teachers:
         rule: How answers become targets.
         split: What is answered.
         test: Held-out set on which the ensemble is measured.
+        tested: Those of its examples that are answered in a round.
         node_ids: Whose answers were used in this round.
     """
 
@@ -53,6 +54,7 @@ class Teachers:
         test: Dataset,
         seed: int,
         fraction: float = 1.0,
+        tested: Callable[[int], Dataset] | None = None,
     ) -> None:
         """Begin without any.
 
@@ -62,6 +64,8 @@ class Teachers:
             test: Held-out set; gives the classes.
             seed: The run's.
             fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
+            tested: Round -> the examples of `test` that clients answer then, as
+                `clients.data.Splits.tested`; None = all in each.
 
         Raises:
             ValueError: The share is out of range, or there is nothing to fit discriminators
@@ -79,6 +83,7 @@ class Teachers:
         self._testing = replace(ensemble, ask=own | self._tested)
         rehearse(self._testing, test.task.num_classes, test.task.sites)
         self.rule, self.split, self.test = ensemble, proxy_split, test
+        self.tested = tested or (lambda server_round: test)
         self.node_ids: list[int] = []
         self._seed, self._fraction = seed, fraction
         self._reducible = is_reducible(ensemble, test.task.num_classes, test.task.sites)
@@ -207,13 +212,14 @@ class Teachers:
         """Ask those whose answers were used to answer the test set too."""
         return to_each(self.node_ids, self.question(server_round, None), EVALUATE_PREDICTIONS)
 
-    def measured(self, replies: Iterable[Message]) -> MetricRecord | None:
+    def measured(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Measure the ensemble on the test set, weighed by the same rule.
 
         What nobody covers, an example or a site of one, counts as answered wrong, and in nothing
         but accuracies.
 
         Args:
+            server_round: 1..R.
             replies: To `test_messages`.
 
         Returns:
@@ -224,10 +230,11 @@ class Teachers:
         if answers is None:
             return None
         ensemble = self._testing(self._beside_first(answers), NO_PROBE)
-        covered, task = ensemble.covered_inputs, self.test.task
+        covered, test = ensemble.covered_inputs, self.tested(server_round)
+        task = test.task
         if not covered.any():
             return None
-        targets, labels = ensemble.targets_by_input, self.test.labels[covered.numpy()]
+        targets, labels = ensemble.targets_by_input, test.labels[covered.numpy()]
         if task.sites > 1 and (unknown := targets.isnan().any(-1)).any():
             labels = labels.copy()
             if task.soft:
@@ -249,7 +256,7 @@ class Teachers:
         """Ask for answers without training: to proxy examples, or to the test set."""
         return PredictionRequest(
             server_round=server_round,
-            num_inputs=len(self.test) if proxy_ids is None else len(proxy_ids),
+            num_inputs=len(self.tested(server_round) if proxy_ids is None else proxy_ids),
             num_classes=self.test.task.num_classes,
             sites=self.test.task.sites,
             proxy_ids=proxy_ids,

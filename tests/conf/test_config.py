@@ -56,7 +56,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 141
+    assert len(OPTIONS) == 142
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -193,7 +193,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
             ["strategy=cpfl", "strategy.second.answers=uint8"],
             "it is called strategy.second.ensemble.answers now",
         ),
-        (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=ray"),
+        (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=auto, ray"),
         (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
         (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
         (

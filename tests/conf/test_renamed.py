@@ -34,6 +34,8 @@ def test_names_that_stayed_and_those_of_others_are_left_alone() -> None:
         assert new_name(target) == first_name(target) == target
 
 
+AS_THEN = "evaluation.examples=0"
+"""Before, clients were measured on the whole test set."""
 METHODS = ["dlad", "mutual", "ffl", "gossip", "cpfl", "defkt", "fedadam"]
 PEERS = {method: ["clients=same", "topology=ring"] for method in ("gossip", "cpfl", "defkt")}
 
@@ -41,17 +43,20 @@ PEERS = {method: ["clients=same", "topology=ring"] for method in ("gossip", "cpf
 @pytest.mark.parametrize("strategy", METHODS)
 def test_the_hash_of_a_config_does_not_know_that_names_changed(strategy: str) -> None:
     words = PEERS.get(strategy, [])
-    config = composed(f"strategy={strategy}", *words)
+    config = composed(AS_THEN, f"strategy={strategy}", *words)
     before = as_it_was(config)
     assert OmegaConf.to_yaml(before) != OmegaConf.to_yaml(config, resolve=True)
     assert fingerprint(before) == fingerprint(config)
-    assert fingerprint(composed(f"strategy={strategy}", *words, "seed=1")) != fingerprint(config)
+    assert fingerprint(composed(AS_THEN, f"strategy={strategy}", *words, "seed=1")) != fingerprint(
+        config
+    )
 
 
 @pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("strategy", METHODS)
 def test_a_config_of_one_version_back_is_read_as_one_of_now(strategy: str, tmp_path: Path) -> None:
-    config = compose("config", overrides=[f"strategy={strategy}", *PEERS.get(strategy, [])])
+    words = [AS_THEN, f"strategy={strategy}", *PEERS.get(strategy, [])]
+    config = compose("config", overrides=words)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(as_it_was(config)))
     again = resumed(tmp_path)
     assert OmegaConf.to_container(again) == OmegaConf.to_container(config, resolve=True)
@@ -63,7 +68,7 @@ def test_a_config_of_one_version_back_is_read_as_one_of_now(strategy: str, tmp_p
 def test_its_checkpoint_goes_on_to_the_same_bits(base: str, tmp_path: Path) -> None:
     begun = []
     for name, rounds in (("whole", 3), ("half", 2)):
-        words = [*BASES[base], "checkpoint_every=1", f"rounds={rounds}"]
+        words = [AS_THEN, *BASES[base], "checkpoint_every=1", f"rounds={rounds}"]
         (tmp_path / name).mkdir()
         begun.append(run.federate(compose("config", overrides=words), tmp_path / name))
     told = tmp_path / "half" / "config.yaml"
@@ -75,8 +80,9 @@ def test_its_checkpoint_goes_on_to_the_same_bits(base: str, tmp_path: Path) -> N
 
 
 def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    words = ["sim=inline", "clients.num_clients=5", "clients.training.epochs=1", "data.limit=200",
-             "strategy.distil.epochs=1", "probes=none", "checkpoint_every=1"]  # fmt: skip
+    words = [AS_THEN, "sim=inline", "clients.num_clients=5", "clients.training.epochs=1",
+             "data.limit=200", "strategy.distil.epochs=1", "probes=none",
+             "checkpoint_every=1"]  # fmt: skip
     results = []
     for name, rounds in (("whole", 2), ("half", 1)):
         done = run_py(*words, f"rounds={rounds}", f"hydra.run.dir={tmp_path / name}")
@@ -121,7 +127,7 @@ def test_the_hash_of_a_config_is_what_it_was_one_version_back(
     words: tuple[str, ...], first: str
 ) -> None:
     """As the code of then computed it: checkpoints of then are gone on from."""
-    assert fingerprint(composed("sim=inline", *words)) == first
+    assert fingerprint(composed("sim=inline", AS_THEN, *words)) == first
 
 
 def test_a_key_that_there_was_not_counts_once_it_is_set() -> None:
