@@ -1,8 +1,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON314 ?= python3.14
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: help venv lock run test test-slow fuzz matrix test-browser check bench bench-full clean
+.PHONY: help venv lock run test test-slow fuzz matrix test-browser check bench bench-distil bench-full clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,14 +54,26 @@ check: venv  ## ruff, mypy and docstrings against signatures
 	.venv-pfl/bin/pip install --quiet --disable-pip-version-check -r benchmarks/pfl/requirements.txt
 	touch $@
 
+.venv-blazefl: .venv-blazefl/.ready
+
+.venv-blazefl/.ready: benchmarks/blazefl/requirements.txt
+	$(PYTHON314) -m venv .venv-blazefl
+	.venv-blazefl/bin/pip install --quiet --disable-pip-version-check -r benchmarks/blazefl/requirements.txt
+	touch $@
+
 bench: venv .venv-pfl  ## seconds per round beside the plain loop, Flower and pfl-research, 6 minutes
 	$(BIN)/python -m benchmarks.rounds $(ARGS)
+
+bench-distil: venv  ## a distillation round beside the plain loop, Flower and BlazeFL, 10 minutes; needs STILLHOUSE_DATA
+	$(BIN)/python -m benchmarks.distil $(ARGS)
 
 bench-full: venv .venv-pfl  ## every table of docs/benchmarks.md, about an hour and a half
 	$(BIN)/python -m benchmarks.rounds --model cnn --repetitions 3
 	$(BIN)/python -m benchmarks.rounds --model cnn --repetitions 3 --clients 10000
 	$(BIN)/python -m benchmarks.rounds --model mlp --repetitions 3
 	$(BIN)/python -m benchmarks.rounds --model lr --repetitions 3
+	$(BIN)/python -m benchmarks.distil --repetitions 3
+	$(BIN)/python -m benchmarks.distil --protocol digest
 	$(BIN)/python -m benchmarks.idle
 	$(BIN)/python -m benchmarks.idle --populations 1000,10000 --payload 114314
 	$(BIN)/python -m benchmarks.profile fedavg --clients 1000 --cohort 100
@@ -68,4 +81,4 @@ bench-full: venv .venv-pfl  ## every table of docs/benchmarks.md, about an hour 
 	$(BIN)/python -m benchmarks.probes
 
 clean:  ## remove the virtual environment and caches
-	rm -rf .venv .venv-pfl .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-pfl .venv-blazefl .mypy_cache .pytest_cache .ruff_cache .hypothesis

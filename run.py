@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sim.tracking.tracker import Tracker
     from sim.workers.pools import Pool
 
-NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every")
+NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every", "student_threads")
 
 register()
 composed = False

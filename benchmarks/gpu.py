@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.results import heading
 from clients import models
 from clients.data import Dataset, classification
 from clients.models.factory import build
@@ -85,6 +86,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     where = torch.cuda.get_device_name() if args.device != "cpu" else f"{args.threads} threads"
     print(
+        f"{heading()}\n\n"
         f"{args.examples:,} examples, median of {args.epochs} epochs, {where}\n\n"
         "| student | batch | images per s | GFLOP per s |\n|---|---|---|---|"
     )

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.memory import MARK, PeakMemory, wait_until_gone
+from benchmarks.results import heading
 
 ROOT = Path(__file__).parent.parent
 METHODS = {
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--peers", default="250,500,1000")
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
+    print(f"{heading()}\n")
     print("| method | pool | peers | messages | s a round | peak MB | MB between peers a round |")
     print("|---|---|---|---|---|---|---|")
     for name, words in METHODS.items():

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.results import heading
 from clients import models
 from clients.data import Dataset, classification
 from clients.execution.batched_loop import train_together
@@ -151,7 +152,7 @@ def main() -> None:
     torch.set_num_threads(1)
     columns = [f"{way} {size}" for way in args.ways for size in args.sizes]
     head = ["model", "image", "one by one, ms", *columns, "clients/s at best", "Gflop/s at best"]
-    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    print(f"{heading()}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for name in args.models:
         for text in args.shapes:
             shape = tuple(int(n) for n in text.split("x"))

@@ -184,8 +184,11 @@ def main() -> None:
     if args.system:
         measure(args)
         return
+    from benchmarks.results import heading  # its imports belong to no system's memory
+
     cores = len(os.sched_getaffinity(0))
     print(
+        f"{heading()}\n\n"
         f"idle clients, C={args.cohort}, payload {4 * args.payload:,} bytes each way, median of "
         f"{args.rounds - 1} rounds; {cores} cores, Python {platform.python_version()}\n\n"
         "| system | N | ms per round | ms per client and message pair | driver MB |\n"

@@ -24,6 +24,7 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.profile import BEGINNING, Phases, replace_everywhere
+from benchmarks.results import heading
 from clients.messages.answers import Answers
 from clients.messages.round_views import RoundView
 from conf.building import instantiate
@@ -135,7 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     pin_threads(1)
     rows = [row_of(int(number)) for number in args.clients.split(",")]
-    print(f"made-up rounds, one thread, {len(os.sched_getaffinity(0))} cores\n")
+    print(f"made-up rounds, one thread, {len(os.sched_getaffinity(0))} cores\n\n{heading()}\n")
     print("| clients | ms a round | ms with figures | kB of events a round | kB of points | tags |")
     print("|---|---|---|---|---|---|")
     print("\n".join(rows), flush=True)

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import heading
 from benchmarks.work import Clock, arguments, data_folder, work_of
 
 PHASES = {
@@ -229,7 +230,8 @@ def main() -> None:
     phases = Phases()
     what = (profile_fedavg if args.what == "fedavg" else profile_run)(phases, args.rest)
     cores = len(os.sched_getaffinity(0))
-    print(f"{what}: mean of {phases.rounds} rounds, inline, {cores} cores\n\n{phases.table()}")
+    print(f"{what}: mean of {phases.rounds} rounds, inline, {cores} cores\n\n{heading()}\n")
+    print(phases.table())
 
 
 if __name__ == "__main__":

@@ -3,15 +3,45 @@
     python -m benchmarks.results runs/2026-01-01/12-00-00-000000-sweep
 
 Runs that differ only in their seed are one row; rows are named by the overrides that differ.
+
+`heading` is what every table of measurements begins with.
 """
 
 import argparse
 import json
+import platform
+import subprocess
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import torch
 from omegaconf import OmegaConf
+
+
+def heading() -> str:
+    """Say on what, when and with which commit something was measured; + = and changes to it."""
+    root = Path(__file__).parent.parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short=7", "HEAD") or "none"
+    changed = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+    return (
+        f"CPU: {cpu_model()}; capability: {torch.backends.cpu.get_cpu_capability()}; "
+        f"date: {datetime.now(UTC).date()}; commit: {commit}{changed}"
+    )
+
+
+def cpu_model() -> str:
+    """Return the processor's name, where Linux tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def rows(folders: list[Path]) -> dict[str, list[dict]]:
@@ -36,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     args = parser.parse_args()
+    print(f"{heading()}\n")
     print("| method | seeds | student | ensemble | best client | mean client | seconds |")
     print("|---|---|---|---|---|---|---|")
     for name, results in rows(args.folders).items():

@@ -18,20 +18,19 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.memory import MARK, PeakMemory, wait_until_gone
+from benchmarks.results import heading
+from benchmarks.systems import System, available, environment, run_process
 from benchmarks.work import (
     MODELS,
     Work,
@@ -42,25 +41,9 @@ from benchmarks.work import (
     write_data,
 )
 
-ROOT = Path(__file__).parent.parent
-PFL_PYTHON = ROOT / ".venv-pfl" / "bin" / "python"
+PFL_PYTHON = environment("pfl")
 AGREE = 1e-5
 """How far apart the parameters of two systems may be, as a part of the distance that they moved."""
-
-
-@dataclass(frozen=True)
-class System:
-    """How a system is started.
-
-    Attributes:
-        command: Module and arguments.
-        python: Interpreter.
-        env: Environment variables beside the common ones.
-    """
-
-    command: list[str]
-    python: Path = Path(sys.executable)
-    env: dict[str, str] = field(default_factory=dict)
 
 
 LEAN = lean_environment()
@@ -108,31 +91,16 @@ def run_system(system: System, work: Work, folder: Path, *, sample: bool, timeou
     Raises:
         RuntimeError: It failed; with the end of what it said.
     """
-    mark = uuid.uuid4().hex
-    result = folder / f"{mark}.npz"
-    command = [str(system.python), "-m", *system.command, *command_line(work)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **system.env, MARK: mark}
-    memory = PeakMemory(mark)
+    result = folder / f"{uuid.uuid4().hex}.npz"
+    words = [*command_line(work), "--data", str(folder), "--result", str(result)]
     began = time.monotonic()
-    with memory if sample else nullcontext():
-        done = subprocess.run(
-            [*command, "--data", str(folder), "--result", str(result)],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-    if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(command)} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
-        )
-    wait_until_gone(mark)
+    every_s = 0.2 if sample else None
+    peak_bytes = run_process(system, words, sample_every_s=every_s, timeout_s=timeout_s)
     found = np.load(result)
     result.unlink()
     seconds = found["seconds"].tolist()
     usual = statistics.median(seconds[1:] or seconds)
-    return Found(seconds, found["ticks"][1] - began - usual, found["flat"], memory.peak_bytes)
+    return Found(seconds, found["ticks"][1] - began - usual, found["flat"], peak_bytes)
 
 
 def run_all(names: list[str], work: Work, folder: Path, *, sample: bool, timeout_s: int) -> dict:
@@ -232,16 +200,6 @@ def machine() -> str:
     return f"{cores} cores, {gpu}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def available(names: list[str]) -> list[str]:
-    """Leave out, and say so, what is not installed."""
-    for name in names:
-        if name not in SYSTEMS:
-            raise SystemExit(f"--systems {name}: expected one of {', '.join(SYSTEMS)}")
-        if not SYSTEMS[name].python.exists():
-            print(f"{name} is left out: not installed, see `make .venv-pfl`", file=sys.stderr)
-    return [name for name in names if SYSTEMS[name].python.exists()]
-
-
 def main() -> None:
     """Run every system and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -255,10 +213,11 @@ def main() -> None:
     parser.add_argument("--timeout", type=int, default=600, metavar="S", help="of one run")
     parser.add_argument("--json", type=Path, help="write every figure here too")
     args = parser.parse_args()
-    names = available(args.systems.split(","))
+    names = available(args.systems.split(","), SYSTEMS)
     if args.against not in names:
         raise SystemExit(f"--against {args.against}: expected one of the systems that are run")
     work = Work(args.model, args.clients, args.cohort, args.rounds + 1)
+    about = heading()  # of the code that is run: the tree may be another one when it is done
     print("comparing parameters", file=sys.stderr)
     apart = check(names, work, args.timeout)
     with tempfile.TemporaryDirectory() as name:
@@ -276,6 +235,7 @@ def main() -> None:
         f"{args.model}, N={args.clients:,}, C={args.cohort}, {args.repetitions} x {args.rounds} "
         f"rounds timed; {machine()}"
     )
+    title = f"{title}\n\n{about}"
     print(f"{title}\n\n{table(rows, args.against)}")
     if args.json:
         raw = [{n: found[n].seconds for n in names} for found in timed]

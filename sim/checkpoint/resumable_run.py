@@ -16,6 +16,7 @@ from clients.models.factory import Parameters, load_parameters, parameters_of
 from clients.partition import summary
 from clients.population.clients import SimulatedClients
 from clients.training.evaluation import evaluate
+from clients.training.loop import threads_of_torch
 from sim.analysis.probes.values import Probe
 from sim.checkpoint.writing import Checkpoint, Checkpoints
 from sim.engine.grid import PoolGrid
@@ -97,6 +98,7 @@ def prepare_rounds(
     group_size: int,
     rounds: int,
     checkpoint_every: int,
+    student_threads: int = 1,
     **numbers: Any,
 ) -> Callable[[], Parameters]:
     """Prepare the rounds: load the clients into their pool, hand everyone what the checkpoint has.
@@ -113,6 +115,7 @@ def prepare_rounds(
         group_size: Most clients that a worker gets at once, >= 1.
         rounds: R, the last round.
         checkpoint_every: Commit each so many rounds, and the last; 0 = never.
+        student_threads: Of this process, while the student is measured.
         **numbers: `evaluate_every` and `quorum` of the round loop.
 
     Returns:
@@ -124,7 +127,8 @@ def prepare_rounds(
 
     def evaluate_student(arrays: ArrayRecord) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
-        return evaluate(student, clients.splits.test) if has_student else {}
+        with threads_of_torch(student_threads):
+            return evaluate(student, clients.splits.test) if has_student else {}
 
     def report(round_report: RoundReport) -> None:
         display.round(tracker.round(round_report), round_report.first_failure())

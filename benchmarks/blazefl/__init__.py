@@ -1,0 +1,1 @@
+"""BlazeFL in an environment of its own: see `__main__.py`."""
