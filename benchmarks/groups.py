@@ -33,6 +33,7 @@ from clients.training.losses import cross_entropy
 
 EXAMPLES = 75  # per client: three batches, the last one short
 NUMBERS = {"epochs": 1, "batch_size": 32, "optimizer": partial(torch.optim.SGD, lr=0.01)}
+OTHER_TASKS = ("bag_of_embeddings", "transformer", "fcn")  # of texts, and of pixels
 NORMED = ("resnet8", "resnet18", "resnet20", "mobilenet_v2_small", "shufflenet_v2_05")
 
 
@@ -138,7 +139,7 @@ def row(args: argparse.Namespace, name: str, shape: tuple[int, int, int]) -> lis
 def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    plain = [name for name in models.__all__ if name not in NORMED]
+    plain = [name for name in models.__all__ if name not in (*NORMED, *OTHER_TASKS)]
     normed = [f"{name}-{norm}" for name in NORMED for norm in ("batch", "group")]
     parser.add_argument("--models", nargs="+", default=[*plain, *normed])
     parser.add_argument("--sizes", nargs="+", type=int, default=[4, 8, 16, 32])

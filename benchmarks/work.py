@@ -128,13 +128,17 @@ def smoothed(image_shape: tuple[int, int, int], num_classes: int, *, model: str)
     2 %: of two right systems one is then 1e-3 of the distance moved apart from the other. Without
     such edges right systems agree within 1e-5, so it is with this model that they are compared.
     """
-    network = MODELS[model](image_shape, num_classes)
+    return smooth(MODELS[model](image_shape, num_classes))
+
+
+def smooth(network: nn.Module) -> nn.Module:
+    """Put softplus and mean-pooling in the place of ReLU and max-pool, see `smoothed`."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.ReLU):
+            if isinstance(child, nn.ReLU | nn.ReLU6):
                 setattr(parent, name, nn.Softplus())
             elif isinstance(child, nn.MaxPool2d):
-                setattr(parent, name, nn.AvgPool2d(child.kernel_size))
+                setattr(parent, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
     return network
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 
 from clients.messages.requests import NODE_ID_BASE
 from sim.workers.pools import Pool
@@ -26,6 +27,12 @@ def _task_identity() -> None:
     """Let tests build Flower messages; in a run the grid sees to it."""
     assert NODE_ID_BASE > 1  # 0 and 1 are Flower's own
     assume_task_identity(run_id=1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What needs a GPU is skipped where torch sees none."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU: torch sees none here")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,8 @@ SCRIPTS = (
     "floor",
     "flower",
     "gpu",
+    "gpu_check",
+    "gpu_pack",
     "idle",
     "ours",
     "pfl",
