@@ -88,7 +88,7 @@ def federate(
         check_keys(config)
         check_ranges(config)
         check_targets(config, "sim")
-        pool = instantiate(config.sim)(seed=config.seed)  # Ray starts while torch is imported
+        pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
     with closing(pool):
         from clients.population.drawing import draw_student
         from sim.checkpoint.resumable_run import open_run, prepare_rounds
@@ -112,7 +112,8 @@ def federate(
             strategy = build_strategy(config, clients)  # before a folder is begun
             shown = tracking_options(config, clients, begins=done is None)
             if isinstance(pool, AutoPool):
-                work_s = estimated_work_s(strategy, clients, config.rounds)
+                left = range(1 if done is None else done.server_round + 1, config.rounds + 1)
+                work_s = estimated_work_s(strategy, clients, left)
                 pool, shown["where"] = pool.open(work_s, config.student_workers)
             tracker, display = open_run(folder, clients, config.rounds, done, **shown)
         with closing(tracker):
@@ -134,8 +135,8 @@ def federate(
             said["wall_time_s"] = time.perf_counter() - began
             result = conclude(folder, parameters, said)
             display.result(result, str(folder))
-    with explained(LeavingError):
-        write_peers(folder, strategy)
+            with explained(LeavingError):
+                write_peers(folder, strategy)
     return result
 
 
@@ -199,7 +200,8 @@ def complete_strategy(
 
 
 if __name__ == "__main__":
-    atexit.register(gc.freeze)  # else the interpreter's end looks at a million objects: 1 to 2 s
+    # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
+    atexit.register(gc.freeze)
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
     try:

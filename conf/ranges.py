@@ -23,7 +23,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "sim.peer_timeout_s": (1e-3, INFINITY, "> 0"),
     "sim.client_timeout_s": (1e-3, INFINITY, "> 0, or null for never"),
     "tracking.figures_every": (0, INFINITY, "an integer >= 0, 0 for never"),
-    "student_threads": (1, INFINITY, "an integer >= 1"),
+    "student_threads": (1, INFINITY, "an integer >= 1, or null for sim.threads"),
     "student_workers": (1, INFINITY, "an integer >= 1"),
     "clients.num_clients": (1, INFINITY, "an integer >= 1"),
     "clients.group_size": (1, INFINITY, "an integer >= 1"),

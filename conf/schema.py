@@ -48,7 +48,7 @@ class Config:
     partition: Any = MISSING
     student: Any = MISSING
     student_device: str = "cpu"
-    student_threads: int = 1
+    student_threads: int | None = None
     student_workers: int = 1
     strategy: Any = MISSING
     topology: Any = None

@@ -53,7 +53,7 @@ RUN: dict[str, Differs | str] = {
     **dict.fromkeys(
         (f"sim.{name} of AutoPool" for name in (
             "workers", "threads", "device", "gpus_per_worker", "object_store_bytes", "address",
-            "peer_workers", "peer_timeout_s", "client_timeout_s")),
+            "peer_workers", "peer_timeout_s", "client_timeout_s", "state_memory_bytes")),
         "sim/workers/test_pool_choice.test_nothing_that_the_config_has_is_lost",
     ),
     "tracking.figures_every": Differs("uniform", 0, 1, "tags"),

@@ -15,8 +15,7 @@ NO_FIGURES = "tracking.figures_every=0"
 def result_of(folder: Path, *args: str, **env: str) -> dict:
     """Run without figures, unless the words want some; return what the run says of itself."""
     drawn = any(word.startswith("tracking.figures_every=") for word in args)
-    flags = [*args[:2], *([] if drawn else [NO_FIGURES]), *args[2:]]  # behind `--config-dir DIR`
-    done = run_py(*flags, f"hydra.run.dir={folder}", **env)
+    done = run_py(*args, *([] if drawn else [NO_FIGURES]), f"hydra.run.dir={folder}", **env)
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads((folder / "result.json").read_text())
 

@@ -48,7 +48,8 @@ class PredictionRequest:
         num_inputs: N, how many answers are expected.
         num_classes: C of every answer.
         sites: S, how many rows of answers each input has.
-        proxy_ids: Which proxy examples to answer [N]; None = the whole test set.
+        proxy_ids: Which proxy examples to answer [N]; None = the test examples of the round, as
+            `clients.data.Splits.tested`, which N has to say.
         negative_ids: Proxy examples to tell own data from [M]; None = fit no discriminator.
         recipe: How to fit the discriminator; None = fit none.
         student: The student's parameters, fed back; None = nothing is.
@@ -96,7 +97,7 @@ class PredictionRequest:
 
 
 def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:
-    """Fingerprint the ids of a request; 0 for the whole test set."""
+    """Fingerprint the ids of a request; 0 for the round's test examples."""
     return 0 if ids is None else zlib.crc32(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
 
 

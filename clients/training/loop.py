@@ -178,18 +178,18 @@ def check_training(
 
 
 @contextmanager
-def threads_of_torch(number: int) -> Iterator[None]:
+def threads_of_torch(number: int | None) -> Iterator[None]:
     """Let torch compute with so many threads inside the block, and as before after it.
 
     Args:
-        number: >= 1. Part of the bits: a sum that is split over threads is rounded in another
-            order; how many cores there are is not.
+        number: >= 1; None = as many as it has. Part of the bits: a sum that is split over threads
+            is rounded in another order; how many cores there are is not.
 
     Yields:
         Nothing.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(number or before)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from clients.execution.model_cache import arrays_of
 from clients.handlers.base import Handler, each
 from clients.handlers.compute_cost import local_training
-from clients.handlers.state import MODEL, client_of, own_network
+from clients.handlers.state import MODEL, client_of, own_network, tested
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.seeding import Purpose, generator
 from clients.training.evaluation import predict_with_features
@@ -62,7 +62,7 @@ def train(clients, request, context, device):
 
 def evaluate(clients, request, context, device):
     """Answer the test set with the class of the nearest prototype; also its own classes alone."""
-    test, prototypes = clients.splits.test, prototypes_in(request.content)
+    test, prototypes = tested(clients, request.content), prototypes_in(request.content)
     network, everything = network_of(clients, context, device), np.arange(len(test))
     features = predict_with_features(network, test, everything)[1]
     right = torch.cdist(features, prototypes).nan_to_num(torch.inf).argmin(1).numpy() == test.labels

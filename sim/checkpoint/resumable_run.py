@@ -63,7 +63,8 @@ def open_run(
     tracker = Tracker(folder, probes, config_text, *kept, **told)
     if (sample := clients.splits.sample) is not None:
         size = f"{len(sample):,} of {len(clients.splits.test):,} test examples"
-        where = f"{where}; " * bool(where) + f"measured on {size} before round {rounds}"
+        measuring = f"clients and ensembles measured on {size} before round {rounds}"
+        where = "; ".join([where, measuring] if where else [measuring])
     display = Display(rounds, clients.architectures, shape, measure, where)
     if note := renumbered(private):
         display.warn(note)
@@ -98,7 +99,7 @@ def prepare_rounds(
     group_size: int,
     rounds: int,
     checkpoint_every: int,
-    student_threads: int = 1,
+    student_threads: int | None = None,
     **numbers: Any,
 ) -> Callable[[], Parameters]:
     """Prepare the rounds: load the clients into their pool, hand everyone what the checkpoint has.
@@ -115,7 +116,7 @@ def prepare_rounds(
         group_size: Most clients that a worker gets at once, >= 1.
         rounds: R, the last round.
         checkpoint_every: Commit each so many rounds, and the last; 0 = never.
-        student_threads: Of this process, while the student is measured.
+        student_threads: Of this process, while the student is measured; None = those it has.
         **numbers: `evaluate_every` and `quorum` of the round loop.
 
     Returns:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,7 @@ EVENTS = "events"
 BINS = 30
 """Of a histogram over clients, from the least to the largest value."""
 ACCURACY = "accuracy"
+CODE = "    "  # as Markdown has it
 
 HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
 
@@ -120,9 +122,9 @@ class Tracker:
         done = len(self.summaries)
         self._writer = SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None)
         projector.go_on_after(folder / EVENTS, done)
-        self._writer.add_text("config", _indented(config_text))
-        about = _indented("\n".join(f"{name}: {number}" for name, number in versions().items()))
-        self._writer.add_text("environment", about)
+        self._writer.add_text("config", indent(config_text, CODE))
+        about = "\n".join(f"{name}: {number}" for name, number in versions().items())
+        self._writer.add_text("environment", indent(about, CODE))
         self._compared = bool(choices or done)  # in a run that is gone on with it has begun
         if choices:
             self._compare(choices)
@@ -209,13 +211,15 @@ class Tracker:
 
     def close(self) -> None:
         """Draw what was left, write the files, and close that of events."""
-        for draw in self._undrawn:
-            draw()
-        self.write()
-        if self._compared and sys.exception() is None:  # else the run did not succeed
-            *_, ends = hparams({}, {})  # type: ignore[no-untyped-call]
-            self._add_summaries(ends)
-        self._writer.close()
+        try:
+            if self._compared and sys.exception() is None:  # else the run did not succeed
+                *_, ends = hparams({}, {})  # type: ignore[no-untyped-call]
+                self._add_summaries(ends)
+            for draw in self._undrawn:
+                draw()
+        finally:
+            self.write()
+            self._writer.close()
 
     def _gone_through(self) -> list[dict[str, float]]:
         """Take in the lines that there are; return the tags of each."""
@@ -294,7 +298,3 @@ def _tags(line: dict[str, Any], spent: dict[str, float]) -> dict[str, float]:
     """Turn a line of `metrics.jsonl`, and what was spent until then, into numbers by tag."""
     shown = {name: value for name, value in flat(line).items() if name != "round"}
     return shown | {f"cost/{name}": value for name, value in spent.items()}
-
-
-def _indented(text: str) -> str:
-    return "\n".join("    " + line for line in text.splitlines())

@@ -1,31 +1,40 @@
 """`sim=auto`: a pool in this process where Ray would not pay, else one over Ray; the same bits."""
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import joblib
 
-from sim.workers.pools import InlinePool, Pool
-from sim.workers.process_setup import keep_memory, pin_threads
+if TYPE_CHECKING:
+    from sim.workers.pools import Pool
 
 RAY_S = 10.0
 """What Ray costs before it computes: 5 to 8 s of its own and the workers' start, and their end."""
+
+OF_ONE_PROCESS = ("state_memory_bytes",)
+"""What `RayPool` does not have."""
 
 
 @dataclass(eq=False)
 class AutoPool:
     """Options of a pool that is opened when it is known how much there is to compute.
 
+    Ray is started at once, while torch is imported, where something is given that only it has, or
+    that wants processes: another device than the CPU, workers, memory for them, a cluster, a limit
+    of time, which ends a worker that hangs.
+
     Attributes:
         seed: The run's seed.
-        workers: As of `RayPool`, which these are chosen with; None = that they do not matter.
+        workers: As of `RayPool`; None = it does not matter.
         threads: As of either pool.
-        device: As of either; other than "cpu" it is Ray's.
-        gpus_per_worker: As of `RayPool`, and so are the next four.
-        object_store_bytes: None = it does not matter.
-        address: None = there is no cluster.
-        peer_workers: None = it does not matter.
-        peer_timeout_s: > 0.
-        client_timeout_s: As of either.
+        device: As of either.
+        gpus_per_worker: As of `RayPool`.
+        object_store_bytes: As of `RayPool`; None = it does not matter.
+        address: As of `RayPool`; None = there is no cluster.
+        peer_workers: As of `RayPool`; None = it does not matter.
+        peer_timeout_s: As of `RayPool`.
+        client_timeout_s: As of `RayPool`; None = there is no limit.
+        state_memory_bytes: As of `InlinePool`.
     """
 
     seed: int
@@ -38,15 +47,23 @@ class AutoPool:
     peer_workers: int | None = None
     peer_timeout_s: float = 120.0
     client_timeout_s: float | None = None
+    state_memory_bytes: int = 2**30
 
     def __post_init__(self) -> None:
-        """Set this process to what either pool would."""
+        """Start Ray if it is wanted; set this process to what either pool would."""
         self._opened: Pool | None = None
+        only = self.workers, self.address, self.object_store_bytes, self.peer_workers
+        wanted = any(each is not None for each in (*only, self.client_timeout_s))
+        if wanted or self.device != "cpu":
+            self._opened = self._over_ray()
+            return
+        from sim.workers.process_setup import keep_memory, pin_threads  # here: with torch
+
         pin_threads(self.threads)
         keep_memory()
 
-    def open(self, work_s: float, processes: int = 1) -> tuple[Pool, str]:
-        """Open the pool that is done sooner.
+    def open(self, work_s: float, processes: int = 1) -> "tuple[Pool, str]":
+        """Open the pool that is done sooner, unless Ray was wanted.
 
         Args:
             work_s: How long clients will compute, on one core; estimated.
@@ -59,20 +76,21 @@ class AutoPool:
             ValueError: As of the pool that is opened.
         """
         work = f"about {work_s:,.0f} s of work" if work_s >= 1 else "less than 1 s of work"
-        saved_s = work_s * (1 - 1 / (self.workers or joblib.cpu_count()))
-        if saved_s <= RAY_S and processes == 1 and not self._wants_ray():
-            here = self.threads, self.device
-            self._opened = InlinePool(self.seed, *here, client_timeout_s=self.client_timeout_s)
-            return self._opened, f"in this process, {work}"
-        from sim.workers.ray_pool import RayPool  # here: with Ray, half a second
+        workers = max(1, joblib.cpu_count() // self.threads)
+        if self._opened is None and processes == 1 and work_s * (1 - 1 / workers) <= RAY_S:
+            from sim.workers.pools import InlinePool
 
-        self._opened = RayPool(**{each.name: getattr(self, each.name) for each in fields(self)})
+            options = self.seed, self.threads, self.device, self.state_memory_bytes
+            self._opened = InlinePool(*options)
+            return self._opened, f"in this process, {work}"
+        self._opened = self._opened or self._over_ray()
         return self._opened, f"over Ray, {work}"
 
-    def _wants_ray(self) -> bool:
-        """Tell whether something is given that only Ray has."""
-        only = self.workers, self.address, self.object_store_bytes, self.peer_workers
-        return self.device != "cpu" or any(each is not None for each in only)
+    def _over_ray(self) -> "Pool":
+        from sim.workers.ray_pool import RayPool  # here: with Ray, half a second
+
+        names = [each.name for each in fields(self) if each.name not in OF_ONE_PROCESS]
+        return RayPool(**{name: getattr(self, name) for name in names})
 
     def close(self) -> None:
         """Close what was opened."""

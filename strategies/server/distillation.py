@@ -51,7 +51,7 @@ class DistillationStrategy(BaseStrategy):
         feed_back: bool = False,
         digest_epochs: int = 1,
         overlap: bool = False,
-        student_threads: int = 1,
+        student_threads: int | None = None,
         report: Report = unwatched,
     ) -> None:
         """Compose a method.
@@ -72,7 +72,8 @@ class DistillationStrategy(BaseStrategy):
                 >= 0.
             overlap: Clients answer a chunk while the student learns from the one before. Only where
                 they run in other processes: here both would draw from one global generator.
-            student_threads: Of this process, with which the student learns; part of the bits.
+            student_threads: Of this process, with which the student learns; part of the bits. None
+                = those that the process has.
             report: Receives a view of each round, over the probe examples.
 
         Raises:

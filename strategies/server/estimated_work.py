@@ -1,5 +1,6 @@
 """How long clients will compute, estimated from what is bound before anything is run."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,35 +15,41 @@ STEP_S = 3e-4
 """What a training step costs beside its arithmetic, on a CPU."""
 
 
-def estimated_work_s(strategy: Any, clients: SimulatedClients, rounds: int) -> float:
-    """Estimate how long one core computes what clients, and peers, do in all rounds.
+def estimated_work_s(strategy: Any, clients: SimulatedClients, rounds: Sequence[int]) -> float:
+    """Estimate how long one core computes what clients, and peers, do in some rounds.
 
-    Each client of a cohort trains and answers the proxy and the test set; peers train on the proxy
-    set too. It is to tell a second from a minute, not more.
+    Each client of a cohort trains; where answers teach, it answers the proxy set, and what it is
+    measured on; peers train on the proxy set too. It is to tell a second from a minute, not more.
 
     Args:
         strategy: Complete, or with some of its arguments bound.
         clients: All of the federation's.
-        rounds: R.
+        rounds: Those to come, of 1..R.
 
     Returns:
         Seconds.
     """
-    bound = strategy.keywords if isinstance(strategy, partial) else {}
-    share = bound.get("fraction", bound.get("fraction_train", 1.0))
-    proxy, test = len(clients.splits.proxy), len(clients.splits.test)
+    bound = strategy.keywords if isinstance(strategy, partial) else vars(strategy)
+    share = bound.get("fraction") or bound.get("fraction_train")
+    proxy = len(clients.splits.proxy) if wants(strategy, "proxy") else 0
     together = wants(strategy, "train_peers") or wants(strategy, "mixing")
-    on_proxy = PASSES * _epochs(strategy) * proxy if together else 0
-    train = clients.local_training
-    total = 0.0
-    for client_id, own in enumerate(clients.partitions):
-        passes = PASSES * (local_epochs(train) or 1) * len(own) + on_proxy + proxy + test
-        total += passes * forward(clients, client_id) / MULTIPLICATIONS_PER_S
-        try:
-            total += STEP_S * local_steps(train, len(own))
-        except ValueError:  # another's trainer does not tell
-            total += STEP_S * len(own)
-    return rounds * float(share) * total
+    passes = len(rounds) * proxy * (1 + PASSES * _epochs(strategy) * together)
+    if proxy or together:
+        passes += sum(len(clients.splits.tested(server_round)) for server_round in rounds)
+    trained = len(rounds) * bool(bound.get("local_training", True))
+    works = [_seconds(clients, k, passes, trained) for k in range(len(clients.partitions))]
+    return sum(works) * (float(share) if isinstance(share, int | float) else 1.0)
+
+
+def _seconds(clients: SimulatedClients, client_id: int, passes: int, trained: int) -> float:
+    """Estimate a client that trains so many times and answers so many inputs beside it."""
+    train, own = clients.local_training, len(clients.partitions[client_id])
+    try:
+        steps = local_steps(train, own)
+    except ValueError:  # another's trainer does not tell
+        steps = own
+    passes += trained * PASSES * (local_epochs(train) or 1) * own
+    return passes * forward(clients, client_id) / MULTIPLICATIONS_PER_S + trained * steps * STEP_S
 
 
 def _epochs(strategy: Any) -> int:

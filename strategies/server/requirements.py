@@ -19,7 +19,7 @@ def require_fitting(
     student_workers: int,
     topology: bool,
     availability: Mapping[str, Any],
-    student_threads: int = 1,
+    student_threads: int | None = None,
 ) -> None:
     """Refuse a strategy, ours or Flower's, that the rest of the config does not fit.
 
@@ -35,12 +35,12 @@ def require_fitting(
         ValueError: Says which option, and what it needs.
     """
     require_distil(strategy, student_workers, clients.messenger is not None)
-    if student_threads > 1 and not wants(strategy, "student_threads"):
+    if student_threads is not None and not wants(strategy, "student_threads"):
         raise ValueError(
             f"student_threads={student_threads}: this strategy has no student that is distilled "
             "into (strategy.distil); leave it out"
         )
-    if student_threads > 1 and student_workers > 1:
+    if student_threads is not None and student_workers > 1:
         raise ValueError(
             f"student_threads={student_threads}: with student_workers={student_workers} the "
             "student learns in other processes, with sim.threads each; take one of the two"

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from clients.training.loop import threads_of_torch
 from sim.workers.process_setup import pin_threads
 from strategies.server.distillation import DistillationStrategy
 from strategies.server.requirements import require_fitting
 from tests.federations import distillation, open_pool, run_ours, simulated, tiny_clients, trainer
+from tests.tiny_runs import BASES, composed, played
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,29 @@ def test_the_student_alone_learns_with_so_many(pool_kind: str) -> None:
             found.append(run_ours(pool, clients, strategy, rounds=2))
         assert distil.seen == [threads] * 2
         assert torch.get_num_threads() == 1
-    assert found[0].grid.exchanges[0].metrics == found[1].grid.exchanges[0].metrics
+    said = [[e.metrics for report in run.reports for e in report.exchanges] for run in found]
+    assert said[0] == said[1]  # clients learn as they did
+
+
+def test_the_config_hands_it_to_the_lesson_and_to_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, int | None]] = []
+
+    def noted(where: str, number: int | None) -> Any:
+        seen.append((where, number))
+        return threads_of_torch(number)
+
+    for name in ("strategies.server.distillation", "sim.checkpoint.resumable_run"):
+        monkeypatch.setattr(f"{name}.threads_of_torch", partial(noted, name.rpartition(".")[2]))
+    words = BASES["uniform"]
+    assert not played(composed(words, "student_threads", 3), tmp_path / "three").error
+    assert set(seen) == {("distillation", 3), ("resumable_run", 3)}
+    seen.clear()
+    assert not played(composed((*words, "sim.threads=2")), tmp_path / "none").error
+    assert set(seen) == {("distillation", None), ("resumable_run", None)}
+    with threads_of_torch(2), threads_of_torch(None):
+        assert torch.get_num_threads() == 2
 
 
 def test_clients_of_this_process_keep_theirs(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What clients are measured on: a sample of the test set, and in the last round all of it."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from clients.population.drawing import LEAST_SAMPLE, MEASURING, draw_clients, wi
 from clients.seeding import Purpose, generator
 from tests.federations import SEED, Run, distillation, open_pool, run_ours, simulated, tiny_clients
 from tests.federations import trainer as two_epochs
+from tests.tiny_runs import BASES, composed, played
 
 
 def large(num_examples: int = 6000) -> Splits:
@@ -97,3 +100,21 @@ def test_a_clients_accuracy_is_of_the_sample() -> None:
     number = len(federation(0).splits.test)
     assert all(value * number == pytest.approx(round(value * number), abs=1e-4) for value in last)
     assert first != last
+
+
+@pytest.mark.parametrize("base", ["gossip", "peers", "fml", "mutual", "ffl", "defkt"])
+def test_whoever_has_a_network_is_measured_on_it(base: str, tmp_path: Path) -> None:
+    """Peers without a server, clients beside a messenger, groups that learn together."""
+    found = []
+    for examples in (0, 7):
+        words = (*BASES[base], "rounds=2", f"evaluation.examples={examples}")
+        seen = played(composed(words), tmp_path / str(examples))
+        assert not seen.error
+        text = (seen.folder / "metrics.jsonl").read_text()
+        found.append([json.loads(line) for line in text.splitlines()])
+    whole, sampled = found
+    assert whole[1]["clients"]["accuracy"] == sampled[1]["clients"]["accuracy"]
+    assert whole[0]["clients"]["accuracy"] != sampled[0]["clients"]["accuracy"]
+    worst = sampled[0]["clients"]["accuracy"]["min"] * 7
+    assert worst == pytest.approx(round(worst), abs=1e-5)
+    assert whole[1]["strategy"] == sampled[1]["strategy"]
