@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 RAY_S = 10.0
 """What Ray costs before it computes: 5 to 8 s of its own and the workers' start, and their end."""
 
+WANT_PROCESSES = (
+    *("workers", "address", "object_store_bytes", "peer_workers"),
+    "client_timeout_s",
+)
+"""Options that ask for Ray where they are given."""
+
 OF_ONE_PROCESS = ("state_memory_bytes",)
 """What `RayPool` does not have."""
 
@@ -52,9 +58,9 @@ class AutoPool:
     def __post_init__(self) -> None:
         """Start Ray if it is wanted; set this process to what either pool would."""
         self._opened: Pool | None = None
-        only = self.workers, self.address, self.object_store_bytes, self.peer_workers
-        wanted = any(each is not None for each in (*only, self.client_timeout_s))
-        if wanted or self.device != "cpu":
+        self._wanted = [name for name in WANT_PROCESSES if getattr(self, name) is not None]
+        self._wanted += ["device"] * (self.device != "cpu")
+        if self._wanted:
             self._opened = self._over_ray()
             return
         from sim.workers.process_setup import keep_memory, pin_threads  # here: with torch
@@ -75,15 +81,17 @@ class AutoPool:
         Raises:
             ValueError: As of the pool that is opened.
         """
+        if self._opened is not None:
+            return self._opened, f"over Ray, as sim.{self._wanted[0]} asks"
         work = f"about {work_s:,.0f} s of work" if work_s >= 1 else "less than 1 s of work"
         workers = max(1, joblib.cpu_count() // self.threads)
-        if self._opened is None and processes == 1 and work_s * (1 - 1 / workers) <= RAY_S:
+        if processes == 1 and work_s * (1 - 1 / workers) <= RAY_S:
             from sim.workers.pools import InlinePool
 
             options = self.seed, self.threads, self.device, self.state_memory_bytes
             self._opened = InlinePool(*options)
             return self._opened, f"in this process, {work}"
-        self._opened = self._opened or self._over_ray()
+        self._opened = self._over_ray()
         return self._opened, f"over Ray, {work}"
 
     def _over_ray(self) -> "Pool":

@@ -64,9 +64,9 @@ def test_what_only_ray_has_is_a_wish_for_it(word: str) -> None:
     assert isinstance(pool, AutoPool)
     assert isinstance(pool._opened, Told)  # at once
     opened, said = pool.open(0.0)
-    assert said == "over Ray, less than 1 s of work"
-    assert isinstance(opened, Told)
     name, _, value = word.partition("=")
+    assert said == f"over Ray, as sim.{name} asks"
+    assert isinstance(opened, Told)
     assert str(opened.options[name]) == value
     assert opened.options["seed"] == 5
     pool.close()
