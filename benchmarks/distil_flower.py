@@ -6,7 +6,6 @@ are workers, while those idle. Nothing is logged, telemetry is off.
     python -m benchmarks.distil_flower --workers 2 --clients 20 --proxy 1000
 """
 
-import argparse
 import json
 import logging
 import os
@@ -22,15 +21,7 @@ from flwr.simulation import run_simulation
 
 from benchmarks import distil_flower_client
 from benchmarks.distil_plain import Tensors, accuracy, distil
-from benchmarks.distil_work import (
-    Federation,
-    Watch,
-    Work,
-    arguments,
-    conclude,
-    federation_of,
-    work_of,
-)
+from benchmarks.distil_work import Federation, Watch, Work, command, federation_of
 from benchmarks.flower import all_nodes, resources
 
 
@@ -131,15 +122,5 @@ def run(work: Work, watch: Watch, workers: int) -> tuple[list[float], float]:
     return found, sent[0] / work.rounds
 
 
-def main() -> None:
-    """Run the work and say what it took."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments(parser)
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
-    watch = Watch()
-    conclude(args, watch, *run(work_of(args), watch, args.workers))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, "workers", run)

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -189,6 +190,23 @@ def work_of(args: argparse.Namespace) -> Work:
 def command_line(work: Work) -> list[str]:
     """Return the arguments that `work_of` reads."""
     return [word for name, value in asdict(work).items() for word in (f"--{name}", str(value))]
+
+
+def command(
+    doc: str | None, count: str, run: Callable[[Work, Watch, int], tuple[list[float], float | None]]
+) -> None:
+    """Run a system as the command line says, and say what it took.
+
+    Args:
+        doc: Of its script.
+        count: The name of its number of workers, or threads; 2 unless told.
+        run: (work, watch, number) -> the student's accuracy after each round; bytes a round.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    arguments(parser)
+    parser.add_argument(f"--{count}", type=int, default=2)
+    args, watch = parser.parse_args(), Watch()
+    conclude(args, watch, *run(work_of(args), watch, getattr(args, count)))
 
 
 def conclude(

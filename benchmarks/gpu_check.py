@@ -111,13 +111,15 @@ def compare_zoo(part: Part, sizes: Sizes, device: str, out: Path) -> None:
         for precision in ("float32",) if device == "cpu" else ("float32", "tf32"):
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
             torch.backends.mkldnn.set_flags(device != "cpu")
-            found = trained(name, sizes, device)
-            torch.backends.mkldnn.set_flags(True)
+            try:
+                found = trained(name, sizes, device)
+            finally:  # also where it broke: the next part measures with what was
+                torch.backends.mkldnn.set_flags(True)
+                torch.backends.cudnn.allow_tf32 = before
             row[precision] = apart = distance(found, wanted, start)
             if not apart <= TOLERANCE[precision]:
                 part.faults.append(f"{name} is {apart:.1e} apart in {precision}")
         part.rows.append(row)
-    torch.backends.cudnn.allow_tf32 = before
 
 
 def run(words: list[str], folder: Path) -> tuple[Parameters, float, float]:
@@ -186,12 +188,12 @@ PARTS: dict[str, tuple[Callable[[Part, Sizes, str, Path], None], str, str]] = {
 def goals_of(parts: dict[str, Part]) -> list[Goal]:
     """Say which goals the tables meet."""
     ratios = [row.get("x by 128") for row in parts["groups"].rows if row["network"] in SMALL]
-    there = [ratio for ratio in ratios if ratio is not None]
+    slowest = None if not ratios or None in ratios else min(ratios)  # one had no room for them
     halves = [row for row in parts["student"].rows if row["precision"] == "bfloat16"]
     shares = [row["of its peak"] for row in halves]
     known = [share for share in shares if share is not None]
     return [
-        Goal("groups of 128 small clients, times one by one", 20.0, min(there, default=None)),
+        Goal("groups of 128 small clients, times one by one", 20.0, slowest),
         Goal("ResNet-18 at its best batch, of bf16's peak", 0.4, max(known, default=None)),
     ]
 

@@ -9,7 +9,6 @@ by example in a Python loop, and its evaluation of every client. Examples are te
 networks stay in the process. Each client's thread has one thread of torch's, the server all.
 """
 
-import argparse
 import threading
 from dataclasses import dataclass
 
@@ -18,15 +17,7 @@ from blazefl.core import BaseServerHandler, ThreadPoolClientTrainer
 from torch import Tensor, nn
 
 from benchmarks.distil_plain import Tensors, accuracy, answer, digest, distil, train
-from benchmarks.distil_work import (
-    Federation,
-    Watch,
-    Work,
-    arguments,
-    conclude,
-    federation_of,
-    work_of,
-)
+from benchmarks.distil_work import Federation, Watch, Work, command, federation_of
 
 
 @dataclass
@@ -134,15 +125,5 @@ def run(work: Work, watch: Watch, threads: int) -> tuple[list[float], float]:
     return found, sent / work.rounds
 
 
-def main() -> None:
-    """Run the work and say what it took."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments(parser)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    watch = Watch()
-    conclude(args, watch, *run(work_of(args), watch, args.threads))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, "threads", run)

@@ -74,12 +74,14 @@ class ClientsTable:
         """
         self._parts = [] if begun is None else [begun]
         self.num_rows: int = 0 if begun is None else begun.num_rows
+        self._written: Path | None = None
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Add a round's rows, as `client_rows` makes them; what a row lacks is null there."""
         if rows:
             self._parts.append(_ordered(pa.Table.from_pylist(rows, schema=_schema(rows))))
             self.num_rows += len(rows)
+            self._written = None
 
     def since(self, row: int) -> pa.Table:
         """Return the rows from this one on, 0 = all.
@@ -100,11 +102,17 @@ class ClientsTable:
         return _ordered(pa.concat_tables(kept, promote_options="default").combine_chunks())
 
     def write(self, folder: Path) -> None:
-        """Write the table into the run folder; whoever reads meanwhile sees the one before."""
+        """Write the table into the run folder, unless it is there as it is.
+
+        Whoever reads meanwhile sees the one before.
+        """
+        if self._written == folder:
+            return
         self._parts = [self.since(0)]
         unfinished = folder / f"{CLIENTS}.unfinished"
         pq.write_table(self._parts[0], unfinished)
         os.replace(unfinished, folder / CLIENTS)
+        self._written = folder
 
 
 def _schema(rows: list[dict[str, Any]]) -> pa.Schema:

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
 RAY_S = 10.0
 """What Ray costs before it computes: 5 to 8 s of its own and the workers' start, and their end."""
 
-WANT_PROCESSES = (
-    *("workers", "address", "object_store_bytes", "peer_workers"),
-    "client_timeout_s",
-)
+WANT_PROCESSES = ("workers", "address", "object_store_bytes", "peer_workers", "client_timeout_s")
 """Options that ask for Ray where they are given."""
 
 OF_ONE_PROCESS = ("state_memory_bytes",)
