@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 
 from clients.execution.isolation import keeps_nothing
 from clients.handlers.base import Handler, by_kind, unread
+from clients.handlers.local_state import local_contexts, settled
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
 from clients.messages.requests import client_id_of
 from clients.population.clients import SimulatedClients
@@ -71,13 +72,15 @@ class SimulatedApp(ClientApp):
         if handler is None or fault:
             yield from (ValueError(fault) for _ in requests)
             return
-        answers = handler.answer(self.clients, requests, contexts, device)
+        local = local_contexts(self.clients, requests, contexts)
+        clients = self.clients.knowing(local) if local else self.clients
+        answers, asked = handler.answer(clients, requests, contexts, device), iter(contexts)
         while True:
             with keeps_nothing(**{f"handler of '{kind}'": handler.answer}):
                 item = next(answers, None)
             if item is None:
                 return
-            yield item
+            yield settled(item, next(asked), local) if local else item
 
     def run_notes(self) -> list[str]:
         """Say why clients train one by one in this process that were to train together."""

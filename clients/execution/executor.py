@@ -17,6 +17,7 @@ from clients.execution.policy_cache import Policies
 from clients.execution.stack import Stack, Way
 from clients.execution.trainers import numbers_of, trained
 from clients.models.factory import ModelFunction, Parameters
+from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective, as_objective
 from clients.training.optimizers import of_torch
@@ -35,6 +36,7 @@ class Lesson:
         targets: What the loss compares with, row i for `indices[i]`: labels [n] or probs [n, C].
         stream: Source of all randomness.
         anchors: What the objective compares with beside `start`, on the device.
+        local: What its trainer may know and keep; None where it does not ask.
     """
 
     start: Tensors
@@ -42,6 +44,7 @@ class Lesson:
     targets: Tensor
     stream: np.random.SeedSequence
     anchors: Anchors = field(default_factory=dict)
+    local: LocalContext | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +238,8 @@ class Place:
             model = self.networks.loaded(name, lesson.start)
             rng = np.random.default_rng(lesson.stream)
             what = dataset, lesson.indices, lesson.targets, objective, rng
-            losses = trained(self._train, model, *what, anchors=lesson.anchors, **changes)
+            anchors, local = lesson.anchors, lesson.local
+            losses = trained(self._train, model, *what, anchors=anchors, local=local, **changes)
             return Trained(self.networks.parameters_of(name), losses)
         except Exception as error:  # the client's, not the group's
             return error

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.execution.isolation import keeps_nothing
-from clients.signatures import takes
+from clients.signatures import takes, unoffered
 from clients.training import loop as training
+from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective, as_objective
 
@@ -25,13 +26,14 @@ def trained(
     rng: np.random.Generator,
     *,
     anchors: Anchors,
+    local: LocalContext | None = None,
     **changes: Any,
 ) -> list[float]:
     """Train a network in place by anyone's trainer, which may keep nothing.
 
     Args:
         train: `clients.training.loop.train` with its keyword arguments bound, or another's, which
-            is given anchors if it takes them.
+            is given anchors if it takes them, and `local` if it names that.
         model: As in `train`, like all that follows.
         dataset: Where the inputs are.
         indices: Which of its examples [n].
@@ -39,6 +41,7 @@ def trained(
         objective: What is minimised.
         rng: Source of all randomness.
         anchors: What the objective compares with.
+        local: What the trainer may know and keep of the client; None = nothing.
         **changes: Keyword arguments that are not what was bound.
 
     Returns:
@@ -51,7 +54,8 @@ def trained(
         require_objectives(train, "clients.training")
         changes["anchors"] = anchors
     with keeps_nothing(**{"clients.training": train, **as_objective(objective).plugins}):
-        return train(model, dataset, indices, targets, objective, rng, **changes)
+        told = train if local is None else local.told(train)
+        return told(model, dataset, indices, targets, objective, rng, **changes)
 
 
 def require_objectives(train: Trainer, section: str) -> None:
@@ -70,6 +74,30 @@ def require_objectives(train: Trainer, section: str) -> None:
             f"{section}: {getattr(function, '__name__', type(function).__name__)} takes no "
             "objectives, only losses: expected an argument 'anchors', as "
             "clients.training.loop.train has it"
+        )
+
+
+PLACES = 6
+"""Arguments by position: model, dataset, indices, targets, objective, rng."""
+
+OFFERED = ("anchors", "local")
+"""What a trainer gets by name if it names it, beside what the config binds."""
+
+
+def require_offered(train: Trainer, section: str) -> None:
+    """Refuse a trainer that needs what nobody gives it.
+
+    Args:
+        train: Anyone's.
+        section: Of the config, for errors.
+
+    Raises:
+        ValueError: It has such an argument; names it.
+    """
+    if (name := unoffered(train, PLACES, OFFERED)) is not None:
+        raise ValueError(
+            f"{section}.{name} is not set, and {section} needs it: expected a number of yours, or "
+            f"one of what trainers are given by name: {', '.join(OFFERED)}"
         )
 
 

@@ -1,5 +1,6 @@
 """Is this reply fit to be used? One check for every strategy, before it sees the reply."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from clients.handlers.base import Handler
 from clients.messages.arrays import PLAIN, read_arrays
-from clients.messages.requests import ARRAYS, CONFIG, METRICS
+from clients.messages.requests import ARRAYS, CONFIG, METRICS, NOTES
 from clients.messages.sizes import NUM_EXAMPLES
 
 MAX_EXAMPLES = 1e12
@@ -25,7 +26,10 @@ MAX_METRIC = 1e30
 MAX_NAME = 256
 """Most characters of a name: it becomes a column of a table and a part of a line."""
 
-USUAL: dict[str, type] = {ARRAYS: ArrayRecord, CONFIG: ConfigRecord, METRICS: MetricRecord}
+USUAL: dict[str, type] = {
+    **{ARRAYS: ArrayRecord, CONFIG: ConfigRecord},
+    **{METRICS: MetricRecord, NOTES: ConfigRecord},
+}
 """What the records are whose names are ours in every message."""
 
 
@@ -73,7 +77,7 @@ def _fault(request: Message, reply: Message, handler: Handler | None) -> str | N
         lists = [key for key, value in record.items() if isinstance(value, list)]
         if kinds is not None and isinstance(record, MetricRecord) and lists:
             return f"metric '{name}/{lists[0]}' is a list, expected a number"
-    if kinds is not None and (unasked := sorted(set(content) - set(kinds))):
+    if kinds is not None and (unasked := sorted(set(content) - {*kinds, NOTES})):
         return f"sends '{unasked[0]}', which was not asked for"
     return None if handler is None or handler.fault is None else handler.fault(request, reply)
 
@@ -91,6 +95,8 @@ def _fault_in_record(
         return _fault_in_arrays(name, record, sent, limit)
     if isinstance(record, MetricRecord):
         return _fault_in_metrics(name, record)
+    if name == NOTES:  # they go into the same tables
+        return _fault_in_metrics(name, record)
     return _fault_in_config(name, record)
 
 
@@ -104,7 +110,7 @@ def _fault_in_config(name: str, config: ConfigRecord) -> str | None:
     return None
 
 
-def _fault_in_metrics(name: str, metrics: MetricRecord) -> str | None:
+def _fault_in_metrics(name: str, metrics: Mapping[str, Any]) -> str | None:
     for key, value in metrics.items():
         where = f"metric '{name}/{key}'"
         for each in value if isinstance(value, list) else [value]:

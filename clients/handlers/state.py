@@ -15,7 +15,7 @@ from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator
 
 MODEL, HEAD = "model", "head"
-MESSENGER, PUSH = "messenger", "push"
+MESSENGER, PUSH, LOCAL = "messenger", "push", "local"
 """Names of a client's records in `Context.state`."""
 
 START = "start"

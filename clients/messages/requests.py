@@ -19,7 +19,7 @@ from clients.messages.fields import logits, own_probs
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import Parameters
 
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+ARRAYS, CONFIG, METRICS, NOTES = "arrays", "config", "metrics", "notes"
 INPUTS, STUDENT, PREDICTIONS = "inputs", "student", "predictions"
 """Names of records."""
 

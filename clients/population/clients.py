@@ -1,6 +1,8 @@
 """The clients of a federation: who has which examples and which network, and how they train."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +21,7 @@ from clients.mutual.messenger import Messenger
 from clients.population.conditions import Corruption
 from clients.population.profiles import ProfileRule, draw_profiles
 from clients.seeding import Purpose, generator, stream
+from clients.training.local_context import LocalContext, Phase
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective
 from clients.training.task_objectives import of_task
@@ -103,6 +106,7 @@ class SimulatedClients:
             profile, len(architectures), generator(seed, Purpose.PROFILES)
         )
         self._places: dict[str, Place] = {}
+        self._local: Mapping[int, LocalContext] = {}
         if self.profiles is not None:
             self.forward  # noqa: B018  # here, not where it would draw from a task's generators
 
@@ -136,6 +140,19 @@ class SimulatedClients:
                 self.together,
             )
         return self._places[device]
+
+    def knowing(self, local: Mapping[int, LocalContext]) -> "SimulatedClients":
+        """Return the same clients for one call, in which trainers get these local contexts.
+
+        Args:
+            local: By client id.
+
+        Returns:
+            They; networks are shared with these.
+        """
+        clients = copy(self)
+        clients._local = local
+        return clients
 
     def run_notes(self) -> list[str]:
         """Say of which architectures, and why, clients train one by one for their objective."""
@@ -202,8 +219,8 @@ class SimulatedClients:
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
         goal = self.goal(objective)
         what = self.splits.private, self.partitions[client_id], labels, goal, rng
-        train = self.local_training
-        return trained(train, network, *what, anchors=anchors or {}, **changes)
+        train, local = self.local_training, self._local.get(client_id)
+        return trained(train, network, *what, anchors=anchors or {}, local=local, **changes)
 
     def train(
         self,
@@ -238,7 +255,8 @@ class SimulatedClients:
 
         private = self.splits.private
         goal = self.objective if objective is None else of_task(objective, private.task)
-        yield from self.fit(ids, starts, lesson, private, goal, device, **changes)
+        what = lesson, private, goal, device
+        yield from self.fit(ids, starts, *what, phase="train", **changes)
 
     def fit(
         self,
@@ -248,6 +266,8 @@ class SimulatedClients:
         dataset: Dataset,
         objective: Loss | Objective,
         device: str,
+        *,
+        phase: Phase = "digest",
         **changes: Any,
     ) -> Iterator[Trained | Exception]:
         """Train clients of one architecture on anything.
@@ -259,13 +279,15 @@ class SimulatedClients:
             dataset: Where the inputs are.
             objective: What they minimise.
             device: Where.
+            phase: What trainers are told that it is.
             **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
 
         Yields:
             For each client in turn what came of it.
         """
+        local = {client_id: each.during(phase) for client_id, each in self._local.items()}
         lessons = [
-            lesson(client_id, start)
+            replace(lesson(client_id, start), local=local.get(client_id))
             for client_id, start in zip(ids, starts, strict=True)
             if not isinstance(start, Exception)
         ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
+from clients.execution.trainers import require_offered
 from clients.messages.arrays import PLAIN
 from clients.models.factory import ModelFunction, build, parameters_of, unlike
 from clients.mutual.messenger import Messenger, lesson_of
@@ -31,11 +32,12 @@ def rehearse(
         device: Where. But on "cpu" they are not tried: it may bear what this one does not.
 
     Raises:
-        ValueError: A network cannot answer or learn, rule or head do not fit, a fault is none, or
-            work cannot be counted; says so.
+        ValueError: A network cannot answer or learn, rule or head do not fit, a fault is none,
+            work cannot be counted, or the trainer needs what there is not; says so.
     """
     private, messenger = clients.splits.private, clients.messenger
     _require_victims(clients)
+    require_offered(clients.local_training, "clients.training")
     timed = clients.profiles is not None and messenger is None
     if timed and local_epochs(clients.local_training) is None:
         raise ValueError(

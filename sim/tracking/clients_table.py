@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from sim.engine.exchanges import Exchange
 from sim.tracking.run_files import CLIENTS
+from sim.workers.tasks import NOTE
 
 CLOCK = "simulated_time_s"
 """Column that there is only where there is a virtual clock."""
@@ -27,6 +28,10 @@ IDENTITY = {
 
 MEASURES = ("num_examples", "train_loss", "accuracy", "loss")
 """Columns of the per-client table that every run has; other metrics of replies follow them."""
+
+
+OF_CLIENTS = ("accuracy", "loss", "private_accuracy", "private_loss", "train_loss")
+"""Per-client measures that replies bring; probes bring others."""
 
 
 def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
@@ -58,9 +63,21 @@ def client_rows(exchanges: Iterable[Exchange]) -> list[dict[str, Any]]:
         if exchange.simulated_time_s is not None:
             row[CLOCK] = row.get(CLOCK, 0.0) + exchange.simulated_time_s
         for key, value in exchange.metrics.items():
-            name = key.replace("-", "_")
-            row[f"client_{name}" if name in IDENTITY else name] = value
+            row[_column(key)] = value
     return list(rows.values())
+
+
+def noted(exchanges: Iterable[Exchange]) -> list[str]:
+    """Return the columns of what clients noted beside their metrics, sorted."""
+    return sorted({_column(key) for e in exchanges for key in e.metrics if key.startswith(NOTE)})
+
+
+def _column(key: str) -> str:
+    """Return under which name a client's metric is in the table, or what it noted."""
+    name = key.removeprefix(NOTE).replace("-", "_")
+    if key.startswith(NOTE) and name in (*MEASURES, *OF_CLIENTS):
+        return f"note_{name}"
+    return f"client_{name}" if name in IDENTITY else name
 
 
 class ClientsTable:

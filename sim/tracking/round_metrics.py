@@ -8,13 +8,10 @@ import numpy as np
 
 from sim.analysis.probes.values import Curve, Numbers
 from sim.engine.rounds import RoundReport
-from sim.tracking.clients_table import CLOCK, IDENTITY, MEASURES
+from sim.tracking.clients_table import CLOCK, IDENTITY, MEASURES, OF_CLIENTS, noted
 
 SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 """Quantiles under which a per-client value is shown, beside its mean."""
-
-OF_CLIENTS = ("accuracy", "loss", "private_accuracy", "private_loss", "train_loss")
-"""Per-client measures that replies bring; probes bring others."""
 
 RESERVED = {*IDENTITY, *MEASURES, *OF_CLIENTS}
 """Names that no probe may give to a value of clients: they are columns already."""
@@ -41,7 +38,7 @@ def summarise(
         and simulated_time_s, if there is a virtual clock.
     """
     clients: dict[str, dict[str, float]] = {}
-    for measure in (*OF_CLIENTS, *by_client):
+    for measure in dict.fromkeys((*OF_CLIENTS, *by_client, *noted(report.exchanges))):
         values = [row[measure] for row in rows if np.isfinite(row.get(measure, np.nan))]
         if values:
             quantiles = np.quantile(values, list(SPREAD.values()))

@@ -7,8 +7,9 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from clients.messages.accumulator import Fault, Intake
 from clients.messages.arrays import record_of
+from clients.messages.requests import NOTES
 from clients.messages.sizes import size_bytes
-from sim.workers.tasks import Answer, Task
+from sim.workers.tasks import NOTE, Answer, Task
 
 MAX_REASON, MAX_TRACEBACK = 500, 20_000
 """Characters of what is kept of a failure; a client may raise, or send, a text of any length."""
@@ -51,13 +52,13 @@ def raised(task: Task, error: BaseException) -> Answer:
 
 
 def scalars_of(content: RecordDict) -> dict[str, float]:
-    """Collect all single numbers of a reply's metric records."""
+    """Collect all single numbers of a reply's metric records, and what it notes as `note.NAME`."""
     # Not content.metric_records: it refers to the content and back, and megabytes of answers would
     # wait for the garbage collector.
     return {
-        key: float(value)
-        for record in content.values()
-        if isinstance(record, MetricRecord)
+        key if isinstance(record, MetricRecord) else f"{NOTE}{key}": float(value)
+        for name, record in content.items()
+        if isinstance(record, MetricRecord) or name == NOTES
         for key, value in record.items()
         if isinstance(value, int | float)
     }

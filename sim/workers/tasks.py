@@ -86,6 +86,10 @@ class Group:
     places: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
+NOTE = "note."
+"""What the names of numbers begin with that a client noted beside its metrics."""
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What came of one task.
@@ -96,7 +100,7 @@ class Answer:
         reply_bytes: Size of what was sent to the strategy, or folded.
         kept_bytes: Size of what was kept as a payload.
         multiplications: What the client computed, as the app tells; 0 if it does not.
-        metrics: Its scalars.
+        metrics: Its scalars; what the client noted beside them as `NOTE` and the name.
         failure: "" or why there is no usable reply.
         raised: Whether the client raised an exception.
         traceback: "" or the exception's.

@@ -9,12 +9,14 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from clients.execution.isolation import same_modules
+from clients.execution.trainers import require_offered
 from clients.handlers.features import EVALUATE_FEATURES
 from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS, predictions
 from clients.messages.accumulator import Reducer
-from clients.messages.arrays import read_arrays
-from clients.models.factory import load_parameters
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.models.factory import Parameters, load_parameters
 from clients.seeding import Purpose, generator
+from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer, threads_of_torch
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from clients.training.task_objectives import of_examples
@@ -27,6 +29,9 @@ from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
 from strategies.teaching.round_view import Report, unwatched
 from strategies.teaching.student import anchors_of, epochs_of, teach
 from strategies.teaching.teachers import Teachers
+
+LOCAL = "local"
+"""Record of the strategy's state: what `distil` keeps in its `local.state`."""
 
 
 class DistillationStrategy(BaseStrategy):
@@ -94,6 +99,7 @@ class DistillationStrategy(BaseStrategy):
             )
         if isinstance(loss, Objective) and loss.anchors:
             teachers.want_all(loss.anchors)
+        require_offered(distil, "strategy.distil")
         rehearse_loss(teachers.rule, loss, task.num_classes, task.sites)
         rehearse_student(distil, student, split.proxy, loss, teachers.rule)
         self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
@@ -102,6 +108,7 @@ class DistillationStrategy(BaseStrategy):
         self.distil, self.loss = distil, loss
         self.feed_back, self.digest_epochs = feed_back, digest_epochs
         self.overlap, self.report, self._threads = overlap, report, student_threads
+        self._kept: Parameters = {}
         self._asks = TRAIN_PREDICTIONS if local_training else EVALUATE_PREDICTIONS
         self._rules = {**teachers.rule.stateful, "loss": loss, "distil": distil}
 
@@ -129,8 +136,16 @@ class DistillationStrategy(BaseStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Weigh and combine the answers; teach the student with them."""
-        distil = partial(self._teach, server_round)
-        return self.teachers.aggregate(server_round, replies, self.student, distil, self.report)
+        local = LocalContext(None, server_round, "distil", state=lambda: self._kept)
+        teach = partial(self._teach, server_round, local)
+        parameters, metrics = self.teachers.aggregate(
+            server_round, replies, self.student, teach, self.report
+        )
+        if metrics is not None:
+            metrics.update(local.notes)
+        if local.kept is not None:
+            self._kept = local.kept
+        return parameters, metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -146,16 +161,20 @@ class DistillationStrategy(BaseStrategy):
 
     def state(self) -> RecordDict:
         """Return what its rules keep between rounds."""
-        return rule_state.state_of(self._rules)
+        state = rule_state.state_of(self._rules)
+        if self._kept:
+            state[LOCAL] = write_arrays(self._kept)
+        return state
 
     def restore(self, state: RecordDict) -> None:
         """Go on from what `state` returned."""
         rule_state.restore(self._rules, state)
+        self._kept = read_arrays(state.array_records.get(LOCAL, ArrayRecord()))
 
     # --- steps ---
 
     def _teach(
-        self, server_round: int, first: Ensemble
+        self, server_round: int, local: LocalContext, first: Ensemble
     ) -> tuple[list[float], list[Ensemble | None]]:
         """Distil chunk by chunk; the answers to the first one have come already."""
         rng = generator(self.seed, Purpose.DISTILLATION, server_round)
@@ -165,6 +184,7 @@ class DistillationStrategy(BaseStrategy):
         distil = self.distil
         if isinstance(objective, Objective) and objective.anchors:
             distil = partial(distil, anchors=anchors_of(objective, first, self.student))
+        distil = local.told(distil)
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
             same = same_modules("strategy.distil: the student's", self.student)

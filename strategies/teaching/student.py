@@ -106,8 +106,10 @@ def epochs_of(distil: Trainer) -> int:
         ValueError: None is bound.
     """
     parameter = inspect.signature(distil).parameters.get("epochs")
-    if parameter is None or not isinstance(parameter.default, int):
+    bound = getattr(distil, "keywords", {}).get("epochs")  # also of a wrapper's **numbers
+    epochs = bound if parameter is None else parameter.default
+    if not isinstance(epochs, int):
         raise ValueError(
             "strategy.proxy_split.chunks > 1: expected distil to be a trainer with epochs bound"
         )
-    return parameter.default
+    return epochs

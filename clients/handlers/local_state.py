@@ -1,0 +1,80 @@
+"""Local contexts of one call: read from states and requests, and put back when it is done."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import cast
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+
+from clients.handlers.base import SERVER_ROUND
+from clients.handlers.state import LOCAL, client_of
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import CONFIG, NOTES
+from clients.models.factory import Parameters
+from clients.population.clients import SimulatedClients
+from clients.signatures import names
+from clients.training.local_context import LocalContext
+
+
+def local_contexts(
+    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context]
+) -> dict[int, LocalContext]:
+    """Begin the local context of each client of a call.
+
+    Args:
+        clients: All of the federation's.
+        requests: One for each client that answers.
+        contexts: Theirs.
+
+    Returns:
+        By client id; none where the trainer does not ask for them.
+    """
+    if not names(clients.local_training, "local"):
+        return {}
+    return {
+        client_of(context): LocalContext(
+            client_of(context),
+            _round_of(request),
+            state=partial(_kept, context),
+            received=partial(_received, request),
+        )
+        for request, context in zip(requests, contexts, strict=True)
+    }
+
+
+def settled(
+    answer: Message | Exception, context: Context, local: Mapping[int, LocalContext]
+) -> Message | Exception:
+    """Put what a client keeps into its state, and what it noted into its reply.
+
+    Args:
+        answer: What came of its request; of a failure nothing is kept.
+        context: The client's.
+        local: Contexts by client id.
+
+    Returns:
+        The answer.
+    """
+    if isinstance(answer, Exception):
+        return answer
+    own = local[client_of(context)]
+    if own.kept is not None:
+        context.state[LOCAL] = write_arrays(own.kept)
+    if own.notes:
+        answer.content[NOTES] = ConfigRecord({**own.notes})
+    return answer
+
+
+def _round_of(request: Message) -> int:
+    told = request.content.config_records.get(CONFIG, ConfigRecord())
+    return cast(int, told.get(SERVER_ROUND, 0))
+
+
+def _kept(context: Context) -> Parameters:
+    record = context.state.array_records.get(LOCAL)
+    return {} if record is None else read_arrays(record)
+
+
+def _received(request: Message) -> dict[str, Parameters]:
+    records = request.content.items()
+    return {name: read_arrays(each) for name, each in records if isinstance(each, ArrayRecord)}

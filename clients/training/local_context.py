@@ -1,0 +1,142 @@
+"""The local context: what a trainer may know, and keep, of the client that it trains.
+
+A trainer that has an argument `local` is given one: who learns and in which round, what was sent,
+arrays that stay the client's from round to round (a memory, a moving average, an importance of
+parameters), and a way to note numbers of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from clients.signatures import names
+
+Array = npt.NDArray[Any]
+Received = Mapping[str, Mapping[str, Array]]
+Phase = Literal["train", "digest", "distil"]
+
+
+def nothing() -> dict[str, Any]:
+    """Have nothing."""
+    return {}
+
+
+class LocalContext:
+    """The local context of one client in one call, or of the student.
+
+    Attributes:
+        client_id: Whose, 0-based; None = the student's.
+        server_round: 1..R.
+        phase: "train" on private data, "digest" of what was sent (a student that is fed back, soft
+            labels of neighbours) on the proxy set, or "distil" of the student.
+        notes: What was noted, by name.
+    """
+
+    def __init__(
+        self,
+        client_id: int | None,
+        server_round: int,
+        phase: Phase = "train",
+        state: Callable[[], Mapping[str, Array]] = nothing,
+        received: Callable[[], Received] = nothing,
+    ) -> None:
+        """Begin with what the client has kept.
+
+        Args:
+            client_id: As in `LocalContext`.
+            server_round: As there.
+            phase: As there.
+            state: Reads what it has kept, by name.
+            received: Reads the arrays that came with the request.
+        """
+        self.client_id, self.server_round, self.phase = client_id, server_round, phase
+        self.notes: dict[str, float] = {}
+        self._read = {"state": state, "received": received}
+        self._there: dict[str, Any] = {}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Arrays by name, or tensors, that the client has again when it trains next.
+
+        They are in checkpoints, and no other client sees them. Empty at first.
+        """
+        if "state" not in self._there:
+            kept = self._read["state"]()
+            self._there["state"] = {name: np.array(value) for name, value in kept.items()}
+        found: dict[str, Any] = self._there["state"]
+        return found
+
+    @property
+    def received(self) -> Received:
+        """What came with the request: read-only arrays, by the record's name and their own.
+
+        Of parameter averaging `received["arrays"]` are the global model's parameters.
+        """
+        if "received" not in self._there:
+            self._there["received"] = self._read["received"]()
+        found: Received = self._there["received"]
+        return found
+
+    def note(self, **numbers: float) -> None:
+        """Note numbers of one's own: columns of clients.parquet, and curves in TensorBoard.
+
+        Args:
+            **numbers: Finite, by name; the last one of a name in a round counts.
+
+        Raises:
+            ValueError: One is no finite number; names it.
+        """
+        for name, number in numbers.items():
+            if isinstance(number, Tensor | np.generic) and not number.shape:
+                number = number.item()
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise ValueError(f"local.note({name}={number!r}): expected a number")
+            if not np.isfinite(number):
+                raise ValueError(f"local.note({name}={number}): expected a finite number")
+            self.notes[name] = float(number)
+
+    def during(self, phase: Phase) -> "LocalContext":
+        """Return the same in another phase of the call, with one state and the same notes."""
+        other = copy(self)
+        other.phase = phase
+        return other
+
+    @property
+    def kept(self) -> dict[str, Array] | None:
+        """What is to be kept, as it was settled; None if it was not looked at."""
+        return self._there.get("state")
+
+    def told(self, train: Callable[..., list[float]]) -> Callable[..., list[float]]:
+        """Bind it to a trainer, if that names it.
+
+        Args:
+            train: Anyone's.
+
+        Returns:
+            It, with `local` bound. What it then leaves in `state` is copied when it returns, for
+            that may be tensors of the network, in which the next client learns. ValueError if it is
+            no array of numbers; names it.
+        """
+        if not names(train, "local"):
+            return train
+
+        def knowing(*what: Any, **numbers: Any) -> list[float]:
+            losses = train(*what, local=self, **numbers)
+            state = self._there.get("state", {})
+            state.update({name: _array(name, value) for name, value in state.items()})
+            return losses
+
+        return knowing
+
+
+def _array(name: str, value: Any) -> Array:
+    array: Array = np.array(value.numpy(force=True) if isinstance(value, Tensor) else value)
+    if not isinstance(name, str) or array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"local.state[{name!r}] is of {type(value).__name__}: expected an array of numbers"
+        )
+    return array
