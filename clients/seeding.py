@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     ARCHITECTURE = 22
     FIELD = 23
     TEST_SAMPLE = 24
+    VIEW = 25
 
 
 def stream(
@@ -61,6 +62,11 @@ def stream(
     return np.random.SeedSequence(
         entropy=seed, spawn_key=(int(purpose), server_round, client_id, turn)
     )
+
+
+def child_of(stream: np.random.SeedSequence, purpose: Purpose) -> np.random.SeedSequence:
+    """Return a stream beside another, for something that is done together with it."""
+    return np.random.SeedSequence(stream.entropy, spawn_key=(*stream.spawn_key, int(purpose)))
 
 
 def generator(

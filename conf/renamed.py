@@ -71,7 +71,12 @@ HAVE = {
 MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new in keys.items()}
 """Keys of a strategy, old name -> new name."""
 
-ADDED = {"clients.objective": None, "evaluation.examples": 0, "student_threads": None}
+ADDED = {
+    "clients.objective": None,
+    "clients.view": None,
+    "evaluation.examples": 0,
+    "student_threads": None,
+}
 """Keys that there were not, and the value that says what was so without them."""
 
 _BEFORE = {new: old for old, new in RENAMED.items()}

@@ -18,6 +18,7 @@ class Clients:
     messenger: Any = None
     corruption: Any = None
     objective: Any = None
+    view: Any = None
     profile: Any = None
 
 

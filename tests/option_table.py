@@ -181,6 +181,22 @@ CLIENTS: dict[str, Differs | str] = {
     "clients.objective.scale_by_t2 of not_true":
         Differs("averaging clients/objective=not_true clients.objective.temperature=3", True, False,
                 "student"),
+    "clients.view": Differs("uniform", ("clients/view=none",), ("clients/view=rotated",),
+                            "column train_loss"),
+    "clients.view.pixels of shifted":
+        Differs("uniform clients/view=shifted", 0, 2, "column train_loss"),
+    "clients.view.share of flipped":
+        Differs("uniform clients/view=flipped", 0.0, 1.0, "column train_loss"),
+    "clients.view.turns of rotated":
+        Differs("uniform clients/view=rotated", [0], [1], "column train_loss"),
+    "clients.view.share of occluded":
+        Differs("uniform clients/view=occluded", 0.0, 0.5, "column train_loss"),
+    "clients.view.clients of occluded":
+        Differs("uniform clients/view=occluded", [0], [1], "column train_loss"),
+    "clients.view.factor of low_resolution":
+        Differs("uniform clients/view=low_resolution", 1, 4, "column train_loss"),
+    "clients.view.clients of low_resolution":
+        Differs("uniform clients/view=low_resolution", [0], [1], "column train_loss"),
     "clients.profile": Differs("uniform", ("clients/profile=alike",),
                                ("clients/profile=two_speeds",), "line simulated_time_s"),
     **{f"clients.profile.{name} of alike":

@@ -1,6 +1,6 @@
 """Data sets: what they are, where they are read from, how they are cut."""
 
-from clients.data.dataset import Dataset, normalised, renumbered, subset
+from clients.data.dataset import Dataset, normalised, renumbered, subset, viewed
 from clients.data.readers import blobs, cifar10, cinic10, digits, fashion_mnist, mnist
 from clients.data.splits import Splits, draw_splits, split
 from clients.data.tables import diabetes
@@ -30,4 +30,5 @@ __all__ = [
     "shakespeare",
     "split",
     "subset",
+    "viewed",
 ]

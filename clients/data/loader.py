@@ -1,6 +1,7 @@
 """Batches of a data set on their way to a network's device."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,15 @@ from torch import Tensor
 
 from clients.data import Dataset, normalised
 
+Change = Callable[[int, npt.NDArray[Any]], npt.NDArray[Any]]
+"""(number of the batch, its inputs) -> inputs of that shape."""
+
 
 def feed(
-    dataset: Dataset, batches: Iterable[npt.NDArray[np.int64]], device: torch.device
+    dataset: Dataset,
+    batches: Iterable[npt.NDArray[np.int64]],
+    device: torch.device,
+    change: Change | None = None,
 ) -> Iterator[Tensor]:
     """Yield the network inputs of each batch.
 
@@ -21,11 +28,15 @@ def feed(
         dataset: Where the inputs are.
         batches: Which examples, batch by batch.
         device: Where the inputs go.
+        change: What is done to them before; None = nothing.
 
     Yields:
         Inputs [B, channels, height, width], float32.
     """
-    host = (torch.from_numpy(normalised(dataset, batch)) for batch in batches)
+    taken = (normalised(dataset, batch) for batch in batches)
+    if change is not None:
+        taken = (change(number, inputs) for number, inputs in enumerate(taken))
+    host = map(torch.from_numpy, taken)
     yield from _ahead(host, device) if device.type == "cuda" else host
 
 

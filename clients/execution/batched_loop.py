@@ -1,8 +1,9 @@
 """Like clients as one: trained, and asked, in one batched step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from clients.training.objective_gradients import Precision
 from clients.training.optimizers import Optimizer, stepper
 
 Indices = npt.NDArray[np.int64]
+View = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 def train_together(
@@ -41,6 +43,7 @@ def train_together(
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
     anchors: Sequence[Anchors] = (),
+    views: Sequence[View | None] = (),
 ) -> list[list[float] | Exception]:
     """Do for each client what `clients.training.loop.train` does, all clients in the same steps.
 
@@ -63,6 +66,7 @@ def train_together(
         autocast: As in `train`.
         anchors: For each client what the objective compares with, alike in names and shapes; none
             = nothing but what it began with.
+        views: What each client does to the inputs of a batch [B, ...]; none = nothing.
 
     Returns:
         For each client its mean loss per example of each epoch, or the exception that `train` would
@@ -84,7 +88,9 @@ def train_together(
     gradients = StackedGradients(stack, len(sizes), as_objective(objective), anchors, autocast)
     training = _Training(gradients, len(sizes), optimizer, max_grad_norm)
     examples = _Examples(indices, targets, stack.device)
-    inputs = feed(dataset, (examples.of(step.positions) for step in steps), stack.device)
+    change = partial(_as_seen, steps, views) if any(views) else None
+    rows = (examples.of(step.positions) for step in steps)
+    inputs = feed(dataset, rows, stack.device, change)
     with gradients.taps:
         sums = [
             training.step(step.counts, images, *examples.learned(step.positions))
@@ -132,6 +138,25 @@ def _schedule(
             row[: len(batch)] = batch
             row[len(batch) :] = batch[:1] if len(batch) else 0
         yield _Step(positions, counts, np.array([epoch for epoch, _ in current]))
+
+
+def _as_seen(
+    steps: Sequence[_Step],
+    views: Sequence[View | None],
+    number: int,
+    inputs: npt.NDArray[Any],
+) -> npt.NDArray[Any]:
+    """Show each client its inputs [G*B, ...] as it sees them; those that pad are its first again.
+
+    Of padding a view would draw, and what a client sees depend on who trains beside it.
+    """
+    step = steps[number]
+    parts = np.split(inputs, len(step.counts))
+    for part, count, view in zip(parts, step.counts, views, strict=False):
+        if view is not None and count:
+            part[:count] = view(np.ascontiguousarray(part[:count]))
+            part[count:] = part[:1]
+    return inputs
 
 
 class _Examples:

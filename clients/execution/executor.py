@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from clients.data import Dataset, Task
-from clients.execution.batched_loop import predict_together, train_together
+from clients.data import Dataset, Task, viewed
+from clients.execution.batched_loop import View, predict_together, train_together
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Networks, Tensors
 from clients.execution.policy_cache import Policies
@@ -37,6 +37,7 @@ class Lesson:
         stream: Source of all randomness.
         anchors: What the objective compares with beside `start`, on the device.
         local: What its trainer may know and keep; None where it does not ask.
+        view: What it does to inputs as it looks at them; None = nothing.
     """
 
     start: Tensors
@@ -45,6 +46,7 @@ class Lesson:
     stream: np.random.SeedSequence
     anchors: Anchors = field(default_factory=dict)
     local: LocalContext | None = None
+    view: View | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,7 @@ class Place:
         dataset: Dataset,
         indices: npt.NDArray[np.int64],
         taps: Sequence[str] = (),
+        seen: Sequence[Dataset] = (),
     ) -> Iterator[Answered | Exception]:
         """Let networks of one architecture answer the same examples.
 
@@ -153,19 +156,21 @@ class Place:
             indices: Which of its examples all answer [N].
             taps: Places of the network whose features are wanted, too; if any, they answer one by
                 one.
+            seen: The data set as each sees it, where they do not see alike; one by one, too.
 
         Yields:
             Of each in turn what it answers, or what kept it from an answer.
         """
-        several = len(parameters) > 1 and not taps
+        several = len(parameters) > 1 and not taps and not seen
         way = self._policies.way(name) if several else None
         most = max(1, MOST_LOGITS // max(1, len(indices) * math.prod(self._task.output_shape)))
         for start in range(0, len(parameters), most):
             few = parameters[start : start + most]
             logits = None if way is None else self._asked_together(name, way, few, dataset, indices)
             if logits is None:
-                for own in few:
-                    yield self._answer(name, own, dataset, indices, taps)
+                for place, own in enumerate(few, start):
+                    what = seen[place] if seen else dataset
+                    yield self._answer(name, own, what, indices, taps)
             else:
                 yield from (Answered(dataset.task.answers(own)) for own in logits)
 
@@ -199,6 +204,7 @@ class Place:
                 objective,
                 [np.random.default_rng(lesson.stream) for lesson in lessons],
                 anchors=[lesson.anchors for lesson in lessons],
+                views=[lesson.view for lesson in lessons],
                 **{**(self._numbers or {}), **changes},
             )
         if stack.exchanged():
@@ -237,7 +243,8 @@ class Place:
         try:
             model = self.networks.loaded(name, lesson.start)
             rng = np.random.default_rng(lesson.stream)
-            what = dataset, lesson.indices, lesson.targets, objective, rng
+            seen = dataset if lesson.view is None else viewed(dataset, lesson.view)
+            what = seen, lesson.indices, lesson.targets, objective, rng
             anchors, local = lesson.anchors, lesson.local
             losses = trained(self._train, model, *what, anchors=anchors, local=local, **changes)
             return Trained(self.networks.parameters_of(name), losses)

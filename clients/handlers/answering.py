@@ -22,6 +22,7 @@ from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import PredictionRequest, crc32_of
 from clients.models.factory import build
 from clients.population.clients import SimulatedClients
+from clients.population.views import Seeing
 from clients.seeding import Purpose, stream
 from clients.training.evaluation import measured, predict_and_tap
 
@@ -57,22 +58,26 @@ def answer(
         else clients.splits.proxy
     )
     ids, fields = _ids_of(asked, dataset), asked.asks(known)
+    phase: Seeing = "test" if asked.proxy_ids is None else "answer"
+    seen = [clients.seen(dataset, client_of(c), phase, asked.server_round) for c in contexts]
+    able = [(n, own) for n, own in zip(networks, seen, strict=True) if not isinstance(n, Exception)]
     answered = clients.place(device).answers(
         clients.architectures[client_of(contexts[0])],
-        [network for network in networks if not isinstance(network, Exception)],
+        [network for network, _ in able],
         dataset,
         ids,
         taps=sorted({tap for each in fields.values() for tap in each.taps}),
+        seen=[] if clients.view is None else [own for _, own in able],
     )
     watched = any(not is_ours(each.of) for each in fields.values())
-    for request, context, network in zip(requests, contexts, networks, strict=True):
+    for request, context, network, own in zip(requests, contexts, networks, seen, strict=True):
         if isinstance(network, Exception):
             yield network
         elif isinstance(item := next(answered), Exception):
             yield item
         else:
             lent = _Lent(clients, context, network, device, watched)
-            about = _asked(clients, context, lent, asked, (dataset, ids), item)
+            about = _asked(clients, context, lent, asked, (own, ids), item)
             known_of = metrics.get(about.client_id, {})
             yield _reply(clients, request, lent, about, asked, fields, known_of)
 
@@ -137,10 +142,10 @@ def _asked(
         taps=answered.taps,
         dataset=inputs[0],
         ids=inputs[1],
-        private=clients.splits.private,
+        private=clients.seen(clients.splits.private, client_id, "answer", asked.server_round),
         indices=own,
         labels=partial(clients.labels, client_id, asked.server_round),
-        proxy=clients.splits.proxy,
+        proxy=clients.seen(clients.splits.proxy, client_id, "answer", asked.server_round),
         negative_ids=asked.negative_ids,
         network=lent,
         state=context.state,

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
-from clients.handlers.base import SERVER_ROUND
-from clients.handlers.state import LOCAL, client_of
+from clients.handlers.state import LOCAL, client_of, round_told
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import CONFIG, NOTES
+from clients.messages.requests import NOTES
 from clients.models.factory import Parameters
 from clients.population.clients import SimulatedClients
 from clients.signatures import names
@@ -34,7 +32,7 @@ def local_contexts(
     return {
         client_of(context): LocalContext(
             client_of(context),
-            _round_of(request),
+            round_told(request),
             state=partial(_kept, context),
             received=partial(_received, request),
         )
@@ -63,11 +61,6 @@ def settled(
     if own.notes:
         answer.content[NOTES] = ConfigRecord({**own.notes})
     return answer
-
-
-def _round_of(request: Message) -> int:
-    told = request.content.config_records.get(CONFIG, ConfigRecord())
-    return cast(int, told.get(SERVER_ROUND, 0))
 
 
 def _kept(context: Context) -> Parameters:

@@ -24,6 +24,7 @@ from clients.handlers.state import (
     own_parameters,
     pair_trained,
     round_of,
+    round_told,
     tested,
 )
 from clients.messages.arrays import is_float, read_arrays, write_arrays
@@ -116,6 +117,7 @@ def evaluate_own(
 ) -> RecordDict:
     """Measure one's network on the test set, and the messenger if there is one."""
     test, networks = tested(clients, request.content), clients.place(device).networks
+    test = clients.seen(test, client_of(context), "test", round_told(request))
 
     def measures_of(name: str, parameters: Any) -> dict[str, float]:
         logits = networks.predict(name, parameters, test, np.arange(len(test)))

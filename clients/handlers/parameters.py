@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -12,7 +13,14 @@ from clients.data.labels import Labels
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
 from clients.handlers.compute_cost import forward, local_training
-from clients.handlers.state import client_of, own_network, pair_trained, round_of, tested
+from clients.handlers.state import (
+    client_of,
+    own_network,
+    pair_trained,
+    round_of,
+    round_told,
+    tested,
+)
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.population.clients import STUDENT, SimulatedClients, no_anchors
@@ -72,7 +80,7 @@ def evaluate_parameters(
 ) -> Replies:
     """Measure the parameters received on each client's private data."""
     received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
-    private = clients.splits.private
+    private, at = clients.splits.private, round_told(requests[0])
     for request, context in zip(requests, contexts, strict=True):
         client_id = client_of(context)
         indices = clients.partitions[client_id]
@@ -80,12 +88,13 @@ def evaluate_parameters(
             own = clients.architectures[client_id]
             name = own if clients.messenger is None else STUDENT
             networks, test = clients.place(device).networks, tested(clients, request.content)
-            logits = networks.predict(name, received, private, indices)
+            sees = partial(clients.seen, client_id=client_id, phase="test", server_round=at)
+            logits = networks.predict(name, received, sees(private), indices)
             named = _on_private(private.task, logits, private.labels[indices])
             if clients.messenger is not None:  # it has a network of its own
                 if isinstance(private_network := own_network(clients, context, device), Exception):
                     raise private_network
-                answers = networks.predict(own, private_network, test, np.arange(len(test)))
+                answers = networks.predict(own, private_network, sees(test), np.arange(len(test)))
                 named |= measured(answers, test)
         except Exception as error:  # the client's, not the group's
             yield error

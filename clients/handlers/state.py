@@ -32,6 +32,12 @@ def round_of(request: Message) -> int:
     return cast(int, request.content.config_records[CONFIG][SERVER_ROUND])
 
 
+def round_told(request: Message) -> int:
+    """Return the round of a request, 0 if it does not tell."""
+    told = request.content.config_records.get(CONFIG, ConfigRecord())
+    return cast(int, told.get(SERVER_ROUND, 0))
+
+
 def tested(clients: SimulatedClients, content: RecordDict) -> Dataset:
     """Return the test examples of a request's round; of one that names none, all of them."""
     splits, told = clients.splits, content.config_records.get(CONFIG, ConfigRecord())
@@ -85,7 +91,7 @@ def pair_trained(
             how,
             (clients.models[clients.architectures[client_id]], clients.student),
             Pair(arrays_of(private), start, None if head is None else read_arrays(head)),
-            clients.splits.private,
+            clients.seen(clients.splits.private, client_id, "train", server_round),
             indices,
             clients.seed,
             (server_round, client_id),

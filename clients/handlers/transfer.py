@@ -58,7 +58,7 @@ def learn_with_received(
         how,
         (model, model),
         Pair(own, received, None),
-        clients.splits.private,
+        clients.seen(clients.splits.private, client_id, "train", round_of(request)),
         clients.partitions[client_id],
         clients.seed,
         (round_of(request), client_id),

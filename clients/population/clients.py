@@ -20,7 +20,8 @@ from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger
 from clients.population.conditions import Corruption
 from clients.population.profiles import ProfileRule, draw_profiles
-from clients.seeding import Purpose, generator, stream
+from clients.population.views import PHASES, Seeing, View, eyes_of, seen_by
+from clients.seeding import Purpose, child_of, generator, stream
 from clients.training.local_context import LocalContext, Phase
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective
@@ -55,6 +56,7 @@ class SimulatedClients:
         corrupt: Corruption | None = None,
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
+        view: View | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -74,6 +76,7 @@ class SimulatedClients:
             profile: Draws how fast they are, for the virtual clock; None = there is none.
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
+            view: What each of them sees of an input; None = the input.
 
         Raises:
             ValueError: A corruption or an objective is asked for together with messengers, which
@@ -101,6 +104,7 @@ class SimulatedClients:
         self.together = together
         self.messenger = messenger
         self.corrupt = corrupt
+        self.view = view
         self.objective = of_task(objective, task)
         self.profiles = draw_profiles(
             profile, len(architectures), generator(seed, Purpose.PROFILES)
@@ -125,8 +129,7 @@ class SimulatedClients:
 
     def costs(self) -> Callable[[int], float]:
         """Return an estimate, by client id, of how long a client takes, in multiplications."""
-        works = self.forward
-        return lambda k: works[self.architectures[k]] * len(self.partitions[k])
+        return lambda k: self.forward[self.architectures[k]] * len(self.partitions[k])
 
     def place(self, device: str) -> Place:
         """Return the networks that stay on a device of this process."""
@@ -142,14 +145,7 @@ class SimulatedClients:
         return self._places[device]
 
     def knowing(self, local: Mapping[int, LocalContext]) -> "SimulatedClients":
-        """Return the same clients for one call, in which trainers get these local contexts.
-
-        Args:
-            local: By client id.
-
-        Returns:
-            They; networks are shared with these.
-        """
+        """Return the same clients for one call, whose trainers get local contexts, by client id."""
         clients = copy(self)
         clients._local = local
         return clients
@@ -163,25 +159,23 @@ class SimulatedClients:
         labels = self.splits.private.labels[self.partitions[client_id]]
         if self.corrupt is None:
             return labels
-        classes = self.splits.private.task.num_classes
+        task = self.splits.private.task
         with keeps_nothing(**{"clients.corruption": self.corrupt}):
-            found = self.corrupt(labels, classes, client_id, server_round)
-        if reason := self.splits.private.task.label_fault(found):
+            found = self.corrupt(labels, task.num_classes, client_id, server_round)
+        if reason := task.label_fault(found):
             raise ValueError(f"clients.corruption: {reason}")
         return found
 
+    def seen(self, dataset: Dataset, client_id: int, phase: Seeing, server_round: int) -> Dataset:
+        """Return a data set as a client sees it, in a round; itself where nobody has a view."""
+        if self.view is None:
+            return dataset
+        turn = PHASES.index(phase)
+        key = stream(self.seed, Purpose.VIEW, server_round, client_id, turn)
+        return seen_by(self.view, dataset, client_id, phase, key)
+
     def goal(self, own: Loss | Objective | None) -> Loss | Objective:
-        """Return what clients minimise: the config's objective, or a method's own.
-
-        Args:
-            own: The method's; None = it has none.
-
-        Returns:
-            The objective.
-
-        Raises:
-            ValueError: Both are there.
-        """
+        """Return what clients minimise: a method's own objective or the config's, not both."""
         if own is not None and self.objective is not self.splits.private.task.loss:
             raise ValueError(
                 "clients.objective: this method has an objective of its own, and would ignore it"
@@ -218,7 +212,8 @@ class SimulatedClients:
         labels = torch.from_numpy(self.labels(client_id, server_round))
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
         goal = self.goal(objective)
-        what = self.splits.private, self.partitions[client_id], labels, goal, rng
+        private = self.seen(self.splits.private, client_id, "train", server_round)
+        what = private, self.partitions[client_id], labels, goal, rng
         train, local = self.local_training, self._local.get(client_id)
         return trained(train, network, *what, anchors=anchors or {}, local=local, **changes)
 
@@ -236,7 +231,7 @@ class SimulatedClients:
 
         Args:
             ids: Whom.
-            starts: Parameters and buffers that each goes on from, or what kept it from any.
+            starts: As in `fit`.
             server_round: 1..R.
             device: Where.
             objective: What they minimise, for labels [B]; None = the config's.
@@ -255,8 +250,7 @@ class SimulatedClients:
 
         private = self.splits.private
         goal = self.objective if objective is None else of_task(objective, private.task)
-        what = lesson, private, goal, device
-        yield from self.fit(ids, starts, *what, phase="train", **changes)
+        yield from self.fit(ids, starts, lesson, private, goal, device, phase="train", **changes)
 
     def fit(
         self,
@@ -285,9 +279,8 @@ class SimulatedClients:
         Yields:
             For each client in turn what came of it.
         """
-        local = {client_id: each.during(phase) for client_id, each in self._local.items()}
         lessons = [
-            replace(lesson(client_id, start), local=local.get(client_id))
+            self._beside(lesson(client_id, start), dataset, client_id, phase)
             for client_id, start in zip(ids, starts, strict=True)
             if not isinstance(start, Exception)
         ]
@@ -297,3 +290,11 @@ class SimulatedClients:
         trained = self.place(device).fit(name, dataset, lessons, objective, **changes)
         for start in starts:
             yield start if isinstance(start, Exception) else next(trained)
+
+    def _beside(self, lesson: Lesson, dataset: Dataset, client_id: int, phase: Phase) -> Lesson:
+        """Put beside what a client is to learn how it sees it, and what its trainer may know."""
+        local, view = self._local.get(client_id), None
+        if self.view is not None:
+            key = child_of(lesson.stream, Purpose.VIEW)
+            view = eyes_of(self.view, dataset, client_id, "train", key)
+        return replace(lesson, local=local and local.during(phase), view=view)

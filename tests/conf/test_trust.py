@@ -31,6 +31,7 @@ FROM = {
     "clients.corruption": ["clients/corruption"],
     "clients.objective": ["clients/objective"],
     "clients.profile": ["clients/profile"],
+    "clients.view": ["clients/view"],
     "data.source": ["data", "proxy"],
     "data.proxy_source": ["data", "proxy"],
     "partition": ["partition"],

@@ -1,0 +1,75 @@
+"""Examples of points where an idea goes in: each moves a number, on both pools, and resumes."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
+
+REPLAY = ["--config-dir", str(EXAMPLES / "replay"), "clients/training=replay", "partition=iid",
+         "strategy=distillation", "clients=same", "clients.num_clients=4"]  # fmt: skip
+
+
+def test_a_reservoir_keeps_every_example_as_often() -> None:
+    """Of 20 that came in two parts each is among the 5 kept in a quarter of 4,000 draws."""
+    reservoir, rng = imported("replay").reservoir, np.random.default_rng(0)
+    kept: Counter[int] = Counter()
+    for _ in range(4000):
+        memory = reservoir(np.empty(0, np.int64), np.arange(8), 0, 5, rng)
+        assert len(memory) == 5
+        kept.update(reservoir(memory, np.arange(8, 20), 8, 5, rng).tolist())
+    assert len(kept) == 20
+    assert all(abs(count - 1000) < 5 * np.sqrt(750) for count in kept.values())
+    assert len(reservoir(np.empty(0, np.int64), np.arange(8), 0, 0, rng)) == 0
+
+
+def test_a_memory_keeps_clients_from_forgetting_on_both_pools_and_after_a_resume(
+    tmp_path: Path,
+) -> None:
+    words = [*REPLAY, "rounds=3"]
+    runs = both_pools(tmp_path, words, without="clients.training.size=0")
+    remembers, forgets = (runs[name]["student_accuracy"] for name in ("inline", "without"))
+    assert remembers > 0.35  # of six of ten classes
+    assert forgets < 0.2  # the last two
+    table = pq.read_table(tmp_path / "ray" / "clients.parquet").to_pandas()
+    assert table.groupby("round")["remembered"].max().tolist()[0] == 0
+    assert (table[table["round"] == 3]["remembered"] == 50).all()
+    assert (table["met"] > 0).all()
+    gone = gone_on(tmp_path / "resumed", REPLAY, "replay.replay")
+    for what in ("student_sha256", "clients_sha256"):
+        assert gone[what] == runs["inline"][what]
+
+
+DIRT = ["--config-dir", str(EXAMPLES / "occlusion"), "clients/view=dirt", "partition=iid",
+        "clients=same", "strategy=distillation", "clients.num_clients=5",
+        "clients.training.epochs=5"]  # fmt: skip
+
+
+def test_a_side_is_hidden_from_each_client() -> None:
+    images = np.ones((2, 1, 4, 4), np.float32)
+    hidden = {
+        k: imported("occlusion").dirt(images.copy(), client_id=k, phase="test")[0, 0] == 0
+        for k in range(6)
+    }
+    assert [int(each.sum()) for each in hidden.values()] == [8, 8, 8, 8, 0, 8]
+    assert (hidden[0][:, :2].all(), hidden[1][:, 2:].all()) == (True, True)
+    assert (hidden[2][:2].all(), hidden[3][2:].all(), hidden[5][:, :2].all()) == (True, True, True)
+    clean = imported("occlusion").dirt(images.copy(), client_id=0, phase="test", trains_only=True)
+    assert (clean == 1).all()
+
+
+def test_dirty_cameras_see_less_and_all_together_more(tmp_path: Path) -> None:
+    words = [*DIRT, "rounds=3"]
+    others = {"clean": "clients/view=none", "wiped": "clients.view.trains_only=true"}
+    runs = both_pools(tmp_path, words, **others)
+    dirty, clean = runs["inline"], runs["clean"]
+    mean = {name: run["clients_accuracy"]["mean"] for name, run in runs.items()}
+    assert mean["inline"] < mean["clean"] - 0.03
+    assert dirty["clients_accuracy"]["max"] > mean["inline"] + 0.03  # who sees everything
+    assert dirty["ensemble_accuracy"] > mean["inline"]  # they see other sides
+    assert dirty["student_accuracy"] < clean["student_accuracy"]
+    gone = gone_on(tmp_path / "resumed", DIRT, "occlusion.dirt")
+    for what in ("student_sha256", "clients_sha256"):
+        assert gone[what] == dirty[what]
