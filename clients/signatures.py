@@ -20,6 +20,12 @@ def names(function: Callable[..., Any], name: str) -> bool:
     return name in _free(function)
 
 
+def needs(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether it has one that is not bound and has no default."""
+    found = _free(function).get(name)
+    return found is not None and found.default is found.empty
+
+
 def named_of(
     function: Callable[..., Any], offered: Mapping[str, Callable[[], Any]]
 ) -> dict[str, Any]:

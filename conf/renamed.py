@@ -79,6 +79,9 @@ ADDED = {
 }
 """Keys that there were not, and the value that says what was so without them."""
 
+ADDED_TO_PARTS = {"calibration_share": 0.0}
+"""The same of parts of strategies, wherever these are; what makes a part has the value too."""
+
 _BEFORE = {new: old for old, new in RENAMED.items()}
 
 

@@ -19,7 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
 
 from conf.errors import ConfigError
-from conf.renamed import ADDED, first_name, new_name, put_into_parts, take_out_of_parts
+from conf.renamed import (
+    ADDED,
+    ADDED_TO_PARTS,
+    first_name,
+    new_name,
+    put_into_parts,
+    take_out_of_parts,
+)
 from conf.schema import Config
 from conf.trust import (
     PATHS,
@@ -103,9 +110,17 @@ def fingerprint(config: DictConfig) -> str:
     rest = {
         key: first_name(value) if key.endswith("_target_") else value
         for key, value in _leaves(content, "")
-        if key not in (*CHANGEABLE, *OF_THE_CALL) and not (key in ADDED and value == ADDED[key])
+        if key not in (*CHANGEABLE, *OF_THE_CALL) and not _as_before(key, value)
     }
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _as_before(key: str, value: Any) -> bool:
+    """Tell whether a key that there was not one version back says what was so without it."""
+    name = key.rpartition(".")[2]
+    return (key in ADDED and value == ADDED[key]) or (
+        name in ADDED_TO_PARTS and value == ADDED_TO_PARTS[name]
+    )
 
 
 def _forget_the_machine(config: DictConfig, given: Sequence[str]) -> None:

@@ -1,15 +1,20 @@
 """Scorers, combiners, losses, rules, objectives and fields in conf/ and in STILLHOUSE_RULES."""
 
+import inspect
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import Tensor
 
+from clients.messages.answers import Answers
 from clients.messages.field import Field
 from clients.training.objective import Objective
+from strategies.aggregation.rule_arguments import OFFERED, made_up_arguments, told
 from tests.places import CONF
 
 FOLDERS = [CONF]
@@ -38,7 +43,32 @@ def asked_for() -> dict[str, Field]:
     }
 
 
-SCORERS, COMBINERS, RULES = found("scorer"), found("combiner"), found("rule")
+def knowing(scorer: Any) -> Any:
+    """Give a scorer what it names beside answers, made up of these."""
+    return lambda teachers: scorer(teachers, **told(scorer, made_up_arguments(teachers)))
+
+
+def knowing_combiner(combiner: Any) -> Any:
+    """Give a combiner what it names beside logits, weights and temperature, made up of the first.
+
+    One that names nothing stays what it is.
+    """
+    if not {"teachers", *OFFERED} & set(inspect.signature(combiner).parameters):
+        return combiner
+
+    def combine(logits: Tensor, weights: Tensor, temperature: float) -> Any:
+        count, rows, _ = logits.shape
+        everything = torch.ones(count, rows, dtype=torch.bool)
+        said = Answers(tuple(range(count)), logits, everything, None, torch.ones(count))
+        known = {"teachers": said, **made_up_arguments(said)}
+        return combiner(logits, weights, temperature, **told(combiner, known))
+
+    return combine
+
+
+SCORERS = {name: knowing(scorer) for name, scorer in found("scorer").items()}
+COMBINERS = {name: knowing_combiner(combiner) for name, combiner in found("combiner").items()}
+RULES = found("rule")
 _LOSSES = found("loss")
 LOSSES = {name: loss for name, loss in _LOSSES.items() if not isinstance(loss, Objective)}
 OBJECTIVES: dict[str, Objective] = {

@@ -8,6 +8,8 @@ FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
 
 ENSEMBLE: dict[str, Differs | str] = {
     "strategy.ensemble.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
+    "strategy.proxy_split.calibration_share of DistillationStrategy":
+        Differs("uniform", 0.0, 0.3, STUDENT),
     "strategy.proxy_split.negative_share of DistillationStrategy":
         Differs("uniform", 0.2, 0.5, STUDENT),
     "strategy.ensemble.weight_cap of DistillationStrategy":
@@ -63,6 +65,8 @@ ENSEMBLE: dict[str, Differs | str] = {
 
 MUTUAL: dict[str, Differs | str] = {
     "strategy.ensemble.temperature of MutualStrategy": Differs("mutual", 1.0, 4.0, STUDENT),
+    "strategy.proxy_split.calibration_share of MutualStrategy":
+        Differs("mutual", 0.0, 0.3, STUDENT),
     "strategy.proxy_split.negative_share of MutualStrategy":
         Differs("mutual", 0.2, 0.5, STUDENT),
     "strategy.ensemble.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
@@ -116,6 +120,8 @@ PEERS: dict[str, Differs | str] = {
            ("sweeps", " strategy/scorer=num_examples", 1, 2, "column digest_loss"),
            ("missing", " topology/mixing=uniform topology=star availability.drop_probability=0.4",
             "own", "renormalise", "column digest_loss"))},
+    "strategy.proxy_split.calibration_share of Gossip":
+        Differs("gossip", 0.0, 0.3, "column digested_examples"),
     "strategy.proxy_split.negative_share of Gossip":
         Differs("gossip", 0.2, 0.5, "column digested_examples"),
     "strategy.proxy_split.probe_examples of Gossip":

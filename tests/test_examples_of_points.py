@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 
+from clients.messages.answers import Answers
+from strategies.aggregation.rule_arguments import Calibration
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 
 REPLAY = ["--config-dir", str(EXAMPLES / "replay"), "clients/training=replay", "partition=iid",
@@ -73,3 +76,34 @@ def test_dirty_cameras_see_less_and_all_together_more(tmp_path: Path) -> None:
     gone = gone_on(tmp_path / "resumed", DIRT, "occlusion.dirt")
     for what in ("student_sha256", "clients_sha256"):
         assert gone[what] == dirty[what]
+
+
+def test_adaboost_by_hand() -> None:
+    """SAMME on four examples of three classes: error 1/4, then 1/2 of what weighs 1, 1, 1, 6."""
+    labels = torch.tensor([0, 1, 2, 0])
+    said = torch.tensor([[0, 1, 2, 1], [1, 1, 1, 0]])
+    logits = torch.nn.functional.one_hot(said, 3).float()
+    answers = Answers((0, 1), logits, torch.ones(2, 4, dtype=torch.bool), None, torch.ones(2))
+    scores = imported("adaboost").samme(answers, calibration=Calibration(answers, labels))
+    first = np.log(3) + np.log(2)  # error 1/4
+    wrong = 2 / (3 + np.exp(first))  # of 1 + 1 + 1 + 6, two are wrong
+    second = np.log((1 - wrong) / wrong) + np.log(2)
+    np.testing.assert_allclose(scores[:, 0], [first, second], rtol=1e-5)
+    votes = imported("adaboost").votes(logits, torch.tensor([[0.75] * 4, [0.25] * 4]), 1.0)
+    assert votes.tolist() == [[0.75, 0.25, 0], [0, 1, 0], [0, 0.25, 0.75], [0.25, 0.75, 0]]
+
+
+BOOSTED = ["--config-dir", str(EXAMPLES / "adaboost"), "strategy=distillation",
+           "strategy/scorer=samme", "strategy/combiner=votes", "partition=quantity_skew",
+           "clients.num_clients=5",
+           "strategy.proxy_split.calibration_share=0.2", "clients.training.epochs=10"]  # fmt: skip
+
+
+def test_boosted_teachers_beat_a_mean_on_both_pools_and_after_a_resume(tmp_path: Path) -> None:
+    words = [*BOOSTED, "rounds=3"]
+    runs = both_pools(
+        tmp_path, words, mean="strategy/scorer=uniform strategy/combiner=mean_of_probs"
+    )
+    assert runs["inline"]["ensemble_accuracy"] > runs["mean"]["ensemble_accuracy"] + 0.05
+    gone = gone_on(tmp_path / "resumed", BOOSTED, "adaboost.samme,adaboost.votes")
+    assert gone["student_sha256"] == runs["inline"]["student_sha256"]

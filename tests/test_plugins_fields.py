@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 
 from clients.messages.asked import Asked, key_of
 from clients.messages.field import Field
-from strategies.aggregation.ensemble import check_names
+from clients.messages.fields import check_names
 from tests.asked import about
 from tests.places import CONF
 from tests.plugins import FIELDS

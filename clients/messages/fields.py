@@ -11,8 +11,8 @@ from torch import Tensor
 from clients.data import Dataset, normalised
 from clients.messages.arrays import read_arrays
 from clients.messages.asked import Asked
-from clients.messages.codecs import Codec
-from clients.messages.field import Field
+from clients.messages.codecs import Codec, Precision
+from clients.messages.field import TAKEN, Field, Fields
 from clients.models.discriminator import (
     Discriminator,
     DiscriminatorRecipe,
@@ -96,6 +96,51 @@ def class_means(tap: str | None = None, codec: Codec | str = "float32") -> Field
 def class_counts(codec: Codec | str = "float32") -> Field:
     """How many examples of each class a client has [C], of those that it learns from."""
     return Field(_class_counts, ("C",), codec=codec, fault=_no_counts)
+
+
+def check_names(fields: Fields, section: str) -> None:
+    """Refuse what cannot be asked for.
+
+    Args:
+        fields: By name.
+        section: Of the config, for errors.
+
+    Raises:
+        ValueError: A name is none, or taken, or something is no field; names it.
+    """
+    for name, each in fields.items():
+        if not str(name).isidentifier() or name in TAKEN:
+            raise ValueError(
+                f"{section}.{name}: expected a name of letters, digits and _ that is none of "
+                f"{', '.join(TAKEN)}"
+            )
+        if not isinstance(each, Field):
+            raise ValueError(f"{section}.{name}: {each!r}, expected a clients.messages.field.Field")
+
+
+def rehearse_codec(name: str, field: Field, num_classes: int) -> None:
+    """See that the codec of a field, if it is a user's own, gives back what it is given.
+
+    Args:
+        name: Of the field.
+        field: It.
+        num_classes: C.
+
+    Raises:
+        ValueError: It does not, by its form; says what it gave.
+    """
+    if isinstance(field.codec, Precision):
+        return
+    array = field.made_up(1, 4, num_classes)[0].numpy()
+    where, rng = f"strategy.ask.{name}: its codec", np.random.default_rng(0)
+    try:
+        sent = field.encode(name, array, lambda stream: rng)
+        back: object = field.decode(name, {key: np.asarray(part) for key, part in sent.items()})
+    except Exception as error:  # anyone's code
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(back, Tensor) or back.shape != array.shape:
+        found = f"{type(back).__name__} {tuple(getattr(back, 'shape', ()))}"
+        raise ValueError(f"{where}: decode gave a {found}, expected a torch.Tensor {array.shape}")
 
 
 # --- what clients say ---

@@ -14,14 +14,16 @@ from torch import Tensor
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers, rows_at
 from clients.messages.codecs import ANSWERS
-from clients.messages.field import TAKEN, Field, Fields
+from clients.messages.field import Fields
+from clients.messages.fields import check_names
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.normalisation import normalise, unless_unknown
+from strategies.aggregation.rule_arguments import NOTHING, Known, require_offered, told
 from strategies.aggregation.scorer_compatibility import require_discriminator
 from strategies.aggregation.streaming import AnswerSums, Part, Scorer, targets_of
 
-Combiner = Callable[[Tensor, Tensor, float], Tensor]
+Combiner = Callable[..., Tensor]
 
 TOLERANCE = 1e-3
 """How far soft labels may be off the simplex: float32 sums over 1,000 classes are off by 1e-4."""
@@ -63,7 +65,8 @@ class EnsembleRule:
     Attributes:
         scorer: Answers -> scores [K, N]. Where it looks at one client and one example at a time and
             the combiner is a weighted mean, answers are summed where they are made.
-        combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C].
+        combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C]. Both get what they name of
+            `strategies.aggregation.rule_arguments`.
         discriminator: How clients tell own from proxy examples; None = they need not.
         temperature: T > 0 of combiner and loss.
         weight_cap: Largest weight of one client on one example, in (0, 1].
@@ -104,6 +107,8 @@ class EnsembleRule:
         object.__setattr__(self, "ask", dict(self.ask))  # no library's mapping: it is sent along
         check_names(self.ask, "strategy.ask")
         require_discriminator(self.scorer, self.discriminator, "strategy")
+        require_offered(self.scorer, 1, "strategy.scorer")
+        require_offered(self.combiner, 3, "strategy.combiner", "teachers")
 
     @property
     def unknown_below(self) -> float | None:
@@ -116,7 +121,11 @@ class EnsembleRule:
         return {"scorer": self.scorer, "combiner": self.combiner}
 
     def __call__(
-        self, answers: Part | Answers, probe: npt.NDArray[np.int64], keep: bool = False
+        self,
+        answers: Part | Answers,
+        probe: npt.NDArray[np.int64],
+        keep: bool = False,
+        known: Known = NOTHING,
     ) -> Ensemble:
         """Weigh and combine.
 
@@ -124,6 +133,7 @@ class EnsembleRule:
             answers: All of them, or their sums with the answers to the probe inputs.
             probe: Positions of the probe inputs among the N [P].
             keep: Whether the ensemble is to have all answers; only where they were not summed.
+            known: What rules may name; only where answers were not summed.
 
         Returns:
             The ensemble.
@@ -141,8 +151,8 @@ class EnsembleRule:
             weights = self.weights(teachers) if len(probe) else torch.zeros(teachers.mask.shape)
             return Ensemble(targets, covered, teachers, weights)
         answers = self.as_asked(answers)
-        weights = self.weights(answers)
-        targets = self.combined(answers.logits, weights)
+        weights = self.weights(answers, known=known)
+        targets = self.combined(answers, weights, known)
         inputs, covered = torch.from_numpy(probe), weights.sum(0) > 0
         probed = answers.at(inputs), weights[:, rows_at(inputs, answers.sites)]
         return Ensemble(targets, covered, *probed, (answers, weights) if keep else None)
@@ -151,12 +161,15 @@ class EnsembleRule:
         """Return answers that tell what they are: beliefs, or numbers; messages do not."""
         return teachers if teachers.soft is self.soft else replace(teachers, soft=self.soft)
 
-    def weights(self, teachers: Answers, mixing: Tensor | None = None) -> Tensor:
+    def weights(
+        self, teachers: Answers, mixing: Tensor | None = None, known: Known = NOTHING
+    ) -> Tensor:
         """Weigh each teacher on each example.
 
         Args:
             teachers: Whom, and what they answered.
             mixing: What a receiver's graph says of each [K], > 0; None = all alike.
+            known: What the scorer may name.
 
         Returns:
             [K, N], sums over K are 1, or 0 where nobody is trusted.
@@ -165,7 +178,7 @@ class EnsembleRule:
             ValueError: The scorer gave scores that are none; says which scorer.
         """
         teachers = self.as_asked(teachers)
-        scores = self.scorer(teachers)
+        scores = self.scorer(teachers, **told(self.scorer, known))
         try:
             below, own = self.unknown_below, teachers.own_probs
             if below is not None and own is not None:
@@ -176,12 +189,13 @@ class EnsembleRule:
         except ValueError as error:
             raise ValueError(f"scorer {_name_of(self.scorer)}: {error}") from error
 
-    def combined(self, logits: Tensor, weights: Tensor) -> Tensor:
+    def combined(self, teachers: Answers, weights: Tensor, known: Known = NOTHING) -> Tensor:
         """Combine all answers, and see that soft labels come of it.
 
         Args:
-            logits: Answers [K, N, C].
+            teachers: Whose, and what they answered.
             weights: Trust [K, N]; where it sums to 0 anything may come.
+            known: What the combiner may name.
 
         Returns:
             Targets [N, C]; what is trusted sums to 1 within `TOLERANCE` where it is to be `soft`.
@@ -189,9 +203,10 @@ class EnsembleRule:
         Raises:
             ValueError: The combiner gave something else; says which combiner.
         """
-        targets = self.combiner(logits, weights, self.temperature)
+        more = told(self.combiner, {**known, "teachers": teachers})
+        targets = self.combiner(teachers.logits, weights, self.temperature, **more)
         off = _off_simplex if self.soft else _no_numbers
-        if reason := off(targets, weights.sum(0) > 0, tuple(logits.shape[1:])):
+        if reason := off(targets, weights.sum(0) > 0, tuple(teachers.logits.shape[1:])):
             raise ValueError(f"combiner {_name_of(self.combiner)}: {reason}")
         return targets
 
@@ -236,26 +251,6 @@ def targets_by_input(targets: Tensor, covered: Tensor, sites: int) -> Tensor:
         return targets[covered]
     known = torch.where(covered[:, None], targets, torch.nan)
     return torch.unflatten(known, 0, (-1, sites))[covered_inputs(covered, sites)]
-
-
-def check_names(fields: Fields, section: str) -> None:
-    """Refuse what cannot be asked for.
-
-    Args:
-        fields: By name.
-        section: Of the config, for errors.
-
-    Raises:
-        ValueError: A name is none, or taken, or something is no field; names it.
-    """
-    for name, each in fields.items():
-        if not str(name).isidentifier() or name in TAKEN:
-            raise ValueError(
-                f"{section}.{name}: expected a name of letters, digits and _ that is none of "
-                f"{', '.join(TAKEN)}"
-            )
-        if not isinstance(each, Field):
-            raise ValueError(f"{section}.{name}: {each!r}, expected a clients.messages.field.Field")
 
 
 def _name_of(rule: Any) -> str:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.streaming import Scorer
+
+Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
 def for_discriminators(balanced: bool | None = None, why: str = "") -> Callable[[Scorer], Scorer]:
@@ -26,7 +28,7 @@ def for_discriminators(balanced: bool | None = None, why: str = "") -> Callable[
     return say
 
 
-def of_probabilities(scorer: Scorer) -> Scorer:
+def of_probabilities(scorer: Marked) -> Marked:
     """Say of a scorer that it takes the softmax of answers for what a client believes."""
     scorer.__dict__["of_probabilities"] = True
     return scorer

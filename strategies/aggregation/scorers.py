@@ -2,9 +2,10 @@
 
 A scorer is a function `(teachers) -> scores [K, N]`, >= 0, larger = trusted more. A new one is a
 function anywhere on the Python path and three YAML lines under `conf/strategy/scorer/`. Scores may
-use `teachers.logits`, `own_probs` and `num_examples`; silent and masked clients are `normalise`'s
-business. A function whose score of a client and an example depends on that client's answer to it
-alone lets workers sum up answers where they are made. One that was derived for a certain kind of
+use `teachers.logits`, `own_probs` and `num_examples`, and what the function names of
+`strategies.aggregation.rule_arguments`; silent and masked clients are `normalise`'s business. A
+function whose score of a client and an example depends on that client's answer to it alone lets
+workers sum up answers where they are made. One that was derived for a certain kind of
 discriminator says so with `for_discriminators`; nobody has to.
 """
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clients.messages.answers import Answers
+from strategies.aggregation.rule_arguments import Calibration
 from strategies.aggregation.scorer_compatibility import for_discriminators, of_probabilities
 
 PROBABILITY_FLOOR = 1e-4
@@ -41,6 +43,23 @@ def num_examples(teachers: Answers) -> Tensor:
         Scores > 0 [K, N].
     """
     return teachers.num_examples[:, None].expand_as(teachers.mask)
+
+
+@of_probabilities
+def validation_accuracy(teachers: Answers, *, calibration: Calibration) -> Tensor:
+    """Trust a teacher by its accuracy on labelled proxy examples, on every example alike.
+
+    Args:
+        teachers: Answers of the cohort.
+        calibration: Its answers to M labelled examples, of which those count that it answers for.
+
+    Returns:
+        Scores in [0, 1], [K, N].
+    """
+    answered = calibration.answers.mask
+    right = (calibration.logits.argmax(-1) == calibration.labels) & answered
+    share = right.sum(1) / answered.sum(1).clamp_min(1)
+    return share[:, None].expand_as(teachers.mask)
 
 
 @of_probabilities

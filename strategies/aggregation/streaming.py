@@ -30,7 +30,7 @@ from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.normalisation import masked
 from strategies.aggregation.sums import Sums
 
-Scorer = Callable[[Answers], Tensor]
+Scorer = Callable[..., Tensor]
 
 SUMS, PROBE = "sums", "probe"
 """Names of a part's records."""

@@ -31,6 +31,7 @@ from clients.training.optimizers import require_steps
 from clients.training.task_objectives import of_examples
 from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.rule_arguments import require_none
 from strategies.aggregation.task_compatibility import of_task
 from strategies.base import BaseStrategy
 from strategies.decentralised import mixed_targets as mixes
@@ -96,6 +97,7 @@ class Gossip(BaseStrategy):
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
         ensemble = of_task(ensemble, test.task)
+        require_none(ensemble.stateful, "it is given by a server, and peers have none")
         self.rule, self.split = ensemble, proxy_split
         size = test.task.num_classes, test.task.sites
         rehearse_loss(ensemble, loss, *size)
@@ -168,7 +170,7 @@ class Gossip(BaseStrategy):
         if teachers is not None:
             teachers = self.rule.as_asked(teachers)
             weights = self.rule.weights(teachers)
-            targets = self.rule.combined(teachers.logits, weights)
+            targets = self.rule.combined(teachers, weights)
             ids = tuple(self.split.probe_ids.tolist())
             self.report(RoundView(server_round, ids, teachers, weights, targets, losses))
         metrics = {"num-teachers": float(answered), **self._meeting.close(teachers)}

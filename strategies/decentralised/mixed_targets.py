@@ -97,7 +97,7 @@ def targets_of_answers(
     """
     teachers, mixing = _teachers(letters, rule)
     weights = rule.weights(teachers, mixing)
-    targets = rule.combined(teachers.logits, weights)
+    targets = rule.combined(teachers, weights)
     return _targets(targets, weights.sum(0) > 0, teachers.sites, proxy_ids)
 
 

@@ -128,7 +128,7 @@ class DistillationStrategy(BaseStrategy):
             server_round,
             student=read_arrays(arrays) if fed else None,
             digest_epochs=self.digest_epochs,
-            digest_ids=split.distilled_ids if fed and len(split.chunks) > 1 else None,
+            digest_ids=split.distilled_ids if fed and self.teachers.asks_more else None,
         )
         return to_each(self.teachers.cohort(server_round, grid), request, self._asks)
 

@@ -15,6 +15,7 @@ class ProxySplit:
     Attributes:
         proxy: Shared inputs; their labels are never looked at.
         negative_ids: What discriminators are fitted against; never distilled. Ascending.
+        calibration_ids: What teachers can be measured on, by labels; never distilled. Ascending.
         distilled_ids: All others, ascending.
         chunks: The distilled ids, each chunk ascending.
         probes: Positions in each chunk of the examples that probes look at, ascending.
@@ -27,6 +28,7 @@ class ProxySplit:
         proxy: Dataset,
         seed: int,
         negative_share: float = 0.2,
+        calibration_share: float = 0.0,
         chunks: int = 1,
         probe_examples: int = 256,
     ) -> None:
@@ -38,6 +40,8 @@ class ProxySplit:
             negative_share: Share of it in [0, 1) that discriminators are fitted against, and that
                 is therefore never distilled; without discriminators it is held back all the same,
                 so that methods with and without distil the same examples.
+            calibration_share: Share of it in [0, 1) whose labels the server knows: rules that name
+                `calibration` get the cohort's answers to it, and nothing else looks at labels.
             chunks: S >= 1, of sizes that differ by one at most: messages in which the distilled
                 examples are answered.
             probe_examples: How many distilled examples probes look at, >= 1; all if there are
@@ -52,13 +56,18 @@ class ProxySplit:
             raise ValueError(f"{key}.negative_share={negative_share}: expected in [0, 1)")
         if probe_examples < 1:
             raise ValueError(f"{key}.probe_examples={probe_examples}: expected >= 1")
+        if not 0 <= calibration_share < 1:
+            raise ValueError(f"{key}.calibration_share={calibration_share}: expected in [0, 1)")
         order = generator(seed, Purpose.NEGATIVES).permutation(len(proxy))
         cut = round(negative_share * len(proxy))
+        rest = cut + round(calibration_share * len(proxy))
         self.proxy = proxy
-        self.negative_ids, self.distilled_ids = np.sort(order[:cut]), np.sort(order[cut:])
+        self.negative_ids, self.distilled_ids = np.sort(order[:cut]), np.sort(order[rest:])
+        self.calibration_ids = np.sort(order[cut:rest])
         self._leaves = f"{key}.negative_share={negative_share}: of {len(proxy)} proxy examples it"
-        if not cut < len(proxy):
-            raise ValueError(f"{self._leaves} leaves none to distil, expected at least 1")
+        if not rest < len(proxy):
+            also = f", with calibration_share={calibration_share}," if rest > cut else ""
+            raise ValueError(f"{self._leaves}{also} leaves none to distil, expected at least 1")
         if not 1 <= chunks <= len(self.distilled_ids):
             raise ValueError(
                 f"{key}.chunks={chunks}: expected from 1 to {len(self.distilled_ids)}, the number "

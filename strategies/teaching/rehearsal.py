@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.execution.trainers import require_objectives
 from clients.messages.answers import Answers, Stacked
-from clients.messages.codecs import Precision
-from clients.messages.field import Field, as_they_are
+from clients.messages.field import as_they_are
+from clients.messages.fields import rehearse_codec
 from clients.messages.replies import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from clients.training.task_objectives import of_examples
 from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.rule_arguments import made_up_arguments, wanted
 from strategies.aggregation.scorer_compatibility import needs_probabilities
 from strategies.aggregation.streaming import read_part
 from strategies.teaching.student import anchors_of
@@ -49,7 +50,8 @@ def rehearse(rule: EnsembleRule, num_classes: int, sites: int = 1) -> Tensor:
         _require_numbers(rule, num_classes, sites)
     for name, each in rule.ask.items():
         rehearse_codec(name, each, num_classes)
-    return rule(made_up(rule, num_classes, sites), np.arange(0)).targets
+    answers = made_up(rule, num_classes, sites)
+    return rule(answers, np.arange(0), known=made_up_arguments(answers)).targets
 
 
 def _require_numbers(rule: EnsembleRule, num_classes: int, sites: int) -> None:
@@ -67,31 +69,6 @@ def _require_numbers(rule: EnsembleRule, num_classes: int, sites: int) -> None:
             "strategy.combiner: of two answers that are the same it makes another, and answers to "
             "a regression are numbers: expected strategy/combiner=mean_of_outputs"
         )
-
-
-def rehearse_codec(name: str, field: Field, num_classes: int) -> None:
-    """See that the codec of a field, if it is a user's own, gives back what it is given.
-
-    Args:
-        name: Of the field.
-        field: It.
-        num_classes: C.
-
-    Raises:
-        ValueError: It does not, by its form; says what it gave.
-    """
-    if isinstance(field.codec, Precision):
-        return
-    array = field.made_up(1, 4, num_classes)[0].numpy()
-    where, rng = f"strategy.ask.{name}: its codec", np.random.default_rng(0)
-    try:
-        sent = field.encode(name, array, lambda stream: rng)
-        back: object = field.decode(name, {key: np.asarray(part) for key, part in sent.items()})
-    except Exception as error:  # anyone's code
-        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(back, Tensor) or back.shape != array.shape:
-        found = f"{type(back).__name__} {tuple(getattr(back, 'shape', ()))}"
-        raise ValueError(f"{where}: decode gave a {found}, expected a torch.Tensor {array.shape}")
 
 
 def rehearse_loss(
@@ -172,10 +149,10 @@ def is_reducible(rule: EnsembleRule, num_classes: int, sites: int = 1) -> bool:
     """Tell whether targets can be summed up in parts, where the answers are made.
 
     They can if the combiner is a weighted mean, no cap looks across teachers, fields that are asked
-    for beside logits are one number for each input, and the scorer is a plain function whose score
-    of a client and an example depends on nothing but its own answer to it. The last is not taken on
-    trust: scores of a made-up cohort must be those of its answers one by one, its answers be left
-    as they were, and the targets the same both ways.
+    for beside logits are one number for each input, and the scorer is a plain function that names
+    nothing beside the answers, and whose score of a client and an example depends on nothing but
+    its own answer to it. The last is not taken on trust: scores of a made-up cohort must be those
+    of its answers one by one, its answers be left as they were, and the targets the same both ways.
 
     Args:
         rule: Of the ensemble; has been rehearsed.
@@ -189,7 +166,7 @@ def is_reducible(rule: EnsembleRule, num_classes: int, sites: int = 1) -> bool:
     # What is no function may have a state, and workers have copies of their own.
     if rule.mean is None or rule.weight_cap < 1 or not inspect.isfunction(scorer):
         return False
-    if any(each.shape != ("N",) for each in rule.ask.values()):
+    if any(each.shape != ("N",) for each in rule.ask.values()) or wanted(rule.scorer):
         return False
     rule = replace(rule, ask=as_they_are(rule.ask))  # a lossy codec says nothing of the scorer
     sizes = (1.0, LARGEST) if rule.ask else (1.0,)

@@ -19,6 +19,7 @@ from clients.messages.requests import PredictionRequest, node_id_of
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
+from strategies.aggregation.rule_arguments import Calibration, calibrated, parted
 from strategies.aggregation.streaming import Part, gather
 from strategies.aggregation.task_compatibility import of_task
 from strategies.cohorts import draw
@@ -86,6 +87,8 @@ class Teachers:
         self.tested = tested or (lambda server_round: test)
         self.node_ids: list[int] = []
         self._seed, self._fraction = seed, fraction
+        self._calibrated = calibrated(ensemble.stateful, proxy_split.calibration_ids)
+        self._calibration: Calibration | None = None
         self._reducible = is_reducible(ensemble, test.task.num_classes, test.task.sites)
         self._whole = False
         self._first: Answers | None = None
@@ -110,6 +113,11 @@ class Teachers:
                 )
         self._reducible, self._whole = False, True
 
+    @property
+    def asks_more(self) -> bool:
+        """Whether the first question is about other examples than those that are distilled."""
+        return len(self.split.chunks) > 1 or len(self._calibrated) > 0
+
     def cohort(self, server_round: int, grid: Grid) -> list[int]:
         """Draw the nodes of a round's cohort, ascending."""
         self._grid = grid  # for the other chunks
@@ -126,13 +134,13 @@ class Teachers:
         Returns:
             The request.
         """
-        told = self.rule.discriminator is not None
+        told, ids = self.rule.discriminator is not None, self.split.chunks[0]
         return PredictionRequest(
             server_round=server_round,
-            num_inputs=len(self.split.chunks[0]),
+            num_inputs=len(ids) + len(self._calibrated),
             num_classes=self.test.task.num_classes,
             sites=self.test.task.sites,
-            proxy_ids=self.split.chunks[0],
+            proxy_ids=np.concatenate([ids, self._calibrated]) if len(self._calibrated) else ids,
             negative_ids=self.split.negative_ids if told else None,
             recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
@@ -182,8 +190,12 @@ class Teachers:
         answers, self.node_ids = gather(replies, self.rule.ask), []
         if answers is None:
             return None, None
+        if isinstance(answers, Answers):
+            answers, self._calibration = parted(
+                self.rule.as_asked(answers), self.split.proxy, self._calibrated
+            )
         self._first = answers if isinstance(answers, Answers) and answers.per_client else None
-        first = self.rule(answers, self.split.probes[0], self._whole)
+        first = self._combined(answers, "distil", self.split.chunks[0], self.split.probes[0])
         self.node_ids = [node_id_of(client_id) for client_id in first.teachers.client_ids]
         before = answers_of(student, self.split, report)
         try:
@@ -206,7 +218,8 @@ class Teachers:
         messages = to_each(self.node_ids, request, EVALUATE_PREDICTIONS)
         reducer = self.rule.reducer(probe) if self._reducible else None
         answers = answers_to(messages, self._grid, reducer, self._later)
-        return None if answers is None else self.rule(self._beside_first(answers), probe)
+        ids = self.split.chunks[number]
+        return None if answers is None else self._combined(answers, "distil", ids, probe)
 
     def test_messages(self, server_round: int) -> list[Message]:
         """Ask those whose answers were used to answer the test set too."""
@@ -229,7 +242,8 @@ class Teachers:
         answers = gather(replies, self._tested)
         if answers is None:
             return None
-        ensemble = self._testing(self._beside_first(answers), NO_PROBE)
+        asked = np.arange(len(self.tested(server_round)))
+        ensemble = self._combined(answers, "test", asked, NO_PROBE)
         covered, test = ensemble.covered_inputs, self.tested(server_round)
         task = test.task
         if not covered.any():
@@ -264,6 +278,17 @@ class Teachers:
             answers=self.rule.answers,
             fields=tuple(self._tested if proxy_ids is None else self._later),
         )
+
+    def _combined(self, answers: Part | Answers, phase: str, ids: Ids, probe: Ids) -> Ensemble:
+        """Weigh and combine answers to these examples, with what rules name."""
+        rule = self._testing if phase == "test" else self.rule
+        if isinstance(answers, Part):
+            return rule(answers, probe)
+        known: dict[str, Any] = {"ids": ids, "phase": phase}
+        if (calibration := self._calibration) is not None:
+            known["calibration"] = calibration.among(answers.client_ids)
+        keep = self._whole and phase == "distil"
+        return rule(self._beside_first(answers), probe, keep, known)
 
     def _beside_first(self, answers: Part | Answers) -> Part | Answers:
         """Put in what clients said of themselves as the round began: they say it once."""

@@ -16,6 +16,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.asked import Asked, key_of
 from clients.messages.codecs import Precision
 from clients.messages.field import Field, wire_name
+from clients.messages.fields import check_names, rehearse_codec
 from clients.messages.replies import (
     PredictionReply,
     no_stream,
@@ -25,8 +26,6 @@ from clients.messages.replies import (
 )
 from clients.messages.requests import PredictionRequest, read_request
 from sim.engine.grid import assume_task_identity
-from strategies.aggregation.ensemble import check_names
-from strategies.teaching.rehearsal import rehearse_codec
 from tests.predictions import ANSWER, PLAIN, ask
 
 RNG = np.random.default_rng(0)

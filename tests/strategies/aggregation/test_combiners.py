@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_a_combiner_that_leaves_the_simplex_is_named(
     answers = made_up(rule, 5)
     for use in (
         lambda: rule(answers, np.arange(3)),
-        lambda: rule.combined(answers.logits, rule.weights(answers, torch.ones(3))),
+        lambda: rule.combined(answers, rule.weights(answers, torch.ones(3))),
         lambda: rehearse(rule, 5),
     ):
         with pytest.raises(ValueError, match=message):
@@ -194,7 +195,8 @@ def test_what_nobody_is_trusted_on_may_be_anything() -> None:
     weights = random_weights()
     weights[:, 2] = 0
     rule = EnsembleRule(uniform, lambda *given: total(*given) * torch.nan)
+    answers = replace(made_up(rule, 5), logits=random_logits())
     with pytest.raises(ValueError, match="nan"):
-        rule.combined(random_logits(), weights)
+        rule.combined(answers, weights)
     rule = EnsembleRule(uniform, lambda *given: mean_of_probs(*given))
-    assert rule.combined(random_logits(), weights)[2].sum() == 0
+    assert rule.combined(answers, weights)[2].sum() == 0
