@@ -1,6 +1,7 @@
 """A run that can be resumed: its folder, anew or from a checkpoint, and its rounds."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,30 +135,21 @@ def prepare_rounds(
     buffers = buffers_of(student, strategy)
     pool.load(SimulatedApp(clients, (*(told(strategy, "handlers") or ()), *asking.handlers)))
     has_student = getattr(strategy, "has_student", True)
+    taught = student if has_student else None
 
     def evaluate_student(arrays: ArrayRecord) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
         with threads_of_torch(student_threads):
             return evaluate(student, clients.splits.test) if has_student else {}
 
-    def ask(server_round: int, arrays: ArrayRecord) -> None:
-        if asking.due(server_round):
-            load_parameters(student, read_arrays(arrays))
-            one = student if has_student else None
-            with threads_of_torch(student_threads):
-                asking(server_round, one, grid, tracker.found, display.warn)
-
     def report(round_report: RoundReport) -> None:
         display.round(tracker.round(round_report), round_report.first_failure())
 
-    about: dict[str, Any] = {
-        **{"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles},
-        "states": pool.states(tracker.folder / STATES),
-    }
-    about |= {"on_answer": display.answer, "on_note": display.warn}
+    about: dict[str, Any] = {"on_answer": display.answer, "on_note": display.warn}
+    about |= {"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles}
+    about |= {"states": pool.states(tracker.folder / STATES)}
     grid = PoolGrid(pool, clients.architectures, **about)
-    begun = write_arrays(parameters_of(student))
-    start, first_round = checkpoints.start(strategy, grid, begun)
+    start, first_round = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     often = checkpoint_every, rounds
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stopping)
 
@@ -173,7 +165,7 @@ def prepare_rounds(
             first_round=first_round,
             commit=commit,
             watch=tracker.view,
-            ask=ask,
+            ask=partial(_ask, asking, taught, student_threads, grid, tracker, display),
             stopping=stopping,
             buffers=buffers,
             **numbers,
@@ -181,3 +173,22 @@ def prepare_rounds(
         return read_arrays(arrays) if has_student else {}
 
     return run
+
+
+def _ask(
+    asking: Asking,
+    student: nn.Module | None,
+    threads: int | None,
+    grid: PoolGrid,
+    tracker: Tracker,
+    display: Display,
+    server_round: int,
+    arrays: ArrayRecord,
+) -> None:
+    """Have the networks of a round asked, the student with the parameters that it came to."""
+    if not asking.due(server_round):
+        return
+    if student is not None:
+        load_parameters(student, read_arrays(arrays))
+    with threads_of_torch(threads):
+        asking(server_round, student, grid, tracker.found, display.warn)

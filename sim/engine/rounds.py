@@ -142,10 +142,8 @@ def run_rounds(
                 evaluated: MetricRecord | None = None
                 if evaluate_now:
                     asked = len(grid.exchanges)
-                    requests = strategy.configure_evaluate(
-                        server_round, arrays, ConfigRecord(), grid
-                    )
-                    replies = _exchange(grid, requests, intake("evaluate"), quorum, asked)
+                    sent = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
+                    replies = _exchange(grid, sent, intake("evaluate"), quorum, asked)
                     measure = partial(strategy.aggregate_evaluate, server_round)
                     evaluated = _agreeing(strategy, measure, grid, replies, quorum)
             except (QuorumLost, BadModel):

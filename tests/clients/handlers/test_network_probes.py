@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.data import normalised
+from clients.data import Dataset, classification, dense_labelling, normalised
 from clients.handlers.network_probes import NetworkProbe, numbers_of
 from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients
@@ -99,6 +99,30 @@ def test_it_gets_what_it_names_and_draws_of_its_own(clients: SimulatedClients) -
     assert len({*drawn}) == 4
     assert again == drawn[0]
     assert asked(clients, all_of, name="other")["drawn"] not in drawn
+
+
+def test_tokens_and_labels_of_pixels_come_as_the_task_has_them(clients: SimulatedClients) -> None:
+    words, own = np.array([[0, 2], [1, 1], [8, 3]], np.uint8), classification((2,), 2, num_tokens=9)
+    tokens = Dataset("words", words, np.array([0, 1, 1]), own)
+    pixels = np.array([[[0, -1], [1, 2]]])
+    image = np.zeros((1, 1, 2, 2), np.float32)
+    dense = Dataset("pixels", image, pixels, dense_labelling((1, 2, 2), 3), 1.0, (0.0,), (1.0,))
+
+    def first(network: Any, inputs: Any, labels: Any) -> dict[str, Any]:
+        assert labels.dtype == torch.int64
+        whole = inputs.dtype == torch.int64
+        return {"shape": network(inputs).shape[-1], "whole": whole, "sum": labels.sum()}
+
+    found = asked(clients, first, nn.Embedding(9, 5), examples=tokens)
+    assert found == {"shape": 5, "whole": True, "sum": 2}
+    found = asked(clients, first, nn.Conv2d(1, 3, 1), examples=dense)
+    assert found == {"shape": 2, "whole": False, "sum": 2}
+
+    def against(network: Any, inputs: Any, labels: Any) -> dict[str, Any]:
+        return {"step": inputs.requires_grad_().sum()}
+
+    with pytest.raises(RuntimeError, match=r"probes\.mine: RuntimeError: only Tensors of floating"):
+        asked(clients, against, nn.Embedding(9, 5), examples=tokens)
 
 
 # --- what it leaves ---

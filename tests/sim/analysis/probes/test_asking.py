@@ -14,6 +14,7 @@ from clients.app import SimulatedApp
 from clients.data import blobs, subset
 from clients.handlers.network_probes import stream_of
 from clients.messages.arrays import read_arrays
+from clients.models import logistic_regression
 from clients.models.factory import load_parameters
 from clients.population.clients import SimulatedClients
 from clients.training.evaluation import evaluate
@@ -21,6 +22,7 @@ from sim.analysis.probes import Ask, Every, ProbeError
 from sim.analysis.probes.asking import Asking
 from sim.analysis.probes.findings import Findings
 from sim.engine.grid import PoolGrid
+from sim.topology.graphs import ring
 from sim.tracking.round_metrics import RESERVED
 from strategies.server.averaging import Averaging
 from tests.federations import (
@@ -34,6 +36,7 @@ from tests.federations import (
     student_of,
     tiny_clients,
 )
+from tests.peers import averaging, gossip, topology
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +205,17 @@ def test_where_parameters_are_averaged_the_global_model_is_asked(pool: Any) -> N
     measured = evaluate(student, clients.splits.test)
     assert seen.found[-1].numbers["student_right"] == pytest.approx(measured["accuracy"])
     assert all(found.clients == {} for found in seen.found)
+
+
+def test_peers_without_a_server_are_asked_what_they_have_come_to(pool: Any) -> None:
+    linear = {"linear": logistic_regression}
+    alike = tiny_clients(4, architectures=["linear"] * 4, models=linear)
+    for clients, made in ((tiny_clients(4), gossip), (alike, averaging)):
+        strategy = made(clients, topology(ring, n=4))
+        seen = watched(pool, clients, strategy, mine=Ask(right, **WHOLE))
+        for found, accuracy in zip(seen.found, metrics_of(seen.run, "accuracy"), strict=True):
+            assert sorted(accuracy) == [0, 1, 2, 3]
+            assert found.clients["right"] == pytest.approx(accuracy)
 
 
 # --- what is refused ---
