@@ -11,6 +11,7 @@ from torch import nn
 from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.quick_runs import QUICK, result_of
+from tests.tracked_runs import events_of
 
 WORDS = ["--config-dir", str(EXAMPLES / "attacked"), "probes=attacked", *QUICK, "partition=iid",
          "clients.training.epochs=6", "strategy.distil.epochs=10"]  # fmt: skip
@@ -56,6 +57,9 @@ def test_both_pools_and_a_resumed_run_find_the_same_and_the_student_is_nobodys(
     assert len({attacked for _, attacked, _ in means}) == 3  # from round to round
     student = [line["probes"]["student_attacked_accuracy"] for line in lines["inline"]]
     assert student[-1] < lines["inline"][-1]["probes"]["student_plain_accuracy"]
+    shown = set(events_of(tmp_path / "inline").Tags()["scalars"])
+    assert {f"clients/{name}/mean" for name in NAMES} <= shown
+    assert {f"probes/student_{name}" for name in NAMES} <= shown
     for line in lines["still"]:
         assert len({line["clients"][name]["mean"] for name in NAMES}) == 1
     # Nobody learns from it: but for these columns a run is as one without.

@@ -137,7 +137,7 @@ class Asking:
             ProbeError: A name is taken; names the probe.
         """
         took_part = {e.client_id for e in grid.exchanges if not e.failure}
-        cohort = [k for k in sorted(took_part) if grid.states.handle(k) is not None]
+        cohort = [k for k in sorted(took_part) if k in grid.states]
         for name in self.due(server_round):
             most = max(1, round(self._asks[name].share * len(cohort)))
             chosen = [cohort[place] for place in some_of(len(cohort), most)]
