@@ -115,14 +115,14 @@ def federate(
                 left = range(1 if done is None else done.server_round + 1, config.rounds + 1)
                 work_s = estimated_work_s(strategy, clients, left)
                 pool, shown["where"] = pool.open(work_s, config.student_workers)
-            tracker, display = open_run(folder, clients, config.rounds, done, **shown)
+            tracker, display, asking = open_run(folder, clients, config.rounds, done, **shown)
         with closing(tracker):
             try:
                 with explained(*BUILDING):
                     student = draw_student(clients, config.student_device)
                     taught = clients, student, tracker, display
                     strategy = complete_strategy(config, strategy, pool, *taught)
-                    built = pool, clients, student, strategy, tracker, display, checkpoints
+                    built = pool, clients, student, strategy, tracker, display, asking, checkpoints
                     numbers = {name: config[name] for name in NUMBERS}
                     numbers["group_size"] = config.clients.group_size
                     run_rounds = prepare_rounds(*built, stop.asked, **numbers)

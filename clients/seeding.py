@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     FIELD = 23
     TEST_SAMPLE = 24
     VIEW = 25
+    NETWORK_PROBE = 26
 
 
 def stream(

@@ -28,12 +28,13 @@ FLOWER = tuple(
 
 ROLES = (
     (".model", r"student|clients\.architectures\.[^.]+\.model"),
-    (".data", r"data\.(proxy_)?source"),
+    (".data", r"data\.(proxy_)?source|probes\.[^.]+\.inputs"),
     (".optimizer", r"(clients\.(training|messenger)|strategy\.(distil|how|teaching))\.optimizer"),
     (".optimizer", r"strategy\.teaching\.head_optimizer"),
     (".messenger", r"clients\.messenger|strategy\.how"),
     (".rule", r"(clients\.messenger|strategy(\.how)?)\.rule"),
     (".graph", r"topology\.graph(\.rules\.\d+)*"),
+    (".asked", r"probes\.[^.]+\.of"),
     (".probe", r"probes\.[^.]+(\.probe)?"),
 )
 """Places with one role, whose name no place has. Any other place is a role of its own."""

@@ -63,6 +63,28 @@ RUN: dict[str, Differs | str] = {
         Differs("uniform probes=with_features", 8, 1, "line probes"),
     "probes.output_matrices.probe.most_clients of output_matrices":
         "sim/analysis/probes/test_output.test_matrices_are_of_clients_spread_over_the_cohort",
+    **{f"probes.fgsm.{name}":
+       Differs("uniform probes=robustness", one, other, "column fgsm_accuracy")
+       for name, one, other in (
+           ("of.epsilon of fgsm", 0.1, 3.0), ("inputs of Ask", "test", "proxy"),
+           ("examples of Ask", 256, 5), ("share of Ask", 1.0, 0.5),
+       )},
+    "probes.fgsm.every of Ask": Differs("uniform probes=robustness", 1, 0, "line probes"),
+    **{f"probes.{probe}.{name} of Ask": f"sim/analysis/probes/test_asking.{test}"
+       for probe in ("pgd", "input_gradient")
+       for name, test in (
+           ("inputs", "test_the_examples_are_drawn_once_and_are_those_that_were_chosen"),
+           ("examples", "test_the_examples_are_drawn_once_and_are_those_that_were_chosen"),
+           ("every", "test_when_and_of_whom_is_the_configs"),
+           ("share", "test_when_and_of_whom_is_the_configs"),
+       )},
+    "probes.pgd.of.epsilon of pgd":
+        Differs("uniform probes=robustness", 0.1, 3.0, "column pgd_accuracy"),
+    **dict.fromkeys(
+        (f"probes.pgd.of.{name} of pgd" for name in ("steps", "step_size")),
+        "sim/analysis/probes/test_robustness."
+        "test_pgd_goes_to_the_corner_of_the_box_and_no_further",
+    ),
 }  # fmt: skip
 
 DATA: dict[str, Differs | str] = {

@@ -37,8 +37,9 @@ USED |= {name: (*SAME, f"strategy={name}") for name in ("fedavg", "fedadam", "fe
 USED["multikrum"] = (*SAME, "strategy=multikrum", "strategy.num_nodes_to_select=2")
 PROBES = ("trust", "output_drift", "parameter_drift", "recall_spread", "calibration",
           "teacher_audit", "forgetting", "output_matrices")  # fmt: skip
-ELSEWHERE = {"conf.run_lock.ClaimFirst", "sim.workers.ray_pool.RayPool"}
-"""Hydra makes one of the first; of the second several are opened in tests/test_bits.py."""
+ELSEWHERE = {"conf.run_lock.ClaimFirst", "sim.workers.ray_pool.RayPool", "sim.analysis.probes.Ask"}
+"""Hydra makes one of the first; of the second several are opened in tests/test_bits.py; the third
+is frozen, and what a run keeps of it is in tests/sim/analysis/probes/test_asking.py."""
 
 
 def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from types import MethodType
 from typing import Any
 
 import joblib
+import torch
 from torch import Tensor, nn
 
 OF_TORCH = tuple(vars(nn.Module()))
@@ -86,6 +87,35 @@ def same_modules(whose: str, network: nn.Module) -> Iterator[None]:
     yield
     if fault := original.exchanged():
         raise ValueError(f"{whose} {fault}")
+
+
+@contextmanager
+def lent(network: nn.Module) -> Iterator[None]:
+    """Lend a network in the block, in eval mode: what is done to it is undone, numbers included.
+
+    Args:
+        network: It.
+
+    Raises:
+        ValueError: A module was exchanged, or is new, or gone; names it.
+    """
+    original = Original(network)
+    tensors = [*network.parameters(), *network.buffers()]
+    held = [(tensor, tensor.detach().clone(), tensor.grad) for tensor in tensors]
+    for tensor in tensors:
+        tensor.grad = None
+    try:
+        network.eval()
+        yield
+    finally:
+        fault = original.exchanged()
+        original.put_back()
+        with torch.no_grad():
+            for tensor, numbers, gradient in held:
+                tensor.copy_(numbers)
+                tensor.grad = gradient
+    if fault:
+        raise ValueError(f"it changed its network: {fault}")
 
 
 @contextmanager

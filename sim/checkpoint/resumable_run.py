@@ -1,6 +1,7 @@
 """A run that can be resumed: its folder, anew or from a checkpoint, and its rounds."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from clients.partition import summary
 from clients.population.clients import SimulatedClients
 from clients.training.evaluation import evaluate
 from clients.training.loop import threads_of_torch
+from sim.analysis.probes.asking import Ask, Asking
 from sim.analysis.probes.values import Probe
 from sim.checkpoint.writing import Checkpoint, Checkpoints
 from sim.engine.grid import PoolGrid
 from sim.engine.model_buffers import buffers_of
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.console import Display
+from sim.tracking.round_metrics import RESERVED
 from sim.tracking.run_folder import STATES, begin, changed_versions
 from sim.tracking.tracker import Tracker
 from sim.workers.pools import Pool
@@ -34,10 +37,10 @@ def open_run(
     rounds: int,
     done: Checkpoint | None,
     config_text: str,
-    probes: Mapping[str, Probe],
+    probes: Mapping[str, Probe | Ask],
     where: str = "",
     **options: Any,
-) -> tuple[Tracker, Display]:
+) -> tuple[Tracker, Display, Asking]:
     """Write down what is to be run; return what will follow it.
 
     Args:
@@ -46,13 +49,18 @@ def open_run(
         rounds: R, the last round.
         done: The checkpoint that the run goes on from; None = it begins.
         config_text: The resolved config as YAML.
-        probes: What to compute from each round's view, by name.
+        probes: What to compute from each round's view, and what to ask networks, by name.
         where: In which processes clients run, and why, if that was chosen.
         **options: What else the `Tracker` is told.
 
     Returns:
-        What writes rounds down, and what shows them.
+        What writes rounds down, what shows them, and what asks networks.
+
+    Raises:
+        ProbeError: A function cannot be asked; nothing is written down.
     """
+    asking = Asking(probes, clients, options["proxy_labels"] is not None, RESERVED)
+    seeing = {name: probe for name, probe in probes.items() if not isinstance(probe, Ask)}
     private = clients.splits.private
     kinds = private.task.strata(private.labels)
     shape = summary(kinds, clients.partitions, private.task.num_strata)
@@ -60,7 +68,7 @@ def open_run(
     kept = (None, {}) if done is None else (done.clients, done.probes)
     measure = private.task.measure
     told = {"measure": measure, "last_round": rounds, **options}
-    tracker = Tracker(folder, probes, config_text, *kept, **told)
+    tracker = Tracker(folder, seeing, config_text, *kept, **told)
     if (sample := clients.splits.sample) is not None:
         size = f"{len(sample):,} of {len(clients.splits.test):,} test examples"
         measuring = f"clients and ensembles measured on {size} before round {rounds}"
@@ -72,7 +80,7 @@ def open_run(
         display.warn(f"{_unlabelled(clients)}: probes that need them are left out")
     if done is not None:
         display.resume(done.server_round, changed_versions(done.versions), done.damage)
-    return tracker, display
+    return tracker, display, asking
 
 
 def _unlabelled(clients: SimulatedClients) -> str:
@@ -93,6 +101,7 @@ def prepare_rounds(
     strategy: Strategy,
     tracker: Tracker,
     display: Display,
+    asking: Asking,
     checkpoints: Checkpoints,
     stopping: Callable[[], bool],
     *,
@@ -111,6 +120,7 @@ def prepare_rounds(
         strategy: Any Flower strategy.
         tracker: Writes rounds down.
         display: Shows them.
+        asking: Asks networks.
         checkpoints: Of the run; the one to go on from, if it does, has been loaded.
         stopping: Whether a round is to be the last that is run now.
         group_size: Most clients that a worker gets at once, >= 1.
@@ -123,8 +133,9 @@ def prepare_rounds(
         What runs the rounds and returns the final student; without one it has no parameters.
     """
     buffers = buffers_of(student, strategy)
-    pool.load(SimulatedApp(clients, told(strategy, "handlers") or ()))
+    pool.load(SimulatedApp(clients, (*(told(strategy, "handlers") or ()), *asking.handlers)))
     has_student = getattr(strategy, "has_student", True)
+    taught = student if has_student else None
 
     def evaluate_student(arrays: ArrayRecord) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
@@ -134,14 +145,11 @@ def prepare_rounds(
     def report(round_report: RoundReport) -> None:
         display.round(tracker.round(round_report), round_report.first_failure())
 
-    about: dict[str, Any] = {
-        **{"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles},
-        "states": pool.states(tracker.folder / STATES),
-    }
-    about |= {"on_answer": display.answer, "on_note": display.warn}
+    about: dict[str, Any] = {"on_answer": display.answer, "on_note": display.warn}
+    about |= {"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles}
+    about |= {"states": pool.states(tracker.folder / STATES)}
     grid = PoolGrid(pool, clients.architectures, **about)
-    begun = write_arrays(parameters_of(student))
-    start, first_round = checkpoints.start(strategy, grid, begun)
+    start, first_round = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     often = checkpoint_every, rounds
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stopping)
 
@@ -157,6 +165,7 @@ def prepare_rounds(
             first_round=first_round,
             commit=commit,
             watch=tracker.view,
+            ask=partial(_ask, asking, taught, student_threads, grid, tracker, display),
             stopping=stopping,
             buffers=buffers,
             **numbers,
@@ -164,3 +173,22 @@ def prepare_rounds(
         return read_arrays(arrays) if has_student else {}
 
     return run
+
+
+def _ask(
+    asking: Asking,
+    student: nn.Module | None,
+    threads: int | None,
+    grid: PoolGrid,
+    tracker: Tracker,
+    display: Display,
+    server_round: int,
+    arrays: ArrayRecord,
+) -> None:
+    """Have the networks of a round asked, the student with the parameters that it came to."""
+    if not asking.due(server_round):
+        return
+    if student is not None:
+        load_parameters(student, read_arrays(arrays))
+    with threads_of_torch(threads):
+        asking(server_round, student, grid, tracker.found, display.warn)

@@ -32,6 +32,10 @@ class ClientStates:
         """Return the handle of a client's state; None if it has none yet."""
         return self._handles.get(client_id)
 
+    def __contains__(self, client_id: int) -> bool:
+        """Tell whether a client has a state, without reading one that lies in a file."""
+        return client_id in self._handles
+
     def put(self, client_id: int, handle: Any) -> None:
         """Replace a client's state."""
         self._handles[client_id] = handle

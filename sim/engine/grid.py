@@ -1,6 +1,7 @@
 """Flower's `Grid` over a pool: any strategy that works on Flower's grid works on this one."""
 
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -136,6 +137,21 @@ class PoolGrid(Grid):
             KeyError: A payload is not there; names it.
         """
         return self._pull(self.push_messages(messages), intake, post)
+
+    def measure(self, messages: Iterable[Message]) -> Iterable[Message]:
+        """Send what only measures, with handlers that say so, and note nothing but failures.
+
+        Args:
+            messages: What to send.
+
+        Returns:
+            As `send_and_receive`.
+        """
+        noted = len(self.exchanges)
+        replies = self.send_and_receive(messages)
+        failed = [each for each in self.exchanges[noted:] if each.failure]
+        self.exchanges[noted:] = [replace(e, request_bytes=0, reply_bytes=0) for e in failed]
+        return replies
 
     # --- Flower's interface ---
 

@@ -82,6 +82,7 @@ def run_rounds(
     first_round: int = 1,
     commit: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
     watch: Callable[[RoundView], None] | None = None,
+    ask: Callable[[int, ArrayRecord], None] = lambda server_round, arrays: None,
     stopping: Callable[[], bool] = lambda: False,
     buffers: Collection[str] = (),
 ) -> ArrayRecord:
@@ -102,6 +103,8 @@ def run_rounds(
             done; a checkpoint belongs here.
         watch: Receives a view of what clients sent back where that is parameters, one from each; a
             strategy that distils shows its rounds itself.
+        ask: Called with the round and the global model's parameters once they are aggregated: here
+            networks are asked for measurements.
         stopping: Whether this round is to be the last that is run now; asked when it is done.
         buffers: Names of arrays that are statistics or counters, not parameters: they are averaged,
             whatever the strategy does to them (`sim.engine.model_buffers`).
@@ -134,14 +137,13 @@ def run_rounds(
                 if aggregated is not None:
                     require_usable(strategy, server_round, arrays, aggregated)
                     arrays = aggregated
+                ask(server_round, arrays)
                 # 4. Evaluate, on the clients and here.
                 evaluated: MetricRecord | None = None
                 if evaluate_now:
                     asked = len(grid.exchanges)
-                    requests = strategy.configure_evaluate(
-                        server_round, arrays, ConfigRecord(), grid
-                    )
-                    replies = _exchange(grid, requests, intake("evaluate"), quorum, asked)
+                    sent = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
+                    replies = _exchange(grid, sent, intake("evaluate"), quorum, asked)
                     measure = partial(strategy.aggregate_evaluate, server_round)
                     evaluated = _agreeing(strategy, measure, grid, replies, quorum)
             except (QuorumLost, BadModel):

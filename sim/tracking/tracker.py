@@ -109,7 +109,7 @@ class Tracker:
         self._labels = None if proxy_labels is None else torch.from_numpy(np.array(proxy_labels))
         self._figures_every, self._watch = figures_every, watch
         self._graph: GraphView | None = None
-        self._found = Findings()
+        self.found = Findings()
         self._known = dict.fromkeys(tag for tags in shown for tag in tags)
         self._layout: Layout = {}
         self._painter: Painter | None = None
@@ -141,14 +141,14 @@ class Tracker:
         if self._labels is not None and view.proxy_ids:
             view = replace(view, labels=self._labels[torch.tensor(view.proxy_ids)].flatten())
         with seeded_globals(np.random.SeedSequence(view.server_round)):  # a probe may draw
-            self._found.ask(self._probes, view, RESERVED)
+            self.found.ask(self._probes, view, RESERVED)
         if view.proxy_ids and is_due(view.server_round, self._figures_every):
             points = projector.coordinates(view)
             projector.add(self.folder / EVENTS, view.server_round, *points)
 
     def graph(self, view: GraphView) -> None:
         """Take in who heard of whom in a round of a federation without a server."""
-        self._found.take("(neighbours)", neighbour_drift(view))
+        self.found.take("(neighbours)", neighbour_drift(view))
         self._graph = view
 
     def round(self, report: RoundReport) -> dict[str, Any]:
@@ -162,20 +162,20 @@ class Tracker:
         """
         rows = client_rows(report.exchanges)
         for row in rows:
-            for name, values in self._found.clients.items():
+            for name, values in self.found.clients.items():
                 if name in row:  # a client's own word for something else
                     row[f"client_{name}"] = row.pop(name)
                 if row["client"] in values:
                     row[name] = values[row["client"]]
         self.clients.add(rows)
         own = [] if self._measure == ACCURACY else [self._measure, f"private_{self._measure}"]
-        line = summarise(report, rows, self._found.numbers, [*own, *self._found.clients])
+        line = summarise(report, rows, self.found.numbers, [*own, *self.found.clients])
         self.summaries.append(line)
         self._costs.append(costs(line, self._costs))
         append_line(self.folder / METRICS, line)
         append_failures(self.folder, report.exchanges)
         self._show(line, rows)
-        self._found, self._graph = Findings(), None
+        self.found, self._graph = Findings(), None
         return line
 
     def state(self) -> Parameters:
@@ -264,7 +264,7 @@ class Tracker:
             self._layout = charts
             self._writer.add_custom_scalars(charts)
         if is_due(step, self._figures_every):
-            draw = partial(self._draw, step, rows, self._found, self._graph)
+            draw = partial(self._draw, step, rows, self.found, self._graph)
             if step == self._last_round:
                 self._undrawn.append(draw)
             else:

@@ -56,7 +56,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 149
+    assert len(OPTIONS) == 150
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -204,7 +204,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["~probes.calibratio"], "unknown key 'probes.calibratio'; did you mean 'probes.calib"),
         (
             ["+probes=mine"],
-            "no such option; did you mean 'none'? (all: none, standard, with_features)",
+            "no such option; did you mean 'none'? (all: none, robustness, standard, with_features)",
         ),
         (["+probes=none"], "leave out the plus: probes=none"),
         (["+experiment=byzantine", "rounds=x"], None),

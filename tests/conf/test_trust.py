@@ -51,6 +51,8 @@ FROM = {
     "availability": ["availability"],
     "probes.any": ["probes"],
     "probes.any.probe": ["probes"],
+    "probes.any.of": ["probes"],
+    "probes.any.inputs": ["data", "proxy"],
 }
 """Where the shipped config says what may stand at a place."""
 NOWHERE = (

@@ -3,9 +3,10 @@
 `def probe(view: RoundView) -> dict[str, float | ByClient | Table | Curve]`, named in YAML under
 `probes:`. A number is a scalar of the round, `ByClient` a column of the table of clients, a `Table`
 or a `Curve` a figure. An object with `state` and `restore` (`KeepsState`) goes on after a resume
-from what it kept.
+from what it kept. An `Ask` goes to the networks instead, and brings numbers back.
 """
 
+from sim.analysis.probes.asking import Ask
 from sim.analysis.probes.calibration import calibration
 from sim.analysis.probes.forgetting import Forgetting
 from sim.analysis.probes.output import output_drift, output_matrices, trust
@@ -18,6 +19,7 @@ from sim.analysis.probes.values import ByClient, Curve, KeepsState, Probe, Table
 from sim.errors import ProbeError
 
 __all__ = [
+    "Ask",
     "ByClient",
     "Curve",
     "Every",

@@ -1,6 +1,5 @@
 """What the probes found in a round, by kind."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,12 +7,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from clients.handlers.network_probes import NAME
 from clients.messages.round_views import RoundView
-from sim.analysis.probes.values import ByClient, Curve, Probe, Table
+from sim.analysis.probes.values import ByClient, Curve, Probe, Table, Value
 from sim.errors import ProbeError
-
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
-"""Of a value: it becomes a column and part of a tag, where a slash would open a level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +60,18 @@ class Findings:
                     f"probes.{probe}: returns {type(found).__name__}, expected a dict of values by "
                     "name"
                 )
-            for name, value in found.items():
-                self._take(probe, name, value, view.teachers.client_ids, reserved)
+            self.take(probe, found, view.teachers.client_ids, reserved)
 
-    def take(self, probe: str, numbers: Mapping[str, float]) -> None:
-        """Take in numbers of the whole round that somebody else found."""
-        for name, number in numbers.items():
-            self._take(probe, name, number, (), ())
+    def take(
+        self,
+        probe: str,
+        values: Mapping[str, Value],
+        client_ids: tuple[int, ...] = (),
+        reserved: Collection[str] = (),
+    ) -> None:
+        """Take in what somebody else found; `client_ids` are those that a `ByClient` is of."""
+        for name, value in values.items():
+            self._take(probe, name, value, client_ids, reserved)
 
     def _take(
         self,

@@ -27,11 +27,16 @@ class Every:
             probe: The other one; what it keeps is kept.
 
         Raises:
-            ProbeError: `rounds` is below 0.
+            ProbeError: `rounds` is below 0, or the other is no function of a view.
         """
         if rounds < 0:
             raise ProbeError(
                 f"sim.analysis.probes.Every: rounds={rounds}: expected an integer >= 0, 0 for never"
+            )
+        if not callable(probe):
+            raise ProbeError(
+                f"sim.analysis.probes.Every: probe is {type(probe).__name__}, expected a function "
+                "of a round's view; an Ask has `every` of its own"
             )
         self._rounds, self._probe = rounds, probe
 

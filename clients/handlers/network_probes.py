@@ -1,0 +1,199 @@
+"""Probes of networks: a function is taken to where each network is, and only numbers come back.
+
+A type of message of its own, a measurement: nobody learns from it, and a run has the same bits
+whoever watches.
+"""
+
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from torch import Tensor, nn
+
+from clients.data import Dataset, normalised
+from clients.execution.isolation import keeps_nothing, lent
+from clients.handlers.base import SERVER_ROUND, Handler, each
+from clients.handlers.state import MODEL, client_of, own_network, round_of
+from clients.messages.requests import CONFIG, METRICS, client_id_of, node_id_of
+from clients.population.clients import SimulatedClients
+from clients.seeding import Purpose, stream
+from clients.signatures import named_of
+
+PROBE = "probe"
+"""Key of a request: which probe is asked."""
+
+PLACES = 3
+"""Network, inputs and labels, which a function gets by their places."""
+
+OFFERED = ("rng", "client_id", "server_round", "task")
+"""What it gets besides if it names it."""
+
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""Of a value: it becomes a column and part of a tag, where a slash would open a level."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkProbe:
+    """A function of a network, and the examples that it looks at, the same ones of every network.
+
+    Attributes:
+        name: As the config has it.
+        of: `(network, inputs, labels) -> {name: number}`; gets what it names of `OFFERED`.
+        examples: Inputs and labels, N >= 1.
+        labelled: Whether the labels are what networks are taught; if not it gets None for them.
+    """
+
+    name: str
+    of: Callable[..., Mapping[str, Any]]
+    examples: Dataset
+    labelled: bool = True
+
+
+def stream_of(
+    name: str, seed: int, server_round: int = 0, whose: int = 0
+) -> np.random.SeedSequence:
+    """Return the stream of a probe: of its examples in round 0, then of each round and network.
+
+    Args:
+        name: The probe's.
+        seed: The run's.
+        server_round: 0..R.
+        whose: Client id; the student's is the number of clients.
+
+    Returns:
+        A stream of its own, whatever other probes there are.
+    """
+    turn = zlib.crc32(name.encode())
+    return stream(seed, Purpose.NETWORK_PROBE, server_round, whose, turn)
+
+
+def numbers_of(
+    probe: NetworkProbe,
+    network: nn.Module,
+    clients: SimulatedClients,
+    server_round: int,
+    client_id: int | None,
+) -> dict[str, float]:
+    """Ask a network: it is in eval mode, gradients are on, and what is done to it is undone.
+
+    Args:
+        probe: What is asked.
+        network: On its device.
+        clients: Of the federation.
+        server_round: 1..R; 0 = a rehearsal, where a number need not be finite yet.
+        client_id: Whose network; None = the student.
+
+    Returns:
+        Numbers by name.
+
+    Raises:
+        RuntimeError: The function failed, or keeps something; names the probe.
+        ValueError: It returns what is no dict of names and finite numbers; names the probe.
+    """
+    whose = len(clients.architectures) if client_id is None else client_id
+    key = stream_of(probe.name, clients.seed, server_round, whose)
+    offered: dict[str, Callable[[], Any]] = {
+        "rng": lambda: np.random.default_rng(key),
+        "client_id": lambda: client_id,
+        "server_round": lambda: server_round,
+        "task": lambda: clients.splits.private.task,
+    }
+    given, what = probe.examples, f"probes.{probe.name}"
+    if client_id is not None:
+        given = clients.seen(given, client_id, "test", server_round)
+    device = next(network.parameters()).device
+    inputs = torch.from_numpy(normalised(given, np.arange(len(given)))).to(device)
+    labels = torch.from_numpy(np.array(given.labels)).to(device) if probe.labelled else None
+    try:
+        with keeps_nothing(of=probe.of), lent(network), torch.enable_grad():
+            found = probe.of(network, inputs, labels, **named_of(probe.of, offered))
+    except Exception as error:  # anyone's code
+        raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{what}: returns {type(found).__name__}, expected a dict of numbers")
+    return {
+        name: _number(f"{what}: value {name!r}", name, value, server_round > 0)
+        for name, value in found.items()
+    }
+
+
+def probing(probes: Iterable[NetworkProbe]) -> Handler:
+    """Make the handler with which clients' own networks are asked.
+
+    Args:
+        probes: All that can be asked.
+
+    Returns:
+        A measurement. A client that keeps no network of its own says nothing.
+    """
+    known = {probe.name: probe for probe in probes}
+    return Handler(
+        "evaluate.probe",
+        each(partial(_evaluate_probe, known)),
+        keys=(SERVER_ROUND, PROBE),
+        replies={METRICS: MetricRecord},
+        measurement=True,
+    )
+
+
+def requests(
+    handler: Handler, name: str, server_round: int, client_ids: Sequence[int]
+) -> list[Message]:
+    """Ask clients for what a probe finds in their networks; all get one content."""
+    content = RecordDict({CONFIG: ConfigRecord({SERVER_ROUND: server_round, PROBE: name})})
+    return [Message(content, node_id_of(k), handler.kind) for k in client_ids]
+
+
+def read_numbers(replies: Iterable[Message]) -> dict[int, dict[str, float]]:
+    """Collect numbers by client id, ascending, and name; replies with an error are skipped."""
+    found = {
+        client_id_of(reply.metadata.src_node_id): {
+            name: float(cast(float, value))
+            for name, value in cast(MetricRecord, reply.content[METRICS]).items()
+        }
+        for reply in replies
+        if reply.has_content()
+    }
+    return dict(sorted(found.items()))
+
+
+# --- steps ---
+
+
+def _evaluate_probe(
+    known: Mapping[str, NetworkProbe],
+    clients: SimulatedClients,
+    request: Message,
+    context: Context,
+    device: str,
+) -> RecordDict:
+    """Ask a client's own network, if its state holds one."""
+    found: dict[str, float] = {}
+    if MODEL in context.state:
+        parameters, client_id = own_network(clients, context, device), client_of(context)
+        if isinstance(parameters, Exception):
+            raise parameters
+        name = clients.architectures[client_id]
+        network = clients.place(device).networks.loaded(name, parameters)
+        probe = known[cast(str, request.content.config_records[CONFIG][PROBE])]
+        found = numbers_of(probe, network, clients, round_of(request), client_id)
+    return RecordDict({METRICS: MetricRecord({**found})})
+
+
+def _number(what: str, name: Any, value: Any, finite: bool) -> float:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"{what}: expected a name of letters, digits, '_', '-' and '.'")
+    plain = np.asarray(value.detach().double().cpu() if isinstance(value, Tensor) else value)
+    if plain.ndim or plain.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{what}: {type(value).__name__} of shape {plain.shape}, expected a number"
+        )
+    if finite and not np.isfinite(plain):
+        raise ValueError(f"{what} is {plain}, expected a finite number")
+    return float(plain)
