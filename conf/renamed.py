@@ -72,6 +72,7 @@ MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new 
 """Keys of a strategy, old name -> new name."""
 
 ADDED = {
+    "clients.codec": None,
     "clients.objective": None,
     "clients.view": None,
     "evaluation.examples": 0,

@@ -16,6 +16,7 @@ from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
+from clients.messages.codecs import Codec
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger
 from clients.population.conditions import Corruption
@@ -57,6 +58,7 @@ class SimulatedClients:
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
         view: View | None = None,
+        codec: Codec | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -72,11 +74,12 @@ class SimulatedClients:
                 batched step where `clients.execution.policy.way_of` says that this is faster.
             messenger: How a client learns from parameters that it is sent, which are then those of
                 a messenger of the student's architecture; None = they become the client's.
-            corrupt: What labels clients learn in local training, where not their own; None = these.
+            corrupt: What labels clients learn in local training; None = their own.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
             view: What each of them sees of an input; None = the input.
+            codec: How parameters that they send travel; None = as they are.
 
         Raises:
             ValueError: A corruption or an objective is asked for together with messengers, which
@@ -85,9 +88,8 @@ class SimulatedClients:
         """
         for name, given in {"corruption": corrupt, "objective": objective}.items():
             if messenger is not None and given is not None:
-                raise ValueError(
-                    f"clients.{name}: not with clients.messenger, which would ignore it"
-                )
+                ignored = "not with clients.messenger, which would ignore it"
+                raise ValueError(f"clients.{name}: {ignored}")
         task = splits.private.task
         if messenger is not None and not task.one_class_each:
             raise ValueError(
@@ -102,13 +104,11 @@ class SimulatedClients:
         self.local_training = train
         self.seed = seed
         self.together = together
-        self.messenger = messenger
-        self.corrupt = corrupt
-        self.view = view
+        self.messenger, self.corrupt = messenger, corrupt
+        self.view, self.codec = view, codec
         self.objective = of_task(objective, task)
-        self.profiles = draw_profiles(
-            profile, len(architectures), generator(seed, Purpose.PROFILES)
-        )
+        draws = generator(seed, Purpose.PROFILES)
+        self.profiles = draw_profiles(profile, len(architectures), draws)
         self._places: dict[str, Place] = {}
         self._local: Mapping[int, LocalContext] = {}
         if self.profiles is not None:

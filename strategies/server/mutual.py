@@ -79,7 +79,7 @@ class MutualStrategy(BaseStrategy):
         """
         _check(peers, most_peers)
         teachers.split.require_whole()
-        self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
+        self.handlers = (*predictions(teachers.rule.fields), EVALUATE_FEATURES)
         self.teachers, self.student, self.seed, self.report = teachers, student, seed, report
         self.teaching = GroupTeaching(teaching, models, student_model, train_peers, seed)
         # By the name that checkpoints know it by.
