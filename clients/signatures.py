@@ -1,8 +1,12 @@
 """Giving a function what it takes of what there is, by the names of its arguments."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
+
+PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
@@ -10,3 +14,44 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     parameters = inspect.signature(function).parameters
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     return open_ended or name in parameters
+
+
+def named_of(
+    function: Callable[..., Any], offered: Mapping[str, Callable[[], Any]]
+) -> dict[str, Any]:
+    """Make what a function names of what is offered.
+
+    Args:
+        function: Anyone's, or a partial; what is bound in it is not made. `**numbers` names
+            nothing.
+        offered: What makes each, by the name of the argument.
+
+    Returns:
+        Keyword arguments for it.
+    """
+    bound = function.keywords if isinstance(function, partial) else {}
+    parameters = inspect.signature(function).parameters
+    names = {name for name, each in parameters.items() if each.kind in NAMED} - {*bound}
+    return {name: make() for name, make in offered.items() if name in names}
+
+
+def unoffered(function: Callable[..., Any], places: int, offered: Collection[str]) -> str | None:
+    """Name the first argument that nobody gives a function.
+
+    Args:
+        function: Anyone's, or a partial.
+        places: How many arguments it is called with by position.
+        offered: Names of those that it is given if it names them.
+
+    Returns:
+        One without a default, beyond the first `places`, that is neither bound nor offered; None
+        if there is none.
+    """
+    for name, each in inspect.signature(function).parameters.items():
+        if each.kind in PLACED and places > 0:
+            places -= 1
+            continue
+        given = each.kind in NAMED and name in offered
+        if each.kind in (*PLACED, *NAMED) and each.default is each.empty and not given:
+            return name
+    return None
