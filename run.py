@@ -91,6 +91,7 @@ def federate(
         pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
     with closing(pool):
         from clients.population.drawing import draw_student
+        from clients.population.plugins import require_offered
         from sim.checkpoint.resumable_run import open_run, prepare_rounds
         from sim.checkpoint.writing import Checkpoints
         from sim.engine.rounds import ENDINGS
@@ -104,6 +105,8 @@ def federate(
             check_targets(config)
             check_strategy(config)
             require_pairs(pairs(config.strategy))
+            plugins = instantiate(config.partition), instantiate(config.student)
+            require_offered(*plugins, **instantiate(config.clients))
             about = config.seed, fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None

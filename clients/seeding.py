@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     ARCHITECTURE = 22
     FIELD = 23
     TEST_SAMPLE = 24
+    CONDITION = 25
 
 
 def stream(

@@ -74,6 +74,9 @@ MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new 
 ADDED = {"clients.objective": None, "evaluation.examples": 0, "student_threads": None}
 """Keys that there were not, and the value that says what was so without them."""
 
+KEYS = {"clients.corruption": "clients.condition"}
+"""Keys of a section, old name -> new name; groups of options are called likewise."""
+
 _BEFORE = {new: old for old, new in RENAMED.items()}
 
 
@@ -88,10 +91,39 @@ def first_name(target: str) -> str:
 
 
 def new_key(key: str) -> str:
-    """Return what a key is called now: itself, if it is none that went into a part."""
+    """Return what a key, or a group of options, is called now: itself, if it is as it was."""
+    for old, new in KEYS.items():
+        for before, now in ((old, new), (old.replace(".", "/"), new.replace(".", "/"))):
+            if key == before or key.startswith(f"{before}."):
+                return now + key.removeprefix(before)
     section, _, name = key.rpartition(".")
     moved = name in MOVED and section.split(".")[0] == "strategy"
     return f"{section}.{MOVED[name]}" if moved else key
+
+
+def old_name_in(said: str) -> str | None:
+    """Tell what is called otherwise now of what Hydra says that it does not know; None if nothing.
+
+    It may stand in somebody's YAML: in its defaults, or as a key.
+    """
+    for old, new in KEYS.items():
+        if old.replace(".", "/") in said or f"Key '{old.rpartition('.')[2]}'" in said:
+            return f"'{old}' is called {new} now"
+    return None
+
+
+def rename_keys(content: dict[Any, Any], back: bool = False) -> None:
+    """Give keys of sections their new names, in place.
+
+    Args:
+        content: A whole config.
+        back: Their old ones, for its hash.
+    """
+    for old, new in KEYS.items():
+        section, _, name = (new if back else old).rpartition(".")
+        node = content.get(section) if isinstance(content, dict) else None
+        if isinstance(node, dict) and name in node:
+            node[(old if back else new).rpartition(".")[2]] = node.pop(name)
 
 
 def put_into_parts(node: dict[Any, Any]) -> None:

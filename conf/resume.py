@@ -19,7 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
 
 from conf.errors import ConfigError
-from conf.renamed import ADDED, first_name, new_name, put_into_parts, take_out_of_parts
+from conf.renamed import (
+    ADDED,
+    first_name,
+    new_name,
+    put_into_parts,
+    rename_keys,
+    take_out_of_parts,
+)
 from conf.schema import Config
 from conf.trust import (
     PATHS,
@@ -97,7 +104,8 @@ def fingerprint(config: DictConfig) -> str:
     Returns:
         SHA-256 as hex.
     """
-    content = OmegaConf.to_container(config, resolve=True)
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    rename_keys(content, back=True)
     for _, node in nodes(content, ""):
         take_out_of_parts(node)
     rest = {
@@ -130,11 +138,12 @@ def _forget_the_machine(config: DictConfig, given: Sequence[str]) -> None:
 
 def _read(path: Path, named: Sequence[str]) -> DictConfig:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(StringIO(_text(path))), resolve=False)
+        content: Any = OmegaConf.to_container(OmegaConf.load(StringIO(_text(path))), resolve=False)
     except (YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
         _require_data(content)
+        rename_keys(content)
         for place, node in nodes(content, ""):
             if isinstance(target := node.get("_target_"), str):
                 node["_target_"] = new_name(target)

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from clients.data import Dataset, Splits
+from clients.data.labels import Labels
+from clients.data.task import partly_labelled
 from clients.execution.executor import Lesson, Place, Trained
-from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger
-from clients.population.conditions import Corruption
+from clients.population.conditions import Condition
+from clients.population.plugins import labels_of
 from clients.population.profiles import ProfileRule, draw_profiles
 from clients.seeding import Purpose, generator, stream
 from clients.training.loop import Trainer
@@ -49,7 +51,7 @@ class SimulatedClients:
         seed: int,
         together: bool = True,
         messenger: Messenger | None = None,
-        corrupt: Corruption | None = None,
+        condition: Condition | None = None,
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
     ) -> None:
@@ -67,21 +69,17 @@ class SimulatedClients:
                 batched step where `clients.execution.policy.way_of` says that this is faster.
             messenger: How a client learns from parameters that it is sent, which are then those of
                 a messenger of the student's architecture; None = they become the client's.
-            corrupt: What labels clients learn in local training, where not their own; None = these.
+            condition: What labels clients learn, where not their own; None = these.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
 
         Raises:
-            ValueError: A corruption or an objective is asked for together with messengers, which
-                learn from the private set as it is by a rule of their own, one class of each input;
-                or the profiles are none.
+            ValueError: An objective is asked for together with messengers, which learn by a rule of
+                their own, one class of each input; or the profiles are none.
         """
-        for name, given in {"corruption": corrupt, "objective": objective}.items():
-            if messenger is not None and given is not None:
-                raise ValueError(
-                    f"clients.{name}: not with clients.messenger, which would ignore it"
-                )
+        if messenger is not None and objective is not None:
+            raise ValueError("clients.objective: not with clients.messenger, which would ignore it")
         task = splits.private.task
         if messenger is not None and not task.one_class_each:
             raise ValueError(
@@ -97,8 +95,9 @@ class SimulatedClients:
         self.seed = seed
         self.together = together
         self.messenger = messenger
-        self.corrupt = corrupt
-        self.objective = of_task(objective, task)
+        self.condition = condition
+        self.learned_task = task if condition is None else partly_labelled(task)
+        self.objective = of_task(objective, self.learned_task)
         self.profiles = draw_profiles(
             profile, len(architectures), generator(seed, Purpose.PROFILES)
         )
@@ -141,16 +140,22 @@ class SimulatedClients:
         """Say of which architectures, and why, clients train one by one for their objective."""
         return sorted(set[str]().union(*(place.notes for place in self._places.values())))
 
-    def labels(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
-        """Return the labels that a client learns in local training [n]: its own, or corrupted."""
-        labels = self.splits.private.labels[self.partitions[client_id]]
-        if self.corrupt is None:
-            return labels
-        classes = self.splits.private.task.num_classes
-        with keeps_nothing(**{"clients.corruption": self.corrupt}):
-            found = self.corrupt(labels, classes, client_id, server_round)
-        if reason := self.splits.private.task.label_fault(found):
-            raise ValueError(f"clients.corruption: {reason}")
+    def labels(self, client_id: int, server_round: int) -> Labels:
+        """Return the labels that a client learns [n], or soft labels [n, C]: by the condition."""
+        private, own = self.splits.private, self.partitions[client_id]
+        if self.condition is None:
+            return private.labels[own]
+        whose = self.seed, client_id, server_round
+        return labels_of(self.condition, private, self.learned_task, own, *whose)
+
+    def classes(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
+        """Return the class that a client learns of each example [n]; ValueError if not one each."""
+        found = self.labels(client_id, server_round)
+        if found.ndim > 1 or found.dtype.kind == "f" or (found < 0).any():
+            raise ValueError(
+                "clients.condition: its labels are soft or not there, and this method takes one "
+                "class of each example"
+            )
         return found
 
     def goal(self, own: Loss | Objective | None) -> Loss | Objective:
@@ -165,11 +170,11 @@ class SimulatedClients:
         Raises:
             ValueError: Both are there.
         """
-        if own is not None and self.objective is not self.splits.private.task.loss:
+        if own is not None and self.objective is not self.learned_task.loss:
             raise ValueError(
                 "clients.objective: this method has an objective of its own, and would ignore it"
             )
-        return self.objective if own is None else of_task(own, self.splits.private.task)
+        return self.objective if own is None else of_task(own, self.learned_task)
 
     def learn(
         self,
@@ -237,7 +242,7 @@ class SimulatedClients:
             return Lesson(start, self.partitions[client_id], labels, draws, own)
 
         private = self.splits.private
-        goal = self.objective if objective is None else of_task(objective, private.task)
+        goal = self.objective if objective is None else of_task(objective, self.learned_task)
         yield from self.fit(ids, starts, lesson, private, goal, device, **changes)
 
     def fit(
