@@ -9,8 +9,10 @@ from torch import nn
 from clients.data import Splits, subset
 from clients.models.factory import build
 from clients.population.architectures import assign_architectures
+from clients.population.builders import builder_of, one_per_profile
 from clients.population.clients import SimulatedClients
-from clients.population.plugins import Cut, builder_of, cut
+from clients.population.plugins import Cut, cut
+from clients.population.profiles import draw_profiles
 from clients.seeding import Purpose, generator
 from clients.training.loop import PASSES, Trainer, local_epochs
 
@@ -52,13 +54,16 @@ def draw_clients(
     partitions = cut(partition, kinds, num_clients, generator(seed, Purpose.PARTITION), private)
     own = sum(map(len, partitions)) / num_clients
     passes = PASSES * (local_epochs(training) or 1) * own + len(splits.proxy)
+    models, kinds_of = one_per_profile(
+        {name: builder_of(kind) for name, kind in architectures.items()},
+        assign_architectures(shares, num_clients, generator(seed, Purpose.POPULATION)),
+        lambda: draw_profiles(about.get("profile"), num_clients, generator(seed, Purpose.PROFILES)),
+    )
     return SimulatedClients(
         splits=with_sample(splits, seed, test_examples, round(MEASURING * passes), rounds),
         partitions=partitions,
-        architectures=assign_architectures(
-            shares, num_clients, generator(seed, Purpose.POPULATION)
-        ),
-        models={name: builder_of(kind) for name, kind in architectures.items()},
+        architectures=kinds_of,
+        models=models,
         train=training,
         seed=seed,
         **about,

@@ -15,7 +15,9 @@ from clients.data.labels import Labels
 from clients.execution.isolation import keeps_nothing
 from clients.models.factory import OFFERED, ModelFunction
 from clients.partition import Partition
+from clients.population.builders import tier_of
 from clients.population.conditions import Condition
+from clients.population.profiles import ProfileRule
 from clients.seeding import Purpose, generator
 from clients.signatures import named_of, unoffered
 
@@ -36,6 +38,7 @@ def require_offered(
     *,
     architectures: Mapping[str, Mapping[str, Any]],
     condition: Condition | None,
+    profile: ProfileRule | None,
     **others: Any,
 ) -> None:
     """Refuse a plug-in that names what nobody gives it.
@@ -45,6 +48,7 @@ def require_offered(
         student: The student's model function.
         architectures: By name, `share`, `model` and, if it has one, `tier`.
         condition: What is done to labels.
+        profile: Draws how fast clients are.
         **others: What else is said of clients.
 
     Raises:
@@ -55,20 +59,15 @@ def require_offered(
     if condition is not None:
         _require("clients.condition", condition, 4, CONDITION)
     _require("student", student, 0, OFFERED)
+    there = () if profile is None else ("profile",)
     for name, kind in architectures.items():
         key = f"clients.architectures.{name}"
-        if "tier" in kind and not _with_tier(kind):
+        if "tier" in kind and not tier_of(kind):
             raise ValueError(
                 f"{key}.tier={kind['tier']}: {_called(kind['model'])} has no argument 'tier' to be "
                 "given"
             )
-        _require(f"{key}.model", kind["model"], 0, (*OFFERED, *_with_tier(kind)))
-
-
-def builder_of(kind: Mapping[str, Any]) -> ModelFunction:
-    """Return an architecture's model function, told its tier if it has one."""
-    told = _with_tier(kind)
-    return partial(kind["model"], **told) if told else kind["model"]
+        _require(f"{key}.model", kind["model"], 0, (*OFFERED, *tier_of(kind), *there))
 
 
 def cut(
@@ -158,11 +157,6 @@ def _cuts(key: str, partition: Cut) -> Iterator[tuple[str, Cut]]:
 def _inner(partition: Cut) -> Cut | None:
     inner = partition.keywords.get("of") if isinstance(partition, partial) else None
     return inner if callable(inner) else None
-
-
-def _with_tier(kind: Mapping[str, Any]) -> dict[str, Any]:
-    offered = {"tier": lambda: kind["tier"]} if "tier" in kind else {}
-    return named_of(kind["model"], offered)
 
 
 def _checked(labels: Labels, task: Task, num_examples: int) -> Labels:

@@ -10,12 +10,11 @@ from torch import nn
 import clients.population.plugins
 from clients.data import normalised, regression
 from clients.data.task import partly_labelled
-from clients.models import logistic_regression, mlp
+from clients.models import mlp
 from clients.partition import iid, long_tailed
 from clients.population.conditions import permuted_labels, symmetric_noise
-from clients.population.drawing import draw_clients
 from clients.population.plugins import cut, labels_of, require_offered
-from tests.federations import SEED, tiny_clients, trainer
+from tests.federations import SEED, tiny_clients
 
 PRIVATE = tiny_clients().splits.private
 OWN = np.array([3, 8, 5, 8])
@@ -24,7 +23,9 @@ OWN = np.array([3, 8, 5, 8])
 def offered(partition: Any = iid, student: Any = mlp, **about: Any) -> None:
     """Refuse what names something that nobody offers."""
     kinds = {"mlp": {"share": 1, "model": mlp}}
-    require_offered(partition, student, **{"architectures": kinds, "condition": None, **about})
+    require_offered(
+        partition, student, **{"architectures": kinds, "condition": None, "profile": None, **about}
+    )
 
 
 # --- what is refused ---
@@ -172,27 +173,3 @@ def test_a_partition_may_cut_by_content_also_inside_of_another() -> None:
     assert means[1].max() <= means[2].min()
     tailed = cut(partial(long_tailed, of=mine, ratio=5), PRIVATE.labels, 3, rng(0), PRIVATE)
     assert all({*few.tolist()} < {*many.tolist()} for few, many in zip(tailed, parts, strict=True))
-
-
-# --- builders ---
-
-
-def slim(image_shape: Any, num_classes: int, *, tier: int | str) -> nn.Module:
-    return mlp(image_shape, num_classes, hidden=(int(tier),))
-
-
-def test_a_builder_is_told_the_tier_of_its_architecture() -> None:
-    kinds = {
-        "small": {"share": 1, "model": slim, "tier": 3},
-        "large": {"share": 1, "model": slim, "tier": "9"},
-        "any": {"share": 1, "model": logistic_regression},
-    }
-    about: dict[str, Any] = {"num_clients": 6, "architectures": kinds, "training": trainer()}
-    about |= {"condition": None, "student": logistic_regression}
-    found = draw_clients(tiny_clients().splits, SEED, iid, **about)
-    networks = found.place("cpu").networks
-    sizes = {name: networks.of(name).state_dict() for name in kinds}
-    assert sizes["small"]["features.1.weight"].shape == (3, 16)
-    assert sizes["large"]["features.1.weight"].shape == (9, 16)
-    # each weight once: of 16 pixels, h hidden units, 4 classes (17 h + 4 (h + 1)), and 1
-    assert (found.forward["small"], found.forward["large"]) == (51 + 16 + 1, 153 + 40 + 1)
