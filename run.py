@@ -91,22 +91,18 @@ def federate(
         pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
     with closing(pool):
         from clients.population.drawing import draw_student
-        from clients.population.plugins import require_offered
         from sim.checkpoint.resumable_run import open_run, prepare_rounds
         from sim.checkpoint.writing import Checkpoints
         from sim.engine.rounds import ENDINGS
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.pool_choice import AutoPool
         from sim.workers.process_setup import require_device
-        from strategies.aggregation.scorer_compatibility import require_pairs
         from strategies.server.estimated_work import estimated_work_s
 
         with explained(*BUILDING):
             check_targets(config)
             check_strategy(config)
-            require_pairs(pairs(config.strategy))
-            plugins = instantiate(config.partition), instantiate(config.student)
-            require_offered(*plugins, **instantiate(config.clients))
+            check_plugins(config)
             about = config.seed, fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
@@ -141,6 +137,16 @@ def federate(
             with explained(LeavingError):
                 write_peers(folder, strategy)
     return result
+
+
+def check_plugins(config: DictConfig) -> None:
+    """Refuse functions that do not fit each other, or name what nobody gives them."""
+    from clients.population.plugins import require_offered
+    from strategies.aggregation.scorer_compatibility import require_pairs
+
+    require_pairs(pairs(config.strategy))
+    partition, student = instantiate(config.partition), instantiate(config.student)
+    require_offered(partition, student, **instantiate(config.clients))
 
 
 def load_splits(config: DictConfig) -> "Splits":
