@@ -55,8 +55,7 @@ def test_a_condition_gives_the_same_labels_in_each_round_and_others_than_there_w
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_condition_knows_only_the_labels_that_it_is_given(name: str) -> None:
-    """Or who has fewer examples would have other labels beside: there are as many as examples."""
+def test_a_condition_gives_classes_or_rows_on_the_simplex(name: str) -> None:
     condition = SHIPPED[name]
     for labels in (FEW, FEW[:1], FEW[:0]):
         found = condition(labels, 5, 0, 1, **named_of(condition, {"rng": rng}))
