@@ -97,13 +97,12 @@ def federate(
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.pool_choice import AutoPool
         from sim.workers.process_setup import require_device
-        from strategies.aggregation.scorer_compatibility import require_pairs
         from strategies.server.estimated_work import estimated_work_s
 
         with explained(*BUILDING):
             check_targets(config)
             check_strategy(config)
-            require_pairs(pairs(config.strategy))
+            check_plugins(config)
             about = config.seed, fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
@@ -138,6 +137,16 @@ def federate(
             with explained(LeavingError):
                 write_peers(folder, strategy)
     return result
+
+
+def check_plugins(config: DictConfig) -> None:
+    """Refuse functions that do not fit each other, or name what nobody gives them."""
+    from clients.population.plugins import require_offered
+    from strategies.aggregation.scorer_compatibility import require_pairs
+
+    require_pairs(pairs(config.strategy))
+    partition, student = instantiate(config.partition), instantiate(config.student)
+    require_offered(partition, student, **instantiate(config.clients))
 
 
 def load_splits(config: DictConfig) -> "Splits":

@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     TEST_SAMPLE = 24
     VIEW = 25
     NETWORK_PROBE = 26
+    CONDITION = 27
 
 
 def stream(

@@ -129,6 +129,11 @@ DATA: dict[str, Differs | str] = {
     **{f"partition.dirichlet_concentration of {name}":
        Differs(f"built partition={name}", 0.5, 5.0, "partition")
        for name in ("dirichlet", "dirichlet_per_client", "quantity_skew")},
+    **{f"partition.{name} of {kind}": Differs(f"built partition={kind}", one, other, "partition")
+       for kind, name, one, other in (
+           ("long_tailed", "ratio", 10, 2), ("step_imbalance", "ratio", 10, 2),
+           ("missing_classes", "missing", 1, 2), ("duplicated", "share", 0.5, 0.1),
+       )},
     "partition.path of from_file": Differs("built partition=from_file", "{tmp}/a.json",
                                            "{tmp}/b.json", "partition"),
 }  # fmt: skip
@@ -183,14 +188,22 @@ CLIENTS: dict[str, Differs | str] = {
         "test_tasks.test_shares_say_who_has_which_network",
     ),
     "clients.architectures.mlp.model.hidden of mlp": Differs("uniform", [4], [5], "column loss"),
-    "clients.corruption": Differs("uniform", ("clients/corruption=none",),
-                                  ("clients/corruption=permuted_labels",), "column train_loss"),
-    "clients.corruption.clients of permuted_labels":
-        Differs("uniform clients/corruption=permuted_labels", [0], [1], "column train_loss"),
-    "clients.corruption.from_round of permuted_labels":
-        Differs("uniform clients/corruption=permuted_labels", 1, 2, "column train_loss"),
-    "clients.corruption.shift of permuted_labels":
-        Differs("uniform clients/corruption=permuted_labels", 1, 2, "column train_loss"),
+    "clients.condition": Differs("uniform", ("clients/condition=none",),
+                                  ("clients/condition=permuted_labels",), "column train_loss"),
+    "clients.condition.clients of permuted_labels":
+        Differs("uniform clients/condition=permuted_labels", [0], [1], "column train_loss"),
+    "clients.condition.from_round of permuted_labels":
+        Differs("uniform clients/condition=permuted_labels", 1, 2, "column train_loss"),
+    "clients.condition.shift of permuted_labels":
+        Differs("uniform clients/condition=permuted_labels", 1, 2, "column train_loss"),
+    **{f"clients.condition.{name} of {kind}":
+       Differs(f"uniform clients/condition={kind}", one, other, "column train_loss")
+       for kind, name, one, other in (
+           ("symmetric_noise", "share", 0.1, 0.9), ("pair_noise", "share", 0.1, 0.9),
+           ("coarse_labels", "groups", [[0, 1]], [[0, 2]]), ("label_free", "clients", [0], [1]),
+           ("taggers", "quality", None, [0.5]), ("taggers", "beta", [6, 2], [1, 1]),
+           ("taggers", "votes", 5, 1), ("taggers", "soft", True, False),
+       )},
     "clients.objective": Differs("averaging", ("clients/objective=labels",),
                                  ("clients/objective=proximal", "clients.objective.mu=1"),
                                  "student"),

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from clients.data import Dataset, Splits
+from clients.data.labels import Labels
+from clients.data.task import partly_labelled
 from clients.execution.executor import Lesson, Place, Trained
-from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger
-from clients.population.conditions import Corruption
+from clients.population.conditions import Condition
+from clients.population.plugins import labels_of
 from clients.population.profiles import ProfileRule, draw_profiles
 from clients.population.views import PHASES, Seeing, View, eyes_of, seen_by
 from clients.seeding import Purpose, child_of, generator, stream
@@ -53,7 +55,7 @@ class SimulatedClients:
         seed: int,
         together: bool = True,
         messenger: Messenger | None = None,
-        corrupt: Corruption | None = None,
+        condition: Condition | None = None,
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
         view: View | None = None,
@@ -72,22 +74,18 @@ class SimulatedClients:
                 batched step where `clients.execution.policy.way_of` says that this is faster.
             messenger: How a client learns from parameters that it is sent, which are then those of
                 a messenger of the student's architecture; None = they become the client's.
-            corrupt: What labels clients learn in local training, where not their own; None = these.
+            condition: What labels clients learn, where not their own; None = these.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
             view: What each of them sees of an input; None = the input.
 
         Raises:
-            ValueError: A corruption or an objective is asked for together with messengers, which
-                learn from the private set as it is by a rule of their own, one class of each input;
-                or the profiles are none.
+            ValueError: An objective is asked for together with messengers, which learn by a rule of
+                their own, one class of each input; or the profiles are none.
         """
-        for name, given in {"corruption": corrupt, "objective": objective}.items():
-            if messenger is not None and given is not None:
-                raise ValueError(
-                    f"clients.{name}: not with clients.messenger, which would ignore it"
-                )
+        if messenger is not None and objective is not None:
+            raise ValueError("clients.objective: not with clients.messenger, which would ignore it")
         task = splits.private.task
         if messenger is not None and not task.one_class_each:
             raise ValueError(
@@ -103,9 +101,10 @@ class SimulatedClients:
         self.seed = seed
         self.together = together
         self.messenger = messenger
-        self.corrupt = corrupt
+        self.condition = condition
         self.view = view
-        self.objective = of_task(objective, task)
+        self.learned_task = task if condition is None else partly_labelled(task)
+        self.objective = of_task(objective, self.learned_task)
         self.profiles = draw_profiles(
             profile, len(architectures), generator(seed, Purpose.PROFILES)
         )
@@ -121,14 +120,11 @@ class SimulatedClients:
     @cached_property
     def forward(self) -> dict[str, float]:
         """Multiplications of one forward pass of one input, by architecture, STUDENT included."""
-        private = self.splits.private
-        return {
-            name: work_of(name, model, private.task)
-            for name, model in {**self.models, STUDENT: self.student}.items()
-        }
+        networks, task = {**self.models, STUDENT: self.student}, self.splits.private.task
+        return {name: work_of(name, model, task) for name, model in networks.items()}
 
     def costs(self) -> Callable[[int], float]:
-        """Return an estimate, by client id, of how long a client takes, in multiplications."""
+        """Return an estimate of how long a client takes, by its id, in multiplications."""
         return lambda k: self.forward[self.architectures[k]] * len(self.partitions[k])
 
     def place(self, device: str) -> Place:
@@ -154,16 +150,22 @@ class SimulatedClients:
         """Say of which architectures, and why, clients train one by one for their objective."""
         return sorted(set[str]().union(*(place.notes for place in self._places.values())))
 
-    def labels(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
-        """Return the labels that a client learns in local training [n]: its own, or corrupted."""
-        labels = self.splits.private.labels[self.partitions[client_id]]
-        if self.corrupt is None:
-            return labels
-        task = self.splits.private.task
-        with keeps_nothing(**{"clients.corruption": self.corrupt}):
-            found = self.corrupt(labels, task.num_classes, client_id, server_round)
-        if reason := task.label_fault(found):
-            raise ValueError(f"clients.corruption: {reason}")
+    def labels(self, client_id: int, server_round: int) -> Labels:
+        """Return the labels that a client learns [n], or soft labels [n, C]: by the condition."""
+        private, own = self.splits.private, self.partitions[client_id]
+        if self.condition is None:
+            return private.labels[own]
+        whose = self.seed, client_id, server_round
+        return labels_of(self.condition, private, self.learned_task, own, *whose)
+
+    def classes(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
+        """Return the class that a client learns of each example [n]; ValueError if not one each."""
+        found = self.labels(client_id, server_round)
+        if found.ndim > 1 or found.dtype.kind == "f" or (found < 0).any():
+            raise ValueError(
+                "clients.condition: its labels are soft or not there, and this method takes one "
+                "class of each example"
+            )
         return found
 
     def seen(self, dataset: Dataset, client_id: int, phase: Seeing, server_round: int) -> Dataset:
@@ -176,11 +178,11 @@ class SimulatedClients:
 
     def goal(self, own: Loss | Objective | None) -> Loss | Objective:
         """Return what clients minimise: a method's own objective or the config's, not both."""
-        if own is not None and self.objective is not self.splits.private.task.loss:
+        if own is not None and self.objective is not self.learned_task.loss:
             raise ValueError(
                 "clients.objective: this method has an objective of its own, and would ignore it"
             )
-        return self.objective if own is None else of_task(own, self.splits.private.task)
+        return self.objective if own is None else of_task(own, self.learned_task)
 
     def learn(
         self,
@@ -204,10 +206,7 @@ class SimulatedClients:
             **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
 
         Returns:
-            The mean loss of each epoch.
-
-        Raises:
-            ValueError: Trainer or objective keeps something; names it.
+            The mean loss of each epoch; ValueError names what trainer or objective keeps.
         """
         labels = torch.from_numpy(self.labels(client_id, server_round))
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
@@ -249,7 +248,7 @@ class SimulatedClients:
             return Lesson(start, self.partitions[client_id], labels, draws, own)
 
         private = self.splits.private
-        goal = self.objective if objective is None else of_task(objective, private.task)
+        goal = self.objective if objective is None else of_task(objective, self.learned_task)
         yield from self.fit(ids, starts, lesson, private, goal, device, phase="train", **changes)
 
     def fit(

@@ -48,7 +48,7 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/corruption", "clients/messenger",
+        "availability", "clients", "clients/condition", "clients/messenger",
         "clients/objective", "clients/profile", "clients/training", "clients/view",
         "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
         "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
@@ -56,7 +56,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 150
+    assert len(OPTIONS) == 159
 
 
 @pytest.mark.parametrize("option", OPTIONS)
