@@ -1,4 +1,4 @@
-"""For each option of the clients two values, and what must differ: `option_table`."""
+"""For each option of the clients and networks two values, and what must differ: `option_table`."""
 
 from tests.option_table import Differs
 
@@ -121,4 +121,19 @@ CLIENTS: dict[str, Differs | str] = {
     "clients.training.optimizer.lr of SGD": Differs("uniform", 0.05, 0.1, "column train_loss"),
     "clients.training.optimizer.momentum of SGD": Differs("uniform", 0.9, 0.0,
                                                           "column train_loss"),
+}  # fmt: skip
+
+NETWORKS: dict[str, Differs | str] = {
+    "student.hidden of mlp": Differs("built", [4], [5], "start"),
+    "student.hidden of cnn": Differs("bare student=cnn", 8, 9, "start"),
+    "student.channels of cnn": Differs("bare student=cnn", [2, 3], [2, 4], "start"),
+    **{f"student.norm of {name}": Differs(f"bare student={name}", "batch", "group", "start")
+       for name in ("resnet8", "resnet20", "resnet18", "mobilenet_v2_small", "shufflenet_v2_05")},
+    **dict.fromkeys(
+        (f"{where}.{number} of {name}"
+         for name, numbers in OF_TASKS.items()
+         for where in ("student", *ARCHITECTURES[name])
+         for number in numbers),
+        "clients/models/test_text_and_dense.test_each_number_makes_another_network",
+    ),
 }  # fmt: skip

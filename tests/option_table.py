@@ -138,21 +138,6 @@ DATA: dict[str, Differs | str] = {
                                            "{tmp}/b.json", "partition"),
 }  # fmt: skip
 
-NETWORKS: dict[str, Differs | str] = {
-    "student.hidden of mlp": Differs("built", [4], [5], "start"),
-    "student.hidden of cnn": Differs("bare student=cnn", 8, 9, "start"),
-    "student.channels of cnn": Differs("bare student=cnn", [2, 3], [2, 4], "start"),
-    **{f"student.norm of {name}": Differs(f"bare student={name}", "batch", "group", "start")
-       for name in ("resnet8", "resnet20", "resnet18", "mobilenet_v2_small", "shufflenet_v2_05")},
-    **dict.fromkeys(
-        (f"{where}.{number} of {name}"
-         for name, numbers in OF_TASKS.items()
-         for where in ("student", *ARCHITECTURES[name])
-         for number in numbers),
-        "clients/models/test_text_and_dense.test_each_number_makes_another_network",
-    ),
-}  # fmt: skip
-
 TOPOLOGY: dict[str, Differs | str] = {
     "topology": Differs("gossip", ("topology=ring",), ("topology=none",), "error"),
     **{f"topology.graph.{key}": Differs(f"built topology={name}", one, other, "graph")

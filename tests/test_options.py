@@ -20,8 +20,8 @@ from tests.shipped_options import shipped_keys
 from tests.tiny_runs import BASES, OF_A_RUN, Seen, composed, observed, played
 
 TABLES = (
-    *(option_table.RUN, option_table.DATA, option_table.NETWORKS, option_table.TOPOLOGY),
-    *(client_option_table.MESSENGER, client_option_table.CLIENTS),
+    *(option_table.RUN, option_table.DATA, option_table.TOPOLOGY),
+    *(client_option_table.MESSENGER, client_option_table.CLIENTS, client_option_table.NETWORKS),
     *(strategy_table.ENSEMBLE, strategy_table.MUTUAL, strategy_table.PEERS),
     strategy_table.AVERAGES,
 )
