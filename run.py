@@ -1,4 +1,4 @@
-"""Run a federation: `python run.py`, `python run.py --help`, `python run.py report --help`.
+"""Run a federation: `python run.py`, `python run.py --help`; `report --help`, `conformance --help`.
 
 The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
 """
@@ -26,6 +26,7 @@ from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
 from sim.checkpoint.stopping import Stop
 from sim.report.command import main as write_report
+from strategies.conformance.command import main as check_plugin
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -213,6 +214,8 @@ if __name__ == "__main__":
     atexit.register(gc.freeze)
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
+    if sys.argv[1:2] == ["conformance"]:
+        sys.exit(check_plugin(sys.argv[2:]))
     try:
         main()
     except SystemExit as stop:

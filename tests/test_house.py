@@ -26,7 +26,7 @@ ROOMS = {
         *("data", "partition", "training", "models", "messages", "execution", "mutual"),
         *("population", "handlers", "app"),
     ),
-    "strategies": ("aggregation", "teaching", "server", "decentralised"),
+    "strategies": ("aggregation", "teaching", "server", "decentralised", "conformance"),
     "sim": ("topology", "workers", "engine", "analysis", "tracking", "checkpoint", "report"),
     "conf": (),
 }
