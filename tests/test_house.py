@@ -44,7 +44,8 @@ DOORS = {
     "flwr": {
         *("clients", "clients/handlers", "clients/messages"),
         *("sim/checkpoint", "sim/engine", "sim/workers"),
-        *("strategies", "strategies/aggregation", "strategies/decentralised"),
+        *("strategies", "strategies/aggregation", "strategies/conformance"),
+        "strategies/decentralised",
         *("strategies/server", "strategies/teaching"),
     },
 }
