@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     VIEW = 25
     NETWORK_PROBE = 26
     CONDITION = 27
+    SELECTION = 28
 
 
 def stream(

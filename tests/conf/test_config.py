@@ -53,10 +53,10 @@ def test_how_many_configs_there_are() -> None:
         "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
         "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
         "strategy/distil",
-        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
-        "topology/mixing",
+        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer",
+        "strategy/selection", "student", "topology", "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 159
+    assert len(OPTIONS) == 164
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -41,6 +41,7 @@ FROM = {
     "strategy.scorer": ["strategy/scorer"],
     "strategy.second.scorer": ["strategy/scorer"],
     "strategy.distil": ["strategy/distil"],
+    "strategy.selection": ["strategy/selection"],
     "strategy.ensemble": ["strategy"],
     "strategy.second.proxy_split": ["strategy"],
     "strategy.teaching": ["strategy"],
