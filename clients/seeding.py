@@ -45,6 +45,7 @@ class Purpose(IntEnum):
     NETWORK_PROBE = 26
     CONDITION = 27
     SELECTION = 28
+    PROXY_CONDITION = 29
 
 
 def stream(

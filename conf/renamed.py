@@ -74,6 +74,7 @@ MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new 
 ADDED = {
     "clients.objective": None,
     "clients.view": None,
+    "data.proxy_condition": None,
     "evaluation.examples": 0,
     "student_threads": None,
 }

@@ -34,6 +34,7 @@ FROM = {
     "clients.view": ["clients/view"],
     "data.source": ["data", "proxy"],
     "data.proxy_source": ["data", "proxy"],
+    "data.proxy_condition": ["proxy_condition"],
     "partition": ["partition"],
     "partition.of.of": ["partition"],
     "strategy": ["strategy"],
