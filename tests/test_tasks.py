@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from clients.population.architectures import assign_architectures
-from conf.schema import register
 from sim.report.command import main as write_report
 from tests.commands import run_py
+from tests.composing import composed
 from tests.example_runs import EXAMPLES, both_pools
-from tests.places import CONF, ROOT
+from tests.places import ROOT
 from tests.quick_runs import result_of
 
 BOTH = "python", "yaml"
@@ -155,9 +154,7 @@ def test_what_does_not_fit_numbers_is_refused_in_a_line(
     ],
 )
 def test_shares_say_who_has_which_network(kind: str, name: str) -> None:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=[f"clients=mixed_{kind}"])
+    config = composed(f"clients=mixed_{kind}")
     shares = {key: own.share for key, own in config.clients.architectures.items()}
     rng = np.random.default_rng
     before = assign_architectures(shares, 10, rng(0)).count(name)
