@@ -196,7 +196,8 @@ def test_the_contrastive_loss_by_hand() -> None:
 
 
 def test_moon_learns_by_its_contrast_and_without_it_is_federated_averaging(tmp_path: Path) -> None:
-    same = ["clients=same", "partition=iid", "rounds=2", "strategy.fraction_evaluate=0.0"]
+    same = ["clients=same", "partition=iid", "rounds=2", "strategy.fraction_evaluate=0.0",
+            "clients.num_clients=5", "clients.training.epochs=5"]  # fmt: skip
     words = ["--config-dir", str(EXAMPLES / "moon"), "strategy=moon", *same]
     runs = {
         name: federated(tmp_path / name, *words, f"strategy.mu={mu}")
