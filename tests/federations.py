@@ -56,19 +56,28 @@ def open_pool(kind: str, app: Any, workers: int = 2) -> Iterator[Pool]:
         yield inline(app)
         return
     pool = _kept.pop() if _kept else _ray_pool()
+    others = _set_aside(pool, workers)
+    usable = False
     try:
         with ray_left_open():
-            others = _set_aside(pool, workers)
-            pool.load(app)
-            pool.gather(workers, 60.0)
-        assert len(pool._there().ready) == workers
+            assert _all_ready(pool, app, 60.0)
         yield pool
-    except BaseException:  # it may have left anything
-        with ray_left_open():
-            pool.close()
+        usable = True
+    except Exception:  # a test may expect it, and it may have left anything
+        usable = _all_ready(pool, None, 10.0)
         raise
-    pool._there().actors += others
-    _kept.append(pool)
+    finally:
+        pool._there().actors += others
+        _kept.append(pool)
+        if not usable:
+            close_kept_pool()
+
+
+def _all_ready(pool: Any, app: Any, timeout_s: float) -> bool:
+    """Tell whether all workers take a program, and wait for them."""
+    pool.load(app)
+    pool.gather(pool.size(), timeout_s)
+    return len(pool._there().ready) == pool.size()
 
 
 def _set_aside(pool: Any, workers: int) -> list[Any]:
