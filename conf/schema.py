@@ -9,6 +9,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
@@ -236,14 +237,14 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
             )
         if not isinstance(value, str | list) and not choice.is_delete():
             return f"'{choice.input_line}': expected the name of an option {every}"
-        if choice.is_add() and choice.key_or_group in _known_keys([]):
+        if choice.is_add() and choice.key_or_group in _known_keys():
             return f"leave out the plus: {choice.key_or_group}={value}"
     plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
     for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
-        if (key := part.replace("/", ".")) not in _known_keys(plain) and (only := _only_with(key)):
+        if (key := part.replace("/", ".")) not in _known_keys(*plain) and (only := _only_with(key)):
             return f"'{part}': nothing to choose here{only}"
     search = ",".join(f"file://{root}" for root in roots[1:])
-    keys = _known_keys([f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices)])
+    keys = _known_keys(f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices))
     for override in parsed:
         key = override.key_or_group
         if override not in choices and key not in keys and not key.startswith("hydra."):
@@ -262,15 +263,16 @@ def _only_with(key: str) -> str:
     """Name the options of a key's own group that have it: `sim.workers` is known to `sim=ray`."""
     group = key.split(".")[0]
     options = sorted(path.stem for path in (HERE / group).glob("*.yaml"))
-    having = [option for option in options if key in _known_keys([f"{group}={option}"])]
+    having = [option for option in options if key in _known_keys(f"{group}={option}")]
     return f"; only with {group}={', '.join(having)}" if having else ""
 
 
-def _known_keys(choices: list[str]) -> list[str]:
-    """List every key of the config that the given group choices compose."""
+@cache
+def _known_keys(*choices: str) -> list[str]:
+    """List every key of the config that the given group choices compose, which takes 0.2 s."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(HERE), version_base="1.3"):
-        config = compose("config", overrides=choices)
+        config = compose("config", overrides=[*choices])
     container = OmegaConf.to_container(config, resolve=False)
     return list(_keys(container, ""))
 

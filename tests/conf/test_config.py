@@ -1,40 +1,27 @@
-"""Every shipped config composes and its targets exist; wrong input is refused with its name."""
+"""Every shipped config composes with targets that exist; wrong input is refused with its name."""
 
 import itertools
-from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from clients.data import classification
 from conf.errors import ConfigError
 from conf.ranges import check_ranges
-from conf.schema import check_keys, check_targets, explain, register
+from conf.resume import fingerprint
+from conf.schema import check_keys, check_targets, explain
 from conf.tracking import tracking_options
-from tests.places import CONF
+from tests.composing import composed
+from tests.saved_configs import resumed
 from tests.shipped_configs import OPTIONS, REQUIRED
 
 OWN = SimpleNamespace(name="own", task=classification((4,), 3), label_values=None)
 ODD = SimpleNamespace(name="odd", labels=np.array([0, 2, 1]), label_values=None)
 SPLITS = SimpleNamespace(proxy=ODD, private=OWN)
-
-
-@pytest.fixture(autouse=True)
-def hydra_in_conf() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
-def composed(*overrides: str) -> DictConfig:
-    return compose("config", overrides=list(overrides))
 
 
 def composed_and_checked(*overrides: str) -> DictConfig:
@@ -60,13 +47,28 @@ def test_how_many_configs_there_are() -> None:
     assert len(OPTIONS) == 167
 
 
+def words_of(option: str) -> list[str]:
+    """Choose an option, with what it needs beside itself."""
+    added = ("experiment", "debug", "proxy", "proxy_condition")
+    prefix = "+" if option.split("=")[0] in added else ""
+    return [prefix + option, *([REQUIRED[option]] if option in REQUIRED else [])]
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_with_targets_that_exist(option: str) -> None:
-    group = option.split("=")[0]
-    extra = [REQUIRED[option]] if option in REQUIRED else []
-    added = ("experiment", "debug", "proxy", "proxy_condition")
-    prefix = "+" if group in added else ""
-    composed_and_checked(prefix + option, *extra)
+    composed_and_checked(*words_of(option))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_comes_back_from_a_run_folder_as_it_went_in(
+    option: str, tmp_path: Path
+) -> None:
+    config = composed(*words_of(option), "checkpoint_every=3")
+    text = OmegaConf.to_yaml(config, resolve=True)
+    (tmp_path / "config.yaml").write_text(text)
+    again = resumed(tmp_path)
+    assert OmegaConf.to_yaml(again, resolve=True) == text
+    assert fingerprint(again) == fingerprint(config)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hydra import compose
 from omegaconf import OmegaConf
 
 import run
@@ -52,25 +51,23 @@ def test_the_hash_of_a_config_does_not_know_that_names_changed(strategy: str) ->
     )
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("strategy", METHODS)
 def test_a_config_of_one_version_back_is_read_as_one_of_now(strategy: str, tmp_path: Path) -> None:
     words = [AS_THEN, f"strategy={strategy}", *PEERS.get(strategy, [])]
-    config = compose("config", overrides=words)
+    config = composed(*words)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(as_it_was(config)))
     again = resumed(tmp_path)
     assert OmegaConf.to_container(again) == OmegaConf.to_container(config, resolve=True)
     check_targets(again)
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("base", ["ffl", "gossip", "cpfl"])
 def test_its_checkpoint_goes_on_to_the_same_bits(base: str, tmp_path: Path) -> None:
     begun = []
     for name, rounds in (("whole", 3), ("half", 2)):
         words = [AS_THEN, *BASES[base], "checkpoint_every=1", f"rounds={rounds}"]
         (tmp_path / name).mkdir()
-        begun.append(run.federate(compose("config", overrides=words), tmp_path / name))
+        begun.append(run.federate(composed(*words), tmp_path / name))
     told = tmp_path / "half" / "config.yaml"
     told.write_text(OmegaConf.to_yaml(as_it_was(OmegaConf.load(told))))
     result = run.federate(resumed(tmp_path / "half", "rounds=3"), tmp_path / "half", resume=True)
@@ -100,13 +97,12 @@ def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Pat
     assert results[0] == results[1]
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 def test_a_condition_goes_on_that_was_called_a_corruption(tmp_path: Path) -> None:
     words = [AS_THEN, *BASES["uniform"], "clients/condition=permuted_labels", "checkpoint_every=1"]
     results = []
     for name, rounds in (("whole", 2), ("half", 1)):
         (tmp_path / name).mkdir()
-        config = compose("config", overrides=[*words, f"rounds={rounds}"])
+        config = composed(*words, f"rounds={rounds}")
         results.append(run.federate(config, tmp_path / name))
     told = tmp_path / "half" / "config.yaml"
     text = OmegaConf.to_yaml(as_it_was(OmegaConf.load(told)))
