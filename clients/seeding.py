@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     TEST_SAMPLE = 24
     VIEW = 25
     NETWORK_PROBE = 26
+    SHAPE = 27
 
 
 def stream(

@@ -19,6 +19,7 @@ class Clients:
     corruption: Any = None
     objective: Any = None
     view: Any = None
+    shape: Any = None
     profile: Any = None
 
 

@@ -16,24 +16,21 @@ from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
+from clients.execution.variants import in_turn
 from clients.models.factory import ModelFunction
-from clients.mutual.messenger import Messenger
+from clients.mutual.messenger import Messenger, require_alone
 from clients.population.conditions import Corruption
 from clients.population.profiles import ProfileRule, draw_profiles
+from clients.population.shapes import Shape, variant_of
 from clients.population.views import PHASES, Seeing, View, eyes_of, seen_by
 from clients.seeding import Purpose, child_of, generator, stream
 from clients.training.local_context import LocalContext, Phase
 from clients.training.loop import Trainer
-from clients.training.objective import Anchors, Loss, Objective
+from clients.training.objective import Anchors, Loss, Objective, no_anchors
 from clients.training.task_objectives import of_task
 
 STUDENT = "(student)"
 """The student's name among the architectures that a place knows."""
-
-
-def no_anchors(client_id: int) -> Anchors:
-    """Give a client nothing to compare with but what it began with."""
-    return {}
 
 
 class SimulatedClients:
@@ -57,6 +54,7 @@ class SimulatedClients:
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
         view: View | None = None,
+        shape: Shape | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -77,23 +75,17 @@ class SimulatedClients:
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
             view: What each of them sees of an input; None = the input.
+            shape: How their networks get shapes of their own; None = as architectures are built.
 
         Raises:
             ValueError: A corruption or an objective is asked for together with messengers, which
                 learn from the private set as it is by a rule of their own, one class of each input;
                 or the profiles are none.
         """
-        for name, given in {"corruption": corrupt, "objective": objective}.items():
-            if messenger is not None and given is not None:
-                raise ValueError(
-                    f"clients.{name}: not with clients.messenger, which would ignore it"
-                )
         task = splits.private.task
-        if messenger is not None and not task.one_class_each:
-            raise ValueError(
-                f"clients.messenger: its rules learn one class of each input, and the task of "
-                f"{splits.private.name} is {task.name}: expected a classification"
-            )
+        if messenger is not None:
+            ignored = {"corruption": corrupt, "objective": objective, "shape": shape}
+            require_alone(splits.private, **ignored)
         self.splits = splits
         self.partitions = partitions
         self.architectures = architectures
@@ -105,12 +97,12 @@ class SimulatedClients:
         self.messenger = messenger
         self.corrupt = corrupt
         self.view = view
+        self.shape = shape
         self.objective = of_task(objective, task)
-        self.profiles = draw_profiles(
-            profile, len(architectures), generator(seed, Purpose.PROFILES)
-        )
+        rng = generator(seed, Purpose.PROFILES)
+        self.profiles = draw_profiles(profile, len(architectures), rng)
         self._places: dict[str, Place] = {}
-        self._local: Mapping[int, LocalContext] = {}
+        self.local: Mapping[int, LocalContext] = {}
         if self.profiles is not None:
             self.forward  # noqa: B018  # here, not where it would draw from a task's generators
 
@@ -121,11 +113,8 @@ class SimulatedClients:
     @cached_property
     def forward(self) -> dict[str, float]:
         """Multiplications of one forward pass of one input, by architecture, STUDENT included."""
-        private = self.splits.private
-        return {
-            name: work_of(name, model, private.task)
-            for name, model in {**self.models, STUDENT: self.student}.items()
-        }
+        task, models = self.splits.private.task, {**self.models, STUDENT: self.student}
+        return {name: work_of(name, model, task) for name, model in models.items()}
 
     def costs(self) -> Callable[[int], float]:
         """Return an estimate, by client id, of how long a client takes, in multiplications."""
@@ -147,8 +136,15 @@ class SimulatedClients:
     def knowing(self, local: Mapping[int, LocalContext]) -> "SimulatedClients":
         """Return the same clients for one call, whose trainers get local contexts, by client id."""
         clients = copy(self)
-        clients._local = local
+        clients.local, clients._places = local, self._places  # networks stay
         return clients
+
+    def network_of(self, client_id: int, trained: bool = False) -> str:
+        """Name a client's network to a `Place`, as it is or was when it last `trained`."""
+        name, local = self.architectures[client_id], self.local.get(client_id)
+        if self.shape is None or local is None:
+            return name
+        return variant_of(self.shape, name, self.models[name], local.plans[int(trained)])
 
     def run_notes(self) -> list[str]:
         """Say of which architectures, and why, clients train one by one for their objective."""
@@ -214,7 +210,7 @@ class SimulatedClients:
         goal = self.goal(objective)
         private = self.seen(self.splits.private, client_id, "train", server_round)
         what = private, self.partitions[client_id], labels, goal, rng
-        train, local = self.local_training, self._local.get(client_id)
+        train, local = self.local_training, self.local.get(client_id)
         return trained(train, network, *what, anchors=anchors or {}, local=local, **changes)
 
     def train(
@@ -284,16 +280,19 @@ class SimulatedClients:
             for client_id, start in zip(ids, starts, strict=True)
             if not isinstance(start, Exception)
         ]
-        if not ids:
-            return
-        name = self.architectures[ids[0]]
-        trained = self.place(device).fit(name, dataset, lessons, objective, **changes)
+        able = [k for k, s in zip(ids, starts, strict=True) if not isinstance(s, Exception)]
+        names, place = [*map(self.network_of, able)], self.place(device)
+        if len({*names}) > 1:
+            place.tell_apart(self.architectures[ids[0]])
+        trained = in_turn(
+            names, lessons, lambda name, own: place.fit(name, dataset, own, objective, **changes)
+        )
         for start in starts:
             yield start if isinstance(start, Exception) else next(trained)
 
     def _beside(self, lesson: Lesson, dataset: Dataset, client_id: int, phase: Phase) -> Lesson:
         """Put beside what a client is to learn how it sees it, and what its trainer may know."""
-        local, view = self._local.get(client_id), None
+        local, view = self.local.get(client_id), None
         if self.view is not None:
             key = child_of(lesson.stream, Purpose.VIEW)
             view = eyes_of(self.view, dataset, client_id, "train", key)

@@ -1,0 +1,272 @@
+"""Shapes: a client's network has its plan's shape, in answers, training, clock, on both pools."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp.strategy import FedAvg
+from torch import nn
+
+from clients.app import SimulatedApp
+from clients.execution.variants import MOST, Variant
+from clients.handlers.state import MODEL, PLAN, TRAINED_PLAN
+from clients.messages.arrays import read_arrays
+from clients.messages.requests import PredictionRequest, node_id_of, write_request
+from clients.models import logistic_regression, mlp
+from clients.population.profiles import alike
+from clients.population.rehearsal import rehearse
+from clients.population.shapes import Shape, variant_of
+from clients.population.widths import first_units, of_largest_norm, share_of_units
+from sim.engine.grid import PoolGrid
+from sim.engine.rounds import QuorumLost
+from sim.tracking.clients_table import client_rows
+from strategies.server.requirements import require_fitting
+from tests.federations import Run, distillation, open_pool, run_ours, simulated, tiny_clients
+
+MLPS: Any = {"architectures": ["mlp"] * 4}
+PRUNED = Shape(partial(share_of_units, keep=[0.5]), of_largest_norm)
+TIERS = Shape(partial(share_of_units, keep=[1.0, 0.5]), first_units)
+FULL, HALF = (16 * units + units + 4 * units + 4 for units in (8, 4))
+"""Parameters of an MLP with 8 units, and with 4, on 4x4 images of 4 classes."""
+
+
+def run(shape: Any, kind: str = "inline", size: int = 4, rounds: int = 2, **more: Any) -> Run:
+    changes = {name: more.pop(name) for name in ("feed_back",) if name in more}
+    clients = tiny_clients(4, **{**MLPS, "shape": shape, **more})
+    strategy = distillation(clients, **changes)
+    with open_pool(kind, simulated(clients, strategy)) as pool:
+        profiles = clients.profiles
+        grid = PoolGrid(pool, clients.architectures, group_size=size, profiles=profiles)
+        return run_ours(pool, clients, strategy, rounds, grid=grid)
+
+
+def sizes(found: Run, place: int = -1) -> list[float]:
+    return [row["parameters"] for row in client_rows(found.reports[place].exchanges)]
+
+
+def failures(found: Run) -> dict[int, str]:
+    return {e.client_id: e.failure for r in found.reports for e in r.exchanges if e.failure}
+
+
+def asked(server_round: int, ids: Any = range(6)) -> RecordDict:
+    ids = np.array(ids)
+    request = PredictionRequest(
+        server_round=server_round, num_inputs=len(ids), num_classes=4, proxy_ids=ids
+    )
+    return write_request(request)
+
+
+def serve(clients: Any, contexts: list[Context], server_round: int) -> list[Any]:
+    app = SimulatedApp(clients, distillation(clients).handlers)
+    requests = [
+        Message(asked(server_round), node_id_of(k), "train.predictions")
+        for k in range(len(contexts))
+    ]
+    return [*app.serve(requests, contexts)]
+
+
+def context(client_id: int) -> Context:
+    about = {"partition-id": client_id, "num-partitions": 4}
+    return Context(1, node_id_of(client_id), about, RecordDict(), {})  # type: ignore[arg-type]
+
+
+# --- what a client's network becomes ---
+
+
+def test_a_client_keeps_the_plan_and_the_parameters_of_what_apply_made() -> None:
+    clients, own = tiny_clients(1, architectures=["mlp"], shape=PRUNED), context(0)
+    plain, other = tiny_clients(1, architectures=["mlp"]), context(0)
+    serve(clients, [own], 1)
+    serve(plain, [other], 1)
+    kept = read_arrays(own.state[MODEL])
+    assert {name: int(v) for name, v in read_arrays(own.state[PLAN]).items()} == {"features.1": 4}
+    assert TRAINED_PLAN not in own.state
+    assert PLAN not in other.state
+    # The first round is trained as ever: what is kept is the pruned network of what it came to.
+    usual = plain.place("cpu").networks.of("mlp")
+    usual.load_state_dict({n: torch.tensor(v) for n, v in read_arrays(other.state[MODEL]).items()})
+    expected = of_largest_norm(usual, {"features.1": np.array(4)}).state_dict()
+    assert kept.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(kept[name], value.numpy())
+    (reply,) = serve(clients, [own], 2)
+    assert isinstance(reply, Message)
+    again = read_arrays(own.state[MODEL])
+    assert {n: v.shape for n, v in again.items()} == {n: v.shape for n, v in kept.items()}
+    assert (again["features.1.weight"] != kept["features.1.weight"]).any()
+    assert own.state[TRAINED_PLAN] == own.state[PLAN]
+
+
+def test_plans_set_answers_and_sizes_and_bits_are_the_same_over_ray_and_not_of_none() -> None:
+    inline, over_ray = run(PRUNED), run(PRUNED, "ray")
+    assert inline.sha256 == over_ray.sha256 != run(None).sha256
+    assert sizes(inline) == sizes(over_ray) == [HALF] * 4
+    assert not failures(inline)
+
+
+def test_clients_of_several_plans_are_as_they_are_alone() -> None:
+    """Two have all units and two half of them: each kind is trained, and answers, together."""
+    together, alone = run(TIERS), run(TIERS, size=1)
+    assert sizes(together) == [FULL, HALF] * 2
+    for name, value in alone.parameters.items():
+        np.testing.assert_allclose(together.parameters[name], value, rtol=2e-4, atol=2e-5)
+    clients = tiny_clients(4, **MLPS, shape=TIERS)
+    contexts = [context(k) for k in range(4)]
+    serve(clients, contexts, 1)
+    assert clients.run_notes() == []
+    serve(clients, contexts, 2)
+    (note,) = clients.run_notes()
+    assert note.startswith("architecture 'mlp'")
+    assert "networks of several shapes" in note
+
+
+def test_a_student_that_is_fed_back_goes_into_networks_of_its_shape_only() -> None:
+    """Half of the clients are pruned to the student's shape: they become it, the rest imitate."""
+    small = {"student": partial(mlp, hidden=(4,))}
+    found = run(TIERS, feed_back=True, rounds=3, **small)
+    assert not failures(found)
+    assert sizes(found) == [FULL, HALF] * 2
+    assert found.sha256 != run(TIERS, rounds=3, **small).sha256
+
+
+def test_the_clock_counts_the_network_that_a_client_trained_and_the_one_that_it_asked() -> None:
+    """Of 30 examples, two epochs, three passes each; then 24 answers. By hand per round."""
+    speed = partial(alike, multiplications_per_s=1.0, download_bytes_per_s=1e12,
+                    upload_bytes_per_s=1e12, latency_s=0.0)  # fmt: skip
+    found = run(PRUNED, rounds=2, profile=speed)
+    work = {8: 1 + FULL, 4: 1 + HALF}
+    answered = 24
+    times = [report.simulated_time_s for report in found.reports]
+    expected = [3 * 2 * 30 * work[8] + answered * work[4], (3 * 2 * 30 + answered) * work[4]]
+    np.testing.assert_allclose(times, expected, rtol=1e-3)
+
+
+# --- what may go wrong ---
+
+
+def test_apply_that_makes_two_shapes_of_one_plan_fails_the_client_and_leaves_it_as_it_was() -> None:
+    """It halves what it gets: of a network that was halved before, a quarter."""
+
+    def choose(network: Any, inputs: Any, labels: Any, *, client_id: int, server_round: int) -> Any:
+        return {"turn": np.array(server_round)} if client_id == 1 else None
+
+    def halved(network: Any, plan: Any) -> Any:
+        return first_units(network, {"features.1": np.array(len(network.features[1].weight) // 2)})
+
+    found = run(Shape(choose, halved), size=1)
+    assert [e.failure for e in found.reports[0].exchanges if e.failure] == []
+    assert {*failures(found)} == {1}
+    assert (
+        "as training left it, a plan makes different ones: 'features.1.weight'"
+        in (failures(found)[1])
+    )
+
+
+def test_a_module_that_is_exchanged_elsewhere_is_noticed_in_a_plans_shape_too() -> None:
+    def swapping(network: Any, *what: Any, **numbers: Any) -> list[float]:
+        if len(network.features[1].weight) == 4:
+            network.classifier = nn.Linear(4, 4)
+        return [1.0]
+
+    with pytest.raises(QuorumLost, match="'classifier' was Linear and is another Linear"):
+        run(PRUNED, train=swapping)
+
+
+def test_choose_sees_a_trained_network_and_what_it_does_to_it_is_undone() -> None:
+    seen: list[Any] = []
+
+    def meddling(network: Any, inputs: Any, labels: Any, *, losses: Any, rng: Any) -> Any:
+        assert not network.training
+        network(inputs).sum().backward()
+        with torch.no_grad():
+            network.classifier.weight.zero_()
+        seen.append((tuple(inputs.shape), labels.tolist(), len(losses)))
+
+    found = run(Shape(meddling, first_units), size=1, rounds=1)
+    assert found.sha256 == run(None, size=1, rounds=1).sha256
+    private = tiny_clients(4).splits.private.labels
+    assert seen[0] == ((30, 1, 4, 4), private[:30].tolist(), 2)
+
+
+def test_few_variants_stay_in_a_process_and_one_that_went_is_built_again() -> None:
+    clients = tiny_clients(1, **{"architectures": ["mlp"]})
+    networks, model = clients.place("cpu").networks, partial(mlp, hidden=(64,))
+    names = [
+        variant_of(PRUNED, "mlp", model, {"features.1": np.array(units)})
+        for units in range(1, MOST + 4)
+    ]
+    assert len({*names}) == len(names)
+    plain = networks.of("mlp")
+    for units, name in enumerate(names, start=1):
+        assert networks.of(name).features[1].out_features == units  # type: ignore[index,union-attr]
+    there = networks._built
+    assert len([name for name in there if isinstance(name, Variant)]) == MOST
+    assert networks.of("mlp") is plain
+    assert networks.of(names[0]).features[1].out_features == 1  # type: ignore[index,union-attr]
+    assert variant_of(PRUNED, "mlp", model, {}) == "mlp"
+
+
+def wants(network: Any, inputs: Any, labels: Any, *, memory: int) -> Any:
+    return {}
+
+
+class Hoarder:
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, network: Any, inputs: Any, labels: Any) -> Any:
+        self.seen += 1
+
+
+def always(plan: Any) -> Any:
+    return lambda network, inputs, labels: plan
+
+
+def other_outputs(network: Any, plan: Any) -> Any:
+    network.classifier = nn.Linear(network.classifier.in_features, 7)
+    return network
+
+
+ONE: Any = {"units": np.array(1)}
+
+
+@pytest.mark.parametrize(
+    ("choose", "apply", "said"),
+    [
+        (wants, first_units, "choose.memory is not set.*rng, client_id, server_round, note, plan"),
+        (always(ONE), partial(first_units, plan=ONE), None),
+        (always([1]), first_units, "choose gives list, expected a dict of arrays"),
+        (always({"a": "words"}), first_units, "'a' of its plan is of str: expected an array"),
+        (always(ONE), lambda network, plan, size: 0, "apply.size is not set"),
+        (always(ONE), lambda network, plan: 3, "apply gives int, expected a torch.nn.Module"),
+        (always(ONE), other_outputs, r"answers an input by \(1, 7\), expected \(1, 4\)"),
+        (always(ONE), lambda network, plan: plan["b"], "apply: KeyError: 'b'"),
+        (always(ONE), first_units, "'units' of the plan is no hidden layer.*'mlp'"),
+        (Hoarder(), first_units, "choose: ValueError: choose: Hoarder changed its 'seen'"),
+    ],
+    ids=["needy", "bound", "list", "words", "needy-apply", "number", "outputs", "error", "unknown",
+         "hoarder"],
+)  # fmt: skip
+def test_what_is_no_shape_is_refused_before_anybody_trains(
+    choose: Any, apply: Any, said: str | None
+) -> None:
+    clients = tiny_clients(2, models={"mlp": partial(mlp, hidden=(8,))}, **MLPS | {
+        "architectures": ["mlp"] * 2, "shape": Shape(choose, apply)})  # fmt: skip
+    if said is None:  # its plan is bound, and given again by position
+        said = "apply: TypeError"
+    with pytest.raises(ValueError, match=r"clients\.shape\..*" + said):
+        rehearse(clients)
+
+
+def test_strategies_that_go_by_parameters_are_refused_by_name() -> None:
+    clients = tiny_clients(2, architectures=["linear"] * 2, shape=PRUNED,
+                           models={"linear": logistic_regression})  # fmt: skip
+    about: Any = {"student_workers": 1, "topology": False, "availability": {}}
+    require_fitting(distillation(clients), clients, **about)
+    with pytest.raises(ValueError, match=r"clients\.shape: FedAvg goes by clients' parameters"):
+        require_fitting(FedAvg(), clients, **about)
+    with pytest.raises(ValueError, match=r"clients\.shape: not with clients\.messenger"):
+        tiny_clients(2, shape=PRUNED, messenger=object())
