@@ -43,7 +43,8 @@ class Purpose(IntEnum):
     TEST_SAMPLE = 24
     VIEW = 25
     NETWORK_PROBE = 26
-    SHAPE = 27
+    CONDITION = 27
+    SHAPE = 28
 
 
 def stream(

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
-from conf.renamed import new_key, new_name
+from conf.renamed import new_key, new_name, old_name_in
 from conf.sections import SECTIONS, Clients, Data, Evaluation, Tracking
 
 HERE = Path(__file__).parent
@@ -155,7 +155,9 @@ def check_keys(config: DictConfig) -> None:
         key = f"clients.architectures.{name}"
         if not isinstance(kind, DictConfig) or not {"share", "model"} <= set(kind):
             raise ConfigError(f"{key}={kind}: expected share and model")
-        _refuse_unknown(key, kind, ["share", "model"])
+        _refuse_unknown(key, kind, ["share", "model", "tier"])
+        if type(kind.get("tier", "")) not in (str, int, float):
+            raise ConfigError(f"{key}.tier={kind.tier}: expected a text or a number")
     for name, probe in config.probes.items():
         if not isinstance(probe, DictConfig) or "_target_" not in probe:
             raise ConfigError(
@@ -184,9 +186,9 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
     for name in map(str, node):
         if name not in known:
             key = f"{section}.{name}".lstrip(".")
-            part, _, inner = new_key(key).removeprefix(f"{section}.").rpartition(".")
-            if part in node and inner in node[part]:
-                raise ConfigError(f"unknown key '{key}'; it is called {new_key(key)} now")
+            part, _, inner = (now := new_key(key)).removeprefix(f"{section}.").rpartition(".")
+            if now != key and (not part or (part in node and inner in node[part])):
+                raise ConfigError(f"unknown key '{key}'; it is called {now} now")
             raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
 
 
@@ -217,8 +219,8 @@ def explain(overrides: list[str], folders: list[str]) -> str | None:
     """
     try:
         return _first_unknown(OverridesParser.create().parse_overrides(overrides), folders)
-    except HydraException:  # something else than an unknown name: Hydra has said it already
-        return None
+    except HydraException as error:  # Hydra has said it already
+        return old_name_in(str(error))
 
 
 def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
@@ -248,10 +250,10 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
             parent = key.rpartition(".")[0]
             if parent in OPEN and parent in keys and not override.is_delete():
                 return f"unknown key '{key}'; to add it, put a plus before: +{key}=..."
-            now = new_key(key)
-            if now in keys or (now != key and _only_with(now)):
+            if (now := new_key(key)) != key:
                 only = "" if now in keys else _only_with(now)
-                return f"unknown key '{key}'; it is called {now} now{only}"
+                if only or now in keys or not now.startswith("strategy."):
+                    return f"unknown key '{key}'; it is called {now} now{only}"
             return f"unknown key '{key}'{_only_with(key) or _nearest(key, [*keys, *groups])}"
     return None
 

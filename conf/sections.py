@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 @dataclass
 class Clients:
-    """The population. `architectures` holds {share, model} by name."""
+    """The population. `architectures` holds {share, model}, or {share, model, tier}, by name."""
 
     num_clients: int = MISSING
     group_size: int = 8
@@ -16,7 +16,7 @@ class Clients:
     architectures: dict[str, Any] = field(default_factory=dict)
     training: Any = MISSING
     messenger: Any = None
-    corruption: Any = None
+    condition: Any = None
     objective: Any = None
     view: Any = None
     shape: Any = None

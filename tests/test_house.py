@@ -26,7 +26,7 @@ ROOMS = {
         *("data", "partition", "training", "models", "messages", "execution", "mutual"),
         *("population", "handlers", "app"),
     ),
-    "strategies": ("aggregation", "teaching", "server", "decentralised"),
+    "strategies": ("aggregation", "teaching", "server", "decentralised", "conformance"),
     "sim": ("topology", "workers", "engine", "analysis", "tracking", "checkpoint", "report"),
     "conf": (),
 }
@@ -44,7 +44,8 @@ DOORS = {
     "flwr": {
         *("clients", "clients/handlers", "clients/messages"),
         *("sim/checkpoint", "sim/engine", "sim/workers"),
-        *("strategies", "strategies/aggregation", "strategies/decentralised"),
+        *("strategies", "strategies/aggregation", "strategies/conformance"),
+        "strategies/decentralised",
         *("strategies/server", "strategies/teaching"),
     },
 }

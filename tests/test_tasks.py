@@ -131,8 +131,8 @@ def test_texts_are_told_apart(tmp_path: Path) -> None:
         ),
         (["clients/objective=not_true"], "clients.training: architecture 'linear'"),
         (
-            ["clients/corruption=permuted_labels", "clients.corruption.clients=[0]"],
-            "clients.corruption, of regression: permuted_labels takes classes for others",
+            ["clients/condition=permuted_labels", "clients.condition.clients=[0]"],
+            "clients.condition: permuted_labels takes classes for others",
         ),
     ],
 )

@@ -12,14 +12,16 @@ import torch
 from torch import nn
 
 from clients.data import Dataset, Splits
+from clients.data.labels import Labels
+from clients.data.task import partly_labelled
 from clients.execution.executor import Lesson, Place, Trained
-from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
 from clients.execution.variants import in_turn
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger, require_alone
-from clients.population.conditions import Corruption
+from clients.population.conditions import Condition
+from clients.population.plugins import labels_of
 from clients.population.profiles import ProfileRule, draw_profiles
 from clients.population.shapes import Shape, variant_of
 from clients.population.views import PHASES, Seeing, View, eyes_of, seen_by
@@ -50,7 +52,7 @@ class SimulatedClients:
         seed: int,
         together: bool = True,
         messenger: Messenger | None = None,
-        corrupt: Corruption | None = None,
+        condition: Condition | None = None,
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
         view: View | None = None,
@@ -70,7 +72,7 @@ class SimulatedClients:
                 batched step where `clients.execution.policy.way_of` says that this is faster.
             messenger: How a client learns from parameters that it is sent, which are then those of
                 a messenger of the student's architecture; None = they become the client's.
-            corrupt: What labels clients learn in local training, where not their own; None = these.
+            condition: What labels clients learn, where not their own; None = these.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
@@ -78,14 +80,12 @@ class SimulatedClients:
             shape: How their networks get shapes of their own; None = as architectures are built.
 
         Raises:
-            ValueError: A corruption or an objective is asked for together with messengers, which
-                learn from the private set as it is by a rule of their own, one class of each input;
-                or the profiles are none.
+            ValueError: An objective or a shape is asked for together with messengers, which learn
+                by a rule of their own, one class of each input; or the profiles are none.
         """
         task = splits.private.task
         if messenger is not None:
-            ignored = {"corruption": corrupt, "objective": objective, "shape": shape}
-            require_alone(splits.private, **ignored)
+            require_alone(splits.private, objective=objective, shape=shape)
         self.splits = splits
         self.partitions = partitions
         self.architectures = architectures
@@ -95,10 +95,11 @@ class SimulatedClients:
         self.seed = seed
         self.together = together
         self.messenger = messenger
-        self.corrupt = corrupt
+        self.condition = condition
         self.view = view
         self.shape = shape
-        self.objective = of_task(objective, task)
+        self.learned_task = task if condition is None else partly_labelled(task)
+        self.objective = of_task(objective, self.learned_task)
         rng = generator(seed, Purpose.PROFILES)
         self.profiles = draw_profiles(profile, len(architectures), rng)
         self._places: dict[str, Place] = {}
@@ -113,24 +114,19 @@ class SimulatedClients:
     @cached_property
     def forward(self) -> dict[str, float]:
         """Multiplications of one forward pass of one input, by architecture, STUDENT included."""
-        task, models = self.splits.private.task, {**self.models, STUDENT: self.student}
-        return {name: work_of(name, model, task) for name, model in models.items()}
+        networks, task = {**self.models, STUDENT: self.student}, self.splits.private.task
+        return {name: work_of(name, model, task) for name, model in networks.items()}
 
     def costs(self) -> Callable[[int], float]:
-        """Return an estimate, by client id, of how long a client takes, in multiplications."""
+        """Return an estimate of how long a client takes, by its id, in multiplications."""
         return lambda k: self.forward[self.architectures[k]] * len(self.partitions[k])
 
     def place(self, device: str) -> Place:
         """Return the networks that stay on a device of this process."""
         if device not in self._places:
-            private = self.splits.private
-            self._places[device] = Place(
-                {**self.models, STUDENT: self.student},
-                private.task,
-                device,
-                self.local_training,
-                self.together,
-            )
+            networks, task = {**self.models, STUDENT: self.student}, self.splits.private.task
+            how = self.local_training, self.together
+            self._places[device] = Place(networks, task, device, *how)
         return self._places[device]
 
     def knowing(self, local: Mapping[int, LocalContext]) -> "SimulatedClients":
@@ -150,16 +146,22 @@ class SimulatedClients:
         """Say of which architectures, and why, clients train one by one for their objective."""
         return sorted(set[str]().union(*(place.notes for place in self._places.values())))
 
-    def labels(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
-        """Return the labels that a client learns in local training [n]: its own, or corrupted."""
-        labels = self.splits.private.labels[self.partitions[client_id]]
-        if self.corrupt is None:
-            return labels
-        task = self.splits.private.task
-        with keeps_nothing(**{"clients.corruption": self.corrupt}):
-            found = self.corrupt(labels, task.num_classes, client_id, server_round)
-        if reason := task.label_fault(found):
-            raise ValueError(f"clients.corruption: {reason}")
+    def labels(self, client_id: int, server_round: int) -> Labels:
+        """Return the labels that a client learns [n], or soft labels [n, C]: by the condition."""
+        private, own = self.splits.private, self.partitions[client_id]
+        if self.condition is None:
+            return private.labels[own]
+        whose = self.seed, client_id, server_round
+        return labels_of(self.condition, private, self.learned_task, own, *whose)
+
+    def classes(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
+        """Return the class that a client learns of each example [n]; ValueError if not one each."""
+        found = self.labels(client_id, server_round)
+        if found.ndim > 1 or found.dtype.kind == "f" or (found < 0).any():
+            raise ValueError(
+                "clients.condition: its labels are soft or not there, and this method takes one "
+                "class of each example"
+            )
         return found
 
     def seen(self, dataset: Dataset, client_id: int, phase: Seeing, server_round: int) -> Dataset:
@@ -172,11 +174,11 @@ class SimulatedClients:
 
     def goal(self, own: Loss | Objective | None) -> Loss | Objective:
         """Return what clients minimise: a method's own objective or the config's, not both."""
-        if own is not None and self.objective is not self.splits.private.task.loss:
+        if own is not None and self.objective is not self.learned_task.loss:
             raise ValueError(
                 "clients.objective: this method has an objective of its own, and would ignore it"
             )
-        return self.objective if own is None else of_task(own, self.splits.private.task)
+        return self.objective if own is None else of_task(own, self.learned_task)
 
     def learn(
         self,
@@ -200,10 +202,7 @@ class SimulatedClients:
             **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
 
         Returns:
-            The mean loss of each epoch.
-
-        Raises:
-            ValueError: Trainer or objective keeps something; names it.
+            The mean loss of each epoch; ValueError names what trainer or objective keeps.
         """
         labels = torch.from_numpy(self.labels(client_id, server_round))
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
@@ -245,7 +244,7 @@ class SimulatedClients:
             return Lesson(start, self.partitions[client_id], labels, draws, own)
 
         private = self.splits.private
-        goal = self.objective if objective is None else of_task(objective, private.task)
+        goal = self.objective if objective is None else of_task(objective, self.learned_task)
         yield from self.fit(ids, starts, lesson, private, goal, device, phase="train", **changes)
 
     def fit(

@@ -48,16 +48,15 @@ def composed_and_checked(*overrides: str) -> DictConfig:
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/corruption", "clients/messenger",
-        "clients/objective", "clients/profile", "clients/shape", "clients/training",
-        "clients/view",
+        "availability", "clients", "clients/condition", "clients/messenger",
+        "clients/objective", "clients/profile", "clients/shape", "clients/training", "clients/view",
         "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
         "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
         "strategy/distil",
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 153
+    assert len(OPTIONS) == 162
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -100,6 +100,52 @@ def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Pat
     assert results[0] == results[1]
 
 
+@pytest.mark.usefixtures("hydra_in_conf")
+def test_a_condition_goes_on_that_was_called_a_corruption(tmp_path: Path) -> None:
+    words = [AS_THEN, *BASES["uniform"], "clients/condition=permuted_labels", "checkpoint_every=1"]
+    results = []
+    for name, rounds in (("whole", 2), ("half", 1)):
+        (tmp_path / name).mkdir()
+        config = compose("config", overrides=[*words, f"rounds={rounds}"])
+        results.append(run.federate(config, tmp_path / name))
+    told = tmp_path / "half" / "config.yaml"
+    text = OmegaConf.to_yaml(as_it_was(OmegaConf.load(told)))
+    assert "  corruption:\n    _target_: clients.corruption.permuted_labels\n" in text
+    told.write_text(text)
+    result = run.federate(resumed(tmp_path / "half", "rounds=2"), tmp_path / "half", resume=True)
+    assert result["clients_sha256"] == results[0]["clients_sha256"]
+    assert result["student_sha256"] == results[0]["student_sha256"] != results[1]["student_sha256"]
+
+
+MINE = {
+    "a.yaml": "defaults: [same, {override corruption: permuted_labels}]\n",
+    "b.yaml": "defaults: [{training: sgd}, {corruption: none}]\n",
+    "c.yaml": "defaults: [same]\ncorruption: null\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["clients.corruption.clients=[1]"], "it is called clients.condition.clients now"),
+        (["clients/corruption=permuted_labels"], "it is called clients/condition now"),
+        (["+clients.corruption={_target_: a.b}"], "it is called clients.condition now"),
+        *(
+            ([f"clients={name[0]}"], "'clients.corruption' is called clients.condition now")
+            for name in MINE
+        ),
+    ],
+)
+def test_an_old_key_is_told_the_new_one(words: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "clients").mkdir()
+    for name, text in MINE.items():
+        (tmp_path / "clients" / name).write_text(text)
+    folder = f"hydra.run.dir={tmp_path / 'run'}"
+    done = run_py("--config-dir", str(tmp_path), *words, "sim=inline", folder)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(told)
+
+
 def test_an_own_yaml_with_an_old_name_is_told_the_new_one(tmp_path: Path) -> None:
     done = run_py(
         "strategy.scorer._target_=strategies.scorers.margin", f"hydra.run.dir={tmp_path / 'run'}"
@@ -120,6 +166,10 @@ def test_an_own_yaml_with_an_old_name_is_told_the_new_one(tmp_path: Path) -> Non
         (
             ("strategy=averaging", "clients=same"),
             "542f5730bfbb9801a6e51d66f8e5e8b2dc1a78fc8fd232f09d80d4eaa59dbe46",
+        ),
+        (
+            ("+experiment=byzantine",),
+            "8f95d59a4c6c01722f1b75c384f465f202bd39718712c466011f194770541145",
         ),
     ],
 )
