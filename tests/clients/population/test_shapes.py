@@ -1,13 +1,13 @@
 """Shapes: a client's network has its plan's shape, in answers, training, clock, on both pools."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
-from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from clients.app import SimulatedApp
@@ -15,16 +15,27 @@ from clients.execution.variants import MOST, Variant
 from clients.handlers.state import MODEL, PLAN, TRAINED_PLAN
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import PredictionRequest, node_id_of, write_request
-from clients.models import logistic_regression, mlp
+from clients.models import mlp
 from clients.population.profiles import alike
-from clients.population.rehearsal import rehearse
 from clients.population.shapes import Shape, variant_of
 from clients.population.widths import first_units, of_largest_norm, share_of_units
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import QuorumLost
+from sim.topology import graphs
+from sim.topology.mixing import uniform
+from sim.topology.topology import Topology
 from sim.tracking.clients_table import client_rows
-from strategies.server.requirements import require_fitting
-from tests.federations import Run, distillation, open_pool, run_ours, simulated, tiny_clients
+from tests.faults import KILLS, Mortal
+from tests.federations import (
+    SEED,
+    Run,
+    distillation,
+    open_pool,
+    run_ours,
+    simulated,
+    tiny_clients,
+)
+from tests.peers import gossip
 
 MLPS: Any = {"architectures": ["mlp"] * 4}
 PRUNED = Shape(partial(share_of_units, keep=[0.5]), of_largest_norm)
@@ -33,11 +44,19 @@ FULL, HALF = (16 * units + units + 4 * units + 4 for units in (8, 4))
 """Parameters of an MLP with 8 units, and with 4, on 4x4 images of 4 classes."""
 
 
-def run(shape: Any, kind: str = "inline", size: int = 4, rounds: int = 2, **more: Any) -> Run:
+def run(
+    shape: Any,
+    kind: str = "inline",
+    size: int = 4,
+    rounds: int = 2,
+    orders: Path | None = None,
+    **more: Any,
+) -> Run:
     changes = {name: more.pop(name) for name in ("feed_back",) if name in more}
     clients = tiny_clients(4, **{**MLPS, "shape": shape, **more})
     strategy = distillation(clients, **changes)
-    with open_pool(kind, simulated(clients, strategy)) as pool:
+    app = simulated(clients, strategy)
+    with open_pool(kind, app if orders is None else Mortal(clients, orders, strategy)) as pool:
         profiles = clients.profiles
         grid = PoolGrid(pool, clients.architectures, group_size=size, profiles=profiles)
         return run_ours(pool, clients, strategy, rounds, grid=grid)
@@ -100,11 +119,26 @@ def test_a_client_keeps_the_plan_and_the_parameters_of_what_apply_made() -> None
     assert own.state[TRAINED_PLAN] == own.state[PLAN]
 
 
-def test_plans_set_answers_and_sizes_and_bits_are_the_same_over_ray_and_not_of_none() -> None:
-    inline, over_ray = run(PRUNED), run(PRUNED, "ray")
-    assert inline.sha256 == over_ray.sha256 != run(None).sha256
-    assert sizes(inline) == sizes(over_ray) == [HALF] * 4
+def test_bits_are_the_same_over_ray_and_with_killed_workers_and_not_those_of_no_shape(
+    tmp_path: Path,
+) -> None:
+    inline, over_ray = run(PRUNED, size=2), run(PRUNED, "ray", size=2)
+    for kill in KILLS:
+        (tmp_path / kill).touch()
+    killed = run(PRUNED, "ray", size=2, orders=tmp_path)
+    assert not any(tmp_path.iterdir())
+    assert inline.sha256 == over_ray.sha256 == killed.sha256 != run(None, size=2).sha256
+    assert sizes(inline) == sizes(over_ray) == sizes(killed) == [HALF] * 4
     assert not failures(inline)
+
+
+def test_peers_that_learn_each_others_answers_may_have_any_shape() -> None:
+    clients = tiny_clients(4, **MLPS, shape=TIERS)
+    strategy = gossip(clients, Topology(graphs.ring, uniform, num_peers=4, seed=SEED))
+    with open_pool("inline", simulated(clients, strategy)) as pool:
+        found = run_ours(pool, clients, strategy, 2)
+    assert not failures(found)
+    assert sizes(found) == [FULL, HALF] * 2
 
 
 def test_clients_of_several_plans_are_as_they_are_alone() -> None:
@@ -207,66 +241,3 @@ def test_few_variants_stay_in_a_process_and_one_that_went_is_built_again() -> No
     assert networks.of("mlp") is plain
     assert networks.of(names[0]).features[1].out_features == 1  # type: ignore[index,union-attr]
     assert variant_of(PRUNED, "mlp", model, {}) == "mlp"
-
-
-def wants(network: Any, inputs: Any, labels: Any, *, memory: int) -> Any:
-    return {}
-
-
-class Hoarder:
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, network: Any, inputs: Any, labels: Any) -> Any:
-        self.seen += 1
-
-
-def always(plan: Any) -> Any:
-    return lambda network, inputs, labels: plan
-
-
-def other_outputs(network: Any, plan: Any) -> Any:
-    network.classifier = nn.Linear(network.classifier.in_features, 7)
-    return network
-
-
-ONE: Any = {"units": np.array(1)}
-
-
-@pytest.mark.parametrize(
-    ("choose", "apply", "said"),
-    [
-        (wants, first_units, "choose.memory is not set.*rng, client_id, server_round, note, plan"),
-        (always(ONE), partial(first_units, plan=ONE), None),
-        (always([1]), first_units, "choose gives list, expected a dict of arrays"),
-        (always({"a": "words"}), first_units, "'a' of its plan is of str: expected an array"),
-        (always(ONE), lambda network, plan, size: 0, "apply.size is not set"),
-        (always(ONE), lambda network, plan: 3, "apply gives int, expected a torch.nn.Module"),
-        (always(ONE), other_outputs, r"answers an input by \(1, 7\), expected \(1, 4\)"),
-        (always(ONE), lambda network, plan: plan["b"], "apply: KeyError: 'b'"),
-        (always(ONE), first_units, "'units' of the plan is no hidden layer.*'mlp'"),
-        (Hoarder(), first_units, "choose: ValueError: choose: Hoarder changed its 'seen'"),
-    ],
-    ids=["needy", "bound", "list", "words", "needy-apply", "number", "outputs", "error", "unknown",
-         "hoarder"],
-)  # fmt: skip
-def test_what_is_no_shape_is_refused_before_anybody_trains(
-    choose: Any, apply: Any, said: str | None
-) -> None:
-    clients = tiny_clients(2, models={"mlp": partial(mlp, hidden=(8,))}, **MLPS | {
-        "architectures": ["mlp"] * 2, "shape": Shape(choose, apply)})  # fmt: skip
-    if said is None:  # its plan is bound, and given again by position
-        said = "apply: TypeError"
-    with pytest.raises(ValueError, match=r"clients\.shape\..*" + said):
-        rehearse(clients)
-
-
-def test_strategies_that_go_by_parameters_are_refused_by_name() -> None:
-    clients = tiny_clients(2, architectures=["linear"] * 2, shape=PRUNED,
-                           models={"linear": logistic_regression})  # fmt: skip
-    about: Any = {"student_workers": 1, "topology": False, "availability": {}}
-    require_fitting(distillation(clients), clients, **about)
-    with pytest.raises(ValueError, match=r"clients\.shape: FedAvg goes by clients' parameters"):
-        require_fitting(FedAvg(), clients, **about)
-    with pytest.raises(ValueError, match=r"clients\.shape: not with clients\.messenger"):
-        tiny_clients(2, shape=PRUNED, messenger=object())
