@@ -166,7 +166,7 @@ class Networks:
         if original is not None and (fault := original.exchanged()):
             raise ValueError(
                 f"'{name}': {fault}: whatever trains or answers must leave a network the modules "
-                "that its architecture has"
+                "that its architecture has; clients.shape is for networks that change"
             )
 
 

@@ -139,7 +139,7 @@ def _narrowed(
             raise ValueError(f"'{name}' has {units} units, and the plan wants {number}")
         if number == units:
             continue
-        kept = choice(layer.weight.detach(), number)
+        kept = choice(layer.weight.detach(), number).cpu()
         each = after.weight.shape[1] // units  # of a map that was flattened, its pixels
         columns = (kept[:, None] * each + torch.arange(each)).flatten()
         _take(layer, kept, None)

@@ -12,6 +12,8 @@ from torch import nn
 
 from clients.app import SimulatedApp
 from clients.execution.variants import MOST, Variant
+from clients.handlers.network_probes import NetworkProbe, probing, read_numbers
+from clients.handlers.network_probes import requests as requests_of
 from clients.handlers.state import MODEL, PLAN, TRAINED_PLAN
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import PredictionRequest, node_id_of, write_request
@@ -176,6 +178,19 @@ def test_the_clock_counts_the_network_that_a_client_trained_and_the_one_that_it_
     times = [report.simulated_time_s for report in found.reports]
     expected = [3 * 2 * 30 * work[8] + answered * work[4], (3 * 2 * 30 + answered) * work[4]]
     np.testing.assert_allclose(times, expected, rtol=1e-3)
+
+
+def test_a_probe_looks_at_the_network_of_the_plans_shape() -> None:
+    def units(network: Any, inputs: Any, labels: Any) -> dict[str, int]:
+        return {"units": len(network.features[1].weight), "answers": len(network(inputs))}
+
+    clients, contexts = tiny_clients(2, architectures=["mlp"] * 2, shape=TIERS), [context(0)]
+    contexts.append(context(1))
+    serve(clients, contexts, 1)
+    handler = probing([NetworkProbe("mine", units, clients.splits.test)])
+    asks = requests_of(handler, "mine", 1, [0, 1])
+    found = read_numbers([*SimulatedApp(clients, [handler]).serve(asks, contexts)])  # type: ignore[arg-type]
+    assert found == {k: {"units": units, "answers": 50} for k, units in ((0, 8), (1, 4))}
 
 
 # --- what may go wrong ---
