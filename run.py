@@ -133,6 +133,8 @@ def federate(
             tracker.write()
             said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
             said["wall_time_s"] = time.perf_counter() - began
+            if leaked := clients.splits.proxy_in_test:
+                said["proxy_inputs_in_test"] = leaked
             result = conclude(folder, parameters, said)
             display.result(result, str(folder))
             with explained(LeavingError):

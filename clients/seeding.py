@@ -44,7 +44,9 @@ class Purpose(IntEnum):
     VIEW = 25
     NETWORK_PROBE = 26
     CONDITION = 27
-    SHAPE = 28
+    SELECTION = 28
+    PROXY_CONDITION = 29
+    SHAPE = 30
 
 
 def stream(

@@ -75,6 +75,7 @@ ADDED = {
     "clients.objective": None,
     "clients.shape": None,
     "clients.view": None,
+    "data.proxy_condition": None,
     "evaluation.examples": 0,
     "student_threads": None,
 }

@@ -31,6 +31,7 @@ class Data:
     root: str | None = None
     proxy_share: float = 0.2
     proxy_source: Any = None
+    proxy_condition: Any = None
     limit: int | None = None
     proxy_limit: int | None = None
     test_limit: int | None = None

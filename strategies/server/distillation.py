@@ -132,6 +132,8 @@ class DistillationStrategy(BaseStrategy):
         """Draw the cohort; ask it to train and to answer the first chunk of distilled examples."""
         load_parameters(self.student, read_arrays(arrays))
         fed, split = self.feed_back and server_round > 1, self.split
+        with threads_of_torch(self._threads):
+            self.teachers.select(server_round, self.student)
         request = self.teachers.request(
             server_round,
             student=read_arrays(arrays) if fed else None,
@@ -186,7 +188,7 @@ class DistillationStrategy(BaseStrategy):
     ) -> tuple[list[float], list[Ensemble | None]]:
         """Distil chunk by chunk; the answers to the first one have come already."""
         rng = generator(self.seed, Purpose.DISTILLATION, server_round)
-        chunks, proxy = self.split.chunks, self.split.proxy
+        chunks, proxy = self.teachers.split.chunks, self.split.proxy
         goal = with_temperature(self.loss, self.teachers.rule.temperature)
         objective = of_examples(goal, proxy.task)
         distil = self.distil

@@ -50,20 +50,22 @@ def test_how_many_configs_there_are() -> None:
     assert groups == {
         "availability", "clients", "clients/condition", "clients/messenger",
         "clients/objective", "clients/profile", "clients/shape", "clients/training", "clients/view",
-        "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
+        "data", "debug", "experiment", "partition", "probes", "proxy",
+        "proxy_condition", "sim",
         "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
         "strategy/distil",
-        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
-        "topology/mixing",
+        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer",
+        "strategy/selection", "student", "topology", "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 162
+    assert len(OPTIONS) == 170
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_with_targets_that_exist(option: str) -> None:
     group = option.split("=")[0]
     extra = [REQUIRED[option]] if option in REQUIRED else []
-    prefix = "+" if group in ("experiment", "debug", "proxy") else ""
+    added = ("experiment", "debug", "proxy", "proxy_condition")
+    prefix = "+" if group in added else ""
     composed_and_checked(prefix + option, *extra)
 
 
