@@ -73,7 +73,7 @@ def require_any_shape(strategy: Any) -> None:
             raise ValueError(
                 f"clients.shape: {kind.__name__} goes by clients' parameters, which then have no "
                 "common shape: expected a strategy that goes by what they answer, such as "
-                "strategy=distillation or strategy=gossip_distillation; one of yours says so by "
+                "strategy=distillation or strategy=gossip; one of yours says so by "
                 "`any_shape = True`"
             )
 
