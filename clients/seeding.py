@@ -46,6 +46,7 @@ class Purpose(IntEnum):
     CONDITION = 27
     SELECTION = 28
     PROXY_CONDITION = 29
+    SHAPE = 30
 
 
 def stream(

@@ -80,6 +80,12 @@ CLIENTS: dict[str, Differs | str] = {
     "clients.objective.scale_by_t2 of not_true":
         Differs("averaging clients/objective=not_true clients.objective.temperature=3", True, False,
                 "student"),
+    "clients.shape": Differs("uniform", ("clients/shape=none",),
+                             ("clients/shape=magnitude_pruning",), "column loss"),
+    "clients.shape.choose.keep of share_of_units":
+        Differs("uniform clients/shape=magnitude_pruning", [0.5], [0.25], "column loss"),
+    "clients.shape.choose.from_round of share_of_units":
+        Differs("uniform clients/shape=magnitude_pruning", 1, 2, "column loss"),
     "clients.view": Differs("uniform", ("clients/view=none",), ("clients/view=rotated",),
                             "column train_loss"),
     "clients.view.pixels of shifted":

@@ -16,6 +16,7 @@ from clients.seeding import Purpose, generator
 
 MODEL, HEAD = "model", "head"
 MESSENGER, PUSH, LOCAL = "messenger", "push", "local"
+PLAN, TRAINED_PLAN = "plan", "trained-plan"
 """Names of a client's records in `Context.state`."""
 
 START = "start"

@@ -51,6 +51,26 @@ class Pair:
     head: Parameters | None
 
 
+def require_alone(private: Dataset, **others: object) -> None:
+    """Refuse what clients with a messenger would ignore, and tasks that its rules do not know.
+
+    Args:
+        private: The private set, which they learn from as it is.
+        **others: Parts of `clients` by name; None = there is none.
+
+    Raises:
+        ValueError: Names the part, or the task.
+    """
+    for name, given in others.items():
+        if given is not None:
+            raise ValueError(f"clients.{name}: not with clients.messenger, which would ignore it")
+    if not private.task.one_class_each:
+        raise ValueError(
+            f"clients.messenger: its rules learn one class of each input, and the task of "
+            f"{private.name} is {private.task.name}: expected a classification"
+        )
+
+
 def learn_together(
     how: Messenger,
     models: tuple[ModelFunction, ModelFunction],

@@ -17,25 +17,22 @@ from clients.data.task import partly_labelled
 from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
+from clients.execution.variants import in_turn
 from clients.models.factory import ModelFunction
-from clients.mutual.messenger import Messenger
+from clients.mutual.messenger import Messenger, require_alone
 from clients.population.conditions import Condition
 from clients.population.plugins import labels_of
 from clients.population.profiles import ProfileRule, draw_profiles
+from clients.population.shapes import Shape, variant_of
 from clients.population.views import PHASES, Seeing, View, eyes_of, seen_by
 from clients.seeding import Purpose, child_of, generator, stream
 from clients.training.local_context import LocalContext, Phase
 from clients.training.loop import Trainer
-from clients.training.objective import Anchors, Loss, Objective
+from clients.training.objective import Anchors, Loss, Objective, no_anchors
 from clients.training.task_objectives import of_task
 
 STUDENT = "(student)"
 """The student's name among the architectures that a place knows."""
-
-
-def no_anchors(client_id: int) -> Anchors:
-    """Give a client nothing to compare with but what it began with."""
-    return {}
 
 
 class SimulatedClients:
@@ -59,6 +56,7 @@ class SimulatedClients:
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
         view: View | None = None,
+        shape: Shape | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -79,19 +77,15 @@ class SimulatedClients:
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
             view: What each of them sees of an input; None = the input.
+            shape: How their networks get shapes of their own; None = as architectures are built.
 
         Raises:
-            ValueError: An objective is asked for together with messengers, which learn by a rule of
-                their own, one class of each input; or the profiles are none.
+            ValueError: An objective or a shape is asked for together with messengers, which learn
+                by a rule of their own, one class of each input; or the profiles are none.
         """
-        if messenger is not None and objective is not None:
-            raise ValueError("clients.objective: not with clients.messenger, which would ignore it")
         task = splits.private.task
-        if messenger is not None and not task.one_class_each:
-            raise ValueError(
-                f"clients.messenger: its rules learn one class of each input, and the task of "
-                f"{splits.private.name} is {task.name}: expected a classification"
-            )
+        if messenger is not None:
+            require_alone(splits.private, objective=objective, shape=shape)
         self.splits = splits
         self.partitions = partitions
         self.architectures = architectures
@@ -103,13 +97,13 @@ class SimulatedClients:
         self.messenger = messenger
         self.condition = condition
         self.view = view
+        self.shape = shape
         self.learned_task = task if condition is None else partly_labelled(task)
         self.objective = of_task(objective, self.learned_task)
-        self.profiles = draw_profiles(
-            profile, len(architectures), generator(seed, Purpose.PROFILES)
-        )
+        rng = generator(seed, Purpose.PROFILES)
+        self.profiles = draw_profiles(profile, len(architectures), rng)
         self._places: dict[str, Place] = {}
-        self._local: Mapping[int, LocalContext] = {}
+        self.local: Mapping[int, LocalContext] = {}
         if self.profiles is not None:
             self.forward  # noqa: B018  # here, not where it would draw from a task's generators
 
@@ -130,21 +124,23 @@ class SimulatedClients:
     def place(self, device: str) -> Place:
         """Return the networks that stay on a device of this process."""
         if device not in self._places:
-            private = self.splits.private
-            self._places[device] = Place(
-                {**self.models, STUDENT: self.student},
-                private.task,
-                device,
-                self.local_training,
-                self.together,
-            )
+            networks, task = {**self.models, STUDENT: self.student}, self.splits.private.task
+            how = self.local_training, self.together
+            self._places[device] = Place(networks, task, device, *how)
         return self._places[device]
 
     def knowing(self, local: Mapping[int, LocalContext]) -> "SimulatedClients":
         """Return the same clients for one call, whose trainers get local contexts, by client id."""
         clients = copy(self)
-        clients._local = local
+        clients.local, clients._places = local, self._places  # networks stay
         return clients
+
+    def network_of(self, client_id: int, trained: bool = False) -> str:
+        """Name a client's network to a `Place`, as it is or was when it last `trained`."""
+        name, local = self.architectures[client_id], self.local.get(client_id)
+        if self.shape is None or local is None:
+            return name
+        return variant_of(self.shape, name, self.models[name], local.plans[int(trained)])
 
     def run_notes(self) -> list[str]:
         """Say of which architectures, and why, clients train one by one for their objective."""
@@ -213,7 +209,7 @@ class SimulatedClients:
         goal = self.goal(objective)
         private = self.seen(self.splits.private, client_id, "train", server_round)
         what = private, self.partitions[client_id], labels, goal, rng
-        train, local = self.local_training, self._local.get(client_id)
+        train, local = self.local_training, self.local.get(client_id)
         return trained(train, network, *what, anchors=anchors or {}, local=local, **changes)
 
     def train(
@@ -283,16 +279,19 @@ class SimulatedClients:
             for client_id, start in zip(ids, starts, strict=True)
             if not isinstance(start, Exception)
         ]
-        if not ids:
-            return
-        name = self.architectures[ids[0]]
-        trained = self.place(device).fit(name, dataset, lessons, objective, **changes)
+        able = [k for k, s in zip(ids, starts, strict=True) if not isinstance(s, Exception)]
+        names, place = [*map(self.network_of, able)], self.place(device)
+        if len({*names}) > 1:
+            place.tell_apart(self.architectures[ids[0]])
+        trained = in_turn(
+            names, lessons, lambda name, own: place.fit(name, dataset, own, objective, **changes)
+        )
         for start in starts:
             yield start if isinstance(start, Exception) else next(trained)
 
     def _beside(self, lesson: Lesson, dataset: Dataset, client_id: int, phase: Phase) -> Lesson:
         """Put beside what a client is to learn how it sees it, and what its trainer may know."""
-        local, view = self._local.get(client_id), None
+        local, view = self.local.get(client_id), None
         if self.view is not None:
             key = child_of(lesson.stream, Purpose.VIEW)
             view = eyes_of(self.view, dataset, client_id, "train", key)

@@ -17,6 +17,7 @@ from clients.mutual.messenger import Messenger, lesson_of
 from clients.mutual.rehearsal import rehearse_group
 from clients.population.clients import SimulatedClients
 from clients.population.conditions import label_free, permuted_labels
+from clients.population.shapes import require_shape
 from clients.population.views import require_view
 from clients.training.evaluation import run
 from clients.training.loop import Trainer, local_epochs, train
@@ -42,6 +43,9 @@ def rehearse(
     require_offered(clients.local_training, "clients.training")
     if clients.view is not None:
         require_view(clients.view, private)
+    if clients.shape is not None:
+        for name, model in clients.models.items():
+            require_shape(clients.shape, name, model, private)
     timed = clients.profiles is not None and messenger is None
     if timed and local_epochs(clients.local_training) is None:
         raise ValueError(

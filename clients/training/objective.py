@@ -85,6 +85,11 @@ class Outputs:
         return self.others[anchor]
 
 
+def no_anchors(client_id: int) -> Anchors:
+    """Give a client nothing to compare with but what it began with."""
+    return {}
+
+
 @dataclass(frozen=True, eq=False)
 class OnLogits:
     """A loss of an objective that looks at the logits only."""

@@ -44,6 +44,7 @@ class DistillationStrategy(BaseStrategy):
     """
 
     handlers = (TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS, EVALUATE_FEATURES)
+    any_shape = True
 
     def __init__(
         self,

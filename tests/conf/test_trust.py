@@ -32,6 +32,8 @@ FROM = {
     "clients.objective": ["clients/objective"],
     "clients.profile": ["clients/profile"],
     "clients.view": ["clients/view"],
+    "clients.shape": ["clients/shape"],
+    "clients.shape.apply": ["clients/shape"],
     "data.source": ["data", "proxy"],
     "data.proxy_source": ["data", "proxy"],
     "data.proxy_condition": ["proxy_condition"],
