@@ -17,11 +17,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
+from conf.command_line import explain_command
 from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, release
-from conf.schema import check_keys, check_targets, explain_command, register
+from conf.schema import check_keys, check_targets, register
 from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
 from sim.checkpoint.stopping import Stop

@@ -255,9 +255,8 @@ class Run:
 
     def cohorts(self) -> list[list[int]]:
         """Who was asked to train, by round."""
-        phase = "train"
         return [
-            [e.client_id for e in report.exchanges if e.phase.startswith(phase)]
+            [e.client_id for e in report.exchanges if e.phase.startswith("train")]
             for report in self.reports
         ]
 
