@@ -1,5 +1,6 @@
 """Fixtures that every test of the engine shares."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -27,6 +28,17 @@ def _task_identity() -> None:
     """Let tests build Flower messages; in a run the grid sees to it."""
     assert NODE_ID_BASE > 1  # 0 and 1 are Flower's own
     assume_task_identity(run_id=1)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: Flower, for one, has all of it looked at in many a round."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Hypothesis asks who refers to what."""
+    gc.unfreeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
