@@ -1,6 +1,6 @@
 """The config as the command line composes it."""
 
-from copy import deepcopy
+import pickle
 from functools import cache
 
 from hydra import compose, initialize_config_dir
@@ -20,7 +20,7 @@ def composed(*overrides: str) -> DictConfig:
     does itself, sets values.
     """
     values = [word for word in overrides if _is_value(word)]
-    config = deepcopy(_chosen(*(word for word in overrides if word not in values)))
+    config: DictConfig = pickle.loads(_chosen(*(w for w in overrides if w not in values)))
     if values:
         parsed = OverridesParser.create().parse_overrides(values)
         ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
@@ -28,11 +28,11 @@ def composed(*overrides: str) -> DictConfig:
 
 
 @cache
-def _chosen(*choices: str) -> DictConfig:
+def _chosen(*choices: str) -> bytes:
     GlobalHydra.instance().clear()
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=[*choices])
+        return pickle.dumps(compose("config", overrides=[*choices]))
 
 
 def _is_value(word: str) -> bool:
