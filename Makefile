@@ -27,7 +27,7 @@ run: venv  ## run the default federation; make run ARGS="seed=1 strategy/scorer=
 	$(BIN)/python run.py $(ARGS)
 
 test: venv check  ## checks and the test suite, 12 to 30 minutes on two cores
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: venv  ## the tests that take longer than a minute each
 	$(BIN)/python -m pytest -m slow

@@ -1,4 +1,4 @@
-"""Run a federation: `python run.py`, `python run.py --help`, `python run.py report --help`.
+"""Run a federation: `python run.py`, `python run.py --help`; `report --help`, `conformance --help`.
 
 The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
 """
@@ -17,15 +17,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
+from conf.command_line import explain_command
 from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, release
-from conf.schema import check_keys, check_targets, explain_command, register
+from conf.schema import check_keys, check_targets, register
 from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
 from sim.checkpoint.stopping import Stop
 from sim.report.command import main as write_report
+from strategies.conformance.command import main as check_plugin
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -97,13 +99,12 @@ def federate(
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.pool_choice import AutoPool
         from sim.workers.process_setup import require_device
-        from strategies.aggregation.scorer_compatibility import require_pairs
         from strategies.server.estimated_work import estimated_work_s
 
         with explained(*BUILDING):
             check_targets(config)
             check_strategy(config)
-            require_pairs(pairs(config.strategy))
+            check_plugins(config)
             about = config.seed, fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, *about)
             done = checkpoints.load(config.rounds) if resume else None
@@ -133,11 +134,23 @@ def federate(
             tracker.write()
             said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
             said["wall_time_s"] = time.perf_counter() - began
+            if leaked := clients.splits.proxy_in_test:
+                said["proxy_inputs_in_test"] = leaked
             result = conclude(folder, parameters, said)
             display.result(result, str(folder))
             with explained(LeavingError):
                 write_peers(folder, strategy)
     return result
+
+
+def check_plugins(config: DictConfig) -> None:
+    """Refuse functions that do not fit each other, or name what nobody gives them."""
+    from clients.population.plugins import require_offered
+    from strategies.aggregation.scorer_compatibility import require_pairs
+
+    require_pairs(pairs(config.strategy))
+    partition, student = instantiate(config.partition), instantiate(config.student)
+    require_offered(partition, student, **instantiate(config.clients))
 
 
 def load_splits(config: DictConfig) -> "Splits":
@@ -204,6 +217,8 @@ if __name__ == "__main__":
     atexit.register(gc.freeze)
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
+    if sys.argv[1:2] == ["conformance"]:
+        sys.exit(check_plugin(sys.argv[2:]))
     try:
         main()
     except SystemExit as stop:

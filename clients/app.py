@@ -102,11 +102,13 @@ class SimulatedApp(ClientApp):
         """Say why clients train one by one in this process that were to train together."""
         return self.clients.run_notes()
 
-    def multiplications(self, request: Message) -> float:
+    def multiplications(self, request: Message, context: Context | None = None) -> float:
         """Count what a client computes for a request, if there is a clock that goes by it.
 
         Args:
             request: As the client gets it, what neighbours sent mixed in.
+            context: The client's, once it has answered; None = its network has the shape that its
+                architecture is built with.
 
         Returns:
             Their number, >= 0; 0 for what our clients do not know or cannot read.
@@ -114,8 +116,10 @@ class SimulatedApp(ClientApp):
         handler = self.handlers.get(request.metadata.message_type)
         if self.clients.profiles is None or handler is None or handler.multiplications is None:
             return 0.0
-        client_id = client_id_of(request.metadata.dst_node_id)
+        client_id, clients = client_id_of(request.metadata.dst_node_id), self.clients
+        if context is not None and clients.shape is not None:
+            clients = clients.knowing(local_contexts(clients, [request], [context]))
         try:
-            return float(handler.multiplications(self.clients, client_id, request.content))
+            return float(handler.multiplications(clients, client_id, request.content))
         except Exception:  # it may hold anything; what cannot be read, its client fails at at once
             return 0.0

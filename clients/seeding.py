@@ -43,7 +43,11 @@ class Purpose(IntEnum):
     TEST_SAMPLE = 24
     VIEW = 25
     NETWORK_PROBE = 26
-    CODEC = 27
+    CONDITION = 27
+    SELECTION = 28
+    PROXY_CONDITION = 29
+    SHAPE = 30
+    CODEC = 31
 
 
 def stream(

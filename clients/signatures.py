@@ -1,11 +1,12 @@
-"""Giving a function what it names of what there is, by the names of its arguments."""
+"""Giving a function what it takes of what there is, by the names of its arguments."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
@@ -29,37 +30,44 @@ def needs(function: Callable[..., Any], name: str) -> bool:
 def named_of(
     function: Callable[..., Any], offered: Mapping[str, Callable[[], Any]]
 ) -> dict[str, Any]:
-    """Make what a function names of what it is offered.
+    """Make what a function names of what is offered.
 
     Args:
-        function: Any, or a partial of it: what is bound stays. `**numbers` names nothing.
-        offered: What makes each thing, by name; called only where it is named.
+        function: Anyone's, or a partial; what is bound in it is not made. `**numbers` names
+            nothing.
+        offered: What makes each, by the name of the argument.
 
     Returns:
-        The things, by name.
+        Keyword arguments for it.
     """
     free = _free(function)
     return {name: make() for name, make in offered.items() if name in free}
 
 
 def unoffered(function: Callable[..., Any], places: int, offered: Collection[str]) -> str | None:
-    """Look for an argument that a function needs and nobody gives it.
+    """Name the first argument that nobody gives a function.
 
     Args:
-        function: Any, or a partial of it.
-        places: How many arguments it is given by position.
-        offered: Names of what it is given by name.
+        function: Anyone's, or a partial.
+        places: How many arguments it is called with by position.
+        offered: Names of those that it is given if it names them.
 
     Returns:
-        The first argument without a default that is neither bound nor offered; None if all is.
+        One without a default, beyond the first `places`, that is neither bound nor offered; None
+        if there is none.
     """
-    free = list(_free(function).values())[places:]
-    needed = [each.name for each in free if each.default is each.empty]
-    return next((name for name in needed if name not in offered), None)
+    for name, each in inspect.signature(function).parameters.items():
+        if each.kind in PLACED and places > 0:
+            places -= 1
+            continue
+        given = each.kind in NAMED and name in offered
+        if each.kind in (*PLACED, *NAMED) and each.default is each.empty and not given:
+            return name
+    return None
 
 
 def _free(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the arguments that can be given by name and are not bound."""
     bound = function.keywords if isinstance(function, partial) else {}
     parameters = inspect.signature(function).parameters
-    return {n: p for n, p in parameters.items() if p.kind in BY_NAME and n not in bound}
+    return {n: each for n, each in parameters.items() if each.kind in NAMED and n not in bound}

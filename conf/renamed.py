@@ -74,14 +74,19 @@ MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new 
 ADDED = {
     "clients.codec": None,
     "clients.objective": None,
+    "clients.shape": None,
     "clients.view": None,
+    "data.proxy_condition": None,
     "evaluation.examples": 0,
     "student_threads": None,
 }
 """Keys that there were not, and the value that says what was so without them."""
 
-ADDED_TO_PARTS = {"calibration_share": 0.0}
-"""The same of parts of strategies, wherever these are; what makes a part has the value too."""
+ADDED_TO_PARTS: dict[str, dict[str, Any]] = {"proxy_split": {"calibration_share": 0.0}}
+"""The same of parts of strategies."""
+
+KEYS = {"clients.corruption": "clients.condition"}
+"""Keys of a section, old name -> new name; groups of options are called likewise."""
 
 _BEFORE = {new: old for old, new in RENAMED.items()}
 
@@ -97,10 +102,39 @@ def first_name(target: str) -> str:
 
 
 def new_key(key: str) -> str:
-    """Return what a key is called now: itself, if it is none that went into a part."""
+    """Return what a key, or a group of options, is called now: itself, if it is as it was."""
+    for old, new in KEYS.items():
+        for before, now in ((old, new), (old.replace(".", "/"), new.replace(".", "/"))):
+            if key == before or key.startswith(f"{before}."):
+                return now + key.removeprefix(before)
     section, _, name = key.rpartition(".")
     moved = name in MOVED and section.split(".")[0] == "strategy"
     return f"{section}.{MOVED[name]}" if moved else key
+
+
+def old_name_in(said: str) -> str | None:
+    """Tell what is called otherwise now of what Hydra says that it does not know; None if nothing.
+
+    It may stand in somebody's YAML: in its defaults, or as a key.
+    """
+    for old, new in KEYS.items():
+        if old.replace(".", "/") in said or f"Key '{old.rpartition('.')[2]}'" in said:
+            return f"'{old}' is called {new} now"
+    return None
+
+
+def rename_keys(content: dict[Any, Any], back: bool = False) -> None:
+    """Give keys of sections their new names, in place.
+
+    Args:
+        content: A whole config.
+        back: Their old ones, for its hash.
+    """
+    for old, new in KEYS.items():
+        section, _, name = (new if back else old).rpartition(".")
+        node = content.get(section) if isinstance(content, dict) else None
+        if isinstance(node, dict) and name in node:
+            node[(old if back else new).rpartition(".")[2]] = node.pop(name)
 
 
 def put_into_parts(node: dict[Any, Any]) -> None:
@@ -114,6 +148,9 @@ def put_into_parts(node: dict[Any, Any]) -> None:
         if part not in node:
             inner = {new: node.pop(old) for old, new in keys.items() if old in node}
             node[part] = {"_target_": target, "_partial_": True, **inner}
+        if isinstance(node[part], dict) and node[part].get("_target_") == target:
+            for key, value in ADDED_TO_PARTS.get(part, {}).items():
+                node[part].setdefault(key, value)
 
 
 def take_out_of_parts(node: dict[Any, Any]) -> None:
@@ -123,8 +160,12 @@ def take_out_of_parts(node: dict[Any, Any]) -> None:
         inner = node.get(part)
         if isinstance(inner, dict) and inner.get("_target_") == target:
             before = {new: old for old, new in keys.items()}
-            words = ("_target_", "_partial_")
-            node |= {before.get(k, k): value for k, value in inner.items() if k not in words}
+            said = {"_target_": target, "_partial_": True, **ADDED_TO_PARTS.get(part, {})}
+            node |= {
+                before.get(k, k): value
+                for k, value in inner.items()
+                if k not in said or (k in ADDED_TO_PARTS.get(part, {}) and value != said[k])
+            }
             del node[part]
 
 

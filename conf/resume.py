@@ -21,10 +21,10 @@ from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoad
 from conf.errors import ConfigError
 from conf.renamed import (
     ADDED,
-    ADDED_TO_PARTS,
     first_name,
     new_name,
     put_into_parts,
+    rename_keys,
     take_out_of_parts,
 )
 from conf.schema import Config
@@ -104,23 +104,16 @@ def fingerprint(config: DictConfig) -> str:
     Returns:
         SHA-256 as hex.
     """
-    content = OmegaConf.to_container(config, resolve=True)
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    rename_keys(content, back=True)
     for _, node in nodes(content, ""):
         take_out_of_parts(node)
     rest = {
         key: first_name(value) if key.endswith("_target_") else value
         for key, value in _leaves(content, "")
-        if key not in (*CHANGEABLE, *OF_THE_CALL) and not _as_before(key, value)
+        if key not in (*CHANGEABLE, *OF_THE_CALL) and not (key in ADDED and value == ADDED[key])
     }
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _as_before(key: str, value: Any) -> bool:
-    """Tell whether a key that there was not one version back says what was so without it."""
-    name = key.rpartition(".")[2]
-    return (key in ADDED and value == ADDED[key]) or (
-        name in ADDED_TO_PARTS and value == ADDED_TO_PARTS[name]
-    )
 
 
 def _forget_the_machine(config: DictConfig, given: Sequence[str]) -> None:
@@ -145,11 +138,12 @@ def _forget_the_machine(config: DictConfig, given: Sequence[str]) -> None:
 
 def _read(path: Path, named: Sequence[str]) -> DictConfig:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(StringIO(_text(path))), resolve=False)
+        content: Any = OmegaConf.to_container(OmegaConf.load(StringIO(_text(path))), resolve=False)
     except (YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
         _require_data(content)
+        rename_keys(content)
         for place, node in nodes(content, ""):
             if isinstance(target := node.get("_target_"), str):
                 node["_target_"] = new_name(target)

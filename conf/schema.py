@@ -4,7 +4,6 @@ With run.py the only file that knows Hydra. Importing it and composing a config 
 torch nor ray nor flwr.
 """
 
-import argparse
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator
@@ -14,12 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
@@ -101,7 +95,7 @@ def _function(key: str, node: DictConfig) -> Any:
     if not callable(getattr(module, name, None)):
         public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
         raise ConfigError(
-            f"{key}._target_={target}: '{module_name}' has no '{name}'{_nearest(name, public)}"
+            f"{key}._target_={target}: '{module_name}' has no '{name}'{nearest(name, public)}"
         )
     return getattr(module, name)
 
@@ -155,7 +149,9 @@ def check_keys(config: DictConfig) -> None:
         key = f"clients.architectures.{name}"
         if not isinstance(kind, DictConfig) or not {"share", "model"} <= set(kind):
             raise ConfigError(f"{key}={kind}: expected share and model")
-        _refuse_unknown(key, kind, ["share", "model"])
+        _refuse_unknown(key, kind, ["share", "model", "tier"])
+        if type(kind.get("tier", "")) not in (str, int, float):
+            raise ConfigError(f"{key}.tier={kind.tier}: expected a text or a number")
     for name, probe in config.probes.items():
         if not isinstance(probe, DictConfig) or "_target_" not in probe:
             raise ConfigError(
@@ -184,100 +180,10 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
     for name in map(str, node):
         if name not in known:
             key = f"{section}.{name}".lstrip(".")
-            part, _, inner = new_key(key).removeprefix(f"{section}.").rpartition(".")
-            if part in node and inner in node[part]:
-                raise ConfigError(f"unknown key '{key}'; it is called {new_key(key)} now")
-            raise ConfigError(f"unknown key '{key}'{_nearest(name, known)}")
-
-
-OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
-"""Keys under which users put names of their own."""
-
-
-def explain_command(words: list[str]) -> str | None:
-    """Do what `explain` does for the words of a command line; `report` may be meant among them."""
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--config-dir", "-cd", action="append", default=[])
-    given, rest = flags.parse_known_args(words)
-    plain = [word for word in rest if "=" not in word]
-    if near := [word for word in plain if difflib.get_close_matches(word, ["report"], cutoff=0.7)]:
-        return f"'{near[0]}': a report is made by python run.py report FOLDER"
-    return explain([w for w in rest if "=" in w or w.startswith("~")], given.config_dir)
-
-
-def explain(overrides: list[str], folders: list[str]) -> str | None:
-    """Find the first override that Hydra cannot know, and the known name nearest to it.
-
-    Args:
-        overrides: The command line without flags, such as `["rouns=3", "strategy=dlda"]`.
-        folders: The user's own config folders, from `--config-dir`.
-
-    Returns:
-        One line, or None if the overrides are not at fault.
-    """
-    try:
-        return _first_unknown(OverridesParser.create().parse_overrides(overrides), folders)
-    except HydraException:  # something else than an unknown name: Hydra has said it already
-        return None
-
-
-def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
-    roots = [HERE, *(Path(folder).resolve() for folder in folders)]
-    groups = {str(p.relative_to(root)) for root in roots for p in root.rglob("*") if p.is_dir()}
-    choices = [o for o in parsed if o.key_or_group in groups]
-    for choice in choices:
-        options = [p.stem for root in roots for p in (root / choice.key_or_group).glob("*.yaml")]
-        value, every = choice.value(), f"(all: {', '.join(sorted(options))})"
-        if isinstance(value, str) and value not in options:
-            return (
-                f"'{choice.key_or_group}={value}': no such option{_nearest(value, options)} {every}"
-            )
-        if not isinstance(value, str | list) and not choice.is_delete():
-            return f"'{choice.input_line}': expected the name of an option {every}"
-        if choice.is_add() and choice.key_or_group in _known_keys([]):
-            return f"leave out the plus: {choice.key_or_group}={value}"
-    plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
-    for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
-        if (key := part.replace("/", ".")) not in _known_keys(plain) and (only := _only_with(key)):
-            return f"'{part}': nothing to choose here{only}"
-    search = ",".join(f"file://{root}" for root in roots[1:])
-    keys = _known_keys([f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices)])
-    for override in parsed:
-        key = override.key_or_group
-        if override not in choices and key not in keys and not key.startswith("hydra."):
-            parent = key.rpartition(".")[0]
-            if parent in OPEN and parent in keys and not override.is_delete():
-                return f"unknown key '{key}'; to add it, put a plus before: +{key}=..."
-            now = new_key(key)
-            if now in keys or (now != key and _only_with(now)):
-                only = "" if now in keys else _only_with(now)
-                return f"unknown key '{key}'; it is called {now} now{only}"
-            return f"unknown key '{key}'{_only_with(key) or _nearest(key, [*keys, *groups])}"
-    return None
-
-
-def _only_with(key: str) -> str:
-    """Name the options of a key's own group that have it: `sim.workers` is known to `sim=ray`."""
-    group = key.split(".")[0]
-    options = sorted(path.stem for path in (HERE / group).glob("*.yaml"))
-    having = [option for option in options if key in _known_keys([f"{group}={option}"])]
-    return f"; only with {group}={', '.join(having)}" if having else ""
-
-
-def _known_keys(choices: list[str]) -> list[str]:
-    """List every key of the config that the given group choices compose."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(HERE), version_base="1.3"):
-        config = compose("config", overrides=choices)
-    container = OmegaConf.to_container(config, resolve=False)
-    return list(_keys(container, ""))
-
-
-def _keys(node: Any, prefix: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield f"{prefix}{name}"
-            yield from _keys(value, f"{prefix}{name}.")
+            part, _, inner = (now := new_key(key)).removeprefix(f"{section}.").rpartition(".")
+            if now != key and (not part or (part in node and inner in node[part])):
+                raise ConfigError(f"unknown key '{key}'; it is called {now} now")
+            raise ConfigError(f"unknown key '{key}'{nearest(name, known)}")
 
 
 def targets_in(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
@@ -290,7 +196,8 @@ def targets_in(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
             yield from targets_in(node[name], f"{key}.{name}".lstrip("."))
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is nearest, or nothing."""
     names = list(known)
     # A key given without its section comes first: clients.num_clients for num_clients.
     same_leaf = [other for other in names if other.rsplit(".", 1)[-1] == name]

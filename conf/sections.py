@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 @dataclass
 class Clients:
-    """The population. `architectures` holds {share, model} by name."""
+    """The population. `architectures` holds {share, model}, or {share, model, tier}, by name."""
 
     num_clients: int = MISSING
     group_size: int = 8
@@ -16,10 +16,11 @@ class Clients:
     architectures: dict[str, Any] = field(default_factory=dict)
     training: Any = MISSING
     messenger: Any = None
-    corruption: Any = None
+    condition: Any = None
     objective: Any = None
     view: Any = None
     codec: Any = None
+    shape: Any = None
     profile: Any = None
 
 
@@ -31,6 +32,7 @@ class Data:
     root: str | None = None
     proxy_share: float = 0.2
     proxy_source: Any = None
+    proxy_condition: Any = None
     limit: int | None = None
     proxy_limit: int | None = None
     test_limit: int | None = None

@@ -28,6 +28,7 @@ FLOWER = tuple(
 
 ROLES = (
     (".model", r"student|clients\.architectures\.[^.]+\.model"),
+    (".partition", r"partition(\.of)*"),
     (".data", r"data\.(proxy_)?source|probes\.[^.]+\.inputs"),
     (".optimizer", r"(clients\.(training|messenger)|strategy\.(distil|how|teaching))\.optimizer"),
     (".optimizer", r"strategy\.teaching\.head_optimizer"),

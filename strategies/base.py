@@ -21,12 +21,15 @@ class BaseStrategy(Strategy):
         has_student: Whether it makes a global model; without one, none is measured or stored.
         averages: Whether it averages parameters into the student's, so that clients of another
             architecture are refused before anything is begun.
+        any_shape: Whether it looks at what clients answer, not at their parameters, so that their
+            networks may have shapes of their own (`clients.shape`).
         of_classes: Whether it is for one class of each input, so that another task is refused.
     """
 
     handlers: Sequence[Handler] = ()
     has_student = True
     averages = False
+    any_shape = False
     of_classes = False
 
     def configure_evaluate(

@@ -1,5 +1,6 @@
 """Fixtures that every test of the engine shares."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -27,6 +28,41 @@ def _task_identity() -> None:
     """Let tests build Flower messages; in a run the grid sees to it."""
     assert NODE_ID_BASE > 1  # 0 and 1 are Flower's own
     assume_task_identity(run_id=1)
+
+
+OWN_RAY = ("test_ray_cluster", "test_strangers", "test_two_nodes")
+"""Modules that start a Ray of their own: before one is kept, which they would end."""
+
+LONGEST = (
+    *(
+        "test_ray_group_training",
+        "test_run",
+        "test_options",
+        "test_options_compose",
+        "test_peer_round",
+    ),
+    *("test_killed_runs", "test_pools", "test_fault_matrix", "test_tasks", "test_examples"),
+    *("test_fuzz", "test_batched_loop", "test_house", "test_user_rules", "test_bits"),
+    *("test_flower_engine", "test_stopping", "test_renamed", "test_nobody_trains", "test_models"),
+)
+"""Modules that take longest: early, or one process is at one when the others have nothing left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring modules into the order in which processes that share them end together."""
+    places = {name: place for place, name in enumerate((*OWN_RAY, *LONGEST))}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: Flower, for one, has all of it looked at in many a round."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Hypothesis asks who refers to what."""
+    gc.unfreeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.serverapp.strategy import Strategy
@@ -35,52 +36,63 @@ from strategies.decentralised.gossip_averaging import ParameterGossip
 from strategies.server.distillation import DistillationStrategy
 from tests.foreign_clients import foreign_app
 from tests.parts import whole
+from tests.places import ROOT
 
 SEED = 7
 ALONE = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 """A strategy of Flower's asks one client if there is no other."""
-_kept: list[tuple[int, Pool]] = []
-"""The pool over Ray of this process, if there is one, and its number of workers."""
+MOST_WORKERS = 4
+_kept: list[Any] = []
+"""The pool over Ray of this process, if there is one, of so many workers."""
 
 
 @contextmanager
 def open_pool(kind: str, app: Any, workers: int = 2) -> Iterator[Pool]:
-    """Open an inline pool, or one of so many workers over Ray; one at a time.
+    """Open an inline pool, or one of so many workers over Ray, at most four; one at a time.
 
-    That of Ray is kept for whoever asks for as many workers next: 5 s, and 13 CPU seconds.
+    That of Ray is kept for whoever asks next, with all its workers: 10 s, and 17 CPU seconds.
     """
     if kind == "inline":
         yield inline(app)
         return
-    pool = _taken(workers)
+    pool = _kept.pop() if _kept else _ray_pool()
+    others = _set_aside(pool, workers)
+    usable = False
     try:
         with ray_left_open():
-            pool.load(app)
-            pool.gather(workers, 60.0)
-        assert len(pool._there().ready) == workers
+            assert _all_ready(pool, app, 60.0)
         yield pool
-    except BaseException:  # it may have left anything
-        with ray_left_open():
-            pool.close()
+        usable = True
+    except Exception:  # a test may expect it, and it may have left anything
+        usable = _all_ready(pool, None, 10.0)
         raise
-    _kept.append((workers, pool))
+    finally:
+        pool._there().actors += others
+        _kept.append(pool)
+        if not usable:
+            close_kept_pool()
 
 
-def _taken(workers: int) -> Any:
-    """Take the kept pool, or a new one; whoever asks for another meanwhile finds no room."""
-    if _kept and _kept[0][0] == workers:
-        return _kept.pop()[1]
-    close_kept_pool()
-    with ray_left_open():
-        return _ray_pool(SEED, workers)
+def _all_ready(pool: Any, app: Any, timeout_s: float) -> bool:
+    """Tell whether all workers take a program, and wait for them."""
+    pool.load(app)
+    pool.gather(pool.size(), timeout_s)
+    return len(pool._there().ready) == pool.size()
+
+
+def _set_aside(pool: Any, workers: int) -> list[Any]:
+    """Leave a pool so many workers; return the others."""
+    actors = pool._there().actors
+    others = actors[workers:]
+    del actors[workers:]
+    return others
 
 
 def close_kept_pool() -> None:
     """End the Ray of this process that is kept, if one is: before another is started."""
     while _kept:
-        _, pool = _kept.pop()
         with ray_left_open():
-            pool.close()
+            _kept.pop().close()
 
 
 def inline(app: Any, seed: int = SEED) -> InlinePool:
@@ -90,10 +102,16 @@ def inline(app: Any, seed: int = SEED) -> InlinePool:
     return pool
 
 
-def _ray_pool(seed: int, workers: int) -> Pool:
+def _ray_pool() -> Any:
+    """Start Ray with workers that find what the examples bring along, as `--config-dir` would."""
     from sim.workers.ray_pool import RayPool
 
-    return RayPool(seed, workers)
+    with ray_left_open(), pytest.MonkeyPatch.context() as patch:
+        for folder in (ROOT / "examples").iterdir():
+            patch.syspath_prepend(folder)
+        pool = RayPool(SEED, MOST_WORKERS)
+        pool._starting.result()
+    return pool
 
 
 @contextmanager
@@ -237,9 +255,8 @@ class Run:
 
     def cohorts(self) -> list[list[int]]:
         """Who was asked to train, by round."""
-        phase = "train"
         return [
-            [e.client_id for e in report.exchanges if e.phase.startswith(phase)]
+            [e.client_id for e in report.exchanges if e.phase.startswith("train")]
             for report in self.reports
         ]
 

@@ -19,23 +19,20 @@ from typing import Any
 import numpy as np
 from flwr.app import Context, Message
 from flwr.serverapp import strategy as flower
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from clients.app import SimulatedApp
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import load_parameters, parameters_of
 from clients.population.drawing import draw_student
 from clients.training.evaluation import evaluate
-from conf.schema import register
 from run import build_strategy, complete_strategy, load_splits, populate
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.clients_table import ClientsTable, client_rows
 from sim.workers.pools import InlinePool
+from tests.composing import composed
 from tests.federations import ALONE, simulated
 from tests.mutations import change
-from tests.places import CONF
 
 FLOWER: dict[str, dict[str, Any]] = {
     "FedAvg": {}, "FedProx": {"proximal_mu": 0.0}, "FedAvgM": {"server_momentum": 0.9},
@@ -153,12 +150,8 @@ class Nobody:
 @cache
 def federation(name: str) -> Federation:
     """Build a strategy of ours by its config, or one of Flower's; count a client's messages."""
-    register()
-    GlobalHydra.instance().clear()
-    options = OURS.get(name, SAME)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        which = () if name in FLOWER else (f"strategy={name.split()[0]}",)
-        config = compose("config", overrides=[*which, *options])
+    which = () if name in FLOWER else (f"strategy={name.split()[0]}",)
+    config = composed(*which, *OURS.get(name, SAME))
     clients = populate(config, load_splits(config))
     student, pool = draw_student(clients, "cpu"), InlinePool(config.seed)
     start = write_arrays(parameters_of(student))

@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from conf.renamed import ADDED, RENAMED
+from conf.renamed import ADDED, KEYS, RENAMED
 
 BESIDE = {
     "ensemble": {n: n for n in ("temperature", "weight_cap", "fallback_below", "answers")},
@@ -26,6 +26,9 @@ def as_it_was(config: DictConfig) -> DictConfig:
         del (content[section] if section else content)[name]
         if section and not content[section]:
             del content[section]
+    for old, new in KEYS.items():
+        section, _, name = new.rpartition(".")
+        content[section][old.rpartition(".")[2]] = content[section].pop(name)
     for node in (content["strategy"], *content["strategy"].values()):
         for part in BESIDE if isinstance(node, dict) else ():
             inner = node.pop(part, {})

@@ -1,4 +1,4 @@
-"""Scorers, combiners, losses, rules, objectives and fields in conf/ and in STILLHOUSE_RULES."""
+"""Rules, objectives, fields and conditions in conf/ and in STILLHOUSE_RULES."""
 
 import inspect
 import os
@@ -79,3 +79,4 @@ OBJECTIVES: dict[str, Objective] = {
 STUDENTS: dict[str, Objective] = {n: o for n, o in _LOSSES.items() if isinstance(o, Objective)}
 """Objectives in the place of a loss: their loss takes a temperature, and targets that are soft."""
 FIELDS = asked_for()
+CONDITIONS = {n: each for n, each in found("condition", "clients").items() if callable(each)}

@@ -16,6 +16,14 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("uniform strategy/scorer=max_prob", 1.0, 0.26, STUDENT),
     "strategy.ensemble.fallback_below of DistillationStrategy":
         Differs("own", 0.001, 1.0, STUDENT),
+    "strategy.selection.share of random":
+        Differs("uniform strategy/selection=random", 0.2, 0.9, STUDENT),
+    "strategy.selection.share of uncertain":
+        Differs("uniform strategy/selection=uncertain", 0.2, 0.9, STUDENT),
+    "strategy.selection.share of diverse":
+        Differs("uniform strategy/selection=diverse", 0.2, 0.9, STUDENT),
+    "strategy.selection.share of minority":
+        Differs("uniform strategy/selection=minority", 0.2, 0.9, STUDENT),
     "strategy.fraction of DistillationStrategy":
         Differs("uniform", 1.0, 0.5, "line strategy.num_teachers"),
     "strategy.feed_back of DistillationStrategy":

@@ -89,11 +89,11 @@ def browser() -> Iterator[WebDriver]:
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which client 2 of 6 takes every class for the next one from round 5 on."""
     folder = tmp_path_factory.mktemp("drifting")
-    clients = drifting(6, corrupt=partial(permuted_labels, clients=[2], from_round=5))
+    clients = drifting(6, condition=partial(permuted_labels, clients=[2], from_round=5))
     probes = (output_drift, calibration, teacher_audit, Forgetting(), output_matrices)
     tracker = Tracker(
         folder, named(probes), "seed: 0", proxy_labels=clients.splits.proxy.labels, figures_every=4,
-        watch=[2], choices={"seed": 0, "clients.corruption.clients": "[2]"},
+        watch=[2], choices={"seed": 0, "clients.condition.clients": "[2]"},
     )  # fmt: skip
     strategy = distillation(clients, scorer=max_prob, report=tracker.view)
     try:
@@ -145,7 +145,7 @@ PAGES = {
     "custom_scalars": ["overview", "output drift", "who was right", "half of the clients"],
     "images": ["figures/js_matrix", "figures/teacher_error", "figures/reliability"],
     "histograms": ["clients/js_to_ensemble", "clients/accuracy"],
-    "hparams": ["clients.corruption.clients", "student/accuracy", "cost/megabytes"],
+    "hparams": ["clients.condition.clients", "student/accuracy", "cost/megabytes"],
     "projector": [
         "clients",
         "Points: 12",

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from clients.messages.answers import Answers
 from run import federate
+from tests.composing import composed
 from tests.places import ROOT
 from tests.quick_runs import QUICK, result_of
 
@@ -25,10 +25,8 @@ def blocks_of(name: str) -> list[str]:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which somebody ran the second example of docs/reading-drift.md, but shorter."""
     folder = tmp_path_factory.mktemp("home")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", ["+experiment=byzantine", *SHORT])
     (folder / "runs" / "byzantine").mkdir(parents=True)
-    federate(config, folder / "runs" / "byzantine")
+    federate(composed("+experiment=byzantine", *SHORT), folder / "runs" / "byzantine")
     return folder
 
 

@@ -14,7 +14,7 @@ from clients.training.objective import Outputs
 from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import inline, run_ours, simulated, student_of, tiny_clients
-from tests.quick_runs import QUICK, result_of
+from tests.quick_runs import QUICK
 
 WORDS = ["--config-dir", str(EXAMPLES / "fedgen"), "strategy=fedgen", "clients=same", *QUICK[:2]]
 
@@ -99,9 +99,11 @@ def test_counts_that_are_none_are_a_fault(fedgen: Any, counts: Any) -> None:
     assert fedgen.fault(asked, reply) is None
 
 
-def test_it_is_the_same_on_both_pools(tmp_path: Path) -> None:
-    runs = both_pools(tmp_path, [*WORDS, "rounds=2"], strong="strategy.alpha=5")
+def test_it_is_the_same_on_both_pools_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    runs = both_pools(tmp_path, [*WORDS, "rounds=3"], strong="strategy.alpha=5")
     assert runs["inline"]["failures"] == 0
+    again = gone_on(tmp_path / "run", WORDS, "fedgen.FedGen")
+    assert again["student_sha256"] == runs["inline"]["student_sha256"]
 
 
 NUMBERS = {"alpha": 5.0, "epochs": 2, "lr": 0.01, "diversity": 0.0, "batch_size": 4, "samples": 4,
@@ -140,9 +142,3 @@ def test_clients_of_unlike_architectures_are_refused_before_anything_is_begun(
     assert done.returncode != 0
     assert "averages parameters, so all clients need the student's architecture" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_it_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    again = gone_on(tmp_path / "run", WORDS, "fedgen.FedGen")
-    whole = result_of(tmp_path / "whole", *WORDS, "rounds=3", "sim=inline")
-    assert again["student_sha256"] == whole["student_sha256"]

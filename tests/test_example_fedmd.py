@@ -14,7 +14,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import SEED, inline, run_ours, simulated, tiny_clients
-from tests.quick_runs import result_of
+from tests.quick_runs import federated
 
 NUMBERS = {"public_inputs": 20, "digest_epochs": 1, "public_epochs": 0, "fraction": 1.0}
 
@@ -88,9 +88,9 @@ def test_digesting_brings_clients_together() -> None:
 
 
 def test_public_labels_are_learnt_in_round_1_if_asked_for(tmp_path: Path) -> None:
-    words = ["--config-dir", str(EXAMPLES / "fedmd"), "strategy=fedmd", "sim=inline", "rounds=1"]
+    words = ["--config-dir", str(EXAMPLES / "fedmd"), "strategy=fedmd", "rounds=1"]
     found = {
-        epochs: result_of(tmp_path / str(epochs), *words, f"strategy.public_epochs={epochs}")
+        epochs: federated(tmp_path / str(epochs), *words, f"strategy.public_epochs={epochs}")
         for epochs in (0, 10)
     }
     accuracy = {k: run["clients_accuracy"]["mean"] for k, run in found.items()}

@@ -29,7 +29,7 @@ from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import student_of, tiny_clients, trainer
 from tests.objectives import anchors_for
 from tests.places import ROOT
-from tests.quick_runs import QUICK, result_of
+from tests.quick_runs import QUICK, federated, result_of
 from tests.trained_together import CLASSES, SHAPE, built
 
 FEDPROTO = ["strategy=fedproto", "clients=same_width", "partition=iid", "rounds=3"]
@@ -90,10 +90,10 @@ def test_the_field_of_the_page_on_methods_is_asked_for_and_learned_from(tmp_path
                          (scorer, "_target_: my_fields.by_energy\n_partial_: true")):  # fmt: skip
         folder.mkdir()
         (folder / "mine.yaml").write_text(line)
-    words = ["--config-dir", str(tmp_path / "mine"), "strategy/ask=[energy]", "sim=inline",
+    words = ["--config-dir", str(tmp_path / "mine"), "strategy/ask=[energy]",
              "strategy/discriminator=none", *QUICK]  # fmt: skip
     runs = [
-        result_of(tmp_path / f"run{k}", *words, *more)
+        federated(tmp_path / f"run{k}", *words, *more)
         for k, more in enumerate(
             (
                 ["strategy/scorer=uniform"],
@@ -196,16 +196,16 @@ def test_the_contrastive_loss_by_hand() -> None:
 
 
 def test_moon_learns_by_its_contrast_and_without_it_is_federated_averaging(tmp_path: Path) -> None:
-    same = ["clients=same", "partition=iid", "rounds=2", "strategy.fraction_evaluate=0.0"]
+    same = ["clients=same", "partition=iid", "rounds=2", "strategy.fraction_evaluate=0.0",
+            "clients.num_clients=5", "clients.training.epochs=5"]  # fmt: skip
     words = ["--config-dir", str(EXAMPLES / "moon"), "strategy=moon", *same]
     runs = {
-        name: result_of(tmp_path / name, *words, "sim=inline", f"strategy.mu={mu}")
+        name: federated(tmp_path / name, *words, f"strategy.mu={mu}")
         for name, mu in (("moon", 1.0), ("plain", 0.0))
     }
     assert runs["moon"]["student_accuracy"] > 0.5
     assert runs["moon"]["student_sha256"] != runs["plain"]["student_sha256"]
-    fedavg = result_of(tmp_path / "fedavg", "strategy=averaging", *same, "clients.together=false",
-                       "sim=inline")  # fmt: skip
+    fedavg = federated(tmp_path / "fedavg", "strategy=averaging", *same, "clients.together=false")
     ours, theirs = (
         load_file(tmp_path / name / "student.safetensors") for name in ("plain", "fedavg")
     )

@@ -15,7 +15,8 @@ from clients.messages.answers import Answers
 from clients.training.objective import Outputs
 from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
-from tests.quick_runs import QUICK, result_of
+from tests.federations import SEED
+from tests.quick_runs import QUICK, federated
 
 ICKD = ["--config-dir", str(EXAMPLES / "ickd"), "strategy=ickd", "clients=same_channels",
         "student=hinted", "clients.num_clients=5", "clients.training.epochs=2",
@@ -88,7 +89,7 @@ def test_ickd_is_the_same_on_both_pools_and_its_numbers_matter(tmp_path: Path) -
 def test_ickd_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     trusted = "ickd.ickd,ickd.correlation_field,ickd.hinted"
     again = gone_on(tmp_path / "run", [word for word in ICKD if "rounds" not in word], trusted)
-    whole = result_of(tmp_path / "whole", *ICKD[:-1], "rounds=3", "sim=inline")
+    whole = federated(tmp_path / "whole", *ICKD[:-1], "rounds=3", f"seed={SEED}")
     assert again["student_sha256"] == whole["student_sha256"]
 
 
@@ -132,7 +133,7 @@ def test_a_run_that_asks_for_shipped_fields_goes_on_and_nobody_elses_do(tmp_path
         "strategy/ask=[features,class_means,class_counts]",
         "strategy.ask.features.codec=uint8",
     ]
-    result_of(tmp_path / "run", *words, *QUICK, "rounds=1", "checkpoint_every=1", "sim=inline")
+    federated(tmp_path / "run", *words, *QUICK, "rounds=1", "checkpoint_every=1")
     again = run_py(f"resume={tmp_path / 'run'}", "rounds=2")
     assert again.returncode == 0, again.stderr
     config = tmp_path / "run" / "config.yaml"

@@ -64,7 +64,7 @@ def main(grid, context):
         theirs[name] = make().start(grid, initial, num_rounds=2).arrays
 
 run_simulation(server, SimulatedApp(clients, DistillationStrategy.handlers), num_supernodes=2,
-               backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 2}})
+               backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 1}})
 distances = {}
 pool = InlinePool(0)
 pool.load(SimulatedApp(clients, DistillationStrategy.handlers))

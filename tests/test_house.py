@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST, OWN_RAY
 from tests.places import MODULES, PACKAGES, ROOT, SOURCES
 
 ALLOWED = {
@@ -26,7 +27,7 @@ ROOMS = {
         *("data", "partition", "training", "models", "messages", "execution", "mutual"),
         *("population", "handlers", "app"),
     ),
-    "strategies": ("aggregation", "teaching", "server", "decentralised"),
+    "strategies": ("aggregation", "teaching", "server", "decentralised", "conformance"),
     "sim": ("topology", "workers", "engine", "analysis", "tracking", "checkpoint", "report"),
     "conf": (),
 }
@@ -44,7 +45,8 @@ DOORS = {
     "flwr": {
         *("clients", "clients/handlers", "clients/messages"),
         *("sim/checkpoint", "sim/engine", "sim/workers"),
-        *("strategies", "strategies/aggregation", "strategies/decentralised"),
+        *("strategies", "strategies/aggregation", "strategies/conformance"),
+        "strategies/decentralised",
         *("strategies/server", "strategies/teaching"),
     },
 }
@@ -163,6 +165,10 @@ def test_tests_are_in_the_folders_of_what_they_test() -> None:
 
 def test_files_of_tests_stay_small() -> None:
     assert not [path for path in TESTS if len(path.read_text().splitlines()) > 300]
+
+
+def test_modules_that_are_put_first_exist() -> None:
+    assert {*OWN_RAY, *LONGEST} <= {path.stem for path in TESTS}
 
 
 def test_no_test_leans_on_another() -> None:

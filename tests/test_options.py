@@ -13,15 +13,15 @@ import torch
 
 from conf.building import instantiate
 from sim.workers import ray_pool
-from tests import option_table, strategy_table
+from tests import client_option_table, option_table, strategy_table
 from tests.option_table import Differs
 from tests.places import ROOT
 from tests.shipped_options import shipped_keys
 from tests.tiny_runs import BASES, OF_A_RUN, Seen, composed, observed, played
 
 TABLES = (
-    *(option_table.RUN, option_table.DATA, option_table.MESSENGER, option_table.CLIENTS),
-    *(option_table.NETWORKS, option_table.TOPOLOGY),
+    *(option_table.RUN, option_table.DATA, option_table.TOPOLOGY),
+    *(client_option_table.MESSENGER, client_option_table.CLIENTS, client_option_table.NETWORKS),
     *(strategy_table.ENSEMBLE, strategy_table.MUTUAL, strategy_table.PEERS),
     *(strategy_table.AVERAGES, strategy_table.CODECS),
 )

@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.commands import run_py
+from tests.federations import SEED
 from tests.places import ROOT
-from tests.quick_runs import QUICK, hashes, result_of
+from tests.quick_runs import NO_FIGURES, QUICK, federated, hashes, result_of
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
 @pytest.mark.parametrize(
     ("pool", "hash_seed"),
     [
-        (["sim=inline"], "2"),
-        (["sim.workers=4"], "3"),  # over Ray
-        ([], "4"),  # too little for Ray
+        (["sim.workers=2"], "2"),  # over Ray
+        ([], "3"),  # too little for Ray: in one process
     ],
 )
 def test_bits_depend_on_config_and_seed_only(
@@ -52,12 +52,11 @@ MUTUAL = [*FEW, "clients.num_clients=5", "clients.training.epochs=2", "strategy.
 )
 def test_mutual_learning_has_the_same_bits_everywhere(words: list[str], tmp_path: Path) -> None:
     """In one process, over two workers, and resumed after the first of two rounds."""
-    common = [*words, "rounds=2", "checkpoint_every=1"]
-    here = result_of(tmp_path / "here", *common, "sim=inline")
-    there = result_of(tmp_path / "there", *common, "sim=ray", "sim.workers=2")
+    common = [*words, f"seed={SEED}", "checkpoint_every=1"]
+    here = federated(tmp_path / "here", *common, "rounds=2")
+    there = federated(tmp_path / "there", *common, "rounds=2", sim="ray")
     assert hashes(here) == hashes(there)
-    half = [word for word in common if word != "rounds=2"]
-    result_of(tmp_path / "half", *half, "rounds=1", "sim=inline")
+    federated(tmp_path / "half", *common, "rounds=1")
     told = f"hydra.run.dir={tmp_path / 'told'}"
     done = run_py(f"resume={tmp_path / 'half'}", "rounds=2", told)
     assert done.returncode == 0, done.stderr
@@ -142,8 +141,8 @@ def test_reply_bytes_are_the_formula_plus_headers(reference: tuple[dict, Path]) 
 
 
 def test_the_default_student_beats_the_best_client_and_the_uniform_student(tmp_path: Path) -> None:
-    dlad = result_of(tmp_path / "dlad", "sim=inline")
-    uniform = result_of(tmp_path / "uniform", "sim=inline", "strategy/scorer=uniform")
+    dlad = federated(tmp_path / "dlad")
+    uniform = federated(tmp_path / "uniform", "strategy/scorer=uniform")
     assert dlad["clients_accuracy"] == uniform["clients_accuracy"]  # the same teachers
     assert dlad["student_accuracy"] > dlad["clients_accuracy"]["max"] + 0.2
     assert dlad["student_accuracy"] > uniform["student_accuracy"] + 0.2
@@ -191,7 +190,8 @@ def test_a_run_folder_is_never_written_twice(reference: tuple[dict, Path]) -> No
 
 
 def test_a_sweep_makes_a_run_folder_per_job(tmp_path: Path) -> None:
-    done = run_py("-m", "sim=inline", *QUICK, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    words = "sim=inline", *QUICK, NO_FIGURES, "seed=0,1"
+    done = run_py("-m", *words, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     seeds = [json.loads((tmp_path / job / "result.json").read_text())["seed"] for job in "01"]
     assert seeds == [0, 1]

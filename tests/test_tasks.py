@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from clients.population.architectures import assign_architectures
-from conf.schema import register
+from conf.errors import Stopped
 from sim.report.command import main as write_report
 from tests.commands import run_py
+from tests.composing import composed
 from tests.example_runs import EXAMPLES, both_pools
-from tests.places import CONF, ROOT
-from tests.quick_runs import result_of
+from tests.places import ROOT
+from tests.quick_runs import federated, result_of
 
 BOTH = "python", "yaml"
 DATA = Path(os.environ.get("STILLHOUSE_DATA") or ROOT.parent / "shared" / "data")
@@ -55,7 +55,7 @@ def of_ensemble(run: dict[str, Any], measure: str) -> tuple[float, float]:
 
 def test_a_segmentation_federation_with_networks_of_ones_own(tmp_path: Path) -> None:
     """A guess of nothing everywhere has 1/3 x share of background, .28: mIoU of three classes."""
-    learned = result_of(tmp_path / "learned", *SCENES, "sim=inline")
+    learned = federated(tmp_path / "learned", *SCENES)
     student, ensemble = of_ensemble(learned, "miou")
     assert student > 0.45
     assert ensemble > 0.45
@@ -67,7 +67,7 @@ def test_a_segmentation_federation_with_networks_of_ones_own(tmp_path: Path) -> 
 
 def test_several_heads_learn_and_each_is_measured(tmp_path: Path) -> None:
     both_pools(tmp_path, [*HEADS, *BRIEFLY], odd="strategy/scorer=margin")
-    learned = result_of(tmp_path / "learned", *HEADS, "sim=inline")
+    learned = federated(tmp_path / "learned", *HEADS)
     assert of_ensemble(learned, "accuracy")[0] > 0.6
     (line,) = map(json.loads, (tmp_path / "learned" / "metrics.jsonl").read_text().splitlines())
     digit, turn = (line["student"][f"accuracy_{head}"] for head in ("digit", "turn"))
@@ -83,7 +83,7 @@ def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(
     equal = "strategy/scorer=uniform strategy/discriminator=none"
     briefly = [*NUMBERS, *BRIEFLY]
     runs = both_pools(tmp_path, briefly, fed="strategy.feed_back=true", equal=equal)
-    learned = result_of(tmp_path / "learned", *NUMBERS, "sim=inline")
+    learned = federated(tmp_path / "learned", *NUMBERS)
     assert min(of_ensemble(learned, "r2")) > 0.35
     line = json.loads((tmp_path / "learned" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["probes"]["output_deviation"] > 0
@@ -103,7 +103,7 @@ def test_numbers_are_distilled_by_trust_and_their_drift_is_a_distance(
 def test_texts_are_told_apart(tmp_path: Path) -> None:
     """Of two speakers one says 54 % of the test set's passages."""
     both_pools(tmp_path, [*TEXT, *BRIEFLY], one_by_one="clients.together=false")
-    learned = result_of(tmp_path / "learned", *TEXT, "sim=inline")
+    learned = federated(tmp_path / "learned", *TEXT)
     assert min(of_ensemble(learned, "accuracy")) > 0.6
 
 
@@ -131,18 +131,19 @@ def test_texts_are_told_apart(tmp_path: Path) -> None:
         ),
         (["clients/objective=not_true"], "clients.training: architecture 'linear'"),
         (
-            ["clients/corruption=permuted_labels", "clients.corruption.clients=[0]"],
-            "clients.corruption, of regression: permuted_labels takes classes for others",
+            ["clients/condition=permuted_labels", "clients.condition.clients=[0]"],
+            "clients.condition: permuted_labels takes classes for others",
         ),
     ],
 )
 def test_what_does_not_fit_numbers_is_refused_in_a_line(
-    tmp_path: Path, words: list[str], message: str
+    tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run_py(*NUMBERS[:3], *words, "sim=inline", f"hydra.run.dir={tmp_path}")
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(Stopped) as stopped:
+        federated(tmp_path / "run", *NUMBERS[:3], *words)
+    assert stopped.value.exit_code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -155,9 +156,7 @@ def test_what_does_not_fit_numbers_is_refused_in_a_line(
     ],
 )
 def test_shares_say_who_has_which_network(kind: str, name: str) -> None:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=[f"clients=mixed_{kind}"])
+    config = composed(f"clients=mixed_{kind}")
     shares = {key: own.share for key, own in config.clients.architectures.items()}
     rng = np.random.default_rng
     before = assign_architectures(shares, 10, rng(0)).count(name)
@@ -166,10 +165,10 @@ def test_shares_say_who_has_which_network(kind: str, name: str) -> None:
 
 
 def test_what_is_resumed_has_the_same_bits(tmp_path: Path) -> None:
-    words = [*NUMBERS, *BRIEFLY, "sim=inline", "checkpoint_every=1"]
-    whole = result_of(tmp_path / "whole", *words)
+    words = [*NUMBERS, *BRIEFLY, "checkpoint_every=1"]
+    whole = federated(tmp_path / "whole", *words)
     half = tmp_path / "half"
-    result_of(half, *words, "rounds=1")
+    federated(half, *words, "rounds=1")
     again = run_py(f"resume={half}", "rounds=2")
     assert again.returncode == 0, again.stderr
     found = json.loads((half / "result.json").read_text())
@@ -196,8 +195,8 @@ def test_the_code_of_the_page_on_tasks_runs_as_it_stands(tmp_path: Path) -> None
 def test_peers_without_a_server_learn_any_task(
     tmp_path: Path, words: list[str], chance: float
 ) -> None:
-    more = [*words, "strategy=gossip", "topology=ring", *FEW, "sim=inline", "rounds=1"]
-    result = result_of(tmp_path, *more, "clients.training.epochs=8")
+    more = [*words, "strategy=gossip", "topology=ring", *FEW, "rounds=1"]
+    result = federated(tmp_path / "run", *more, "clients.training.epochs=8")
     measure = result.get("measure", "accuracy")
     assert result["failures"] == 0
     assert result[f"clients_{measure}"]["mean"] > chance + 0.1

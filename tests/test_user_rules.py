@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import run_py
 from tests.places import ROOT
-from tests.quick_runs import QUICK, result_of
+from tests.quick_runs import QUICK, federated, result_of
 
 RULES = '''
 import torch
@@ -46,15 +46,30 @@ def mine(tmp_path: Path) -> Path:
     return folder
 
 
+STUBBORN = "{share: 0.3, model: {_target_: my_rules.Stubborn, _partial_: true}}"
+FAILING = [*QUICK, f"+clients.architectures.stubborn={STUBBORN}"]
+
+
 @pytest.mark.parametrize("pool", ["inline", "ray"])
-def test_a_users_scorer_and_loss_run_with_no_edit_to_ours(
+def test_a_users_rules_run_with_no_edit_to_ours_and_a_client_that_raises_is_named(
     mine: Path, tmp_path: Path, pool: str
 ) -> None:
-    args = ["--config-dir", str(mine), f"sim={pool}", *QUICK]
-    result = result_of(tmp_path / "a", *args, "strategy/scorer=runner_up", "strategy/loss=squared")
-    plain = result_of(tmp_path / "b", "sim=inline", *QUICK)
+    """The others go on."""
+    args = ["--config-dir", str(mine), *FAILING]
+    rules = "strategy/scorer=runner_up", "strategy/loss=squared"
+    result = result_of(tmp_path / "a", *args, *rules, f"sim={pool}")
+    plain = federated(tmp_path / "b", *args)
     assert result["student_sha256"] != plain["student_sha256"]
     assert "my_rules.runner_up" in (tmp_path / "a" / "config.yaml").read_text()
+    lines = (tmp_path / "a" / "failures.jsonl").read_text().splitlines()
+    failures = [json.loads(line) for line in lines]
+    assert result["failures"] == len(failures) > 0
+    first = failures[0]
+    assert (first["architecture"], first["round"], first["phase"]) == (
+        "stubborn", 1, "train.predictions",
+    )  # fmt: skip
+    assert first["failure"] == "ArithmeticError: I never learn"
+    assert "my_rules.py" in first["traceback"]
 
 
 def test_a_users_rules_pass_or_fail_our_contract(mine: Path) -> None:
@@ -78,24 +93,6 @@ def test_a_users_rules_pass_or_fail_our_contract(mine: Path) -> None:
     assert "15 passed" in done.stdout
 
 
-@pytest.mark.parametrize("pool", ["inline", "ray"])
-def test_a_client_that_raises_is_named_and_the_others_go_on(
-    mine: Path, tmp_path: Path, pool: str
-) -> None:
-    stubborn = "{share: 0.3, model: {_target_: my_rules.Stubborn, _partial_: true}}"
-    args = ["--config-dir", str(mine), f"sim={pool}", *QUICK]
-    result = result_of(tmp_path / "run", *args, f"+clients.architectures.stubborn={stubborn}")
-    lines = (tmp_path / "run" / "failures.jsonl").read_text().splitlines()
-    failures = [json.loads(line) for line in lines]
-    assert result["failures"] == len(failures) > 0
-    first = failures[0]
-    assert (first["architecture"], first["round"], first["phase"]) == (
-        "stubborn", 1, "train.predictions",
-    )  # fmt: skip
-    assert first["failure"] == "ArithmeticError: I never learn"
-    assert "my_rules.py" in first["traceback"]
-
-
 def test_an_architecture_that_never_learns_is_refused_before_anybody_trains(
     mine: Path, tmp_path: Path
 ) -> None:
@@ -114,10 +111,9 @@ def test_an_architecture_that_never_learns_is_refused_before_anybody_trains(
 def test_below_the_quorum_the_run_stops_and_says_who_failed_first(
     mine: Path, tmp_path: Path
 ) -> None:
-    stubborn = "{share: 0.3, model: {_target_: my_rules.Stubborn, _partial_: true}}"
     done = run_py(
-        "--config-dir", str(mine), "sim=inline", *QUICK, f"hydra.run.dir={tmp_path / 'run'}",
-        f"+clients.architectures.stubborn={stubborn}", "quorum=1",
+        "--config-dir", str(mine), "sim=inline", *FAILING, f"hydra.run.dir={tmp_path / 'run'}",
+        "quorum=1",
     )  # fmt: skip
     assert done.returncode == 3
     assert "only 4 of 5 replies are usable, quorum is 1.0. First failure: client " in done.stderr

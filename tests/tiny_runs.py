@@ -3,14 +3,10 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,8 +16,7 @@ from clients.models.factory import parameters_of
 from clients.population.drawing import draw_student
 from conf.building import instantiate
 from conf.errors import Stopped
-from conf.schema import register
-from tests.places import CONF
+from tests import composing
 
 FEW = (
     *("clients.num_clients=4", "clients.training.epochs=1", "clients.training.batch_size=8"),
@@ -75,32 +70,13 @@ class Seen:
     result: dict[str, Any] = field(default_factory=dict)
 
 
-@cache
-def _composed(choices: tuple[str, ...]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(choices))
-
-
 def composed(words: tuple[str, ...], key: str = "", value: Any = None) -> DictConfig:
-    """Compose a config from choices and values, then set one of its keys.
-
-    Hydra takes 0.2 s: it is asked once for all that make the same choices.
-    """
-    values = [word for word in words if _is_value(word)]
-    config = OmegaConf.create(_composed(tuple(w for w in words if not _is_value(w))))
-    with open_dict(config):
-        for word in values:
-            name, _, text = word.partition("=")
-            OmegaConf.update(config, name, yaml.safe_load(text), merge=False)
-        if key:
+    """Compose a config from choices and values, then set one of its keys."""
+    config = composing.composed(*words)
+    if key:
+        with open_dict(config):
             OmegaConf.update(config, key, value, merge=False)
     return config
-
-
-def _is_value(word: str) -> bool:
-    return word[0] not in "+~" and not (CONF / word.split("=")[0]).is_dir()
 
 
 def played(config: DictConfig, folder: Path) -> Seen:

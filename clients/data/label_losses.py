@@ -19,11 +19,11 @@ temperature of 100 their probability is 0 in float32."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with hard labels, in nats.
+    """Cross-entropy with labels, in nats.
 
     Args:
         logits: raw outputs [B, C].
-        labels: class indices [B], int64 in 0..C-1.
+        labels: class indices [B], int64 in 0..C-1; or soft labels [B, C], rows on the simplex.
 
     Returns:
         Loss per example [B], >= 0.
@@ -36,6 +36,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[1] == 1 and labels.is_floating_point():
         raise ValueError("cross_entropy: labels are numbers, expected classes")
     return functional.cross_entropy(logits, labels, reduction="none")
+
+
+def cross_entropy_of_labelled(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy [B], 0 of what is `UNLABELLED`: logits [B, C], labels [B] or probs [B, C]."""
+    if labels.is_floating_point():
+        return cross_entropy(logits, labels)
+    return cross_entropy(logits, labels.clamp_min(0)) * (labels != UNLABELLED)
 
 
 def half_squared_error(outputs: Tensor, labels: Tensor) -> Tensor:

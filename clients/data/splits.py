@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from clients.data.dataset import Dataset, Indices, Inputs, channel_moments, subset
 from clients.data.labels import Labels
+from clients.data.proxy_conditions import ProxyCondition, conditioned
 from clients.data.task import Task
 
 
@@ -25,6 +27,7 @@ class Splits:
         sample: examples of the test set that clients are measured on before the last round; None:
             all of it.
         rounds: the last round.
+        proxy_in_test: how many proxy inputs a condition has put there that are test inputs too.
     """
 
     private: Dataset
@@ -32,6 +35,7 @@ class Splits:
     test: Dataset
     sample: Dataset | None = None
     rounds: int = 0
+    proxy_in_test: int = 0
 
     def tested(self, server_round: int) -> Dataset:
         """Return what clients, and ensembles of them, are measured on in a round, 1..R."""
@@ -44,6 +48,7 @@ def draw_splits(
     source: tuple[Dataset, Dataset],
     proxy_source: tuple[Dataset, Dataset] | None,
     test_limit: int | None,
+    proxy_condition: ProxyCondition | None = None,
     **limits: Any,
 ) -> Splits:
     """Draw a federation's private, proxy and test set.
@@ -53,6 +58,7 @@ def draw_splits(
         source: train and test set.
         proxy_source: those of another data set, of which only the first is used.
         test_limit: use at most so many test examples; None: all.
+        proxy_condition: what is done to the proxy set; None: nothing.
         **limits: `proxy_share`, `limit` and `proxy_limit`, as in `split`.
 
     Returns:
@@ -65,7 +71,14 @@ def draw_splits(
         order = generator(seed, Purpose.TEST_LIMIT).permutation(len(test))
         test = subset(test, order[:test_limit])
     other, rng = proxy_source and proxy_source[0], generator(seed, Purpose.SPLIT)
-    return split(train, test, proxy_source=other, rng=rng, **limits)
+    found = split(train, test, proxy_source=other, rng=rng, **limits)
+    if proxy_condition is None:
+        return found
+    draws = partial(generator, seed, Purpose.PROXY_CONDITION)
+    proxy = conditioned(proxy_condition, found.proxy, test, draws)
+    step = _step(proxy, test)
+    tests = {*_keys(test, step)}
+    return replace(found, proxy=proxy, proxy_in_test=sum(k in tests for k in _keys(proxy, step)))
 
 
 def split(

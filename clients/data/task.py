@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clients.data.label_losses import (
     classes_last,
     cross_entropy,
+    cross_entropy_of_labelled,
     half_squared_error,
     heads_apart,
     loss_of_heads,
@@ -160,6 +161,18 @@ def classification(
         num_strata=num_classes,
         num_tokens=num_tokens,
     )
+
+
+def partly_labelled(task: Task) -> Task:
+    """Return a classification of which some examples may be `UNLABELLED` (-1), at no loss.
+
+    Of several heads or sites they may be so anyway; a loss of somebody's own is left alone.
+    """
+    fault: Any = task.label_fault
+    if task.loss is not cross_entropy or getattr(fault, "func", None) is not not_classes:
+        return task
+    least = partial(fault, least=UNLABELLED)
+    return replace(task, loss=cross_entropy_of_labelled, label_fault=least)
 
 
 def dense_labelling(input_shape: tuple[int, ...], num_classes: int) -> Task:

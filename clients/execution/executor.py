@@ -16,6 +16,7 @@ from clients.execution.model_cache import Networks, Tensors
 from clients.execution.policy_cache import Policies
 from clients.execution.stack import Stack, Way
 from clients.execution.trainers import numbers_of, trained
+from clients.execution.variants import keep_last
 from clients.models.factory import ModelFunction, Parameters
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer
@@ -179,6 +180,11 @@ class Place:
         """Why clients train one by one whose architecture would let them train together."""
         return self._policies.notes
 
+    def tell_apart(self, name: str) -> None:
+        """Note that clients of an architecture have shapes of their own, if it matters."""
+        if self._policies.way(name) is not None:
+            self._policies.note(name, "networks of several shapes (clients.shape) share no step")
+
     # --- steps ---
 
     def _together(
@@ -273,6 +279,7 @@ class Place:
         stack = self._stacks.get(name)
         if stack is None or stack.size < len(parameters):
             stack = self._stacks[name] = Stack(self.networks.of(name), len(parameters), way)
+        keep_last(self._stacks, name)
         stack.put_back()
         if all(own is parameters[0] for own in parameters):
             stack.load_all(parameters[0])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clients.data import Dataset, Task
 from clients.execution.isolation import Original, foreign, keeps_nothing
+from clients.execution.variants import Variant, keep_last
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.training.evaluation import predict_and_tap
 
@@ -29,6 +30,8 @@ def arrays_of(tensors: Tensors) -> Parameters:
 
 class Networks:
     """One network per architecture, built once: building one costs more than a client's round trip.
+
+    Of variants, which may be as many as there are clients, the last few.
 
     Whatever a client leaves in one, the next does not see: see `isolation.Original`.
     """
@@ -56,7 +59,7 @@ class Networks:
 
     def fresh(self, name: str, rng: np.random.Generator) -> nn.Module:
         """Build a new network of an architecture, its parameters drawn from `rng`."""
-        model = self._models[name]
+        model = name.model if isinstance(name, Variant) else self._models[name]
         with keeps_nothing(**{f"clients.architectures.{name}": model}):
             network = build(model, self._task, rng)
         return network.to(self._device)
@@ -69,6 +72,7 @@ class Networks:
             hidden = {k: v.clone() for k, v in network.named_buffers() if k not in stored}
             original = Original(network) if self._by_others or foreign(network) else None
             self._built[name] = (network, original, stored, hidden)
+        keep_last(self._built, name)
         network, original, _, _ = self._built[name]
         if original is not None:
             original.put_back()
@@ -162,7 +166,7 @@ class Networks:
         if original is not None and (fault := original.exchanged()):
             raise ValueError(
                 f"'{name}': {fault}: whatever trains or answers must leave a network the modules "
-                "that its architecture has"
+                "that its architecture has; clients.shape is for networks that change"
             )
 
 

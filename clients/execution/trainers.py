@@ -84,20 +84,21 @@ OFFERED = ("anchors", "local")
 """What a trainer gets by name if it names it, beside what the config binds."""
 
 
-def require_offered(train: Trainer, section: str) -> None:
+def require_offered(train: Trainer, section: str, *more: str) -> None:
     """Refuse a trainer that needs what nobody gives it.
 
     Args:
         train: Anyone's.
         section: Of the config, for errors.
+        *more: Names of what it is offered beside OFFERED.
 
     Raises:
         ValueError: It has such an argument; names it.
     """
-    if (name := unoffered(train, PLACES, OFFERED)) is not None:
+    if (name := unoffered(train, PLACES, (*OFFERED, *more))) is not None:
         raise ValueError(
             f"{section}.{name} is not set, and {section} needs it: expected a number of yours, or "
-            f"one of what trainers are given by name: {', '.join(OFFERED)}"
+            f"one of what trainers are given by name: {', '.join((*OFFERED, *more))}"
         )
 
 

@@ -15,6 +15,7 @@ from clients.data import Dataset
 from clients.execution.executor import Answered
 from clients.execution.isolation import Original, is_ours, keeps_nothing
 from clients.execution.model_cache import Tensors, arrays_of
+from clients.execution.variants import in_turn
 from clients.handlers.state import client_of
 from clients.messages.asked import Asked, key_of
 from clients.messages.field import Fields
@@ -60,15 +61,8 @@ def answer(
     ids, fields = _ids_of(asked, dataset), asked.asks(known)
     phase: Seeing = "test" if asked.proxy_ids is None else "answer"
     seen = [clients.seen(dataset, client_of(c), phase, asked.server_round) for c in contexts]
-    able = [(n, own) for n, own in zip(networks, seen, strict=True) if not isinstance(n, Exception)]
-    answered = clients.place(device).answers(
-        clients.architectures[client_of(contexts[0])],
-        [network for network, _ in able],
-        dataset,
-        ids,
-        taps=sorted({tap for each in fields.values() for tap in each.taps}),
-        seen=[] if clients.view is None else [own for _, own in able],
-    )
+    taps = sorted({tap for each in fields.values() for tap in each.taps})
+    answered = answers_of(clients, contexts, networks, (dataset, ids), seen, taps, device)
     watched = any(not is_ours(each.of) for each in fields.values())
     for request, context, network, own in zip(requests, contexts, networks, seen, strict=True):
         if isinstance(network, Exception):
@@ -80,6 +74,43 @@ def answer(
             about = _asked(clients, context, lent, asked, (own, ids), item)
             known_of = metrics.get(about.client_id, {})
             yield _reply(clients, request, lent, about, asked, fields, known_of)
+
+
+def answers_of(
+    clients: SimulatedClients,
+    contexts: Sequence[Context],
+    networks: Sequence[Tensors | Exception],
+    examples: tuple[Dataset, npt.NDArray[np.int64]],
+    seen: Sequence[Dataset],
+    taps: Sequence[str],
+    device: str,
+) -> Iterator[Answered | Exception]:
+    """Let those who have a network answer the same examples, networks of one shape together.
+
+    Args:
+        clients: All of the federation's.
+        contexts: Of clients of one architecture.
+        networks: Theirs, or what kept each from one.
+        examples: The data set, and which of its examples [N].
+        seen: The data set as each sees it.
+        taps: Places whose features are wanted, too.
+        device: Where.
+
+    Returns:
+        Of each that has one in turn what it answers, or what kept it from an answer.
+    """
+    place, able = clients.place(device), list[tuple[Tensors, Dataset]]()
+    names = []
+    for context, network, own in zip(contexts, networks, seen, strict=True):
+        if not isinstance(network, Exception):
+            able.append((network, own))
+            names.append(clients.network_of(client_of(context)))
+
+    def run(name: str, few: Sequence[tuple[Tensors, Dataset]]) -> Iterator[Answered | Exception]:
+        sees = [] if clients.view is None else [own for _, own in few]
+        return place.answers(name, [network for network, _ in few], *examples, taps, sees)
+
+    return in_turn(names, able, run)
 
 
 def rehearse_fields(clients: SimulatedClients, fields: Fields) -> None:
@@ -204,7 +235,7 @@ class _Lent:
     ) -> None:
         self.parameters = parameters
         self._networks = clients.place(device).networks
-        self._name = clients.architectures[client_of(context)]
+        self._name = clients.network_of(client_of(context))
         self._watched = watched
         self._original: Original | None = None
 

@@ -9,19 +9,24 @@ on features or pixels that are there; and the networks that a method's own objec
 
 from flwr.app import RecordDict
 
+from clients.execution.model_cache import work_of
+from clients.execution.variants import Variant
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.loop import PASSES, local_epochs
 from clients.training.objective import as_objective
 
 
-def forward(clients: SimulatedClients, client_id: int) -> float:
-    """Count a forward pass of one example through a client's network."""
-    return clients.forward[clients.architectures[client_id]]
+def forward(clients: SimulatedClients, client_id: int, trained: bool = False) -> float:
+    """Count a forward pass of one example through a client's network, as in `network_of`."""
+    name = clients.network_of(client_id, trained)
+    if isinstance(name, Variant) and name not in clients.forward:
+        clients.forward[name] = work_of(name, name.model, clients.splits.private.task)
+    return clients.forward[name]
 
 
 def local_training(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
     """Count training on private examples; with a messenger it and the client's own network."""
-    examples, once = len(clients.partitions[client_id]), forward(clients, client_id)
+    examples, once = len(clients.partitions[client_id]), forward(clients, client_id, trained=True)
     if (how := clients.messenger) is not None:
         return PASSES * how.epochs * examples * (once + clients.forward[STUDENT])
     passes = PASSES + len(as_objective(clients.objective).networks)  # these answer every batch too

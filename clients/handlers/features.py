@@ -13,7 +13,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from clients.execution.model_cache import Tensors
+from clients.handlers.answering import answers_of
 from clients.handlers.base import Handler, Replies
 from clients.handlers.compute_cost import forward
 from clients.handlers.state import client_of, own_network
@@ -37,15 +37,8 @@ def evaluate_features(
     ids = read_arrays(cast(ArrayRecord, requests[0].content[INPUTS]))[PROXY_IDS].copy()
     networks = [own_network(clients, context, device) for context in contexts]
     proxy = clients.splits.proxy
-    able = [pair for pair in zip(networks, contexts, strict=True) if isinstance(pair[0], dict)]
-    seen = clients.place(device).answers(
-        clients.architectures[client_of(contexts[0])],
-        [cast(Tensors, network) for network, _ in able],
-        proxy,
-        ids,
-        taps=(PENULTIMATE,),
-        seen=[clients.seen(proxy, client_of(c), "answer", 0) for _, c in able],
-    )
+    sees = [clients.seen(proxy, client_of(context), "answer", 0) for context in contexts]
+    seen = answers_of(clients, contexts, networks, (proxy, ids), sees, (PENULTIMATE,), device)
     for request, context, network in zip(requests, contexts, networks, strict=True):
         item = network if isinstance(network, Exception) else next(seen)
         if isinstance(item, Exception):

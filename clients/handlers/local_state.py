@@ -6,7 +6,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
-from clients.handlers.state import LOCAL, client_of, round_told
+from clients.handlers.state import LOCAL, PLAN, TRAINED_PLAN, client_of, round_told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import NOTES
 from clients.models.factory import Parameters
@@ -26,9 +26,9 @@ def local_contexts(
         contexts: Theirs.
 
     Returns:
-        By client id; none where the trainer does not ask for them.
+        By client id; none where the trainer does not ask for them, and networks keep their shapes.
     """
-    if not names(clients.local_training, "local"):
+    if clients.shape is None and not names(clients.local_training, "local"):
         return {}
     return {
         client_of(context): LocalContext(
@@ -36,6 +36,7 @@ def local_contexts(
             round_told(request),
             state=partial(_kept, context),
             received=partial(_received, request),
+            plans=partial(_plans, context),
         )
         for request, context in zip(requests, contexts, strict=True)
     }
@@ -59,6 +60,9 @@ def settled(
     own = local[client_of(context)]
     if own.kept is not None:
         context.state[LOCAL] = write_arrays(own.kept)
+    for name, plan in zip((PLAN, TRAINED_PLAN), own.planned or (), strict=False):
+        if plan or name in context.state:
+            context.state[name] = write_arrays({**plan})
     if own.notes:
         take_note(answer, own.notes)
     return answer
@@ -73,6 +77,11 @@ def take_note(answer: Message, notes: Mapping[str, float]) -> None:
 def _kept(context: Context) -> Parameters:
     record = context.state.array_records.get(LOCAL)
     return {} if record is None else read_arrays(record)
+
+
+def _plans(context: Context) -> list[Parameters]:
+    records = context.state.array_records
+    return [read_arrays(records.get(name, ArrayRecord())) for name in (PLAN, TRAINED_PLAN)]
 
 
 def _received(request: Message) -> dict[str, Parameters]:

@@ -123,7 +123,7 @@ def evaluate_own(
         logits = networks.predict(name, parameters, test, np.arange(len(test)))
         return measured(logits, test)
 
-    architecture, values = clients.architectures[client_of(context)], dict[str, float]()
+    architecture, values = clients.network_of(client_of(context)), dict[str, float]()
     network: Any = own_network(clients, context, device)
     if START in request.content or clients.messenger is not None:
         shared = as_tensors(own_parameters(clients, context, request), device)

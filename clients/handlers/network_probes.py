@@ -179,8 +179,8 @@ def _evaluate_probe(
         parameters, client_id = own_network(clients, context, device), client_of(context)
         if isinstance(parameters, Exception):
             raise parameters
-        name = clients.architectures[client_id]
-        network = clients.place(device).networks.loaded(name, parameters)
+        networks = clients.place(device).networks
+        network = networks.loaded(clients.network_of(client_id), parameters)
         probe = known[cast(str, request.content.config_records[CONFIG][PROBE])]
         found = numbers_of(probe, network, clients, round_of(request), client_id)
     return RecordDict({METRICS: MetricRecord({**found})})

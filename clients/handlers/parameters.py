@@ -23,9 +23,9 @@ from clients.handlers.state import (
 )
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
-from clients.population.clients import STUDENT, SimulatedClients, no_anchors
+from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.evaluation import measured
-from clients.training.objective import Anchors, Loss, Objective, proximal
+from clients.training.objective import Anchors, Loss, Objective, no_anchors, proximal
 
 PROXIMAL_MU = "proximal-mu"
 

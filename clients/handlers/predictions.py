@@ -13,6 +13,7 @@ from clients.execution.model_cache import Tensors, as_tensors
 from clients.handlers.answering import answer
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
 from clients.handlers.compute_cost import forward, local_training
+from clients.handlers.reshaping import reshaped
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.answer_faults import fault_in_answers
 from clients.messages.arrays import write_arrays
@@ -55,6 +56,7 @@ def train_predictions(
     networks: list[Tensors | Exception] = []
     losses = {}
     trained = clients.train(ids, starts, asked.server_round, device)
+    trained = reshaped(clients, ids, trained, asked.server_round, device)
     for context, client_id, result in zip(contexts, ids, trained, strict=True):
         if isinstance(result, Exception):
             networks.append(result)
@@ -90,7 +92,9 @@ def _digested(
     assert asked.student is not None, "nothing was fed back"
     student, proxy_ids = as_tensors(asked.student, device), imitated_ids(asked)
     networks, proxy = clients.place(device).networks, clients.splits.proxy
-    if not unlike(networks.of(clients.architectures[ids[0]]), student):
+    names = [clients.network_of(client_id) for client_id in ids]
+    alike = {n for n in dict.fromkeys(names) if not unlike(networks.of(n), student)}
+    if not (left := [k for k, name in enumerate(names) if name not in alike]):
         return [student] * len(starts)
     rows, task = networks.predict(STUDENT, student, proxy, proxy_ids), proxy.task
     targets = task.by_input((rows / asked.temperature).softmax(-1) if task.soft else rows)
@@ -100,11 +104,13 @@ def _digested(
         return Lesson(start, proxy_ids, targets, draws)
 
     loss = of_examples(partial(kl if task.soft else mse, temperature=asked.temperature), task)
-    fitted = clients.fit(ids, starts, lesson, proxy, loss, device, epochs=asked.digest_epochs)
-    return [
+    whom = [ids[k] for k in left], [starts[k] for k in left]
+    fitted = clients.fit(*whom, lesson, proxy, loss, device, epochs=asked.digest_epochs)
+    found = [
         each if isinstance(each, Exception) else as_tensors(each.parameters, device)
         for each in fitted
     ]
+    return [student if name in alike else found.pop(0) for name in names]
 
 
 def imitated_ids(request: PredictionRequest) -> npt.NDArray[np.int64]:
@@ -148,10 +154,10 @@ def _digesting(clients: SimulatedClients, client_id: int, asked: PredictionReque
     """Ask the student that was fed back, and imitate it; of one's own architecture, neither."""
     if asked.student is None or asked.proxy_ids is None:
         return 0.0
-    own = clients.place("cpu").networks.of(clients.architectures[client_id])
+    own = clients.place("cpu").networks.of(clients.network_of(client_id, trained=True))
     if not unlike(own, asked.student):
         return 0.0
-    imitating = PASSES * asked.digest_epochs * forward(clients, client_id)
+    imitating = PASSES * asked.digest_epochs * forward(clients, client_id, trained=True)
     return len(imitated_ids(asked)) * (clients.forward[STUDENT] + imitating)
 
 

@@ -16,6 +16,7 @@ from clients.seeding import Purpose, generator
 
 MODEL, HEAD = "model", "head"
 MESSENGER, PUSH, LOCAL = "messenger", "push", "local"
+PLAN, TRAINED_PLAN = "plan", "trained-plan"
 """Names of a client's records in `Context.state`."""
 
 START = "start"
@@ -93,6 +94,7 @@ def pair_trained(
             Pair(arrays_of(private), start, None if head is None else read_arrays(head)),
             clients.seen(clients.splits.private, client_id, "train", server_round),
             indices,
+            clients.labels(client_id, server_round),
             clients.seed,
             (server_round, client_id),
             device,

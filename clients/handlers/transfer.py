@@ -60,6 +60,7 @@ def learn_with_received(
         Pair(own, received, None),
         clients.seen(clients.splits.private, client_id, "train", round_of(request)),
         clients.partitions[client_id],
+        clients.labels(client_id, round_of(request)),
         clients.seed,
         (round_of(request), client_id),
         device,

@@ -89,6 +89,7 @@ def features(
 def class_means(tap: str | None = None, codec: Codec | str = "float32") -> Field:
     """Mean of what the network says of the client's own examples of each class [C, D].
 
+    Examples with soft labels count in each class by its share.
     Rows of classes of which it has none are 0; `class_counts` tells which.
 
     Args:
@@ -106,7 +107,10 @@ def class_means(tap: str | None = None, codec: Codec | str = "float32") -> Field
 
 
 def class_counts(codec: Codec | str = "float32") -> Field:
-    """How many examples of each class a client has [C], of those that it learns from."""
+    """How many examples of each class a client has [C], of those that it learns from.
+
+    Of soft labels it is their sum: how many are to be expected.
+    """
     return Field(_class_counts, ("C",), codec=codec, fault=_no_counts)
 
 
@@ -185,17 +189,25 @@ def _class_means(asked: Asked, *, tap: str | None) -> Tensor:
     taps = () if tap is None else (tap,)
     said, seen = predict_and_tap(asked.network(), asked.private, asked.indices, taps)
     values = said if tap is None else seen[tap].flatten(1)
-    labels = torch.tensor(asked.labels().reshape(-1))
-    values, labels = values[labels >= 0], labels[labels >= 0]  # below 0: not labelled
-    members = torch.nn.functional.one_hot(labels, asked.logits.shape[1])
-    sums = members.T.to(values) @ values
-    return sums / members.sum(0)[:, None].clamp_min(1)
+    known, members = _members(asked)
+    sums = members.T.to(values) @ values[known]
+    total = members.sum(0)[:, None]
+    return sums / total.where(total > 0, 1)
 
 
-def _class_counts(asked: Asked) -> npt.NDArray[np.int64]:
+def _class_counts(asked: Asked) -> Tensor:
     _require_classes(asked, "counts")
-    labels = asked.labels().reshape(-1)
-    return np.bincount(labels[labels >= 0], minlength=asked.logits.shape[1])
+    return _members(asked)[1].sum(0)
+
+
+def _members(asked: Asked) -> tuple[Tensor, Tensor]:
+    """Say which rows have labels [R], and how much each of these is of a class [M, C]."""
+    labels = torch.tensor(asked.labels())
+    if labels.is_floating_point():
+        return torch.ones(len(labels), dtype=torch.bool), labels
+    known = labels.flatten() >= 0
+    members = torch.nn.functional.one_hot(labels.flatten()[known], asked.logits.shape[1])
+    return known, members
 
 
 def _own_probs(asked: Asked, *, recipe: DiscriminatorRecipe) -> npt.NDArray[np.float32]:

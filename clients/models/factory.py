@@ -18,6 +18,9 @@ from clients.signatures import takes
 ModelFunction = Callable[..., nn.Module]
 """Makes a network; called with what `offered` has, where it accepts it."""
 
+OFFERED = ("input_shape", "image_shape", "num_classes", "num_tokens", "task")
+"""What it may name; there are tokens of some tasks only."""
+
 Parameters = dict[str, npt.NDArray[Any]]
 """A model's parameters and buffers by their names in its state dict."""
 

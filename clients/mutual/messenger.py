@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from clients.data import Dataset
+from clients.data.labels import Labels
 from clients.models.factory import ModelFunction, Parameters
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
 from clients.mutual.heads import HeadFunction
@@ -50,12 +51,33 @@ class Pair:
     head: Parameters | None
 
 
+def require_alone(private: Dataset, **others: object) -> None:
+    """Refuse what clients with a messenger would ignore, and tasks that its rules do not know.
+
+    Args:
+        private: The private set, which they learn from as it is.
+        **others: Parts of `clients` by name; None = there is none.
+
+    Raises:
+        ValueError: Names the part, or the task.
+    """
+    for name, given in others.items():
+        if given is not None:
+            raise ValueError(f"clients.{name}: not with clients.messenger, which would ignore it")
+    if not private.task.one_class_each:
+        raise ValueError(
+            f"clients.messenger: its rules learn one class of each input, and the task of "
+            f"{private.name} is {private.task.name}: expected a classification"
+        )
+
+
 def learn_together(
     how: Messenger,
     models: tuple[ModelFunction, ModelFunction],
     start: Pair,
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
+    labels: Labels,
     seed: int,
     key: tuple[int, int],
     device: str = "cpu",
@@ -68,6 +90,7 @@ def learn_together(
         start: What they go on from.
         dataset: Where the examples are.
         indices: Which are the client's [n].
+        labels: What it learns of them: classes [n], -1 = not labelled, or soft labels [n, C].
         seed: The run's.
         key: (round, client).
         device: Where to compute.
@@ -75,7 +98,7 @@ def learn_together(
     Returns:
         Both afterwards, and the private network's mean loss of the last epoch, 0 without epochs.
     """
-    lesson = lesson_of(how, models, dataset, indices, seed, key)
+    lesson = lesson_of(how, models, dataset, indices, labels, seed, key)
     begun = GroupState(
         (Snapshot(start.private), Snapshot(start.messenger)),
         None if start.head is None else Snapshot(start.head),
@@ -93,17 +116,21 @@ def lesson_of(
     models: tuple[ModelFunction, ModelFunction],
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
+    labels: Labels,
     seed: int = 0,
     key: tuple[int, int] = (0, 0),
 ) -> GroupLesson:
     """Say what both learn; arguments as in `learn_together`."""
-    labels = torch.from_numpy(dataset.labels[indices])
+    targets = torch.from_numpy(labels)
+    if not targets.is_floating_point():
+        classes = functional.one_hot(targets.clamp_min(0), dataset.task.num_classes)
+        targets = (classes * (targets >= 0)[:, None]).float()
     return GroupLesson(
         peers=(Peer(PRIVATE, models[0], how.optimizer), Peer(MESSENGER, models[1], how.optimizer)),
         rule=how.rule,
         head=None if how.head is None else Head(how.head, how.optimizer),
         ids=indices,
-        targets=functional.one_hot(labels, dataset.task.num_classes).float(),
+        targets=targets,
         epochs=how.epochs,
         batch_size=how.batch_size,
         seed=seed,

@@ -1,10 +1,18 @@
 """Which client owns which training example: index arrays, never copies of data.
 
 Every function takes the labels [n] of the private set, the number of clients K and a random
-generator, and returns a `Partition`: sorted indices of each client, every index exactly once.
-Which examples of a class a client gets is random, so the order of the input does not matter.
+generator, and returns a `Partition`: sorted indices of each client, every index exactly once (but
+for those of `imbalance`, which are made of another). Which examples of a class a client gets is
+random, so the order of the input does not matter. One of your own may name `ids` [n] and `inputs`
+[n, ...], as networks see them, and is given these too (`clients.population.plugins`).
 """
 
+from clients.partition.imbalance import (
+    duplicated,
+    long_tailed,
+    missing_classes,
+    step_imbalance,
+)
 from clients.partition.index_file import from_file
 from clients.partition.ownership import Partition
 from clients.partition.rules import (
@@ -23,9 +31,13 @@ __all__ = [
     "classes_per_client",
     "dirichlet",
     "dirichlet_per_client",
+    "duplicated",
     "from_file",
     "iid",
+    "long_tailed",
+    "missing_classes",
     "quantity_skew",
     "shards",
+    "step_imbalance",
     "summary",
 ]

@@ -45,6 +45,11 @@ class Partition(Sequence[Indices]):
         """Number of examples of each client [K]."""
         return np.diff(self.offsets)
 
+    @property
+    def owners(self) -> npt.NDArray[np.int64]:
+        """Client of each of `indices` [M]."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -93,6 +98,20 @@ def as_partition(parts: Sequence[Indices]) -> Partition:
         return parts
     indices = np.concatenate([np.empty(0, dtype=np.int64), *parts])
     return Partition(_compact(indices), _offsets(np.array([len(part) for part in parts])))
+
+
+def cut_short(partition: Partition, keeps: npt.NDArray[np.bool_]) -> Partition:
+    """Leave examples out.
+
+    Args:
+        partition: stays as it is.
+        keeps: [M], whether each of its indices stays.
+
+    Returns:
+        The partition of what is left, in the same order.
+    """
+    sizes = np.bincount(partition.owners[keeps], minlength=len(partition))
+    return Partition(partition.indices[keeps], _offsets(sizes))
 
 
 def _compact(indices: Indices) -> npt.NDArray[np.signedinteger[Any]]:

@@ -24,7 +24,7 @@ class PartitionSummary:
         counts: [S], int32, examples of that class at that client, > 0.
         sizes: [K], examples of each client.
         mean_emd: mean over clients of sum_y |p_k(y) - p(y)|, in [0, 2); 0 when every client has the
-            class distribution p of all labels.
+            class distribution p of all that is anybody's.
         mean_effective_classes: mean over clients of exp(entropy of p_k), in 1..C; 1 when every
             client has one class.
     """
@@ -64,17 +64,18 @@ def summary(
     cells += labels[partition.indices]
     cells, counts = np.unique(cells, return_counts=True)
     clients, classes = np.divmod(cells, num_classes)
-    overall = np.bincount(labels, minlength=num_classes)
+    overall = np.bincount(labels[partition.indices], minlength=num_classes)
+    everything = len(partition.indices)
     shares = counts / sizes[clients]
     # What a client lacks of p is summed in whole numbers: exactly 0 where it lacks nothing.
-    lacking = len(labels) - np.bincount(clients, weights=overall[classes])
-    distance = np.abs(shares - overall[classes] / len(labels))
+    lacking = everything - np.bincount(clients, weights=overall[classes])
+    distance = np.abs(shares - overall[classes] / everything)
     entropy = np.bincount(clients, weights=-shares * np.log(shares))
     return PartitionSummary(
         clients=clients.astype(np.int32),
         labels=classes.astype(np.int32),
         counts=counts.astype(np.int32),
         sizes=sizes,
-        mean_emd=float((np.bincount(clients, weights=distance) + lacking / len(labels)).mean()),
+        mean_emd=float((np.bincount(clients, weights=distance) + lacking / everything).mean()),
         mean_effective_classes=float(np.exp(entropy).mean()),
     )

@@ -12,29 +12,28 @@ import torch
 from torch import nn
 
 from clients.data import Dataset, Splits
+from clients.data.labels import Labels
+from clients.data.task import partly_labelled
 from clients.execution.executor import Lesson, Place, Trained
-from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
+from clients.execution.variants import in_turn
 from clients.messages.codecs import Codec
 from clients.models.factory import ModelFunction
-from clients.mutual.messenger import Messenger
-from clients.population.conditions import Corruption
+from clients.mutual.messenger import Messenger, require_alone
+from clients.population.conditions import Condition
+from clients.population.plugins import labels_of
 from clients.population.profiles import ProfileRule, draw_profiles
+from clients.population.shapes import Shape, variant_of
 from clients.population.views import PHASES, Seeing, View, eyes_of, seen_by
 from clients.seeding import Purpose, child_of, generator, stream
 from clients.training.local_context import LocalContext, Phase
 from clients.training.loop import Trainer
-from clients.training.objective import Anchors, Loss, Objective
+from clients.training.objective import Anchors, Loss, Objective, no_anchors
 from clients.training.task_objectives import of_task
 
 STUDENT = "(student)"
 """The student's name among the architectures that a place knows."""
-
-
-def no_anchors(client_id: int) -> Anchors:
-    """Give a client nothing to compare with but what it began with."""
-    return {}
 
 
 class SimulatedClients:
@@ -54,11 +53,12 @@ class SimulatedClients:
         seed: int,
         together: bool = True,
         messenger: Messenger | None = None,
-        corrupt: Corruption | None = None,
+        condition: Condition | None = None,
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
         view: View | None = None,
         codec: Codec | None = None,
+        shape: Shape | None = None,
     ) -> None:
         """Describe the federation.
 
@@ -74,28 +74,21 @@ class SimulatedClients:
                 batched step where `clients.execution.policy.way_of` says that this is faster.
             messenger: How a client learns from parameters that it is sent, which are then those of
                 a messenger of the student's architecture; None = they become the client's.
-            corrupt: What labels clients learn in local training; None = their own.
+            condition: What labels clients learn, where not their own; None = these.
             profile: Draws how fast they are, for the virtual clock; None = there is none.
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
             view: What each of them sees of an input; None = the input.
             codec: How parameters that they send travel; None = as they are.
+            shape: How their networks get shapes of their own; None = as architectures are built.
 
         Raises:
-            ValueError: A corruption or an objective is asked for together with messengers, which
-                learn from the private set as it is by a rule of their own, one class of each input;
-                or the profiles are none.
+            ValueError: An objective or a shape is asked for together with messengers, which learn
+                by a rule of their own, one class of each input; or the profiles are none.
         """
-        for name, given in {"corruption": corrupt, "objective": objective}.items():
-            if messenger is not None and given is not None:
-                ignored = "not with clients.messenger, which would ignore it"
-                raise ValueError(f"clients.{name}: {ignored}")
         task = splits.private.task
-        if messenger is not None and not task.one_class_each:
-            raise ValueError(
-                f"clients.messenger: its rules learn one class of each input, and the task of "
-                f"{splits.private.name} is {task.name}: expected a classification"
-            )
+        if messenger is not None:
+            require_alone(splits.private, objective=objective, shape=shape)
         self.splits = splits
         self.partitions = partitions
         self.architectures = architectures
@@ -104,13 +97,14 @@ class SimulatedClients:
         self.local_training = train
         self.seed = seed
         self.together = together
-        self.messenger, self.corrupt = messenger, corrupt
-        self.view, self.codec = view, codec
-        self.objective = of_task(objective, task)
-        draws = generator(seed, Purpose.PROFILES)
-        self.profiles = draw_profiles(profile, len(architectures), draws)
+        self.messenger, self.condition = messenger, condition
+        self.view, self.shape, self.codec = view, shape, codec
+        self.learned_task = task if condition is None else partly_labelled(task)
+        self.objective = of_task(objective, self.learned_task)
+        rng = generator(seed, Purpose.PROFILES)
+        self.profiles = draw_profiles(profile, len(architectures), rng)
         self._places: dict[str, Place] = {}
-        self._local: Mapping[int, LocalContext] = {}
+        self.local: Mapping[int, LocalContext] = {}
         if self.profiles is not None:
             self.forward  # noqa: B018  # here, not where it would draw from a task's generators
 
@@ -121,49 +115,54 @@ class SimulatedClients:
     @cached_property
     def forward(self) -> dict[str, float]:
         """Multiplications of one forward pass of one input, by architecture, STUDENT included."""
-        private = self.splits.private
-        return {
-            name: work_of(name, model, private.task)
-            for name, model in {**self.models, STUDENT: self.student}.items()
-        }
+        networks, task = {**self.models, STUDENT: self.student}, self.splits.private.task
+        return {name: work_of(name, model, task) for name, model in networks.items()}
 
     def costs(self) -> Callable[[int], float]:
-        """Return an estimate, by client id, of how long a client takes, in multiplications."""
+        """Return an estimate of how long a client takes, by its id, in multiplications."""
         return lambda k: self.forward[self.architectures[k]] * len(self.partitions[k])
 
     def place(self, device: str) -> Place:
         """Return the networks that stay on a device of this process."""
         if device not in self._places:
-            private = self.splits.private
-            self._places[device] = Place(
-                {**self.models, STUDENT: self.student},
-                private.task,
-                device,
-                self.local_training,
-                self.together,
-            )
+            networks, task = {**self.models, STUDENT: self.student}, self.splits.private.task
+            how = self.local_training, self.together
+            self._places[device] = Place(networks, task, device, *how)
         return self._places[device]
 
     def knowing(self, local: Mapping[int, LocalContext]) -> "SimulatedClients":
         """Return the same clients for one call, whose trainers get local contexts, by client id."""
         clients = copy(self)
-        clients._local = local
+        clients.local, clients._places = local, self._places  # networks stay
         return clients
+
+    def network_of(self, client_id: int, trained: bool = False) -> str:
+        """Name a client's network to a `Place`, as it is or was when it last `trained`."""
+        name, local = self.architectures[client_id], self.local.get(client_id)
+        if self.shape is None or local is None:
+            return name
+        return variant_of(self.shape, name, self.models[name], local.plans[int(trained)])
 
     def run_notes(self) -> list[str]:
         """Say of which architectures, and why, clients train one by one for their objective."""
         return sorted(set[str]().union(*(place.notes for place in self._places.values())))
 
-    def labels(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
-        """Return the labels that a client learns in local training [n]: its own, or corrupted."""
-        labels = self.splits.private.labels[self.partitions[client_id]]
-        if self.corrupt is None:
-            return labels
-        task = self.splits.private.task
-        with keeps_nothing(**{"clients.corruption": self.corrupt}):
-            found = self.corrupt(labels, task.num_classes, client_id, server_round)
-        if reason := task.label_fault(found):
-            raise ValueError(f"clients.corruption: {reason}")
+    def labels(self, client_id: int, server_round: int) -> Labels:
+        """Return the labels that a client learns [n], or soft labels [n, C]: by the condition."""
+        private, own = self.splits.private, self.partitions[client_id]
+        if self.condition is None:
+            return private.labels[own]
+        whose = self.seed, client_id, server_round
+        return labels_of(self.condition, private, self.learned_task, own, *whose)
+
+    def classes(self, client_id: int, server_round: int) -> npt.NDArray[np.int64]:
+        """Return the class that a client learns of each example [n]; ValueError if not one each."""
+        found = self.labels(client_id, server_round)
+        if found.ndim > 1 or found.dtype.kind == "f" or (found < 0).any():
+            raise ValueError(
+                "clients.condition: its labels are soft or not there, and this method takes one "
+                "class of each example"
+            )
         return found
 
     def seen(self, dataset: Dataset, client_id: int, phase: Seeing, server_round: int) -> Dataset:
@@ -176,11 +175,11 @@ class SimulatedClients:
 
     def goal(self, own: Loss | Objective | None) -> Loss | Objective:
         """Return what clients minimise: a method's own objective or the config's, not both."""
-        if own is not None and self.objective is not self.splits.private.task.loss:
+        if own is not None and self.objective is not self.learned_task.loss:
             raise ValueError(
                 "clients.objective: this method has an objective of its own, and would ignore it"
             )
-        return self.objective if own is None else of_task(own, self.splits.private.task)
+        return self.objective if own is None else of_task(own, self.learned_task)
 
     def learn(
         self,
@@ -204,17 +203,14 @@ class SimulatedClients:
             **changes: Keyword arguments of `clients.training.loop.train` that are not the config's.
 
         Returns:
-            The mean loss of each epoch.
-
-        Raises:
-            ValueError: Trainer or objective keeps something; names it.
+            The mean loss of each epoch; ValueError names what trainer or objective keeps.
         """
         labels = torch.from_numpy(self.labels(client_id, server_round))
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
         goal = self.goal(objective)
         private = self.seen(self.splits.private, client_id, "train", server_round)
         what = private, self.partitions[client_id], labels, goal, rng
-        train, local = self.local_training, self._local.get(client_id)
+        train, local = self.local_training, self.local.get(client_id)
         return trained(train, network, *what, anchors=anchors or {}, local=local, **changes)
 
     def train(
@@ -249,7 +245,7 @@ class SimulatedClients:
             return Lesson(start, self.partitions[client_id], labels, draws, own)
 
         private = self.splits.private
-        goal = self.objective if objective is None else of_task(objective, private.task)
+        goal = self.objective if objective is None else of_task(objective, self.learned_task)
         yield from self.fit(ids, starts, lesson, private, goal, device, phase="train", **changes)
 
     def fit(
@@ -284,16 +280,19 @@ class SimulatedClients:
             for client_id, start in zip(ids, starts, strict=True)
             if not isinstance(start, Exception)
         ]
-        if not ids:
-            return
-        name = self.architectures[ids[0]]
-        trained = self.place(device).fit(name, dataset, lessons, objective, **changes)
+        able = [k for k, s in zip(ids, starts, strict=True) if not isinstance(s, Exception)]
+        names, place = [*map(self.network_of, able)], self.place(device)
+        if len({*names}) > 1:
+            place.tell_apart(self.architectures[ids[0]])
+        trained = in_turn(
+            names, lessons, lambda name, own: place.fit(name, dataset, own, objective, **changes)
+        )
         for start in starts:
             yield start if isinstance(start, Exception) else next(trained)
 
     def _beside(self, lesson: Lesson, dataset: Dataset, client_id: int, phase: Phase) -> Lesson:
         """Put beside what a client is to learn how it sees it, and what its trainer may know."""
-        local, view = self._local.get(client_id), None
+        local, view = self.local.get(client_id), None
         if self.view is not None:
             key = child_of(lesson.stream, Purpose.VIEW)
             view = eyes_of(self.view, dataset, client_id, "train", key)

@@ -1,6 +1,6 @@
 """Drawing who takes part: a federation's clients, and its student as it is before round 1."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +8,11 @@ from torch import nn
 
 from clients.data import Splits, subset
 from clients.models.factory import build
-from clients.partition import Partition
 from clients.population.architectures import assign_architectures
+from clients.population.builders import builder_of, one_per_profile
 from clients.population.clients import SimulatedClients
-from clients.population.conditions import Corruption
+from clients.population.plugins import Cut, cut
+from clients.population.profiles import draw_profiles
 from clients.seeding import Purpose, generator
 from clients.training.loop import PASSES, Trainer, local_epochs
 
@@ -22,12 +23,11 @@ MEASURING, LEAST_SAMPLE = 0.1, 500
 def draw_clients(
     splits: Splits,
     seed: int,
-    partition: Callable[..., Partition],
+    partition: Cut,
     *,
     num_clients: int,
     architectures: Mapping[str, Mapping[str, Any]],
     training: Trainer,
-    corruption: Corruption | None,
     test_examples: int | None = None,
     rounds: int = 1,
     **about: Any,
@@ -37,33 +37,35 @@ def draw_clients(
     Args:
         splits: Private, proxy and test sets.
         seed: The run's seed.
-        partition: (labels [n], K, rng) -> indices of each client.
+        partition: (labels [n], K, rng, ...) -> indices of each client.
         num_clients: K >= 1.
-        architectures: By name `share`, relative and > 0, and `model`, a model function.
+        architectures: By name `share`, relative and > 0, `model`, a model function, and, if it has
+            one, the `tier` that this is told.
         training: `train` of `SimulatedClients`.
-        corruption: Its `corrupt`.
         test_examples: As in `with_sample`.
         rounds: R, the last round.
-        **about: Its `student`, `together`, `messenger`, `objective` and `profile`.
+        **about: Its `student`, `together`, `messenger`, `condition`, `objective` and `profile`.
 
     Returns:
         The clients.
     """
     private, shares = splits.private, {n: kind["share"] for n, kind in architectures.items()}
     kinds = private.task.strata(private.labels)
-    partitions = partition(kinds, num_clients, generator(seed, Purpose.PARTITION))
+    partitions = cut(partition, kinds, num_clients, generator(seed, Purpose.PARTITION), private)
     own = sum(map(len, partitions)) / num_clients
     passes = PASSES * (local_epochs(training) or 1) * own + len(splits.proxy)
+    models, kinds_of = one_per_profile(
+        {name: builder_of(kind) for name, kind in architectures.items()},
+        assign_architectures(shares, num_clients, generator(seed, Purpose.POPULATION)),
+        lambda: draw_profiles(about.get("profile"), num_clients, generator(seed, Purpose.PROFILES)),
+    )
     return SimulatedClients(
         splits=with_sample(splits, seed, test_examples, round(MEASURING * passes), rounds),
         partitions=partitions,
-        architectures=assign_architectures(
-            shares, num_clients, generator(seed, Purpose.POPULATION)
-        ),
-        models={name: kind["model"] for name, kind in architectures.items()},
+        architectures=kinds_of,
+        models=models,
         train=training,
         seed=seed,
-        corrupt=corruption,
         **about,
     )
 

@@ -6,6 +6,7 @@ them. Speeds count multiplications of training and inference as they run, not a 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,20 @@ class Profiles:
 
     def __len__(self) -> int:
         return len(self.multiplications_per_s)
+
+    @property
+    def table(self) -> Floats:
+        """One client's numbers in each row [K, 4], as `Profile` has them."""
+        return np.stack([getattr(self, name) for name in Profile._fields], axis=1)
+
+
+class Profile(NamedTuple):
+    """Speed and link of one client; its numbers as in `Profiles`."""
+
+    multiplications_per_s: float
+    download_bytes_per_s: float
+    upload_bytes_per_s: float
+    latency_s: float
 
 
 ProfileRule = Callable[[int, np.random.Generator], Profiles]

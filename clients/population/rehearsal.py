@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
+from clients.data.labels import Labels
 from clients.execution.trainers import require_offered
 from clients.messages.arrays import PLAIN
 from clients.models.factory import ModelFunction, build, parameters_of, unlike
 from clients.mutual.messenger import Messenger, lesson_of
 from clients.mutual.rehearsal import rehearse_group
 from clients.population.clients import SimulatedClients
-from clients.population.conditions import permuted_labels
+from clients.population.conditions import label_free, permuted_labels
+from clients.population.shapes import require_shape
 from clients.population.views import require_view
 from clients.training.evaluation import run
 from clients.training.loop import Trainer, local_epochs, train
@@ -33,14 +35,17 @@ def rehearse(
         device: Where. But on "cpu" they are not tried: it may bear what this one does not.
 
     Raises:
-        ValueError: A network cannot answer or learn, rule or head do not fit, a fault is none,
+        ValueError: A network cannot answer or learn, rule or head do not fit, labels are none,
             work cannot be counted, or the trainer needs what there is not; says so.
     """
     private, messenger = clients.splits.private, clients.messenger
-    _require_victims(clients)
+    labels = _tried_labels(clients)
     require_offered(clients.local_training, "clients.training")
     if clients.view is not None:
         require_view(clients.view, private)
+    if clients.shape is not None:
+        for name, model in clients.models.items():
+            require_shape(clients.shape, name, model, private)
     timed = clients.profiles is not None and messenger is None
     if timed and local_epochs(clients.local_training) is None:
         raise ValueError(
@@ -51,7 +56,7 @@ def rehearse(
     for name, model in {**clients.models, "student": clients.student}.items():
         network = rehearse_network(name, model, private)
         if learns and name in clients.models:
-            of_what = private, torch.from_numpy(private.labels[[0, -1]]), clients.objective
+            of_what = private, torch.from_numpy(labels[[0, -1]]), clients.objective
             who = f"clients.training: architecture '{name}'"
             rehearse_learning(clients.local_training, network, *of_what, who)
     if messenger is not None:
@@ -159,33 +164,27 @@ def rehearse_learning(
         ) from error
 
 
-def _require_victims(clients: SimulatedClients) -> None:
-    """Refuse a fault that would befall nobody."""
-    corrupt = clients.corrupt
-    if not (isinstance(corrupt, partial) and corrupt.func is permuted_labels):
-        return  # somebody else's
-    chosen, number = corrupt.keywords.get("clients"), len(clients.architectures)
+def _tried_labels(clients: SimulatedClients) -> Labels:
+    """Return the labels of a client that is under the condition; refuse one that befalls nobody."""
+    condition, private = clients.condition, clients.splits.private
+    ours = getattr(condition, "func", None) in (permuted_labels, label_free)
+    bound = condition.keywords if ours and isinstance(condition, partial) else {}
+    chosen, number = bound.get("clients", [0]), len(clients.architectures)
     if not isinstance(chosen, Sequence) or isinstance(chosen, str) or not chosen:
-        raise ValueError(f"clients.corruption.clients={chosen}: expected a list of ids, as in [3]")
+        raise ValueError(f"clients.condition.clients={chosen}: expected a list of ids, as in [3]")
     if odd := [each for each in chosen if each not in range(number)]:
         raise ValueError(
-            f"clients.corruption.clients={list(chosen)}: there is no client {odd[0]}, expected "
+            f"clients.condition.clients={list(chosen)}: there is no client {odd[0]}, expected "
             f"0..{number - 1}"
         )
-    task, labels = clients.splits.private.task, clients.splits.private.labels
-    shift, classes = corrupt.keywords.get("shift", 1), task.num_classes
-    at = max(1, corrupt.keywords.get("from_round", 1))
-    try:
-        fault = task.label_fault(corrupt(labels, classes, chosen[0], at))
-    except ValueError as error:
-        fault = str(error)
-    if fault:  # of several heads each has its own classes
-        raise ValueError(f"clients.corruption, of {task.name}: {fault}")
-    if not shift % classes:
+    found = clients.labels(chosen[0], max(1, bound.get("from_round", 1)))
+    shift, classes = bound.get("shift", 1), private.task.num_classes
+    if bound and not shift % classes:
         raise ValueError(
-            f"clients.corruption.shift={shift}: leaves {classes} classes as they are, expected "
+            f"clients.condition.shift={shift}: leaves {classes} classes as they are, expected "
             f"1..{classes - 1}"
         )
+    return found if len(found) else private.labels
 
 
 def rehearse_messenger(
@@ -208,7 +207,7 @@ def rehearse_messenger(
         ValueError: Rule or head do not fit; names the key and the architecture.
     """
     for name, model in models.items():
-        lesson = lesson_of(how, (model, messenger), private, np.arange(2))
+        lesson = lesson_of(how, (model, messenger), private, np.arange(2), private.labels[:2])
         try:
             rehearse_group(lesson, private, section)
         except ValueError as error:

@@ -5,7 +5,7 @@ arrays that stay the client's from round to round (a memory, a moving average, a
 parameters), and a way to note numbers of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, Literal
 
@@ -23,6 +23,11 @@ Phase = Literal["train", "digest", "distil"]
 def nothing() -> dict[str, Any]:
     """Have nothing."""
     return {}
+
+
+def no_plans() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Have a network as its architecture is built."""
+    return {}, {}
 
 
 class LocalContext:
@@ -43,6 +48,7 @@ class LocalContext:
         phase: Phase = "train",
         state: Callable[[], Mapping[str, Array]] = nothing,
         received: Callable[[], Received] = nothing,
+        plans: Callable[[], Sequence[Mapping[str, Array]]] = no_plans,
     ) -> None:
         """Begin with what the client has kept.
 
@@ -52,10 +58,12 @@ class LocalContext:
             phase: As there.
             state: Reads what it has kept, by name.
             received: Reads the arrays that came with the request.
+            plans: Reads the plan of its network's shape, and that with which it trained last.
         """
         self.client_id, self.server_round, self.phase = client_id, server_round, phase
         self.notes: dict[str, float] = {}
         self._read = {"state": state, "received": received}
+        self._plans = plans
         self._there: dict[str, Any] = {}
 
     @property
@@ -81,6 +89,21 @@ class LocalContext:
         found: Received = self._there["received"]
         return found
 
+    @property
+    def plans(self) -> Sequence[Mapping[str, Array]]:
+        """The plan of its network's shape, and that with which it trained last: arrays by name.
+
+        Read-only; of a network that is as its architecture is built a plan is empty.
+        """
+        if "plans" not in self._there:
+            self._there["plans"] = self._plans()
+        found: Sequence[Mapping[str, Array]] = self._there["plans"]
+        return found
+
+    def replan(self, plan: Mapping[str, Array]) -> None:
+        """Go on with another plan, or the same, once it has trained."""
+        self._there["plans"] = plan, self.plans[0]
+
     def note(self, **numbers: float) -> None:
         """Note numbers of one's own: columns of clients.parquet, and curves in TensorBoard.
 
@@ -102,6 +125,11 @@ class LocalContext:
     def kept(self) -> dict[str, Array] | None:
         """What is to be kept, as it was settled; None if it was not looked at."""
         return self._there.get("state")
+
+    @property
+    def planned(self) -> Sequence[Mapping[str, Array]] | None:
+        """The plans that are to be kept, as in `plans`; None if they were not looked at."""
+        return self._there.get("plans")
 
     def told(self, train: Callable[..., list[float]]) -> Callable[..., list[float]]:
         """Bind it to a trainer, if that names it.

@@ -85,6 +85,11 @@ class Outputs:
         return self.others[anchor]
 
 
+def no_anchors(client_id: int) -> Anchors:
+    """Give a client nothing to compare with but what it began with."""
+    return {}
+
+
 @dataclass(frozen=True, eq=False)
 class OnLogits:
     """A loss of an objective that looks at the logits only."""
@@ -275,6 +280,8 @@ def _with_not_true(
     temperature: float,
     scale_by_t2: bool,
 ) -> Tensor:
+    if labels.is_floating_point():
+        raise ValueError("not_true: labels are soft, expected one class of each example")
     logits, before = outputs.logits, outputs.of(START).logits
     places = torch.arange(logits.shape[1] - 1, device=logits.device)
     others = places + (places >= labels[:, None])  # all classes but the label [B, C - 1]

@@ -72,6 +72,7 @@ def train(clients, requests, contexts, device, *, samples):
     generator = Generator(*head[0].shape).eval()
     load_parameters(generator, read_arrays(content["generator"]))
     server_round, labels = about["server-round"], torch.tensor(about["labels"])
+    own = [clients.classes(client_of(context), server_round) for context in contexts]
 
     def anchors(client_id):
         name = f"fedgen {server_round} {client_id}"
@@ -85,10 +86,9 @@ def train(clients, requests, contexts, device, *, samples):
         return {name: tensor.to(device) for name, tensor in made.items()}
 
     replies = train_parameters(clients, requests, contexts, device, OBJECTIVE, anchors)
-    for context, reply in zip(contexts, replies, strict=True):
+    for learned, reply in zip(own, replies, strict=True):
         if not isinstance(reply, Exception):
-            own = clients.labels(client_of(context), server_round)
-            counts = np.bincount(own, minlength=generator.classes).astype(np.float32)
+            counts = np.bincount(learned, minlength=generator.classes).astype(np.float32)
             reply.content["counts"] = write_arrays({"by-class": counts})
         yield reply
 

@@ -48,10 +48,10 @@ def train(clients, request, context, device):
     if NAME in request.content:
         there, weight = prototypes_in(request.content), asked["weight"]
     anchors = {NAME: there.to(device), "weight": torch.tensor(weight)}
+    labels = clients.classes(client_id, asked["server-round"])
     losses = clients.learn(network, client_id, asked["server-round"], OBJECTIVE, anchors)
     context.state[MODEL] = write_arrays(arrays_of(network.state_dict()))
     features = predict_with_features(network, private, indices)[1].numpy()
-    labels = clients.labels(client_id, asked["server-round"])
     means = np.full((private.task.num_classes, features.shape[1]), np.nan, np.float32)
     for label in np.unique(labels):
         means[label] = features[labels == label].mean(0)

@@ -76,6 +76,8 @@ def open_run(
     display = Display(rounds, clients.architectures, shape, measure, where)
     if note := renumbered(private):
         display.warn(note)
+    if leaked := clients.splits.proxy_in_test:
+        display.warn(f"{leaked} of {len(clients.splits.proxy)} proxy inputs are test inputs too")
     if options["proxy_labels"] is None:
         display.warn(f"{_unlabelled(clients)}: probes that need them are left out")
     if done is not None:

@@ -42,8 +42,8 @@ class Serving(Protocol):
 class Counting(Protocol):
     """A ClientApp that tells how much its clients compute."""
 
-    def multiplications(self, request: Message) -> float:
-        """Count what a client computes for a request, >= 0; a pure function of it."""
+    def multiplications(self, request: Message, context: Context) -> float:
+        """Count what a client computed for a request, >= 0; a pure function of both."""
         ...
 
 
@@ -139,7 +139,7 @@ def _outcome(
             except Exception:
                 broken.append(traceback.format_exc())
         left = None if broken or isinstance(intake, Reducer) else answer.reply
-        answers.append(replace(answer, reply=left, multiplications=count(request)))
+        answers.append(replace(answer, reply=left, multiplications=count(request, context)))
         after.append(state)
         kept.append(payload)
     part = None
@@ -151,7 +151,7 @@ def _outcome(
     return Outcome(group.number, answers, after, kept, part, "".join(broken))
 
 
-def _nothing(request: Message) -> float:
+def _nothing(request: Message, context: Context) -> float:
     return 0.0
 
 

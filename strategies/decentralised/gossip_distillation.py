@@ -48,6 +48,7 @@ class Gossip(BaseStrategy):
     """Peers of any architecture teach their neighbours through answers on the proxy set."""
 
     has_student = False
+    any_shape = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from clients.messages.accumulator import Reducer
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import Parameters, load_parameters
 from clients.seeding import Purpose, generator
+from clients.signatures import names
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer, threads_of_torch
 from clients.training.objective import DistillationLoss, Objective, with_temperature
@@ -27,7 +28,7 @@ from strategies.teaching.answer_chunks import ahead, to_each
 from strategies.teaching.proxy_split import Ids
 from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
 from strategies.teaching.round_view import Report, unwatched
-from strategies.teaching.student import anchors_of, epochs_of, teach
+from strategies.teaching.student import TAUGHT, anchors_of, epochs_of, taught, teach
 from strategies.teaching.teachers import Teachers
 
 LOCAL = "local"
@@ -43,6 +44,7 @@ class DistillationStrategy(BaseStrategy):
     """
 
     handlers = (TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS, EVALUATE_FEATURES)
+    any_shape = True
 
     def __init__(
         self,
@@ -97,9 +99,15 @@ class DistillationStrategy(BaseStrategy):
                 f"strategy.proxy_split.chunks={len(split.chunks)}: expected 1 where strategy.loss "
                 "is an objective, which would begin anew with each chunk"
             )
-        if isinstance(loss, Objective) and loss.anchors:
-            teachers.want_all(loss.anchors)
-        require_offered(distil, "strategy.distil")
+        require_offered(distil, "strategy.distil", *TAUGHT)
+        asks = any(names(distil, name) for name in TAUGHT)
+        if asks and len(split.chunks) > 1:
+            raise ValueError(
+                f"strategy.proxy_split.chunks={len(split.chunks)}: expected 1 where "
+                "strategy.distil asks for teachers, which come all at once"
+            )
+        if asks or (isinstance(loss, Objective) and loss.anchors):
+            teachers.want_all(loss.anchors if isinstance(loss, Objective) else ())
         rehearse_loss(teachers.rule, loss, task.num_classes, task.sites)
         rehearse_student(distil, student, split.proxy, loss, teachers.rule)
         self.handlers = (*predictions(teachers.rule.fields), EVALUATE_FEATURES)
@@ -124,6 +132,8 @@ class DistillationStrategy(BaseStrategy):
         """Draw the cohort; ask it to train and to answer the first chunk of distilled examples."""
         load_parameters(self.student, read_arrays(arrays))
         fed, split = self.feed_back and server_round > 1, self.split
+        with threads_of_torch(self._threads):
+            self.teachers.select(server_round, self.student)
         request = self.teachers.request(
             server_round,
             student=read_arrays(arrays) if fed else None,
@@ -178,13 +188,13 @@ class DistillationStrategy(BaseStrategy):
     ) -> tuple[list[float], list[Ensemble | None]]:
         """Distil chunk by chunk; the answers to the first one have come already."""
         rng = generator(self.seed, Purpose.DISTILLATION, server_round)
-        chunks, proxy = self.split.chunks, self.split.proxy
+        chunks, proxy = self.teachers.split.chunks, self.split.proxy
         goal = with_temperature(self.loss, self.teachers.rule.temperature)
         objective = of_examples(goal, proxy.task)
         distil = self.distil
         if isinstance(objective, Objective) and objective.anchors:
             distil = partial(distil, anchors=anchors_of(objective, first, self.student))
-        distil = local.told(distil)
+        distil = local.told(taught(first, distil))
 
         def imitate(ids: Ids, targets: Tensor, **changes: int) -> list[float]:
             same = same_modules("strategy.distil: the student's", self.student)

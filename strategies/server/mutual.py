@@ -79,6 +79,10 @@ class MutualStrategy(BaseStrategy):
         """
         _check(peers, most_peers)
         teachers.split.require_whole()
+        if teachers.selection is not None:
+            raise ValueError(
+                "strategy.selection: not for groups, which learn all examples each round"
+            )
         self.handlers = (*predictions(teachers.rule.fields), EVALUATE_FEATURES)
         self.teachers, self.student, self.seed, self.report = teachers, student, seed, report
         self.teaching = GroupTeaching(teaching, models, student_model, train_peers, seed)

@@ -55,6 +55,8 @@ def require_fitting(
     if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
         rehearse_fields(clients, ask)
     kind = strategy.func if isinstance(strategy, partial) else type(strategy)
+    if clients.shape is not None:
+        require_any_shape(strategy)
     if any(getattr(each, "of_classes", False) for each in _kinds(strategy)):
         require_classes(clients.splits.private, kind.__name__)
     averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
@@ -87,6 +89,25 @@ def require_codec(strategy: Any, clients: SimulatedClients) -> None:
             "this strategy sends none: expected one that does not name 'received', such as "
             "clients/codec=uint8"
         )
+
+
+def require_any_shape(strategy: Any) -> None:
+    """Refuse a strategy that looks at parameters where networks have shapes of their own.
+
+    Args:
+        strategy: Complete, or with some of its arguments bound.
+
+    Raises:
+        ValueError: Names the one that does.
+    """
+    for kind in _kinds(strategy):
+        if not getattr(kind, "any_shape", False):
+            raise ValueError(
+                f"clients.shape: {kind.__name__} goes by clients' parameters, which then have no "
+                "common shape: expected a strategy that goes by what they answer, such as "
+                "strategy=distillation or strategy=gossip; one of yours says so by "
+                "`any_shape = True`"
+            )
 
 
 def require_classes(private: Dataset, who: str) -> None:

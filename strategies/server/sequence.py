@@ -23,6 +23,8 @@ class Stages(BaseStrategy):
     Cohort-Parallel Federated Learning", arXiv:2405.15644, without its weights by label counts).
     """
 
+    any_shape = True  # if both of them do
+
     def __init__(
         self,
         *,

@@ -1,5 +1,7 @@
 """Which proxy examples serve for what, all drawn once from the seed."""
 
+from copy import copy
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,7 @@ class ProxySplit:
         chunks: The distilled ids, each chunk ascending.
         probes: Positions in each chunk of the examples that probes look at, ascending.
         probe_ids: All ids that probes look at, ascending.
+        learned: Which examples of the one chunk are learned from [n] bool; None = all that are.
     """
 
     def __init__(
@@ -80,6 +83,20 @@ class ProxySplit:
         probed = generator(seed, Purpose.PROBE).choice(self.distilled_ids, size, replace=False)
         self.probes = tuple(np.flatnonzero(np.isin(chunk, probed)) for chunk in self.chunks)
         self.probe_ids: Ids = np.sort(probed)
+        self.learned: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def num_learned(self) -> int:
+        """How many examples a round learns from, if all are covered."""
+        return len(self.distilled_ids) if self.learned is None else int(self.learned.sum())
+
+    def of_round(self, ids: Ids) -> "ProxySplit":
+        """Return the split of a round that learns from these of the distilled ids, ascending."""
+        split = copy(self)
+        asked = np.union1d(ids, self.probe_ids)
+        split.chunks, split.probes = (asked,), (np.flatnonzero(np.isin(asked, self.probe_ids)),)
+        split.learned = np.isin(asked, ids)
+        return split
 
     def require_negatives(self) -> None:
         """Refuse to have none: discriminators are to be fitted.

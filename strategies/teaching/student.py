@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from clients.messages.answers import Stacked, rows_at
+from clients.signatures import named_of, names
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Objective
 from strategies.aggregation.ensemble import Ensemble
@@ -84,6 +86,31 @@ def anchors_of(objective: Objective, ensemble: Ensemble, student: nn.Module) -> 
     named = {name: known[name] for name in objective.anchors}
     anchors: Anchors = tree_map(lambda each: each.to(device), named)
     return anchors
+
+
+TAUGHT = ("teachers", "weights")
+"""What a student's trainer gets if it names it: see `taught`."""
+
+
+def taught(ensemble: Ensemble, distil: Trainer) -> Trainer:
+    """Bind what a student's trainer names of all that teachers said.
+
+    Args:
+        ensemble: Of all answers.
+        distil: Anyone's trainer.
+
+    Returns:
+        It, with `teachers`, the answers to the n examples that it learns from (as many rows as it
+        gets targets), fields and all, and `weights`, the trust on each [K, n].
+    """
+    if not any(names(distil, name) for name in TAUGHT):
+        return distil
+    assert ensemble.whole is not None, "Teachers.want_all"
+    answers, weights = ensemble.whole
+    inputs = ensemble.covered_inputs.nonzero()[:, 0]
+    there, trust = answers.at(inputs), weights[:, rows_at(inputs, answers.sites)]
+    made = {"teachers": lambda: there, "weights": lambda: trust}
+    return partial(distil, **named_of(distil, made))
 
 
 def _by_input(array: Stacked, sites: int, rows: int) -> Stacked:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from torch import nn
@@ -27,6 +28,7 @@ from strategies.teaching.answer_chunks import answers_to, to_each
 from strategies.teaching.proxy_split import Ids, ProxySplit
 from strategies.teaching.rehearsal import is_reducible, rehearse
 from strategies.teaching.round_view import Report, answers_of, show
+from strategies.teaching.selection import Selection, require_selection, selected
 from strategies.teaching.student import WEIGHTS
 
 NO_PROBE = np.arange(0)
@@ -41,7 +43,7 @@ class Teachers:
 
     Attributes:
         rule: How answers become targets.
-        split: What is answered.
+        split: What is answered in this round.
         test: Held-out set on which the ensemble is measured.
         tested: Those of its examples that are answered in a round.
         node_ids: Whose answers were used in this round.
@@ -55,6 +57,7 @@ class Teachers:
         test: Dataset,
         seed: int,
         fraction: float = 1.0,
+        selection: Selection | None = None,
         tested: Callable[[int], Dataset] | None = None,
     ) -> None:
         """Begin without any.
@@ -65,6 +68,7 @@ class Teachers:
             test: Held-out set; gives the classes.
             seed: The run's.
             fraction: Share of the clients in (0, 1] that a round's cohort has, at least one.
+            selection: Which of the distilled examples a round is about, in one chunk; None = all.
             tested: Round -> the examples of `test` that clients answer then, as
                 `clients.data.Splits.tested`; None = all in each.
 
@@ -87,7 +91,10 @@ class Teachers:
         self.rule, self.split, self.test = ensemble, proxy_split, test
         self.tested = tested or (lambda server_round: test)
         self.node_ids: list[int] = []
-        self._seed, self._fraction = seed, fraction
+        self._seed, self._fraction, self.selection = seed, fraction, selection
+        if selection is not None:
+            require_selection(selection, proxy_split)
+        self._all = proxy_split
         self._calibrated = calibrated(ensemble.stateful, proxy_split.calibration_ids)
         self._calibration: Calibration | None = None
         self._reducible = is_reducible(ensemble, test.task.num_classes, test.task.sites)
@@ -117,13 +124,20 @@ class Teachers:
     @property
     def asks_more(self) -> bool:
         """Whether the first question is about other examples than those that are distilled."""
-        return len(self.split.chunks) > 1 or len(self._calibrated) > 0
+        many = len(self.split.chunks) > 1 or self.split.learned is not None
+        return many or len(self._calibrated) > 0
 
     def cohort(self, server_round: int, grid: Grid) -> list[int]:
         """Draw the nodes of a round's cohort, ascending."""
         self._grid = grid  # for the other chunks
         rng = generator(self._seed, Purpose.COHORT, server_round)
         return draw(grid.get_node_ids(), self._fraction, rng)
+
+    def select(self, server_round: int, student: nn.Module) -> None:
+        """Say what a round is about, by the student as it is before its lesson."""
+        if self.selection is not None:
+            about = self._all, student, self._seed, server_round
+            self.split = selected(self.selection, *about)
 
     def request(self, server_round: int, **more: Any) -> PredictionRequest:
         """Ask for the first chunk of answers, with discriminators if they are needed.
@@ -151,14 +165,7 @@ class Teachers:
         )
 
     def intake(self, phase: str) -> Reducer | None:
-        """Say how replies may become one before they come here.
-
-        Args:
-            phase: "train" or "evaluate".
-
-        Returns:
-            The reducer, or None: every message is wanted.
-        """
+        """Say how replies of "train" or "evaluate" become one; None: every message is wanted."""
         if not self._reducible:
             return None
         if phase == "train":
@@ -197,6 +204,9 @@ class Teachers:
             )
         self._first = answers if isinstance(answers, Answers) and answers.per_client else None
         first = self._combined(answers, "distil", self.split.chunks[0], self.split.probes[0])
+        if self.split.learned is not None:
+            learned = torch.from_numpy(self.split.learned).repeat_interleave(self.test.task.sites)
+            first = replace(first, covered=first.covered & learned)
         self.node_ids = [node_id_of(client_id) for client_id in first.teachers.client_ids]
         before = answers_of(student, self.split, report)
         try:
@@ -205,7 +215,7 @@ class Teachers:
             raise FloatingPointError(f"student, round {server_round}: {error}") from error
         show(report, server_round, self.split, ensembles, losses, before, student, self._grid)
         covered = sum(int(one.covered_inputs.sum()) for one in ensembles if one is not None)
-        dropped = len(self.split.distilled_ids) - covered
+        dropped = self.split.num_learned - covered
         metrics = MetricRecord({"num-teachers": len(self.node_ids), "dropped-examples": dropped})
         if losses:
             metrics["distillation-loss"] = losses[-1]
@@ -230,15 +240,7 @@ class Teachers:
         """Measure the ensemble on the test set, weighed by the same rule.
 
         What nobody covers, an example or a site of one, counts as answered wrong, and in nothing
-        but accuracies.
-
-        Args:
-            server_round: 1..R.
-            replies: To `test_messages`.
-
-        Returns:
-            What the task measures, `ensemble-accuracy`; None where nobody answered, or nothing is
-            covered.
+        but accuracies. None where nobody answered `test_messages`, or nothing is covered.
         """
         answers = gather(replies, self._tested)
         if answers is None:

@@ -1,5 +1,6 @@
-"""What a function names, and what it needs and nobody has."""
+"""What a function is given by name: what it names, made only then; and what nobody gives it."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,37 +9,73 @@ import pytest
 from clients.signatures import named_of, unoffered
 
 
-def taking(network: Any, labels: Any, *, rng: Any, epsilon: float = 0.1, client_id: Any) -> None:
-    """Names two that must be given."""
+def plain(labels: Any, rng: Any, *, ids: Any, share: float = 0.5) -> None: ...
 
 
-def open_ended(*networks: Any, **others: Any) -> None:
-    """Names nothing."""
+def anything(labels: Any, **numbers: Any) -> None: ...
 
 
-def test_a_function_gets_what_it_names_and_nothing_else_is_made() -> None:
-    def fail() -> Any:
-        raise AssertionError("made for nobody")
+def placed(labels: Any, ids: Any, /) -> None: ...
 
-    offered = {"rng": lambda: 3, "client_id": lambda: None, "task": fail}
-    assert named_of(taking, offered) == {"rng": 3, "client_id": None}
-    assert named_of(partial(taking, rng=5), offered) == {"client_id": None}  # what is bound stays
-    assert named_of(open_ended, {"task": fail}) == {}
+
+class Made:
+    """Is called with what it names, and built with something else."""
+
+    def __init__(self, inputs: Any = None) -> None: ...
+
+    def __call__(self, labels: Any, *, ids: Any) -> None: ...
+
+
+def offers(*names: str) -> tuple[dict[str, Callable[[], str]], list[str]]:
+    """What is offered, and which of it was made so far."""
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        made.append(name)
+        return name.upper()
+
+    return {name: partial(make, name) for name in names}, made
 
 
 @pytest.mark.parametrize(
-    ("function", "offered", "name"),
+    ("function", "names"),
     [
-        (taking, (), "rng"),
-        (taking, ("rng",), "client_id"),
-        (taking, ("rng", "client_id"), None),
-        (partial(taking, rng=1), (), "client_id"),
-        (partial(taking, rng=1, client_id=2), (), None),
-        (partial(taking, 1), ("rng", "client_id"), None),
-        (open_ended, (), None),
+        (plain, ["rng", "ids"]),
+        (partial(plain, rng=0), ["ids"]),
+        (partial(plain, ids=0), ["rng"]),
+        (anything, []),
+        (partial(anything, ids=0), []),
+        (placed, []),
+        (Made(), ["ids"]),
+        (Made, ["inputs"]),
+    ],
+    ids=["plain", "rng bound", "ids bound", "any", "any bound", "by position", "object", "class"],
+)
+def test_what_is_named_and_not_bound_is_made_and_nothing_else(
+    function: Callable[..., Any], names: list[str]
+) -> None:
+    offered, made = offers("ids", "inputs", "rng")
+    assert named_of(function, offered) == {name: name.upper() for name in names}
+    assert sorted(made) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("function", "places", "offered", "odd"),
+    [
+        (plain, 2, ["ids"], None),
+        (plain, 1, ["ids"], "rng"),
+        (plain, 1, ["ids", "rng"], None),
+        (plain, 2, [], "ids"),
+        (partial(plain, ids=0), 2, [], None),
+        (partial(plain, None), 1, ["ids"], None),  # what is bound by position is no place any more
+        (anything, 1, [], None),
+        (placed, 1, ["ids"], "ids"),  # nobody can give it by its name
+        (placed, 2, [], None),
+        (Made(), 1, [], "ids"),
+        (Made, 0, [], None),
     ],
 )
 def test_the_first_argument_that_nobody_gives_is_named(
-    function: Any, offered: tuple[str, ...], name: str | None
+    function: Callable[..., Any], places: int, offered: list[str], odd: str | None
 ) -> None:
-    assert unoffered(function, 2, offered) == name
+    assert unoffered(function, places, offered) == odd

@@ -1,40 +1,24 @@
-"""Every shipped config composes and its targets exist; wrong input is refused with its name."""
+"""Every shipped config composes with targets that exist; wrong input is refused with its name."""
 
 import itertools
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from clients.data import classification
+from conf.command_line import explain
 from conf.errors import ConfigError
 from conf.ranges import check_ranges
-from conf.schema import check_keys, check_targets, explain, register
+from conf.schema import check_keys, check_targets
 from conf.tracking import tracking_options
-from tests.places import CONF
-from tests.shipped_configs import OPTIONS, REQUIRED
+from tests.composing import composed
 
 OWN = SimpleNamespace(name="own", task=classification((4,), 3), label_values=None)
 ODD = SimpleNamespace(name="odd", labels=np.array([0, 2, 1]), label_values=None)
 SPLITS = SimpleNamespace(proxy=ODD, private=OWN)
-
-
-@pytest.fixture(autouse=True)
-def hydra_in_conf() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
-def composed(*overrides: str) -> DictConfig:
-    return compose("config", overrides=list(overrides))
 
 
 def composed_and_checked(*overrides: str) -> DictConfig:
@@ -43,28 +27,6 @@ def composed_and_checked(*overrides: str) -> DictConfig:
     check_ranges(config)
     check_targets(config)
     return config
-
-
-def test_how_many_configs_there_are() -> None:
-    groups = {option.split("=")[0] for option in OPTIONS}
-    assert groups == {
-        "availability", "clients", "clients/codec", "clients/corruption", "clients/messenger",
-        "clients/objective", "clients/profile", "clients/training", "clients/view",
-        "data", "debug", "experiment", "partition", "probes", "proxy", "sim",
-        "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
-        "strategy/distil",
-        "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
-        "topology/mixing",
-    }  # fmt: skip
-    assert len(OPTIONS) == 157
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes_with_targets_that_exist(option: str) -> None:
-    group = option.split("=")[0]
-    extra = [REQUIRED[option]] if option in REQUIRED else []
-    prefix = "+" if group in ("experiment", "debug", "proxy") else ""
-    composed_and_checked(prefix + option, *extra)
 
 
 @pytest.mark.parametrize(

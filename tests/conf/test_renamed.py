@@ -4,7 +4,6 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hydra import compose
 from omegaconf import OmegaConf
 
 import run
@@ -15,6 +14,7 @@ from tests.commands import run_py
 from tests.composing import composed
 from tests.one_version_back import as_it_was
 from tests.places import ROOT
+from tests.quick_runs import federated
 from tests.saved_configs import resumed
 from tests.tiny_runs import BASES
 
@@ -52,25 +52,23 @@ def test_the_hash_of_a_config_does_not_know_that_names_changed(strategy: str) ->
     )
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("strategy", METHODS)
 def test_a_config_of_one_version_back_is_read_as_one_of_now(strategy: str, tmp_path: Path) -> None:
     words = [AS_THEN, f"strategy={strategy}", *PEERS.get(strategy, [])]
-    config = compose("config", overrides=words)
+    config = composed(*words)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(as_it_was(config)))
     again = resumed(tmp_path)
     assert OmegaConf.to_container(again) == OmegaConf.to_container(config, resolve=True)
     check_targets(again)
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("base", ["ffl", "gossip", "cpfl"])
 def test_its_checkpoint_goes_on_to_the_same_bits(base: str, tmp_path: Path) -> None:
     begun = []
     for name, rounds in (("whole", 3), ("half", 2)):
         words = [AS_THEN, *BASES[base], "checkpoint_every=1", f"rounds={rounds}"]
         (tmp_path / name).mkdir()
-        begun.append(run.federate(compose("config", overrides=words), tmp_path / name))
+        begun.append(run.federate(composed(*words), tmp_path / name))
     told = tmp_path / "half" / "config.yaml"
     told.write_text(OmegaConf.to_yaml(as_it_was(OmegaConf.load(told))))
     result = run.federate(resumed(tmp_path / "half", "rounds=3"), tmp_path / "half", resume=True)
@@ -80,13 +78,12 @@ def test_its_checkpoint_goes_on_to_the_same_bits(base: str, tmp_path: Path) -> N
 
 
 def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    words = [AS_THEN, "sim=inline", "clients.num_clients=5", "clients.training.epochs=1",
+    words = [AS_THEN, "clients.num_clients=5", "clients.training.epochs=1",
              "data.limit=200", "strategy.distil.epochs=1", "probes=none",
              "checkpoint_every=1"]  # fmt: skip
     results = []
     for name, rounds in (("whole", 2), ("half", 1)):
-        done = run_py(*words, f"rounds={rounds}", f"hydra.run.dir={tmp_path / name}")
-        assert done.returncode == 0, done.stderr
+        federated(tmp_path / name, *words, f"rounds={rounds}")
     config = tmp_path / "half" / "config.yaml"
     text = OmegaConf.to_yaml(as_it_was(OmegaConf.load(config)))
     for part in ("ensemble", "proxy_split", "teachers"):
@@ -98,6 +95,51 @@ def test_a_run_folder_of_one_version_back_goes_on_to_the_same_bits(tmp_path: Pat
     for name in ("whole", "half"):
         results.append((tmp_path / name / "student.safetensors").read_bytes())
     assert results[0] == results[1]
+
+
+def test_a_condition_goes_on_that_was_called_a_corruption(tmp_path: Path) -> None:
+    words = [AS_THEN, *BASES["uniform"], "clients/condition=permuted_labels", "checkpoint_every=1"]
+    results = []
+    for name, rounds in (("whole", 2), ("half", 1)):
+        (tmp_path / name).mkdir()
+        config = composed(*words, f"rounds={rounds}")
+        results.append(run.federate(config, tmp_path / name))
+    told = tmp_path / "half" / "config.yaml"
+    text = OmegaConf.to_yaml(as_it_was(OmegaConf.load(told)))
+    assert "  corruption:\n    _target_: clients.corruption.permuted_labels\n" in text
+    told.write_text(text)
+    result = run.federate(resumed(tmp_path / "half", "rounds=2"), tmp_path / "half", resume=True)
+    assert result["clients_sha256"] == results[0]["clients_sha256"]
+    assert result["student_sha256"] == results[0]["student_sha256"] != results[1]["student_sha256"]
+
+
+MINE = {
+    "a.yaml": "defaults: [same, {override corruption: permuted_labels}]\n",
+    "b.yaml": "defaults: [{training: sgd}, {corruption: none}]\n",
+    "c.yaml": "defaults: [same]\ncorruption: null\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["clients.corruption.clients=[1]"], "it is called clients.condition.clients now"),
+        (["clients/corruption=permuted_labels"], "it is called clients/condition now"),
+        (["+clients.corruption={_target_: a.b}"], "it is called clients.condition now"),
+        *(
+            ([f"clients={name[0]}"], "'clients.corruption' is called clients.condition now")
+            for name in MINE
+        ),
+    ],
+)
+def test_an_old_key_is_told_the_new_one(words: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "clients").mkdir()
+    for name, text in MINE.items():
+        (tmp_path / "clients" / name).write_text(text)
+    folder = f"hydra.run.dir={tmp_path / 'run'}"
+    done = run_py("--config-dir", str(tmp_path), *words, "sim=inline", folder)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(told)
 
 
 def test_an_own_yaml_with_an_old_name_is_told_the_new_one(tmp_path: Path) -> None:
@@ -120,6 +162,10 @@ def test_an_own_yaml_with_an_old_name_is_told_the_new_one(tmp_path: Path) -> Non
         (
             ("strategy=averaging", "clients=same"),
             "542f5730bfbb9801a6e51d66f8e5e8b2dc1a78fc8fd232f09d80d4eaa59dbe46",
+        ),
+        (
+            ("+experiment=byzantine",),
+            "8f95d59a4c6c01722f1b75c384f465f202bd39718712c466011f194770541145",
         ),
     ],
 )

@@ -4,34 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose
 from omegaconf import OmegaConf
 
 from conf.errors import ConfigError
 from conf.resume import CHANGEABLE, fingerprint
 from sim.tracking.run_folder import METRICS, begin, changed_versions, versions
+from tests.composing import composed
 from tests.saved_configs import resumed, saved
-from tests.shipped_configs import OPTIONS, REQUIRED
 
 # --- a run folder's config is data ---
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_comes_back_from_a_run_folder_as_it_went_in(
-    option: str, tmp_path: Path
-) -> None:
-    prefix = "+" if option.split("=")[0] in ("experiment", "debug", "proxy") else ""
-    extra = [REQUIRED[option]] if option in REQUIRED else []
-    config = compose("config", overrides=[prefix + option, *extra, "checkpoint_every=3"])
-    text = OmegaConf.to_yaml(config, resolve=True)
-    (tmp_path / "config.yaml").write_text(text)
-    again = resumed(tmp_path)
-    assert OmegaConf.to_yaml(again, resolve=True) == text
-    assert fingerprint(again) == fingerprint(config)
-
-
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize(
     "target",
     [
@@ -61,7 +44,6 @@ def test_targets_from_elsewhere_are_refused(target: Any, where: str, tmp_path: P
     assert f"{folder}/config.yaml: {key}._target_={target}: not run" in str(caught.value)
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 def test_targets_in_lists_are_found_and_a_named_one_is_let_through(tmp_path: Path) -> None:
     deep = {"a": [[{"_target_": "my_rules.deadly"}]]}
     folder = saved(tmp_path, strategy__scorer=deep, resume_targets=["my_rules.deadly"])
@@ -74,7 +56,6 @@ def test_targets_in_lists_are_found_and_a_named_one_is_let_through(tmp_path: Pat
         resumed(folder, "resume_targets=[my_rules]")
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("value", ["${oc.env:HOME}", "a ${data.root}"])
 def test_interpolations_are_refused(value: str, tmp_path: Path) -> None:
     text = (saved(tmp_path) / "config.yaml").read_text()
@@ -83,7 +64,6 @@ def test_interpolations_are_refused(value: str, tmp_path: Path) -> None:
         resumed(tmp_path)
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("text", ["- 1\n", "just words\n", "a: [1", "a: 1\na: 2\n", "rounds: x\n"])
 def test_a_file_that_is_no_config_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
@@ -91,7 +71,6 @@ def test_a_file_that_is_no_config_is_refused(text: str, tmp_path: Path) -> None:
         resumed(tmp_path)
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 def test_python_objects_in_yaml_are_not_made(tmp_path: Path) -> None:
     proof = tmp_path / "made"
     text = f"seed: !!python/object/apply:os.mkdir ['{proof}']\n"
@@ -101,7 +80,6 @@ def test_python_objects_in_yaml_are_not_made(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize("value", ["!!python/object/apply:pathlib.Path [/x]", "!!binary aGk="])
 def test_values_that_are_not_plain_are_refused(value: str, tmp_path: Path) -> None:
     target = "_target_: sim.checkpoint.manifest.remove"
@@ -113,7 +91,6 @@ def test_values_that_are_not_plain_are_refused(value: str, tmp_path: Path) -> No
 # --- what may change ---
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 def test_what_no_bit_depends_on_may_change_and_nothing_else(tmp_path: Path) -> None:
     folder = saved(tmp_path, "rounds=3", "seed=5", "checkpoint_every=1", "sim.workers=4")
     config = resumed(folder, "rounds=9", "sim.workers=1", "hydra.verbose=true")
@@ -127,19 +104,18 @@ def test_what_no_bit_depends_on_may_change_and_nothing_else(tmp_path: Path) -> N
         assert str(caught.value).startswith(f"{key}=...: a resumed run keeps its config; only ")
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize(
     "override",
     ["seed=1", "sim.threads=2", "sim=inline", "strategy.ensemble.temperature=2", "quorum=0.9"],
 )
 def test_the_fingerprint_tells_runs_apart(override: str) -> None:
-    plain = compose("config")
-    assert fingerprint(compose("config", overrides=[override])) != fingerprint(plain)
+    plain = composed()
+    assert fingerprint(composed(override)) != fingerprint(plain)
     seen = set()
     for pool in ("ray", "inline"):  # each has keys that the other lacks
-        plain = compose("config", overrides=[f"sim={pool}"])
+        plain = composed(f"sim={pool}")
         free = {key for key in CHANGEABLE if OmegaConf.select(plain, key, default="-") != "-"}
-        changed = compose("config", overrides=[f"sim={pool}", *(f"{key}=3" for key in free)])
+        changed = composed(f"sim={pool}", *(f"{key}=3" for key in free))
         assert fingerprint(changed) == fingerprint(plain)
         seen |= free
     assert seen == set(CHANGEABLE)

@@ -29,19 +29,24 @@ FROM = {
     "clients.training.optimizer": OPTIMIZER,
     "clients.messenger": ["clients/messenger"],
     "clients.codec": ["clients/codec"],
-    "clients.corruption": ["clients/corruption"],
+    "clients.condition": ["clients/condition"],
     "clients.objective": ["clients/objective"],
     "clients.profile": ["clients/profile"],
     "clients.view": ["clients/view"],
+    "clients.shape": ["clients/shape"],
+    "clients.shape.apply": ["clients/shape"],
     "data.source": ["data", "proxy"],
     "data.proxy_source": ["data", "proxy"],
+    "data.proxy_condition": ["proxy_condition"],
     "partition": ["partition"],
+    "partition.of.of": ["partition"],
     "strategy": ["strategy"],
     "strategy.second": ["strategy"],
     "strategy.scorer": ["strategy/scorer"],
     "strategy.second.scorer": ["strategy/scorer"],
     "strategy.ask.any.codec": ["clients/codec"],
     "strategy.distil": ["strategy/distil"],
+    "strategy.selection": ["strategy/selection"],
     "strategy.ensemble": ["strategy"],
     "strategy.ensemble.answers": ["clients/codec"],
     "strategy.second.proxy_split": ["strategy"],
@@ -152,7 +157,6 @@ def test_every_text_that_a_shipped_target_takes_is_known() -> None:
 # --- how a target is called ---
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -179,7 +183,6 @@ def test_what_a_file_cannot_ask_for(changes: dict[str, Any], message: str, tmp_p
     assert str(caught.value).startswith(f"{tmp_path}/config.yaml: {message}")
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 @pytest.mark.parametrize(
     "text",
     [
@@ -200,7 +203,6 @@ def test_a_file_that_swells_is_refused(text: str, tmp_path: Path) -> None:
 # --- what the machine is ---
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 def test_where_and_with_how_many_workers_it_runs_is_not_the_folders_to_say(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,7 +269,6 @@ def test_a_folder_with_anything_but_plain_files_is_refused(
     assert str(caught.value).startswith(f"{folder}/{name}: {kind}; a run goes on only in a folder")
 
 
-@pytest.mark.usefixtures("hydra_in_conf")
 def test_links_to_nowhere_and_to_folders_are_links_to_a_resume(tmp_path: Path) -> None:
     folder = saved(tmp_path / "run")
     for name, where in (("states", tmp_path), ("peers", tmp_path / "absent")):

@@ -185,7 +185,7 @@ def small(image_shape: Any, num_classes: int) -> nn.Module:
 
 PLUGINS: dict[str, tuple[Any, Callable[[Hoarder], dict[str, Any]]]] = {
     "clients.training": (training.train, lambda h: {"train": growing(h)}),
-    "clients.corruption": (labels_of, lambda h: {"corrupt": h}),
+    "clients.condition": (labels_of, lambda h: {"condition": h}),
     "clients.architectures.mlp": (small, lambda h: {"models": {"linear": small, "mlp": h}}),
     "private": (
         torch.optim.SGD,

@@ -57,6 +57,27 @@ def test_a_class_of_which_a_client_has_nothing_has_mean_zero() -> None:
     assert (means[1:] == 0).all()
 
 
+def test_examples_with_soft_labels_count_in_each_class_by_its_share() -> None:
+    soft = np.zeros((12, 4), np.float32)
+    soft[:, 0], soft[:, 2] = 0.75, 0.25
+    soft[0] = [0, 0, 1, 0]
+    about = asked(labels=lambda: soft)
+    counts = fields.class_counts().said("class_counts", about)
+    np.testing.assert_allclose(counts, [11 * 0.75, 0, 11 * 0.25 + 1, 0])
+    means = fields.class_means().said("class_means", about)
+    logits = predict_and_tap(about.network(), PRIVATE, about.indices, ())[0].numpy()
+    np.testing.assert_allclose(means[0], logits[1:].mean(0), rtol=1e-5)
+    expected = (0.25 * logits[1:].sum(0) + logits[0]) / (11 * 0.25 + 1)
+    np.testing.assert_allclose(means[2], expected, rtol=1e-5)
+    assert (means[[1, 3]] == 0).all()
+
+
+def test_what_is_not_labelled_counts_in_no_class() -> None:
+    labels = np.where(np.arange(12) < 5, -1, PRIVATE.labels[:12])
+    counts = fields.class_counts().said("class_counts", asked(labels=lambda: labels))
+    assert counts.tolist() == [int((labels == c).sum()) for c in range(4)]
+
+
 @pytest.mark.parametrize("inputs", ["features", "pixels"])
 def test_a_discriminator_is_fitted_once_and_kept_in_the_clients_state(inputs: str) -> None:
     field, state = fields.own_probs(DiscriminatorRecipe(inputs)), RecordDict()

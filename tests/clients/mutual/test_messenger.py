@@ -96,7 +96,8 @@ def test_a_messenger_with_the_soft_loss_off_is_its_own_solo_training() -> None:
     models = (partial(mlp, hidden=(3,)), logistic_regression)
     networks = [build(m, private.task, np.random.default_rng(1)) for m in models]
     pair = Pair(*(parameters_of(network) for network in networks), None)
-    learned, _ = learn_together(how, models, pair, private, ids, SEED, (1, 0))
+    own = private.labels[ids]
+    learned, _ = learn_together(how, models, pair, private, ids, own, SEED, (1, 0))
     labels = torch.from_numpy(private.labels[ids])
     for network, found in zip(networks, (learned.private, learned.messenger), strict=True):
         rng = generator(SEED, Purpose.PEER_BATCHES, 1, 0)

@@ -75,12 +75,12 @@ def test_the_memory_of_a_round_does_not_grow_with_the_population() -> None:
     assert peaks[1_000_000] < 1.1 * peaks[1_000] + 10_000
 
 
-def test_labels_to_learn_are_the_clients_own_or_the_corrupted_ones() -> None:
-    """And `learn` learns those: from a corruption that says 0, a network says 0."""
+def test_labels_to_learn_are_the_clients_own_or_the_conditions() -> None:
+    """And `learn` learns those: under a condition that says 0, a network says 0."""
     plain = tiny_clients(2)
     own = plain.splits.private.labels[plain.partitions[1]]
     assert plain.labels(1, 3).tolist() == own.tolist()
-    clients = tiny_clients(2, corrupt=_zeros)
+    clients = tiny_clients(2, condition=_zeros)
     assert clients.labels(1, 3).tolist() == [0] * len(own)
     network = student_of(clients)
     losses = clients.learn(network, 1, 1, epochs=20)

@@ -200,15 +200,15 @@ def test_averaging_needs_the_students_architecture() -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"clients": 3}, r"clients\.corruption\.clients=3: expected a list of ids, as in \[3\]"),
-        ({"clients": []}, r"clients\.corruption\.clients=\[\]"),
+        ({"clients": 3}, r"clients\.condition\.clients=3: expected a list of ids, as in \[3\]"),
+        ({"clients": []}, r"clients\.condition\.clients=\[\]"),
         ({"clients": [0, 99]}, r"there is no client 99, expected 0\.\.4"),
         ({"clients": ["a"]}, "there is no client a"),
-        ({"clients": [0], "shift": 4}, r"clients\.corruption\.shift=4: leaves 4 classes"),
+        ({"clients": [0], "shift": 4}, r"clients\.condition\.shift=4: leaves 4 classes"),
     ],
 )
 def test_a_fault_that_would_befall_nobody_is_refused(fault: Any, message: str) -> None:
-    clients = tiny_clients(corrupt=partial(permuted_labels, **fault))
+    clients = tiny_clients(condition=partial(permuted_labels, **fault))
     with pytest.raises(ValueError, match=message):
         rehearse(clients)
-    rehearse(tiny_clients(corrupt=partial(permuted_labels, clients=[4], shift=-1)))
+    rehearse(tiny_clients(condition=partial(permuted_labels, clients=[4], shift=-1)))

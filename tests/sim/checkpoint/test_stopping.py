@@ -21,6 +21,7 @@ from sim.checkpoint.reading import how_to_go_on
 from sim.checkpoint.stopping import Stop
 from sim.tracking.tracker import Tracker
 from sim.workers.pools import InlinePool
+from tests import commands
 from tests.places import ROOT
 from tests.quick_runs import hashes
 from tests.tiny_runs import BASES, composed
@@ -49,11 +50,10 @@ def second(view, script, folder):
 '''
 
 
-def run(folder: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "--config-dir", str(folder), *words],
-        cwd=cwd or folder, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+def run(
+    folder: Path, *words: str, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return commands.run_py("--config-dir", str(folder), *words, cwd=cwd or folder, **env)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ def sender(number: int, server_round: int, times: int = 1) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(mine: Path) -> tuple[str, ...]:
-    done = run(mine, *WORDS, sender(0, 9), f"hydra.run.dir={mine / 'whole'}")
+    fresh = {"PYTHONHASHSEED": "0"}  # where nothing of ours has been imported
+    done = run(mine, *WORDS, sender(0, 9), f"hydra.run.dir={mine / 'whole'}", **fresh)
     assert done.returncode == 0, done.stderr
     return hashes(json.loads((mine / "whole" / "result.json").read_text()))
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from hydra import compose, initialize_config_dir
 
 from run import federate
 from sim.tracking.clients_table import ClientsTable, client_rows
+from tests.composing import composed
 from tests.exchanges import exchange
-from tests.places import CONF
 
 
 def test_rows_sum_a_clients_seconds_and_the_column_is_there_only_with_a_clock() -> None:
@@ -37,10 +36,8 @@ SHORT = ("sim=inline", "clients.num_clients=5", "clients.training.epochs=2", "ch
 
 
 def federated(folder: Path, *words: str, resume: bool = False) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*SHORT, *words])
     folder.mkdir(exist_ok=True)
-    return federate(config, folder, resume)
+    return federate(composed(*SHORT, *words), folder, resume)
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:

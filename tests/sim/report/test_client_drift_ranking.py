@@ -134,7 +134,7 @@ def test_ties_are_said(tmp_path: Path) -> None:
 
 def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
     """Client 2 of 6 takes every class for the next one from round 5 on."""
-    clients = drifting(6, corrupt=partial(permuted_labels, clients=[2], from_round=5))
+    clients = drifting(6, condition=partial(permuted_labels, clients=[2], from_round=5))
     probes = (output_drift, calibration, recall_spread, teacher_audit, Forgetting())
     watched(tmp_path / "run", clients, 6, probes)
     _, text, markdown = report(tmp_path, tmp_path / "run")

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from conf.schema import explain_command
+from conf.command_line import explain_command
 from run import federate
 from sim.report.command import main
 from sim.report.page import MARK
 from sim.report.reading import read_run
 from sim.report.series import series_of
 from tests.commands import run_py
+from tests.composing import composed
 from tests.places import ROOT
 from tests.run_folders import Page, table_of, write_run
 
@@ -94,9 +94,8 @@ def test_a_real_run_that_was_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     words = ["+debug=fast", "sim=inline", "checkpoint_every=1"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        federate(compose("config", [*words, "rounds=1"]), folder)
-        federate(compose("config", [*words, "rounds=3"]), folder, resume=True)
+    federate(composed(*words, "rounds=1"), folder)
+    federate(composed(*words, "rounds=3"), folder, resume=True)
     done = report_as_user("run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"1 run: {folder / 'report.html'} and {folder / 'report.md'}\n"

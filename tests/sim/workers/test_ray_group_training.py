@@ -24,6 +24,7 @@ from clients.mutual.lockstep import train_peers
 from clients.mutual.terms import Shared, Terms
 from clients.training.loop import train
 from clients.training.losses import cross_entropy
+from sim.workers import ray_together
 from sim.workers.ray_pool import RayPool
 from sim.workers.ray_together import WorkersLost
 from tests.federations import open_pool, simulated, tiny_clients
@@ -105,10 +106,12 @@ class Deadly(nn.Module):
 
 
 @pytest.mark.parametrize("pool", [2], indirect=True)
-@pytest.mark.parametrize("place", [0, 1])  # with the host, and away from it
+@pytest.mark.parametrize(("place", "retries"), [(0, ray_together.RETRIES), (1, 1)])
 def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
-    spread: RayPool, place: int, tmp_path: Path
+    spread: RayPool, place: int, retries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the host, and away from it."""
+    monkeypatch.setattr(ray_together, "RETRIES", retries)
     file = tmp_path / "lives"
     deadly = partial(Deadly, file=file, call=5)
     models = [LENET, LENET]
@@ -126,7 +129,8 @@ def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
     assert "died" in told[0]
     file.write_text("99")
     with pytest.raises(
-        WorkersLost, match=f"peers .*p{place}.* lost in epoch 1 of 2.*, 4 times.*_timeout_s=20 s"
+        WorkersLost,
+        match=f"peers .*p{place}.* lost in epoch 1 of 2.*, {retries + 1} times.*_timeout_s=20 s",
     ):
         spread.train_peers(told.append)(task, start(task), DATA)
     file.write_text("0")

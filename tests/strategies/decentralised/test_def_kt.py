@@ -33,7 +33,7 @@ def test_a_receiver_goes_on_with_the_network_that_was_asked_for(keep: Any) -> No
     how = pair_learning()
     pair, _ = learn_together(
         how, models, Pair(begun, tuned.parameters, None), clients.splits.private,
-        clients.partitions[receiver], SEED, (1, receiver),
+        clients.partitions[receiver], clients.labels(receiver, 1), SEED, (1, receiver),
     )  # fmt: skip
     expected = {
         "own": pair.private,

@@ -161,7 +161,7 @@ def pair_of(how: Messenger, own: Any, messenger: Any, clients: SimulatedClients,
     models = (clients.models[clients.architectures[peer]], clients.student)
     pair, _ = learn_together(
         how, models, Pair(own, messenger, None), clients.splits.private,
-        clients.partitions[peer], SEED, (r, peer),
+        clients.partitions[peer], clients.labels(peer, r), SEED, (r, peer),
     )  # fmt: skip
     return pair
 

@@ -61,6 +61,14 @@ class Hearing(SimulatedApp):
         yield from super().serve(requests, contexts, device)
 
 
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph in a file, the same for all: matrices of shipped graphs are made once."""
+    path = tmp_path_factory.mktemp("graphs") / "edges"
+    path.write_text("0 1\n1 0\n")
+    return path
+
+
 def idle_config(method: str) -> Any:
     config = composed(*method.split(), f"rounds={ROUNDS + 1}")
     for place in IDLE:
@@ -111,8 +119,7 @@ def begun(clients: Any) -> Parameters:
 
 
 @pytest.mark.parametrize("method", serverless())
-def test_where_nobody_trains_nothing_moves(method: str, tmp_path: Path) -> None:
-    (edges := tmp_path / "edges").write_text("0 1\n1 0\n")
+def test_where_nobody_trains_nothing_moves(method: str, edges: Path) -> None:
     config = idle_config(method)
     training = instantiate(config.clients.training)
     clients = tiny_clients(

@@ -29,7 +29,7 @@ def drawn(splits: Splits, **changes: Any) -> SimulatedClients:
     kinds = {"linear": {"share": 1.0, "model": logistic_regression}}
     about: dict[str, Any] = {
         **{"num_clients": 3, "architectures": kinds, "training": two_epochs()},
-        **{"corruption": None, "student": logistic_regression, "rounds": 3},
+        **{"condition": None, "student": logistic_regression, "rounds": 3},
     }
     return draw_clients(splits, SEED, iid, **(about | changes))
 

@@ -1,11 +1,8 @@
 """When a probe is asked, and that YAML plugs it."""
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from conf.building import instantiate
-from conf.schema import register
 from sim.analysis.probes import (
     Every,
     Forgetting,
@@ -17,7 +14,7 @@ from sim.analysis.probes import (
     teacher_audit,
     trust,
 )
-from tests.places import CONF
+from tests.composing import composed
 from tests.views import labelled, view
 
 
@@ -32,10 +29,7 @@ def test_every_asks_in_round_one_and_then_each_so_many() -> None:
 
 
 def test_every_shipped_probe_is_plugged_by_yaml() -> None:
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=["probes=with_features"])
+    config = composed("probes=with_features")
     found = {str(name): instantiate(node) for name, node in config.probes.items()}
     named = {
         *(trust, output_drift, parameter_drift, recall_spread, calibration, teacher_audit),

@@ -1,0 +1,111 @@
+"""What is wrong with a command line, where Hydra says it in a way that helps nobody.
+
+Importing it imports neither torch, ray nor flwr.
+"""
+
+import argparse
+import difflib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from conf.renamed import new_key, old_name_in
+from conf.schema import HERE, nearest
+
+OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
+"""Keys under which users put names of their own."""
+
+
+def explain_command(words: list[str]) -> str | None:
+    """Do what `explain` does for the words of a command line; `report` may be meant among them."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config-dir", "-cd", action="append", default=[])
+    given, rest = flags.parse_known_args(words)
+    plain = [word for word in rest if "=" not in word]
+    if near := [word for word in plain if difflib.get_close_matches(word, ["report"], cutoff=0.7)]:
+        return f"'{near[0]}': a report is made by python run.py report FOLDER"
+    return explain([w for w in rest if "=" in w or w.startswith("~")], given.config_dir)
+
+
+def explain(overrides: list[str], folders: list[str]) -> str | None:
+    """Find the first override that Hydra cannot know, and the known name nearest to it.
+
+    Args:
+        overrides: The command line without flags, such as `["rouns=3", "strategy=dlda"]`.
+        folders: The user's own config folders, from `--config-dir`.
+
+    Returns:
+        One line, or None if the overrides are not at fault.
+    """
+    try:
+        return _first_unknown(OverridesParser.create().parse_overrides(overrides), folders)
+    except HydraException as error:  # Hydra has said it already
+        return old_name_in(str(error))
+
+
+def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
+    roots = [HERE, *(Path(folder).resolve() for folder in folders)]
+    groups = {str(p.relative_to(root)) for root in roots for p in root.rglob("*") if p.is_dir()}
+    choices = [o for o in parsed if o.key_or_group in groups]
+    for choice in choices:
+        options = [p.stem for root in roots for p in (root / choice.key_or_group).glob("*.yaml")]
+        value, every = choice.value(), f"(all: {', '.join(sorted(options))})"
+        if isinstance(value, str) and value not in options:
+            return (
+                f"'{choice.key_or_group}={value}': no such option{nearest(value, options)} {every}"
+            )
+        if not isinstance(value, str | list) and not choice.is_delete():
+            return f"'{choice.input_line}': expected the name of an option {every}"
+        if choice.is_add() and choice.key_or_group in _known_keys():
+            return f"leave out the plus: {choice.key_or_group}={value}"
+    plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
+    for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
+        if (key := part.replace("/", ".")) not in _known_keys(*plain) and (only := _only_with(key)):
+            return f"'{part}': nothing to choose here{only}"
+    search = ",".join(f"file://{root}" for root in roots[1:])
+    keys = _known_keys(f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices))
+    for override in parsed:
+        key = override.key_or_group
+        if override not in choices and key not in keys and not key.startswith("hydra."):
+            parent = key.rpartition(".")[0]
+            if parent in OPEN and parent in keys and not override.is_delete():
+                return f"unknown key '{key}'; to add it, put a plus before: +{key}=..."
+            if (now := new_key(key)) != key:
+                only = "" if now in keys else _only_with(now)
+                if only or now in keys or not now.startswith("strategy."):
+                    return f"unknown key '{key}'; it is called {now} now{only}"
+            return f"unknown key '{key}'{_only_with(key) or nearest(key, [*keys, *groups])}"
+    return None
+
+
+def _only_with(key: str) -> str:
+    """Name the options of a key's own group that have it: `sim.workers` is known to `sim=ray`."""
+    group = key.split(".")[0]
+    options = sorted(path.stem for path in (HERE / group).glob("*.yaml"))
+    having = [option for option in options if key in _known_keys(f"{group}={option}")]
+    return f"; only with {group}={', '.join(having)}" if having else ""
+
+
+@cache
+def _known_keys(*choices: str) -> list[str]:
+    """List every key of the config that the given group choices compose, which takes 0.2 s."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(HERE), version_base="1.3"):
+        config = compose("config", overrides=[*choices])
+    container = OmegaConf.to_container(config, resolve=False)
+    return list(_keys(container, ""))
+
+
+def _keys(node: Any, prefix: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            yield from _keys(value, f"{prefix}{name}.")

@@ -1,0 +1,84 @@
+"""Conformance checks: what each kind of plug-in is held to, and how a verdict is reached."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Check = Callable[[Any], str | None]
+"""A plug-in -> what is wrong with it, None if nothing is. Its docstring's first line says what
+ought to be so."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one check.
+
+    Attributes:
+        ought: What ought to be so.
+        fault: What is not; None = it is so.
+    """
+
+    ought: str
+    fault: str | None
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"ok    {self.ought}" if self.fault is None else f"FAIL  {self.ought}: {self.fault}"
+
+
+def verdicts(plugin: Any, checks: Sequence[Check]) -> list[Verdict]:
+    """Hold a plug-in to its contract; a check in which it raises has failed.
+
+    Args:
+        plugin: Anyone's.
+        checks: Of its kind.
+
+    Returns:
+        One verdict for each check.
+    """
+    found = []
+    for check in checks:
+        ought = (check.__doc__ or "").splitlines()[0].rstrip(".")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                fault = check(plugin)
+            except Exception as error:  # anyone's code
+                fault = f"{type(error).__name__}: {error}"
+        found.append(Verdict(ought, fault))
+    return found
+
+
+def unlike(one: Any, other: Any, tolerance: float = 1e-5) -> bool:
+    """Tell whether two arrays or tensors differ, in shape or by more than rounding."""
+    first, second = (np.asarray(_numbers(each), dtype=np.float64) for each in (one, other))
+    if first.shape != second.shape:
+        return True
+    return not np.allclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def shape_fault(value: Any, shape: tuple[int, ...]) -> str | None:
+    """Say that something is no array of finite numbers of a shape; None if it is."""
+    found = tuple(np.shape(_numbers(value)))
+    if found != shape:
+        return f"gives shape {found}, expected {shape}"
+    return None if np.isfinite(np.asarray(_numbers(value))).all() else "gives NaN or infinity"
+
+
+def changes(call: Callable[..., Any], *given: Any) -> str | None:
+    """Call something and say which of the tensors that it is given it changes; None if none."""
+    before = deepcopy(given)
+    call(*given)
+    for place, (was, now) in enumerate(zip(before, given, strict=True), start=1):
+        if isinstance(was, Tensor | np.ndarray) and unlike(was, now, 0.0):
+            return f"changes its argument {place} in place"
+    return None
+
+
+def _numbers(value: Any) -> Any:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value

@@ -1,0 +1,170 @@
+"""Selection: which of the distilled examples are asked about, and learned from, in a round.
+
+A selection is a function that names what it looks at, of `OFFERED`, and gives positions among the
+candidates. The probe examples are answered in every round all the same, for whoever watches, but
+not learned from unless they are selected.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from clients.data import normalised
+from clients.execution.isolation import keeps_nothing
+from clients.seeding import Purpose, generator
+from clients.signatures import named_of, unoffered
+from clients.training.evaluation import predict
+from strategies.teaching.proxy_split import Ids, ProxySplit
+
+Selection = Callable[..., Any]
+"""(what it names of OFFERED) -> positions [M] among the N candidates, or a mask [N] bool."""
+
+OFFERED = ("student", "ids", "inputs", "rng", "server_round")
+"""The student's logits [N, C] before its lesson, ids of the candidates [N], their inputs [N, ...],
+a generator of the round, and the round."""
+
+
+def random(*, ids: Ids, rng: np.random.Generator, share: float = 0.5) -> Ids:
+    """Selection of some examples at random.
+
+    Args:
+        ids: Of the candidates [N].
+        rng: Draws them.
+        share: Of the candidates, in (0, 1]; at least one.
+
+    Returns:
+        Positions [M].
+    """
+    return rng.permutation(len(ids))[: _most(share, len(ids))]
+
+
+def uncertain(*, student: Tensor, share: float = 0.5) -> Ids:
+    """Selection of those of which the student is least sure: largest entropy of its softmax.
+
+    Args:
+        student: Its logits [N, C].
+        share: Of the candidates, in (0, 1]; at least one.
+
+    Returns:
+        Positions [M].
+
+    Reference: uncertainty sampling, Settles, "Active learning literature survey", 2009, sec. 3.1.
+    """
+    log_probs = student.log_softmax(-1)
+    entropy = -(log_probs.exp() * log_probs).sum(-1).numpy()
+    return np.argsort(-entropy, kind="stable")[: _most(share, len(entropy))]
+
+
+def diverse(*, student: Tensor, rng: np.random.Generator, share: float = 0.5) -> Ids:
+    """Selection of examples that are far from each other in what the student says of them.
+
+    Greedy k-center: after a first one at random, always the one that is farthest, by its softmax,
+    from all that are there.
+
+    Args:
+        student: Its logits [N, C].
+        rng: Draws the first.
+        share: Of the candidates, in (0, 1]; at least one.
+
+    Returns:
+        Positions [M].
+
+    Reference: Sener and Savarese, "Active learning for convolutional neural networks: a core-set
+    approach", ICLR 2018 (arXiv:1708.00489), algorithm 1.
+    """
+    probs = student.softmax(-1).numpy()
+    chosen = [int(rng.integers(len(probs)))]
+    nearest = np.full(len(probs), np.inf)
+    for _ in range(_most(share, len(probs)) - 1):
+        nearest = np.minimum(nearest, np.linalg.norm(probs - probs[chosen[-1]], axis=1))
+        nearest[chosen[-1]] = -1  # of equal ones each is taken once
+        chosen.append(int(nearest.argmax()))
+    return np.array(chosen)
+
+
+def minority(*, student: Tensor, rng: np.random.Generator, share: float = 0.5) -> Ids:
+    """Selection of as many of each class as can be, by what the student takes them for.
+
+    Args:
+        student: Its logits [N, C].
+        rng: Draws who is taken of a class.
+        share: Of the candidates, in (0, 1]; at least one.
+
+    Returns:
+        Positions [M]: class by class in turn, so that of rare classes all are there.
+    """
+    classes = student.argmax(-1).numpy()
+    order = rng.permutation(len(classes))
+    rank = np.empty(len(classes), np.int64)  # how many of its class come before it
+    for c in np.unique(classes):
+        members = order[classes[order] == c]
+        rank[members] = np.arange(len(members))
+    return np.lexsort((order, rank))[: _most(share, len(classes))]
+
+
+# --- how a round goes by one ---
+
+
+def require_selection(selection: Selection, split: ProxySplit) -> None:
+    """Refuse one that needs what nobody gives it, or several chunks; ValueError names the key."""
+    split.require_whole()
+    if (name := unoffered(selection, 0, OFFERED)) is not None:
+        raise ValueError(
+            f"strategy.selection.{name} is not set, and strategy.selection needs it: expected a "
+            f"number of yours, or one of what is given by name: {', '.join(OFFERED)}"
+        )
+
+
+def selected(
+    selection: Selection, split: ProxySplit, student: nn.Module, seed: int, server_round: int
+) -> ProxySplit:
+    """Return the split of a round: what is selected, and what probes look at.
+
+    Args:
+        selection: Anyone's.
+        split: Of the whole run, in one chunk.
+        student: As it is before its lesson.
+        seed: The run's.
+        server_round: 1..R.
+
+    Returns:
+        It, of which only what was selected is learned from.
+
+    Raises:
+        ValueError: The selection gave something else, or nothing; names the key.
+    """
+    ids = split.distilled_ids
+    offered: dict[str, Callable[[], Any]] = {
+        "student": lambda: predict(student, split.proxy, ids),
+        "ids": ids.copy,
+        "inputs": partial(normalised, split.proxy, ids),
+        "rng": partial(generator, seed, Purpose.SELECTION, server_round),
+        "server_round": lambda: server_round,
+    }
+    with keeps_nothing(**{"strategy.selection": selection}):
+        found = np.asarray(selection(**named_of(selection, offered)))
+    return split.of_round(ids[_positions(found, len(ids), server_round)])
+
+
+def _positions(found: npt.NDArray[Any], number: int, server_round: int) -> Ids:
+    where = f"strategy.selection, round {server_round}:"
+    if found.dtype == np.bool_ and found.shape == (number,):
+        found = np.flatnonzero(found)
+    if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
+        raise ValueError(
+            f"{where} gave {found.dtype} {found.shape}, expected positions [M] of at least one of "
+            f"{number} candidates, or a mask [{number}]"
+        )
+    if found.min() < 0 or found.max() >= number or len(np.unique(found)) < len(found):
+        raise ValueError(f"{where} gave positions beyond 0..{number - 1}, or one twice")
+    return np.sort(found).astype(np.int64)
+
+
+def _most(share: float, number: int) -> int:
+    if not 0 < share <= 1:
+        raise ValueError(f"strategy.selection.share={share}: expected in (0, 1]")
+    return max(1, round(share * number))
