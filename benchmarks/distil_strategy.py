@@ -12,6 +12,7 @@ from clients.handlers.base import SERVER_ROUND
 from clients.handlers.targets import TARGETS, train_targets
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import CONFIG
+from clients.training.local_context import LocalContext
 from clients.training.losses import kl
 from strategies.aggregation.ensemble import Ensemble
 from strategies.server.distillation import DistillationStrategy
@@ -79,10 +80,10 @@ class Digesting(StudentOnly):
         return requests
 
     def _teach(
-        self, server_round: int, first: Ensemble
+        self, server_round: int, local: LocalContext, first: Ensemble
     ) -> tuple[list[float], list[Ensemble | None]]:
         """Keep what the student is taught."""
         ids = self.split.chunks[0][first.covered_inputs.numpy()]
         told = {"proxy-ids": ids, "targets": first.targets_by_input.numpy()}
         self._told = write_arrays(told)
-        return super()._teach(server_round, first)
+        return super()._teach(server_round, local, first)

@@ -34,6 +34,9 @@ USED = {name: BASES[name] for name in ("own", "fed back", "codistillation", "one
                                        "gossip", "push", "defkt", "cpfl", "averaging", "fml",
                                        "fedkd")}  # fmt: skip
 USED |= {name: (*SAME, f"strategy={name}") for name in ("fedavg", "fedadam", "fedmedian")}
+USED |= {codec: (*SAME, "strategy=averaging", f"clients/codec={codec}")
+         for codec in ("uint8", "top_k", "qsgd", "deflate", "gaussian")}  # fmt: skip
+USED["shape"] = (*BASES["uniform"], "clients/shape=width_slice")
 USED["multikrum"] = (*SAME, "strategy=multikrum", "strategy.num_nodes_to_select=2")
 PROBES = ("trust", "output_drift", "parameter_drift", "recall_spread", "calibration",
           "teacher_audit", "forgetting", "output_matrices")  # fmt: skip
