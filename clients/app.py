@@ -86,6 +86,11 @@ class SimulatedApp(ClientApp):
             item = settled(item, context, local) if local else item
             yield encoded(self.clients, request, context, item, device)
 
+    @property
+    def encodes(self) -> bool:
+        """Whether there is a codec of parameters at all."""
+        return self.clients.codec is not None
+
     def decode(self, request: Message, reply: Message) -> str | None:
         """Undo in place what `clients.codec` has made of a reply's parameters.
 

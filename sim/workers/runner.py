@@ -49,7 +49,12 @@ class Counting(Protocol):
 
 @runtime_checkable
 class Encoding(Protocol):
-    """A ClientApp whose clients encode what they send."""
+    """A ClientApp whose clients may encode what they send."""
+
+    @property
+    def encodes(self) -> bool:
+        """Whether they do: only then replies are measured before they are decoded."""
+        ...
 
     def decode(self, request: Message, reply: Message) -> str | None:
         """Decode a reply in place, whoever made it; say why that cannot be done, or None."""
@@ -120,7 +125,8 @@ def _outcome(
     count = program.app.multiplications if isinstance(program.app, Counting) else _nothing
     kind = group.tasks[0].metadata.message_type
     screen = partial(fault_of, handler=program.handlers.get(kind))
-    decode = program.app.decode if isinstance(program.app, Encoding) else None
+    app = program.app
+    decode = app.decode if isinstance(app, Encoding) and app.encodes else None
     for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
         answer, state, payload = judged(task, request, item, intake, screen, decode), None, None
         if not answer.failure:
