@@ -66,6 +66,27 @@ def unoffered(function: Callable[..., Any], places: int, offered: Collection[str
     return None
 
 
+def require_given(
+    function: Callable[..., Any], places: int, offered: Collection[str], key: str
+) -> None:
+    """Refuse a function that needs what nobody gives it.
+
+    Args:
+        function: As in `unoffered`, like the two that follow.
+        places: As there.
+        offered: As there.
+        key: Where it stands in the config.
+
+    Raises:
+        ValueError: Names the key of the first such argument, and what there is.
+    """
+    if (name := unoffered(function, places, offered)) is not None:
+        given = f", or one of what is given by name: {', '.join(offered)}" if offered else ""
+        raise ValueError(
+            f"{key}.{name} is not set, and {key} needs it: expected a value of yours{given}"
+        )
+
+
 def _free(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the arguments that can be given by name and are not bound."""
     bound = function.keywords if isinstance(function, partial) else {}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clients.data.dataset import Dataset, subset
-from clients.signatures import named_of, unoffered
+from clients.signatures import named_of, require_given
 
 ProxyCondition = Callable[..., Dataset]
 
@@ -115,11 +115,7 @@ def conditioned(
         ValueError: It needs what nobody gives it, or gives no data set of the task; names the key.
     """
     key = "data.proxy_condition"
-    if (name := unoffered(condition, 1, OFFERED)) is not None:
-        raise ValueError(
-            f"{key}.{name} is not set, and {key} needs it: expected a value of yours, or one of "
-            f"what is given by name: {', '.join(OFFERED)}"
-        )
+    require_given(condition, 1, OFFERED, key)
     try:
         found = condition(proxy, **named_of(condition, {"rng": rng, "test": lambda: test}))
     except ValueError as error:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.execution.isolation import keeps_nothing
-from clients.signatures import takes, unoffered
+from clients.signatures import require_given, takes
 from clients.training import loop as training
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer
@@ -95,11 +95,7 @@ def require_offered(train: Trainer, section: str, *more: str) -> None:
     Raises:
         ValueError: It has such an argument; names it.
     """
-    if (name := unoffered(train, PLACES, (*OFFERED, *more))) is not None:
-        raise ValueError(
-            f"{section}.{name} is not set, and {section} needs it: expected a number of yours, or "
-            f"one of what trainers are given by name: {', '.join((*OFFERED, *more))}"
-        )
+    require_given(train, PLACES, (*OFFERED, *more), section)
 
 
 def numbers_of(train: Trainer) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, Context, Message
 from clients.execution.isolation import keeps_nothing
 from clients.handlers.base import is_evaluation
 from clients.handlers.local_state import take_note
-from clients.handlers.state import client_of, round_told
+from clients.handlers.state import client_of, kept_arrays, round_told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import OF_PARAMETERS, RECEIVED, Arrays, Codec, Offered, codec_of, told
 from clients.messages.requests import ARRAYS
@@ -59,7 +59,11 @@ def encoded(
         apart = buffer_names(clients.place(device).networks.of(name)) & set(arrays)
         buffers = {name: array for name, array in arrays.items() if name in apart}
         learned = {name: array for name, array in arrays.items() if name not in apart}
-        local = LocalContext(client_of(context), round_told(request), state=partial(_kept, context))
+        local = LocalContext(
+            client_of(context),
+            round_told(request.content),
+            state=partial(kept_arrays, context, CODEC),
+        )
         offered: Offered = {
             "rng": partial(_generator, clients, request, local),
             "client_id": lambda: local.client_id,
@@ -163,11 +167,6 @@ def _received(request: Message, apart: Any) -> Parameters:
     if not isinstance(record, ArrayRecord):
         raise ValueError(f"the request has no record '{ARRAYS}', nothing was received")
     return {name: array for name, array in read_arrays(record).items() if name not in apart}
-
-
-def _kept(context: Context) -> Parameters:
-    record = context.state.array_records.get(CODEC)
-    return {} if record is None else read_arrays(record)
 
 
 def _there_and_back(codec: Codec, arrays: Arrays, received: Arrays) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
-from clients.handlers.state import LOCAL, PLAN, TRAINED_PLAN, client_of, round_told
+from clients.handlers.state import LOCAL, PLAN, TRAINED_PLAN, client_of, kept_arrays, round_told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import NOTES
 from clients.models.factory import Parameters
@@ -33,8 +33,8 @@ def local_contexts(
     return {
         client_of(context): LocalContext(
             client_of(context),
-            round_told(request),
-            state=partial(_kept, context),
+            round_told(request.content),
+            state=partial(kept_arrays, context, LOCAL),
             received=partial(_received, request),
             plans=partial(_plans, context),
         )
@@ -74,14 +74,8 @@ def take_note(answer: Message, notes: Mapping[str, float]) -> None:
     answer.content[NOTES] = ConfigRecord({**known, **notes})
 
 
-def _kept(context: Context) -> Parameters:
-    record = context.state.array_records.get(LOCAL)
-    return {} if record is None else read_arrays(record)
-
-
 def _plans(context: Context) -> list[Parameters]:
-    records = context.state.array_records
-    return [read_arrays(records.get(name, ArrayRecord())) for name in (PLAN, TRAINED_PLAN)]
+    return [kept_arrays(context, name) for name in (PLAN, TRAINED_PLAN)]
 
 
 def _received(request: Message) -> dict[str, Parameters]:

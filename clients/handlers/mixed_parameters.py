@@ -117,7 +117,7 @@ def evaluate_own(
 ) -> RecordDict:
     """Measure one's network on the test set, and the messenger if there is one."""
     test, networks = tested(clients, request.content), clients.place(device).networks
-    test = clients.seen(test, client_of(context), "test", round_told(request))
+    test = clients.seen(test, client_of(context), "test", round_told(request.content))
 
     def measures_of(name: str, parameters: Any) -> dict[str, float]:
         logits = networks.predict(name, parameters, test, np.arange(len(test)))

@@ -80,7 +80,7 @@ def evaluate_parameters(
 ) -> Replies:
     """Measure the parameters received on each client's private data."""
     received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
-    private, at = clients.splits.private, round_told(requests[0])
+    private, at = clients.splits.private, round_told(requests[0].content)
     for request, context in zip(requests, contexts, strict=True):
         client_id = client_of(context)
         indices = clients.partitions[client_id]

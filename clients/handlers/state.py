@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from clients.data import Dataset
 from clients.execution.model_cache import Tensors, arrays_of, as_tensors
@@ -33,16 +33,21 @@ def round_of(request: Message) -> int:
     return cast(int, request.content.config_records[CONFIG][SERVER_ROUND])
 
 
-def round_told(request: Message) -> int:
-    """Return the round of a request, 0 if it does not tell."""
-    told = request.content.config_records.get(CONFIG, ConfigRecord())
-    return cast(int, told.get(SERVER_ROUND, 0))
+def round_told(content: RecordDict, otherwise: int = 0) -> int:
+    """Return the round of a request's content, or another number if it does not tell."""
+    told = content.config_records.get(CONFIG, ConfigRecord())
+    return cast(int, told.get(SERVER_ROUND, otherwise))
+
+
+def kept_arrays(context: Context, name: str) -> Parameters:
+    """Return the arrays of a record of a client's state; none if there is no such record."""
+    return read_arrays(context.state.array_records.get(name, ArrayRecord()))
 
 
 def tested(clients: SimulatedClients, content: RecordDict) -> Dataset:
     """Return the test examples of a request's round; of one that names none, all of them."""
-    splits, told = clients.splits, content.config_records.get(CONFIG, ConfigRecord())
-    return splits.tested(cast(int, told.get(SERVER_ROUND, splits.rounds)))
+    splits = clients.splits
+    return splits.tested(round_told(content, otherwise=splits.rounds))
 
 
 def own_network(clients: SimulatedClients, context: Context, device: str) -> Tensors | Exception:

@@ -138,34 +138,12 @@ class Field:
         rng: Callable[[str], np.random.Generator],
         about: Offered = NOTHING,
     ) -> dict[str, Array]:
-        """Turn an array into what is sent.
-
-        Args:
-            name: Of the field.
-            array: It.
-            rng: Name -> the generator of that name.
-            about: What else the codec may name.
-
-        Returns:
-            Arrays by the names on the wire.
-        """
+        """Turn an array into what is sent, as `clients.messages.wire.encoded`."""
         assert not isinstance(self.codec, str), "it was looked up"
         return encoded(self.codec, name, array, rng, about)
 
     def decode(self, name: str, arrays: Arrays, rows: Rows = ...) -> Tensor:
-        """Turn what was sent back into the array.
-
-        Args:
-            name: Of the field.
-            arrays: All that came, by the names on the wire.
-            rows: Which of the first axis, all unless told otherwise.
-
-        Returns:
-            The array, or some rows of it.
-
-        Raises:
-            ValueError: It was not sent.
-        """
+        """Turn what was sent back into the array, as `clients.messages.wire.decoded`."""
         assert not isinstance(self.codec, str), "it was looked up"
         return decoded(self.codec, name, arrays, rows)
 

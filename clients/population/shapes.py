@@ -22,7 +22,8 @@ from clients.execution.isolation import keeps_nothing, lent
 from clients.execution.variants import Variant
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.seeding import seeded_torch
-from clients.signatures import named_of, unoffered
+from clients.signatures import named_of, require_given
+from clients.training.local_context import array_of
 
 Plan = Mapping[str, npt.NDArray[Any]]
 """What a network's shape is to be: arrays of numbers by name. Empty: as it is built."""
@@ -109,7 +110,10 @@ def chosen(
         raise ValueError(
             f"clients.shape.choose gives {type(found).__name__}, expected a dict of arrays"
         )
-    other = {name: _array(name, value) for name, value in found.items()}
+    other = {
+        name: array_of(f"clients.shape.choose: {name!r} of its plan", name, value)
+        for name, value in found.items()
+    }
     return plan if _digest(other) == _digest(plan) else other
 
 
@@ -153,16 +157,8 @@ def require_shape(shape: Shape, architecture: str, model: ModelFunction, private
     Raises:
         ValueError: It cannot, or needs what nobody gives it; names the key and the architecture.
     """
-    for key, function, places, there in (
-        ("choose", shape.choose, 3, OFFERED),
-        ("apply", shape.apply, 2, ()),
-    ):
-        if (name := unoffered(function, places, there)) is not None:
-            hint = f", or one of what it is given by name: {', '.join(there)}" if there else ""
-            raise ValueError(
-                f"clients.shape.{key}.{name} is not set, and clients.shape.{key} needs it: "
-                f"expected a number of yours{hint}"
-            )
+    require_given(shape.choose, 3, OFFERED, "clients.shape.choose")
+    require_given(shape.apply, 2, (), "clients.shape.apply")
     ends, rng = np.array([0, len(private) - 1]), np.random.default_rng(0)
     network = build(model, private.task, rng)
     offered = {"client_id": 0, "server_round": 1, "note": _noted, "losses": [1.0], "rng": rng}
@@ -208,18 +204,6 @@ def _applied(shape: Shape, network: nn.Module, plan: Plan) -> nn.Module:
             f"clients.shape.apply gives {type(found).__name__}, expected a torch.nn.Module"
         )
     return found
-
-
-def _array(name: Any, value: Any) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.array(
-        value.numpy(force=True) if isinstance(value, Tensor) else value
-    )
-    if not isinstance(name, str) or array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"clients.shape.choose: {name!r} of its plan is of {type(value).__name__}: expected an "
-            "array of numbers"
-        )
-    return array
 
 
 def _digest(plan: Plan) -> str:

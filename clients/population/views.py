@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from clients.data import Dataset, normalised, viewed
 from clients.execution.isolation import keeps_nothing
-from clients.signatures import named_of, unoffered
+from clients.signatures import named_of, require_given
 
 Inputs = npt.NDArray[Any]
 Seeing = Literal["train", "answer", "test"]
@@ -201,11 +201,7 @@ def require_view(view: View, dataset: Dataset) -> None:
     Raises:
         ValueError: It cannot, or needs what nobody gives it; names the key.
     """
-    if (name := unoffered(view, 1, OFFERED)) is not None:
-        raise ValueError(
-            f"clients.view.{name} is not set, and clients.view needs it: expected a number of "
-            f"yours, or one of what views are given by name: {', '.join(OFFERED)}"
-        )
+    require_given(view, 1, OFFERED, "clients.view")
     for phase in PHASES:
         try:
             tried = seen_by(view, dataset, 0, phase, np.random.SeedSequence(0))

@@ -62,8 +62,11 @@ class LocalContext:
         """
         self.client_id, self.server_round, self.phase = client_id, server_round, phase
         self.notes: dict[str, float] = {}
-        self._read = {"state": state, "received": received}
-        self._plans = plans
+        self._read: dict[str, Callable[[], Any]] = {
+            "state": lambda: {name: np.array(value) for name, value in state().items()},
+            "received": received,
+            "plans": plans,
+        }
         self._there: dict[str, Any] = {}
 
     @property
@@ -72,10 +75,7 @@ class LocalContext:
 
         They are in checkpoints, and no other client sees them. Empty at first.
         """
-        if "state" not in self._there:
-            kept = self._read["state"]()
-            self._there["state"] = {name: np.array(value) for name, value in kept.items()}
-        found: dict[str, Any] = self._there["state"]
+        found: dict[str, Any] = self._once("state")
         return found
 
     @property
@@ -84,9 +84,7 @@ class LocalContext:
 
         Of parameter averaging `received["arrays"]` are the global model's parameters.
         """
-        if "received" not in self._there:
-            self._there["received"] = self._read["received"]()
-        found: Received = self._there["received"]
+        found: Received = self._once("received")
         return found
 
     @property
@@ -95,9 +93,7 @@ class LocalContext:
 
         Read-only; of a network that is as its architecture is built a plan is empty.
         """
-        if "plans" not in self._there:
-            self._there["plans"] = self._plans()
-        found: Sequence[Mapping[str, Array]] = self._there["plans"]
+        found: Sequence[Mapping[str, Array]] = self._once("plans")
         return found
 
     def replan(self, plan: Mapping[str, Array]) -> None:
@@ -148,10 +144,17 @@ class LocalContext:
         def knowing(*what: Any, **numbers: Any) -> list[float]:
             losses = train(*what, local=self, **numbers)
             state = self._there.get("state", {})
-            state.update({name: _array(name, value) for name, value in state.items()})
+            for name, value in state.items():
+                state[name] = array_of(f"local.state[{name!r}]", name, value)
             return losses
 
         return knowing
+
+    def _once(self, name: str) -> Any:
+        """Read something that is asked for, once for all phases of the call."""
+        if name not in self._there:
+            self._there[name] = self._read[name]()
+        return self._there[name]
 
 
 def noted(notes: dict[str, float], who: str, /, **numbers: float) -> None:
@@ -175,10 +178,21 @@ def noted(notes: dict[str, float], who: str, /, **numbers: float) -> None:
         notes[name] = float(number)
 
 
-def _array(name: str, value: Any) -> Array:
+def array_of(what: str, name: Any, value: Any) -> Array:
+    """Copy what anybody has left under a name into an array.
+
+    Args:
+        what: What it is, for errors.
+        name: The name.
+        value: An array, a tensor, a number.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: It is none of numbers, or the name is none.
+    """
     array: Array = np.array(value.numpy(force=True) if isinstance(value, Tensor) else value)
     if not isinstance(name, str) or array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"local.state[{name!r}] is of {type(value).__name__}: expected an array of numbers"
-        )
+        raise ValueError(f"{what} is of {type(value).__name__}: expected an array of numbers")
     return array

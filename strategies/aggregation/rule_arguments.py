@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clients.data import Dataset
 from clients.messages.answers import Answers, stack
-from clients.signatures import names, needs, unoffered
+from clients.signatures import names, needs, require_given
 
 OFFERED = ("ids", "phase", "calibration")
 CALIBRATION = "calibration"
@@ -137,11 +137,7 @@ def require_offered(rule: Callable[..., Any], places: int, key: str, *more: str)
     Raises:
         ValueError: It has such an argument; names it.
     """
-    if (name := unoffered(rule, places, (*OFFERED, *more))) is not None:
-        raise ValueError(
-            f"{key}.{name} is not set, and {key} needs it: expected a number of yours, or one of "
-            f"what is given by name: {', '.join((*more, *OFFERED))}"
-        )
+    require_given(rule, places, (*more, *OFFERED), key)
 
 
 def require_none(rules: Mapping[str, Callable[..., Any]], why: str) -> None:

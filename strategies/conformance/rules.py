@@ -10,7 +10,7 @@ from clients.messages.answers import Answers
 from clients.mutual.terms import Shared
 from clients.training.losses import kl
 from strategies.aggregation.normalisation import normalise
-from strategies.aggregation.rule_arguments import made_up_arguments, of_clients, told
+from strategies.aggregation.rule_arguments import made_up_arguments, told
 from strategies.conformance.checks import Check, changes, shape_fault, unlike
 
 K, N, C = 4, 12, 5
@@ -96,7 +96,6 @@ def _scores_by_example(scorer: Any) -> str | None:
 def _weighs_alike(scorer: Any) -> str | None:
     """Trusts equal teachers alike."""
     one = answers(1)
-    equal = of_clients(one, (0,))
     assert one.own_probs is not None, "made up"
     equal = replace(
         one,

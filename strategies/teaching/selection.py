@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clients.data import normalised
 from clients.execution.isolation import keeps_nothing
 from clients.seeding import Purpose, generator
-from clients.signatures import named_of, unoffered
+from clients.signatures import named_of, require_given
 from clients.training.evaluation import predict
 from strategies.teaching.proxy_split import Ids, ProxySplit
 
@@ -112,11 +112,7 @@ def minority(*, student: Tensor, rng: np.random.Generator, share: float = 0.5) -
 def require_selection(selection: Selection, split: ProxySplit) -> None:
     """Refuse one that needs what nobody gives it, or several chunks; ValueError names the key."""
     split.require_whole()
-    if (name := unoffered(selection, 0, OFFERED)) is not None:
-        raise ValueError(
-            f"strategy.selection.{name} is not set, and strategy.selection needs it: expected a "
-            f"number of yours, or one of what is given by name: {', '.join(OFFERED)}"
-        )
+    require_given(selection, 0, OFFERED, "strategy.selection")
 
 
 def selected(
