@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.places import ROOT
-from tests.quick_runs import hashes, result_of
+from tests.quick_runs import federated, hashes, result_of
 
 PAGE = (ROOT / "docs/points.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
-SHORT = ["clients.num_clients=5", "strategy.distil.epochs=1", "rounds=2", "sim=inline"]
+SHORT = ["clients.num_clients=5", "strategy.distil.epochs=1", "rounds=2"]
 NOTED = {"Trainer": "smoothed_by"}
 """What the example of a section notes of each client."""
 
@@ -30,15 +30,22 @@ def written(section: str, folder: Path) -> list[str]:
     return ["--config-dir", str(folder), *words.split()]
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What comes of a run without any of them."""
+    return federated(tmp_path_factory.mktemp("usual") / "run", *SHORT)
+
+
 def test_how_many_points_the_page_has() -> None:
     assert len(SECTIONS) >= 1
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_an_example_of_the_page_runs_and_changes_a_number(name: str, tmp_path: Path) -> None:
+def test_an_example_of_the_page_runs_and_changes_a_number(
+    name: str, usual: dict, tmp_path: Path
+) -> None:
     words = written(SECTIONS[name], tmp_path / "my_rules")
-    found = result_of(tmp_path / "run", *words, *SHORT)
-    usual = result_of(tmp_path / "usual", *SHORT)
+    found = result_of(tmp_path / "run", *words, *SHORT, "sim=inline")
     assert (found["rounds"], found["failures"]) == (2, 0)
     assert hashes(found) != hashes(usual)
     if name in NOTED:
