@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 
 from clients.execution.isolation import keeps_nothing
 from clients.handlers.base import Handler, by_kind, unread
+from clients.handlers.coded_parameters import decode, encoded
 from clients.handlers.local_state import local_contexts, settled
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
 from clients.messages.requests import client_id_of
@@ -40,6 +41,8 @@ class SimulatedApp(ClientApp):
             item = next(self.serve([message], [context]))
             if isinstance(item, Exception):
                 raise item
+            if reason := self.decode(message, item):  # here, for Flower's servers do not
+                raise ValueError(reason)
             return item
 
         doors = {"train": self.train, "query": self.query, "evaluate": self.evaluate}
@@ -74,13 +77,26 @@ class SimulatedApp(ClientApp):
             return
         local = local_contexts(self.clients, requests, contexts)
         clients = self.clients.knowing(local) if local else self.clients
-        answers, asked = handler.answer(clients, requests, contexts, device), iter(contexts)
-        while True:
+        answers = handler.answer(clients, requests, contexts, device)
+        for request, context in zip(requests, contexts, strict=True):
             with keeps_nothing(**{f"handler of '{kind}'": handler.answer}):
                 item = next(answers, None)
             if item is None:
                 return
-            yield settled(item, next(asked), local) if local else item
+            item = settled(item, context, local) if local else item
+            yield encoded(self.clients, request, context, item, device)
+
+    def decode(self, request: Message, reply: Message) -> str | None:
+        """Undo in place what `clients.codec` has made of a reply's parameters.
+
+        Args:
+            request: What was asked.
+            reply: What the client sent, be it what it may.
+
+        Returns:
+            Why that cannot be done; None if it is.
+        """
+        return decode(self.clients, request, reply)
 
     def run_notes(self) -> list[str]:
         """Say why clients train one by one in this process that were to train together."""

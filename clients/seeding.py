@@ -47,6 +47,7 @@ class Purpose(IntEnum):
     SELECTION = 28
     PROXY_CONDITION = 29
     SHAPE = 30
+    CODEC = 31
 
 
 def stream(

@@ -72,6 +72,7 @@ MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new 
 """Keys of a strategy, old name -> new name."""
 
 ADDED = {
+    "clients.codec": None,
     "clients.objective": None,
     "clients.shape": None,
     "clients.view": None,
@@ -148,7 +149,8 @@ def put_into_parts(node: dict[Any, Any]) -> None:
             inner = {new: node.pop(old) for old, new in keys.items() if old in node}
             node[part] = {"_target_": target, "_partial_": True, **inner}
         if isinstance(node[part], dict) and node[part].get("_target_") == target:
-            node[part] = {**ADDED_TO_PARTS.get(part, {}), **node[part]}
+            for key, value in ADDED_TO_PARTS.get(part, {}).items():
+                node[part].setdefault(key, value)
 
 
 def take_out_of_parts(node: dict[Any, Any]) -> None:

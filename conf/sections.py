@@ -19,6 +19,7 @@ class Clients:
     condition: Any = None
     objective: Any = None
     view: Any = None
+    codec: Any = None
     shape: Any = None
     profile: Any = None
 

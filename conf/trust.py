@@ -34,6 +34,7 @@ ROLES = (
     (".optimizer", r"strategy\.teaching\.head_optimizer"),
     (".messenger", r"clients\.messenger|strategy\.how"),
     (".rule", r"(clients\.messenger|strategy(\.how)?)\.rule"),
+    (".codec", r"clients\.codec|strategy\.(ensemble\.answers|ask\.[^.]+\.codec)"),
     (".graph", r"topology\.graph(\.rules\.\d+)*"),
     (".asked", r"probes\.[^.]+\.of"),
     (".probe", r"probes\.[^.]+(\.probe)?"),

@@ -165,3 +165,20 @@ AVERAGES: dict[str, Differs | str] = {
         Differs("built strategy=multikrum", 5, 2, "strategy num_nodes_to_select"),
 }  # fmt: skip
 """What Flower's own do with their options is Flower's: here they are seen to have them."""
+
+CODECS: dict[str, Differs | str] = {
+    "clients.codec": Differs("averaging", ("clients/codec=none",), ("clients/codec=float16",),
+                             "line bytes.reply"),
+    **{f"clients.codec.{name}":
+       Differs(f"averaging rounds=2 clients/codec={file}", one, other, what)
+       for file, name, one, other, what in (
+           ("uint8", "kind of Precision", "uint8", "float16", "line bytes.reply"),
+           ("top_k", "share of TopK", 0.1, 0.5, "line bytes.reply"),
+           ("top_k", "memory of TopK", True, False, STUDENT),
+           ("qsgd", "bits of QSGD", 4, 2, "line bytes.reply"),
+           ("qsgd", "bucket of QSGD", 512, 8, "line bytes.reply"),
+           ("deflate student.hidden=[64]", "level of Deflate", 6, 0, "line bytes.reply"),
+           ("gaussian", "clip of GaussianMechanism", 1.0, 0.01, STUDENT),
+           ("gaussian", "sigma of GaussianMechanism", 0.01, 0.1, STUDENT),
+       )},
+}  # fmt: skip

@@ -109,11 +109,11 @@ def test_teachers_are_trusted_by_the_class_they_say(noised: Any) -> None:
 def test_the_noise_is_laplaces_of_scale_one_over_epsilon(noised: Any) -> None:
     zeros = np.zeros(200_000)
     for epsilon in (0.5, 4.0):
-        sent = noised.Laplace(epsilon).encode(zeros, np.random.default_rng(0))[""]
+        sent = noised.Laplace(epsilon).encode({"a": zeros}, rng=np.random.default_rng(0))["a"]
         assert np.abs(sent).mean() * epsilon == pytest.approx(1, rel=0.01)  # E |x| = scale
         assert np.var(sent) * epsilon**2 == pytest.approx(2, rel=0.03)
-    back = noised.Laplace(1.0).decode({"": np.array([-1.0, 2.0], np.float32)})
-    assert back.tolist() == [0.0, 2.0]
+    back = noised.Laplace(1.0).decode({"a": np.array([-1.0, 2.0], np.float32)})
+    assert back["a"].tolist() == [0.0, 2.0]
     with pytest.raises(ValueError, match="epsilon=0: expected > 0"):
         noised.Laplace(0)
 

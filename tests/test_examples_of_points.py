@@ -10,7 +10,9 @@ import torch
 
 from clients.messages.answers import Answers
 from strategies.aggregation.rule_arguments import Calibration
+from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
+from tests.quick_runs import hashes, result_of
 
 REPLAY = ["--config-dir", str(EXAMPLES / "replay"), "clients/training=replay", "partition=iid",
          "strategy=distillation", "clients=same", "clients.num_clients=4"]  # fmt: skip
@@ -107,6 +109,57 @@ def test_boosted_teachers_beat_a_plain_vote_on_both_pools_and_after_a_resume(
     assert runs["inline"]["ensemble_accuracy"] > runs["vote"]["ensemble_accuracy"] + 0.02
     gone = gone_on(tmp_path / "resumed", BOOSTED, "adaboost.samme,adaboost.votes")
     assert gone["student_sha256"] == runs["inline"]["student_sha256"]
+
+
+SMALL = ["--config-dir", str(EXAMPLES / "compressed"), "clients/codec=low_rank", "partition=iid",
+         "strategy=averaging", "clients=same", "clients.num_clients=5"]  # fmt: skip
+
+
+def test_a_change_of_low_rank_is_sent_as_two_thin_matrices() -> None:
+    codec, rng = imported("compressed").LowRank(0.999), np.random.default_rng(0)
+    before = {"w": rng.standard_normal((8, 3, 4)).astype(np.float32), "b": np.ones(8, np.float32)}
+    one = np.outer(np.arange(1, 9), np.ones(12)).reshape(8, 3, 4).astype(np.float32)
+    after = {"w": before["w"] + one, "b": before["b"] * 2}
+    notes: dict[str, int] = {}
+    sent = codec.encode(after, received=before, note=notes.update)
+    assert {name: part.size for name, part in sent.items()} == {"w:left": 8, "w:right": 12, "b": 8}
+    assert notes == {"largest_rank": 1}
+    back = codec.decode(sent, received=before)
+    for name, array in after.items():
+        np.testing.assert_allclose(back[name], array, atol=1e-5)
+    full = codec.encode({**after, "w": rng.random((8, 3, 4)) * 9}, received=before, note=dict)
+    assert set(full) == {"w", "b"}  # two matrices would be no smaller
+
+
+def test_low_ranks_are_as_good_for_half_the_megabytes(tmp_path: Path) -> None:
+    words = [*SMALL, "rounds=3"]
+    others = {"whole": "clients/codec=none", "less": "clients.codec.energy=0.5"}
+    runs = both_pools(tmp_path, words, **others)
+    sent = {name: megabytes_up(tmp_path / name) for name in ("inline", *others)}
+    assert sent["less"] < sent["inline"] / 2 < sent["whole"] / 4
+    accuracy = {name: runs[name]["student_accuracy"] for name in sent}
+    assert accuracy["inline"] > accuracy["whole"] - 0.02
+    assert accuracy["inline"] / sent["inline"] > 2 * accuracy["whole"] / sent["whole"]
+    gone = gone_on(tmp_path / "resumed", SMALL, "compressed.LowRank")
+    for what in ("student_sha256", "clients_sha256"):
+        assert gone[what] == runs["inline"][what]
+
+
+def test_what_top_k_leaves_out_is_there_after_a_resume(tmp_path: Path) -> None:
+    words = [*SMALL[2:], "clients/codec=top_k", "clients.codec.share=0.05"]
+    runs = {
+        name: result_of(tmp_path / name, *words, "rounds=3", "sim=inline", *more)
+        for name, more in {"whole": [], "forgets": ["clients.codec.memory=false"]}.items()
+    }
+    result_of(tmp_path / "half", *words, "rounds=2", "checkpoint_every=1", "sim=inline")
+    again = run_py(f"resume={tmp_path / 'half'}", "rounds=3")
+    assert again.returncode == 0, again.stderr
+    gone = json.loads((tmp_path / "half" / "result.json").read_text())
+    assert hashes(gone) == hashes(runs["whole"]) != hashes(runs["forgets"])
+
+
+def megabytes_up(folder: Path) -> float:
+    return float(pq.read_table(folder / "clients.parquet")["reply_bytes"].to_numpy().sum() / 1e6)
 
 
 ALIKE = ["--config-dir", str(EXAMPLES / "similarity"), "strategy=distillation", "partition=iid",

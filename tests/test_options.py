@@ -23,7 +23,7 @@ TABLES = (
     *(option_table.RUN, option_table.DATA, option_table.TOPOLOGY),
     *(client_option_table.MESSENGER, client_option_table.CLIENTS, client_option_table.NETWORKS),
     *(strategy_table.ENSEMBLE, strategy_table.MUTUAL, strategy_table.PEERS),
-    strategy_table.AVERAGES,
+    *(strategy_table.AVERAGES, strategy_table.CODECS),
 )
 TABLE = {key: row for table in TABLES for key, row in table.items()}
 NAMED = {key: row for key, row in TABLE.items() if isinstance(row, str)}

@@ -214,7 +214,10 @@ def _reply(
         if asked.proxy_ids is None:
             values = measured(torch.from_numpy(reply.logits), about.dataset)
             reply.metrics.update(values)
-        return Message(write_reply(reply, fields, about.rng), reply_to=request)
+        codecs = {f"field '{name}': its codec": each.codec for name, each in fields.items()}
+        with keeps_nothing(**{name: each for name, each in codecs.items() if not is_ours(each)}):
+            content = write_reply(reply, fields, about.rng)
+        return Message(content, reply_to=request)
     except Exception as error:  # the client's, not the group's
         return error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
@@ -63,8 +64,14 @@ def settled(
         if plan or name in context.state:
             context.state[name] = write_arrays({**plan})
     if own.notes:
-        answer.content[NOTES] = ConfigRecord({**own.notes})
+        take_note(answer, own.notes)
     return answer
+
+
+def take_note(answer: Message, notes: Mapping[str, float]) -> None:
+    """Add numbers to what a reply notes."""
+    known = cast(ConfigRecord, answer.content.get(NOTES) or ConfigRecord())
+    answer.content[NOTES] = ConfigRecord({**known, **notes})
 
 
 def _kept(context: Context) -> Parameters:

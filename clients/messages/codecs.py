@@ -1,11 +1,13 @@
-"""Codecs: how an array of answers travels, as it is, as float16, or in 8 bits with offset and step.
+"""Codecs: what arrays are turned into on their way, and back; as they are, float16, or in 8 bits.
 
-For N inputs and C classes the payload is 4 N C, 2 N C or N C + 8 N bytes, beside Flower's 128 bytes
-of header per array. One of a user's own has `encode` and `decode`, and sits on a field
-(`clients.messages.field.Field`); clipping and noise are one.
+One of a user's own has `encode` and `decode`. It sits on a field of answers
+(`clients.messages.field.Field`), on the logits (`strategy.ensemble.answers`), or on the parameters
+that clients send (`clients.codec`); those that are shipped beside `Precision` are in
+`clients.messages.compression`. Bytes are counted after it: of N inputs and C classes 4 N C, 2 N C
+or N C + 8 N, beside Flower's 128 bytes of header per array.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, Protocol, runtime_checkable
@@ -15,9 +17,19 @@ import numpy.typing as npt
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from clients.signatures import named_of, unoffered
+
 Array = npt.NDArray[Any]
-Parts = Mapping[str, Array]
-"""What an array is sent as, by the name of the part; "" for one that needs no name."""
+Arrays = Mapping[str, Array]
+"""Arrays by name, read-only; or what they are sent as, arrays of plain numbers too."""
+
+Offered = Mapping[str, Callable[[], Any]]
+"""What makes each thing that a codec may name."""
+
+OF_ANSWERS = ("rng", "client_id", "server_round", "note")
+RECEIVED = "received"
+OF_PARAMETERS = (*OF_ANSWERS, RECEIVED, "state")
+"""What `encode` gets by name if it names it; of the last `decode` gets `received` too."""
 
 Rows = slice | npt.NDArray[np.int64] | EllipsisType
 
@@ -29,14 +41,19 @@ LEVELS = 255
 
 @runtime_checkable
 class Codec(Protocol):
-    """What an array is turned into on its way, and back."""
+    """What arrays are turned into on their way, and back. Both functions get what they name."""
 
-    def encode(self, array: Array, rng: np.random.Generator) -> Parts:
-        """Turn an array into what is sent: arrays of plain numbers, of which bytes are counted."""
+    @property
+    def encode(self) -> Callable[..., Arrays]:
+        """(arrays, what it names of OF_ANSWERS or OF_PARAMETERS) -> arrays that are sent."""
         ...
 
-    def decode(self, parts: Parts) -> Tensor:
-        """Turn what was sent, as any client may have made it, back into the array."""
+    @property
+    def decode(self) -> Callable[..., Arrays]:
+        """(arrays as any client may have made them, `received`) -> those that were encoded.
+
+        It raises what it likes where they are of no use.
+        """
         ...
 
 
@@ -59,12 +76,45 @@ class Precision:
         if self.kind not in ANSWERS:
             raise ValueError(f"codec '{self.kind}': expected one of {', '.join(ANSWERS)}")
 
-    def encode(self, array: Array, rng: np.random.Generator | None = None) -> dict[str, Array]:
-        """Turn an array into what is sent.
+    def encode(self, arrays: Arrays) -> dict[str, Array]:
+        """Turn arrays into what is sent: those of float32, the others as they are.
+
+        Args:
+            arrays: By name; in 8 bits a row is all of an index of the first axis, a vector is one.
+
+        Returns:
+            Arrays by name; of one in 8 bits `NAME.codes` and `NAME.ranges`.
+        """
+        sent = {}
+        for name, array in arrays.items():
+            if array.dtype != np.float32 or not array.size:
+                sent[name] = array
+            elif self.kind == "uint8":
+                rows = array.reshape(len(array) if array.ndim > 1 else 1, -1)
+                codes, ranges = self.parts(rows).values()
+                sent |= {f"{name}.codes": codes.reshape(array.shape), f"{name}.ranges": ranges}
+            else:
+                sent |= {name: self.parts(array)[""]}
+        return sent
+
+    def decode(self, arrays: Arrays) -> dict[str, Array]:
+        """Turn what was sent back into arrays of float32, and others as they were."""
+        found = {}
+        for name, array in arrays.items():
+            if (ranges := arrays.get(f"{name.removesuffix('.codes')}.ranges")) is not None:
+                rows = {"codes": array.reshape(len(ranges), -1), "ranges": ranges}
+                decoded = self.array(rows).numpy().reshape(array.shape)
+                found[name.removesuffix(".codes")] = decoded
+            elif not (name.endswith(".ranges") and self.kind == "uint8"):
+                half = array.dtype == np.float16
+                found[name] = array.astype(np.float32) if half else array
+        return found
+
+    def parts(self, array: Array) -> dict[str, Array]:
+        """Turn one array into what is sent.
 
         Args:
             array: [..., C]; what is not finite stays so, for the receiver to reject.
-            rng: Not drawn from.
 
         Returns:
             It under "", or `codes` [..., C] uint8 and `ranges` [..., 2] float32, offset and step.
@@ -82,11 +132,11 @@ class Precision:
             codes = np.nan_to_num(scaled).round().clip(0, LEVELS).astype(np.uint8)
         return {"codes": codes, "ranges": np.stack([least, step], axis=-1)}
 
-    def decode(self, parts: Parts, rows: Rows = ...) -> Tensor:
+    def array(self, parts: Arrays, rows: Rows = ...) -> Tensor:
         """Turn what was sent back into the array.
 
         Args:
-            parts: As `encode` gave them; arrays without write access are welcome.
+            parts: As `parts` gave them; arrays without write access are welcome.
             rows: Which of the first axis, all unless told otherwise.
 
         Returns:
@@ -109,7 +159,7 @@ class Precision:
             return {"codes": (shape, np.uint8), "ranges": ((*shape[:-1], 2), np.float32)}
         return {"": (shape, np.float16 if self.kind == "float16" else np.dtype(dtype).type)}
 
-    def bound(self, parts: Parts) -> float:
+    def bound(self, parts: Arrays) -> float:
         """Return the largest size that a decoded number can have; infinite or NaN if one is so.
 
         Args:
@@ -125,13 +175,56 @@ class Precision:
         return float((np.abs(offset) + LEVELS * np.abs(step)).max())
 
 
-def codec_of(codec: Codec | str) -> Codec:
-    """Return a codec: itself, or the precision of that name; ValueError if it is none."""
-    if isinstance(codec, str):
-        return Precision(codec)
-    if not isinstance(codec, Codec):
-        raise ValueError(f"codec {codec!r}: expected encode and decode, or {', '.join(ANSWERS)}")
+def codec_of(codec: Codec | str, offered: Collection[str] = OF_ANSWERS, key: str = "") -> Codec:
+    """Look up a codec.
+
+    Args:
+        codec: One, or the name of a precision.
+        offered: What it may name as it encodes.
+        key: What an error begins with.
+
+    Returns:
+        Itself, or the precision of that name.
+
+    Raises:
+        ValueError: It is none, or needs what nobody gives it.
+    """
+    if codec in ANSWERS:
+        return Precision(str(codec))
+    if isinstance(codec, type | str) or not isinstance(codec, Codec):
+        expected = f"expected one of {', '.join(ANSWERS)}, or an object with encode and decode"
+        raise ValueError(f"{key}codec {codec!r}: {expected}")
+    decoding = [name for name in offered if name == RECEIVED]
+    for what, there in (("encode", offered), ("decode", decoding)):
+        if (name := unoffered(getattr(codec, what), 1, there)) is not None:
+            raise ValueError(
+                f"{key}codec {type(codec).__name__}: {what} needs '{name}', which nobody gives it: "
+                f"expected of {', '.join(there) or 'nothing'}"
+            )
     return codec
+
+
+def told(function: Callable[..., Arrays], arrays: Arrays, offered: Offered) -> dict[str, Array]:
+    """Call `encode` or `decode` with what it names.
+
+    Args:
+        function: One of a codec's.
+        arrays: What it turns into others; they are lent without write access.
+        offered: What it may name.
+
+    Returns:
+        What it gave.
+
+    Raises:
+        ValueError: That is not arrays by name.
+    """
+    lent = {name: np.asarray(array).view() for name, array in arrays.items()}
+    for array in lent.values():
+        array.flags.writeable = False
+    found: object = function(lent, **named_of(function, offered))
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"gave {type(found).__name__}, expected arrays by name")
+    return {name: np.asarray(array) for name, array in found.items()}
 
 
 def tensor_over(array: Array) -> Tensor:

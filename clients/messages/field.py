@@ -15,7 +15,8 @@ from torch import Tensor
 
 from clients.messages.arrays import PLAIN
 from clients.messages.asked import Asked
-from clients.messages.codecs import Array, Codec, Parts, Precision, Rows, codec_of
+from clients.messages.codecs import Array, Arrays, Codec, Offered, Precision, Rows, codec_of
+from clients.messages.wire import NOTHING, decoded, encoded, parts_of, wire_name
 
 Shape = tuple[str | int | None, ...]
 """Of one client's array: "N" inputs asked about, "R" rows of answers to them (one each, but for
@@ -44,7 +45,8 @@ class Field:
         shape: Of the array. With "N" first it has a row for each input, with "R" for each
             row of answers; else it says something of the client.
         dtype: Of the array, one of numpy's.
-        codec: How it travels: a `Codec`, or "float32" for as it is, "float16", "uint8".
+        codec: How it travels: a `Codec`, or "float32" for as it is, "float16", "uint8". A codec is
+            given an array of the field's name.
         fault: What comes out of the codec, a read-only array -> why it is of no use, or None. That
             it is of its shape and dtype, finite, and not beyond 1e15 has been looked at.
         taps: Places of the network where features are read; clients then answer one by one.
@@ -130,17 +132,27 @@ class Field:
         return cast
 
     def encode(
-        self, name: str, array: Array, rng: Callable[[str], np.random.Generator]
+        self,
+        name: str,
+        array: Array,
+        rng: Callable[[str], np.random.Generator],
+        about: Offered = NOTHING,
     ) -> dict[str, Array]:
-        """Turn an array into what is sent, by the names on the wire."""
-        assert not isinstance(self.codec, str), "it was looked up"
-        if isinstance(self.codec, Precision):  # it does not draw, and a generator takes 15 us
-            parts: Parts = self.codec.encode(array)
-        else:
-            parts = self.codec.encode(array, rng(f"{name}.codec"))
-        return {wire_name(name, part): each for part, each in parts.items()}
+        """Turn an array into what is sent.
 
-    def decode(self, name: str, arrays: Mapping[str, Array], rows: Rows = ...) -> Tensor:
+        Args:
+            name: Of the field.
+            array: It.
+            rng: Name -> the generator of that name.
+            about: What else the codec may name.
+
+        Returns:
+            Arrays by the names on the wire.
+        """
+        assert not isinstance(self.codec, str), "it was looked up"
+        return encoded(self.codec, name, array, rng, about)
+
+    def decode(self, name: str, arrays: Arrays, rows: Rows = ...) -> Tensor:
         """Turn what was sent back into the array.
 
         Args:
@@ -155,13 +167,9 @@ class Field:
             ValueError: It was not sent.
         """
         assert not isinstance(self.codec, str), "it was looked up"
-        parts = _parts(name, arrays)
-        if isinstance(self.codec, Precision):
-            return self.codec.decode(parts, rows)
-        whole = self.codec.decode(parts)
-        return whole if rows is ... else whole[rows]
+        return decoded(self.codec, name, arrays, rows)
 
-    def fault_in(self, name: str, arrays: Mapping[str, Array], *size: int) -> str | None:
+    def fault_in(self, name: str, arrays: Arrays, *size: int) -> str | None:
         """Say what is wrong with what a client sent, of a size as `sizes` takes it; or None."""
         wanted = self.sizes(*size)
         look = self._fault_in_parts if isinstance(self.codec, Precision) else self._fault_in_decoded
@@ -174,7 +182,7 @@ class Field:
         return f"array 'predictions/{wire_name(name, '')}' {reason}" if reason else None
 
     def _fault_in_decoded(
-        self, name: str, arrays: Mapping[str, Array], wanted: tuple[int | None, ...]
+        self, name: str, arrays: Arrays, wanted: tuple[int | None, ...]
     ) -> str | None:
         """Look at what a user's codec makes of what was sent."""
         where = f"array 'predictions/{wire_name(name, '')}'"
@@ -190,7 +198,7 @@ class Field:
         return None
 
     def _fault_in_parts(
-        self, name: str, arrays: Mapping[str, Array], wanted: tuple[int | None, ...]
+        self, name: str, arrays: Arrays, wanted: tuple[int | None, ...]
     ) -> str | None:
         """Look at what was sent without decoding it: answers are millions of numbers."""
         assert isinstance(self.codec, Precision), "of others nothing is known"
@@ -211,10 +219,11 @@ class Field:
             return f"array 'predictions/{next(iter(keys.values()))}' goes beyond {limit:.0e}"
         return None
 
-    def bound(self, name: str, arrays: Mapping[str, Array]) -> float:
-        """Return the largest size that a number can have, without decoding what was sent."""
-        assert isinstance(self.codec, Precision), "of others nothing is known"
-        return self.codec.bound(_parts(name, arrays))
+    def bound(self, name: str, arrays: Arrays) -> float:
+        """Return the largest size that a number can have, of a precision without decoding it."""
+        if isinstance(self.codec, Precision):
+            return self.codec.bound(parts_of(name, arrays))
+        return float(self.decode(name, arrays).abs().max())
 
     def sends(self, name: str, key: str) -> bool:
         """Tell whether an array of this name on the wire is one of its parts."""
@@ -260,28 +269,9 @@ Fields = Mapping[str, Field]
 NO_FIELDS: Fields = {}
 
 
-def wire_name(name: str, part: str) -> str:
-    """Return what a part of a field is called in a message."""
-    head = name.replace("_", "-")
-    return f"{head}.{part}" if part else head
-
-
 def as_they_are(fields: Fields) -> dict[str, Field]:
     """Return fields whose arrays travel as they are."""
     return {name: replace(each, codec="float32") for name, each in fields.items()}
-
-
-def _parts(name: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Find what was sent of a field, by the codec's names; ValueError if nothing was."""
-    head = wire_name(name, "")
-    parts = {
-        key[len(head) + 1 :]: array
-        for key, array in arrays.items()
-        if key == head or key.startswith(f"{head}.")
-    }
-    if not parts:
-        raise ValueError(f"{head} missing")
-    return parts
 
 
 def _limit_of(name: str) -> float:

@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
 from clients.data import Dataset, normalised
-from clients.messages.arrays import read_arrays
+from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.asked import Asked
 from clients.messages.codecs import Codec, Precision
 from clients.messages.field import TAKEN, Field, Fields
@@ -22,6 +22,8 @@ from clients.models.discriminator import (
 from clients.training.evaluation import predict_and_tap
 from clients.training.taps import PENULTIMATE
 
+LOGITS = "logits"
+
 MAX_COUNT = 1e12
 """As many as a client may claim to have."""
 
@@ -32,6 +34,16 @@ DISCRIMINATOR = "discriminator"
 def logits(codec: Codec | str = "float32") -> Field:
     """What the network says of each input, raw [N, C] (of several sites [R, C]): asked always."""
     return Field(_logits, ("R", "C"), codec=codec)
+
+
+def logits_of(fields: Fields, answers: str) -> Field:
+    """Return the field of logits: the one that has a codec of its own, or that of a precision."""
+    return fields.get(LOGITS) or logits(answers)
+
+
+def beside_logits(fields: Fields) -> Fields:
+    """Return the fields that are none of logits."""
+    return {name: each for name, each in fields.items() if name != LOGITS}
 
 
 def own_probs(recipe: DiscriminatorRecipe) -> Field:
@@ -122,13 +134,14 @@ def check_names(fields: Fields, section: str) -> None:
             raise ValueError(f"{section}.{name}: {each!r}, expected a clients.messages.field.Field")
 
 
-def rehearse_codec(name: str, field: Field, num_classes: int) -> None:
+def rehearse_codec(name: str, field: Field, num_classes: int, key: str) -> None:
     """See that the codec of a field, if it is a user's own, gives back what it is given.
 
     Args:
         name: Of the field.
         field: It.
         num_classes: C.
+        key: Of the config, for errors.
 
     Raises:
         ValueError: It does not, by its form; says what it gave.
@@ -136,15 +149,20 @@ def rehearse_codec(name: str, field: Field, num_classes: int) -> None:
     if isinstance(field.codec, Precision):
         return
     array = field.made_up(1, 4, num_classes)[0].numpy()
-    where, rng = f"strategy.ask.{name}: its codec", np.random.default_rng(0)
+    about = {"client_id": lambda: 0, "server_round": lambda: 0, "note": lambda: _unnoted}
+    rng = np.random.default_rng(0)
     try:
-        sent = field.encode(name, array, lambda stream: rng)
-        back: object = field.decode(name, {key: np.asarray(part) for key, part in sent.items()})
+        sent = field.encode(name, array, lambda stream: rng, about)
+        back = field.decode(name, read_arrays(write_arrays(sent)))
     except Exception as error:  # anyone's code
-        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(back, Tensor) or back.shape != array.shape:
-        found = f"{type(back).__name__} {tuple(getattr(back, 'shape', ()))}"
-        raise ValueError(f"{where}: decode gave a {found}, expected a torch.Tensor {array.shape}")
+        raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
+    if (back.shape, back.numpy().dtype) != (array.shape, array.dtype):
+        found = f"{back.numpy().dtype} {tuple(back.shape)}"
+        raise ValueError(f"{key}: decode gave {found}, expected {array.dtype} {array.shape}")
+
+
+def _unnoted(**numbers: float) -> None:
+    """Note nothing of what is only tried."""
 
 
 # --- what clients say ---

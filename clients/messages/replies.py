@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast, overload
 
 import numpy as np
@@ -11,11 +12,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from clients.messages.answers import Answers, Stacked, stack
 from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.codecs import Offered
 from clients.messages.field import NO_FIELDS, Fields
-from clients.messages.fields import logits
-from clients.messages.requests import ARRAYS, CONFIG, METRICS, PREDICTIONS, client_id_of
+from clients.messages.fields import LOGITS, beside_logits, logits_of
+from clients.messages.requests import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NOTES,
+    PREDICTIONS,
+    client_id_of,
+)
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
 from clients.models.factory import Parameters
+from clients.training.local_context import noted
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +42,7 @@ class PredictionReply:
         own_probs: How probably each input is the client's own kind [N], in [0, 1]; or None.
         mask: Which inputs the client answers for [N], bool; None = all.
         metrics: Scalars for the per-client table.
-        answers: How the logits are sent, one of `clients.messages.codecs.ANSWERS`.
+        answers: How the logits are sent, as in `PredictionRequest`.
         parameters: And buffers of its network, where they were asked for; else None.
         architecture: Name of that network's.
         fields: What else was asked for, by name: of the field's shape.
@@ -74,9 +84,15 @@ def write_reply(
     Returns:
         The content.
     """
-    arrays = logits(reply.answers).encode("logits", reply.logits, rng)
+    notes: dict[str, float] = {}
+    about: Offered = {
+        "client_id": lambda: reply.client_id,
+        "server_round": lambda: reply.server_round,
+        "note": lambda: partial(noted, notes, "note"),
+    }
+    arrays = logits_of(fields, reply.answers).encode(LOGITS, reply.logits, rng, about)
     for name, array in reply.fields.items():
-        arrays |= fields[name].encode(name, array, rng)
+        arrays |= fields[name].encode(name, array, rng, about)
     others = {"own-probs": reply.own_probs, "mask": reply.mask}
     arrays |= {name: array for name, array in others.items() if array is not None}
     config = ConfigRecord(
@@ -96,6 +112,8 @@ def write_reply(
             METRICS: MetricRecord({**reply.metrics, NUM_EXAMPLES: reply.num_examples}),
         }
     )
+    if notes:
+        content[NOTES] = ConfigRecord({**notes})
     if reply.parameters is not None:
         config["architecture"] = reply.architecture
         content[ARRAYS] = write_arrays(reply.parameters)
@@ -121,7 +139,8 @@ def read_reply(content: RecordDict, fields: Fields = NO_FIELDS) -> PredictionRep
         measured = cast(MetricRecord, content[METRICS])
         metrics = {k: v for k, v in cast(Any, measured).items() if k != NUM_EXAMPLES}
         parameters = cast(ArrayRecord | None, content.get(ARRAYS))
-        said = logits(config["answers"]).decode("logits", answers).numpy()
+        said = logits_of(fields, config["answers"]).decode(LOGITS, answers).numpy()
+        fields = beside_logits(fields)
         decoded = {name: each.decode(name, answers).numpy() for name, each in fields.items()}
         return PredictionReply(
             server_round=config["server-round"],
@@ -200,6 +219,7 @@ def stack_answers(
     Raises:
         ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities.
     """
+    fields = beside_logits(fields)
     shapes = {answer.logits.shape for answer in answers}
     asked = {answer.own_probs is not None for answer in answers}
     if len(shapes) > 1 or len(asked) > 1:

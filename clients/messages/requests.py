@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.field import Field, Fields
-from clients.messages.fields import logits, own_probs
+from clients.messages.fields import LOGITS, logits_of, own_probs
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import Parameters
 
@@ -57,7 +57,8 @@ class PredictionRequest:
             back to a client of another architecture.
         digest_ids: On which proxy examples it is imitated [D]; None = those to be answered.
         temperature: T of that imitation.
-        answers: How they are to be sent, one of `clients.messages.codecs.ANSWERS`.
+        answers: How they are to be sent, one of `clients.messages.codecs.ANSWERS`; or what the
+            codec is called that is on the field `logits`, which is then known.
         send_parameters: Whether the client is to send its network's parameters along.
         fields: Names of what is asked for beside logits, and a discriminator's probabilities.
     """
@@ -93,7 +94,8 @@ class PredictionRequest:
         for name in self.fields:
             if name not in known:
                 raise ValueError(f"field '{name}': asked for, and known are {', '.join(known)}")
-        return {"logits": logits(self.answers), **own, **{n: known[n] for n in self.fields}}
+        asked = {name: known[name] for name in self.fields}
+        return {LOGITS: logits_of(known, self.answers), **own, **asked}
 
 
 def crc32_of(ids: npt.NDArray[np.int64] | None) -> int:

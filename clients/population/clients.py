@@ -18,6 +18,7 @@ from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
 from clients.execution.variants import in_turn
+from clients.messages.codecs import Codec
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger, require_alone
 from clients.population.conditions import Condition
@@ -56,6 +57,7 @@ class SimulatedClients:
         profile: ProfileRule | None = None,
         objective: Loss | Objective | None = None,
         view: View | None = None,
+        codec: Codec | None = None,
         shape: Shape | None = None,
     ) -> None:
         """Describe the federation.
@@ -77,6 +79,7 @@ class SimulatedClients:
             objective: What they minimise in local training, for labels; None = the task's loss,
                 for which cross-entropy stands too.
             view: What each of them sees of an input; None = the input.
+            codec: How parameters that they send travel; None = as they are.
             shape: How their networks get shapes of their own; None = as architectures are built.
 
         Raises:
@@ -94,10 +97,8 @@ class SimulatedClients:
         self.local_training = train
         self.seed = seed
         self.together = together
-        self.messenger = messenger
-        self.condition = condition
-        self.view = view
-        self.shape = shape
+        self.messenger, self.condition = messenger, condition
+        self.view, self.shape, self.codec = view, shape, codec
         self.learned_task = task if condition is None else partly_labelled(task)
         self.objective = of_task(objective, self.learned_task)
         rng = generator(seed, Purpose.PROFILES)

@@ -113,14 +113,7 @@ class LocalContext:
         Raises:
             ValueError: One is no finite number; names it.
         """
-        for name, number in numbers.items():
-            if isinstance(number, Tensor | np.generic) and not number.shape:
-                number = number.item()
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise ValueError(f"local.note({name}={number!r}): expected a number")
-            if not np.isfinite(number):
-                raise ValueError(f"local.note({name}={number}): expected a finite number")
-            self.notes[name] = float(number)
+        noted(self.notes, "local.note", **numbers)
 
     def during(self, phase: Phase) -> "LocalContext":
         """Return the same in another phase of the call, with one state and the same notes."""
@@ -159,6 +152,27 @@ class LocalContext:
             return losses
 
         return knowing
+
+
+def noted(notes: dict[str, float], who: str, /, **numbers: float) -> None:
+    """Note numbers of a client among others.
+
+    Args:
+        notes: Those.
+        who: What an error begins with.
+        **numbers: Finite, by name.
+
+    Raises:
+        ValueError: One is no finite number; names it.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, Tensor | np.generic) and not number.shape:
+            number = number.item()
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{who}({name}={number!r}): expected a number")
+        if not np.isfinite(number):
+            raise ValueError(f"{who}({name}={number}): expected a finite number")
+        notes[name] = float(number)
 
 
 def _array(name: str, value: Any) -> Array:

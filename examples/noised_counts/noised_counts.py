@@ -8,7 +8,6 @@ weights, `strategy.ensemble.weight_cap`, is another bound.
     python run.py --config-dir examples/noised_counts strategy=noised_counts
 """
 
-import numpy as np
 import torch
 
 
@@ -25,14 +24,17 @@ class Laplace:
             raise ValueError(f"epsilon={epsilon}: expected > 0 and finite")
         self.epsilon = epsilon
 
-    def encode(self, array, rng):
+    def encode(self, arrays, *, rng):
         """Add noise of the client's own stream of this round and message."""
-        noise = rng.laplace(scale=1 / self.epsilon, size=array.shape)
-        return {"": (array + noise).astype(np.float32)}
 
-    def decode(self, parts):
+        def noised(array):
+            return (array + rng.laplace(scale=1 / self.epsilon, size=array.shape)).astype("float32")
+
+        return {name: noised(array) for name, array in arrays.items()}
+
+    def decode(self, arrays):
         """Take what came for counts."""
-        return torch.from_numpy(parts[""].copy()).clamp_min(0)
+        return {name: array.clip(0) for name, array in arrays.items()}
 
 
 def by_class(answers, *, smoothing):

@@ -1,6 +1,7 @@
 """What a client's answer is worth: all that lies between the answer and the sum is judged here."""
 
 import traceback
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -15,7 +16,14 @@ MAX_REASON, MAX_TRACEBACK = 500, 20_000
 """Characters of what is kept of a failure; a client may raise, or send, a text of any length."""
 
 
-def judged(task: Task, request: Message, item: Any, intake: Intake, screen: Fault) -> Answer:
+def judged(
+    task: Task,
+    request: Message,
+    item: Any,
+    intake: Intake,
+    screen: Fault,
+    decode: Fault | None = None,
+) -> Answer:
     """Judge what a client returned or raised.
 
     Args:
@@ -24,6 +32,8 @@ def judged(task: Task, request: Message, item: Any, intake: Intake, screen: Faul
         item: Anything.
         intake: Says, beside the screen, which replies are of use.
         screen: (request, reply) -> why the reply is of no use, or None.
+        decode: (request, reply) -> why what a codec has made of the reply cannot be undone in it,
+            or None: it is, and bytes are those of what was sent. None = nothing is encoded.
 
     Returns:
         The reply, of which only the content is the client's; or why there is none. An interrupt of
@@ -35,7 +45,12 @@ def judged(task: Task, request: Message, item: Any, intake: Intake, screen: Faul
         if not isinstance(item, Message):
             what = _name(item)
             return raised(task, TypeError(f"the ClientApp returned {what}, expected a Message"))
-        return _judged(task, request, item, intake, screen)
+        if decode is None or not item.has_content():
+            return _judged(task, request, item, intake, screen)
+        sent = _size(item)
+        if reason := decode(request, item):
+            return _refused(task, reason, sent)
+        return replace(_judged(task, request, item, intake, screen), reply_bytes=sent)
     except BaseException as error:  # to look at it runs code of its own, which can raise anything
         return _refused(task, f"cannot be read: {_said(error)}")
 

@@ -48,6 +48,15 @@ class Counting(Protocol):
 
 
 @runtime_checkable
+class Encoding(Protocol):
+    """A ClientApp whose clients encode what they send."""
+
+    def decode(self, request: Message, reply: Message) -> str | None:
+        """Decode a reply in place, whoever made it; say why that cannot be done, or None."""
+        ...
+
+
+@runtime_checkable
 class Noting(Protocol):
     """A ClientApp that tells how it runs its clients, where that is not as its user may expect."""
 
@@ -111,8 +120,9 @@ def _outcome(
     count = program.app.multiplications if isinstance(program.app, Counting) else _nothing
     kind = group.tasks[0].metadata.message_type
     screen = partial(fault_of, handler=program.handlers.get(kind))
+    decode = program.app.decode if isinstance(program.app, Encoding) else None
     for task, before, (request, context, item) in zip(group.tasks, states, served, strict=True):
-        answer, state, payload = judged(task, request, item, intake, screen), None, None
+        answer, state, payload = judged(task, request, item, intake, screen, decode), None, None
         if not answer.failure:
             try:
                 state = _changed(context.state, before)
@@ -162,8 +172,9 @@ def _shown(answer: Answer, intake: Keep | Sieve) -> tuple[Answer, bytes | None]:
     payload, size = None, 0
     if isinstance(intake, Keep):
         payload, size = freeze(answer.reply.content), answer.reply_bytes
-    if intake.show is not None:
-        answer.reply.content = intake.show(answer.reply.content)
+    if intake.show is None:
+        return answer, payload
+    answer.reply.content = intake.show(answer.reply.content)
     sent = size_bytes(answer.reply.content)
     return replace(answer, reply_bytes=sent, kept_bytes=size), payload
 

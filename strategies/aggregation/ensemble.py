@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers, rows_at
-from clients.messages.codecs import ANSWERS
+from clients.messages.codecs import Codec, Precision, codec_of
 from clients.messages.field import Fields
-from clients.messages.fields import check_names
+from clients.messages.fields import LOGITS, check_names, logits
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.normalisation import normalise, unless_unknown
@@ -73,7 +73,7 @@ class EnsembleRule:
         fallback_below: Where clients fit discriminators, and even the largest probability of the
             cohort that an example is a client's own is below this, in [0, 1], nobody knows the
             example, the scores are noise, and all teachers are trusted alike.
-        answers: How clients send logits, one of `clients.messages.codecs.ANSWERS`.
+        answers: How clients send logits, one of `clients.messages.codecs.ANSWERS`, or a codec.
         ask: Fields that clients are asked for beside logits, by name.
         soft: Whether targets are to be soft labels; of a regression they are numbers.
     """
@@ -84,7 +84,7 @@ class EnsembleRule:
     temperature: float = 1.0
     weight_cap: float = 1.0
     fallback_below: float = 1e-3
-    answers: str = "float32"
+    answers: Codec | str = "float32"
     ask: Fields = field(default_factory=dict)
     soft: bool = True
 
@@ -97,9 +97,8 @@ class EnsembleRule:
             raise ValueError(f"{key}.weight_cap={self.weight_cap}: expected in (0, 1]")
         if not 0 <= self.fallback_below <= 1:
             raise ValueError(f"{key}.fallback_below={self.fallback_below}: expected in [0, 1]")
-        if self.answers not in ANSWERS:
-            expected = ", ".join(ANSWERS)
-            raise ValueError(f"{key}.answers={self.answers!r}: expected one of {expected}")
+        codec = codec_of(self.answers, key=f"{key}.answers: ")
+        object.__setattr__(self, "answers", codec.kind if isinstance(codec, Precision) else codec)
         if not isinstance(self.ask, Mapping):
             raise ValueError(
                 "strategy.ask: expected a name over each field, as in energy: {_target_: ...}"
@@ -114,6 +113,18 @@ class EnsembleRule:
     def unknown_below(self) -> float | None:
         """Below which own_probs says nothing; None where clients fit no discriminator."""
         return None if self.discriminator is None else self.fallback_below
+
+    @property
+    def sent_as(self) -> str:
+        """How answers are sent, by name."""
+        return self.answers if isinstance(self.answers, str) else type(self.answers).__name__
+
+    @property
+    def fields(self) -> Fields:
+        """What clients are asked for beside logits; with them where a codec is on them."""
+        if isinstance(self.answers, str):
+            return self.ask
+        return {LOGITS: logits(self.answers), **self.ask}
 
     @property
     def stateful(self) -> dict[str, Any]:
@@ -225,7 +236,7 @@ class EnsembleRule:
             temperature=self.temperature,
             fallback_below=self.unknown_below,
             probe=probe,
-            fields=self.ask,
+            fields=self.fields,
             soft=self.soft,
         )
         return Reducer(sums)

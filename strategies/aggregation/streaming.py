@@ -8,6 +8,7 @@ are kept.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -19,12 +20,13 @@ from torch import Tensor
 from clients.messages.accumulator import is_part
 from clients.messages.answers import Answers, rows_at
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.codecs import tensor_over
-from clients.messages.field import NO_FIELDS, Fields, wire_name
-from clients.messages.fields import logits
+from clients.messages.codecs import Precision, tensor_over
+from clients.messages.field import NO_FIELDS, Fields
+from clients.messages.fields import LOGITS, beside_logits, logits_of
 from clients.messages.replies import for_sites, read_predictions
 from clients.messages.requests import CONFIG, METRICS, PREDICTIONS
 from clients.messages.sizes import examples_in
+from clients.messages.wire import wire_name
 from clients.models.factory import Parameters
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.normalisation import masked
@@ -184,9 +186,14 @@ class _Teacher:
     def __init__(self, content: RecordDict, fields: Fields, soft: bool) -> None:
         self._arrays = _arrays(content, PREDICTIONS)
         config = cast(dict[str, Any], content[CONFIG])
-        self._logits = logits(config["answers"])
-        first = wire_name("logits", "codes" if config["answers"] == "uint8" else "")
-        self.shape = self._arrays[first].shape
+        field = logits_of(fields, config["answers"])
+        if isinstance(field.codec, Precision):
+            self._logits: Callable[..., Tensor] = partial(field.decode, LOGITS, self._arrays)
+            first = wire_name(LOGITS, "codes" if config["answers"] == "uint8" else "")
+            self.shape = self._arrays[first].shape
+        else:  # once, whatever its codec can
+            whole = field.decode(LOGITS, self._arrays)
+            self._logits, self.shape = whole.__getitem__, tuple(whole.shape)
         self.sites = config.get("sites", 1)
         self._soft = soft
         # One number for each input: they are decoded once, whatever their codec can.
@@ -194,7 +201,7 @@ class _Teacher:
             name: torch.from_numpy(
                 for_sites(each.decode(name, self._arrays).numpy(), self.shape[0])
             )
-            for name, each in fields.items()
+            for name, each in beside_logits(fields).items()
         }
         named = self._arrays.get("own-probs"), self._arrays.get("mask")
         own, mask = (for_sites(array, self.shape[0]) for array in named)
@@ -216,7 +223,7 @@ class _Teacher:
         """Return some rows of the answers."""
         return Answers(
             client_ids=self._client_ids,
-            logits=self._logits.decode("logits", self._arrays, rows)[None],
+            logits=self._logits(rows)[None],
             mask=self.mask[:, rows],
             own_probs=None if self.own_probs is None else self.own_probs[:, rows],
             num_examples=self._num_examples,

@@ -111,7 +111,7 @@ class Gossip(BaseStrategy):
         self.with_own = with_own
         goal = of_examples(with_temperature(loss, ensemble.temperature), test.task)
         self._imitating = train_targets(goal, numbers)
-        self.handlers = (predictions(ensemble.ask)[0], RELAY, self._imitating, EVALUATE_OWN)
+        self.handlers = (predictions(ensemble.fields)[0], RELAY, self._imitating, EVALUATE_OWN)
         self.report = report
         self._task = test.task
         self._meeting = Meeting(neighbours, watch)
@@ -123,9 +123,9 @@ class Gossip(BaseStrategy):
         """Leave answers where they were made, but for those to the probe examples."""
         if phase != "train":
             return None
-        show = partial(mixes.on_probes, probe=self.split.probes[0], fields=self.rule.ask)
-        fault = mixes.fault_in_size if self.sweeps > 1 else None
-        return Keep(payload_name(ANSWERS, server_round), show, fault)
+        show = partial(mixes.on_probes, probe=self.split.probes[0], fields=self.rule.fields)
+        fault = partial(mixes.fault_in_size, fields=self.rule.fields)
+        return Keep(payload_name(ANSWERS, server_round), show, fault if self.sweeps > 1 else None)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -141,8 +141,8 @@ class Gossip(BaseStrategy):
             negative_ids=None if self.rule.discriminator is None else self.split.negative_ids,
             recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
-            answers=self.rule.answers,
-            fields=tuple(self.rule.ask),
+            answers=self.rule.sent_as,
+            fields=tuple(self.rule.fields),
         )
         awake = self._meeting.open(server_round, grid)
         return self._meeting.messages(awake, write_request(request), TRAIN_PREDICTIONS)
@@ -167,7 +167,7 @@ class Gossip(BaseStrategy):
         step = partial(made, rule=self.rule, proxy_ids=self.split.distilled_ids)
         learnt = self._send(delivery, step, self._imitating, None)
         losses = _metric(learnt, "digest-loss")
-        teachers = read_predictions(shown, as_they_are(self.rule.ask))
+        teachers = read_predictions(shown, as_they_are(self.rule.fields))
         if teachers is not None:
             teachers = self.rule.as_asked(teachers)
             weights = self.rule.weights(teachers)

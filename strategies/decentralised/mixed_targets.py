@@ -21,7 +21,7 @@ from clients.handlers.targets import SUMS, TARGETS
 from clients.messages import fields as shipped
 from clients.messages.answers import Answers, rows_at
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.field import Fields, as_they_are
+from clients.messages.field import NO_FIELDS, Fields, as_they_are
 from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.requests import CONFIG, PREDICTIONS
 from clients.messages.routing import Letter
@@ -63,12 +63,13 @@ def on_probes(content: RecordDict, *, probe: Ids, fields: Fields) -> RecordDict:
     return write_reply(shown, as_they_are(fields))
 
 
-def fault_in_size(request: Message, reply: Message) -> str | None:
+def fault_in_size(request: Message, reply: Message, *, fields: Fields = NO_FIELDS) -> str | None:
     """Say why answers cannot be summed up, to be mixed again; None if they can.
 
     Args:
         request: Not looked at.
         reply: A predictions reply.
+        fields: What was asked for beside logits, and those where a codec is on them.
 
     Returns:
         That a logit is too large: times scores of up to 1e16, which odds times numbers of examples
@@ -76,7 +77,8 @@ def fault_in_size(request: Message, reply: Message) -> str | None:
     """
     config: Any = reply.content[CONFIG]
     sent = read_arrays(_record(reply.content, PREDICTIONS))
-    if not shipped.logits(config["answers"]).bound("logits", sent) <= MAX_PARAMETER:
+    field = shipped.logits_of(fields, config["answers"])
+    if not field.bound(shipped.LOGITS, sent) <= MAX_PARAMETER:
         return f"its logits go beyond {MAX_PARAMETER:.0e}, which cannot be mixed several times"
     return None
 
@@ -155,8 +157,8 @@ def targets_of_sums(
 
 
 def _teachers(letters: Letters, rule: EnsembleRule) -> tuple[Answers, Tensor]:
-    replies = [read_reply(payload, rule.ask) for _, payload in letters]
-    teachers = stack_answers([letter.sender for letter, _ in letters], replies, rule.ask)
+    replies = [read_reply(payload, rule.fields) for _, payload in letters]
+    teachers = stack_answers([letter.sender for letter, _ in letters], replies, rule.fields)
     return teachers, torch.tensor([letter.weight for letter, _ in letters], dtype=torch.float32)
 
 

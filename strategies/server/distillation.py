@@ -110,7 +110,7 @@ class DistillationStrategy(BaseStrategy):
             teachers.want_all(loss.anchors if isinstance(loss, Objective) else ())
         rehearse_loss(teachers.rule, loss, task.num_classes, task.sites)
         rehearse_student(distil, student, split.proxy, loss, teachers.rule)
-        self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
+        self.handlers = (*predictions(teachers.rule.fields), EVALUATE_FEATURES)
         self._epochs = None if len(split.chunks) == 1 else epochs_of(distil)
         self.teachers, self.split, self.student, self.seed = teachers, split, student, seed
         self.distil, self.loss = distil, loss

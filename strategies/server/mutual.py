@@ -83,7 +83,7 @@ class MutualStrategy(BaseStrategy):
             raise ValueError(
                 "strategy.selection: not for groups, which learn all examples each round"
             )
-        self.handlers = (*predictions(teachers.rule.ask), EVALUATE_FEATURES)
+        self.handlers = (*predictions(teachers.rule.fields), EVALUATE_FEATURES)
         self.teachers, self.student, self.seed, self.report = teachers, student, seed, report
         self.teaching = GroupTeaching(teaching, models, student_model, train_peers, seed)
         # By the name that checkpoints know it by.

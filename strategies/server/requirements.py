@@ -6,11 +6,15 @@ from typing import Any
 
 from clients.data import Dataset
 from clients.handlers.answering import rehearse_fields
+from clients.handlers.coded_parameters import rehearse_codec
+from clients.messages.codecs import RECEIVED
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
+from clients.signatures import names
 from clients.training.objective import Objective
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
+from strategies.server.mutual import MutualStrategy
 
 
 def require_fitting(
@@ -46,6 +50,8 @@ def require_fitting(
             "student learns in other processes, with sim.threads each; take one of the two"
         )
     require_topology(strategy, topology, availability)
+    if clients.codec is not None:
+        require_codec(strategy, clients)
     if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
         rehearse_fields(clients, ask)
     kind = strategy.func if isinstance(strategy, partial) else type(strategy)
@@ -57,6 +63,32 @@ def require_fitting(
     if (averages or getattr(kind, "averages", False)) and clients.messenger is None:
         private, name = clients.splits.private, kind.__name__
         require_like(clients.student, clients.models, private, name)
+
+
+def require_codec(strategy: Any, clients: SimulatedClients) -> None:
+    """Refuse a codec of parameters that no reply has, or that knows no parameters to go by.
+
+    Args:
+        strategy: Complete, or with some of its arguments bound.
+        clients: All of the federation's; they have a codec.
+
+    Raises:
+        ValueError: Says what the strategy's clients send, or are sent; or the codec is none.
+    """
+    assert clients.codec is not None, "it is what is looked at"
+    rehearse_codec(clients)
+    if isinstance(strategy, partial) and "distil" in strategy.keywords:
+        raise ValueError(
+            "clients.codec: clients of this strategy send answers and no parameters: expected "
+            "strategy.ensemble.answers, or one whose clients do, such as strategy=averaging"
+        )
+    sends_none = any(issubclass(kind, MutualStrategy) for kind in _kinds(strategy))
+    if names(clients.codec.encode, RECEIVED) and (sends_none or wants(strategy, "mixing")):
+        raise ValueError(
+            "clients.codec: it codes the difference to the parameters that a client received, and "
+            "this strategy sends none: expected one that does not name 'received', such as "
+            "clients/codec=uint8"
+        )
 
 
 def require_any_shape(strategy: Any) -> None:

@@ -13,7 +13,7 @@ from clients.data import Dataset
 from clients.execution.trainers import require_objectives
 from clients.messages.answers import Answers, Stacked
 from clients.messages.field import as_they_are
-from clients.messages.fields import rehearse_codec
+from clients.messages.fields import LOGITS, rehearse_codec
 from clients.messages.replies import PredictionReply, write_reply
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
@@ -48,8 +48,10 @@ def rehearse(rule: EnsembleRule, num_classes: int, sites: int = 1) -> Tensor:
     rule = deepcopy(rule)  # one with a state must not see made-up answers
     if not rule.soft:
         _require_numbers(rule, num_classes, sites)
-    for name, each in rule.ask.items():
-        rehearse_codec(name, each, num_classes)
+    for name, each in rule.fields.items():
+        own = f"strategy.ask.{name}: its codec"
+        key = "strategy.ensemble.answers" if name == LOGITS else own
+        rehearse_codec(name, each, num_classes, key)
     answers = made_up(rule, num_classes, sites)
     return rule(answers, np.arange(0), known=made_up_arguments(answers)).targets
 
@@ -168,7 +170,8 @@ def is_reducible(rule: EnsembleRule, num_classes: int, sites: int = 1) -> bool:
         return False
     if any(each.shape != ("N",) for each in rule.ask.values()) or wanted(rule.scorer):
         return False
-    rule = replace(rule, ask=as_they_are(rule.ask))  # a lossy codec says nothing of the scorer
+    # A lossy codec says nothing of the scorer.
+    rule = replace(rule, ask=as_they_are(rule.ask), answers="float32")
     sizes = (1.0, LARGEST) if rule.ask else (1.0,)
     return all(_same_in_parts(rule, num_classes, sites, largest) for largest in sizes)
 

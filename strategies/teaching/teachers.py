@@ -81,11 +81,12 @@ class Teachers:
         if ensemble.discriminator is not None:
             proxy_split.require_negatives()
         ensemble = of_task(ensemble, test.task)
-        fields = ensemble.ask.items()
+        fields = ensemble.fields.items()
         own = {name: each for name, each in fields if not each.per_input}
         self._later = {name: each for name, each in fields if each.per_input}
         self._tested = {name: each for name, each in self._later.items() if each.tested}
-        self._testing = replace(ensemble, ask=own | self._tested)
+        asked = {n: each for n, each in ensemble.ask.items() if n in {*own, *self._tested}}
+        self._testing = replace(ensemble, ask=asked)
         rehearse(self._testing, test.task.num_classes, test.task.sites)
         self.rule, self.split, self.test = ensemble, proxy_split, test
         self.tested = tested or (lambda server_round: test)
@@ -158,8 +159,8 @@ class Teachers:
             negative_ids=self.split.negative_ids if told else None,
             recipe=self.rule.discriminator,
             temperature=self.rule.temperature,
-            answers=self.rule.answers,
-            fields=tuple(self.rule.ask),
+            answers=self.rule.sent_as,
+            fields=tuple(self.rule.fields),
             **more,
         )
 
@@ -194,7 +195,7 @@ class Teachers:
         Raises:
             FloatingPointError: A loss is not finite; names the round.
         """
-        answers, self.node_ids = gather(replies, self.rule.ask), []
+        answers, self.node_ids = gather(replies, self.rule.fields), []
         if answers is None:
             return None, None
         if isinstance(answers, Answers):
@@ -277,7 +278,7 @@ class Teachers:
             sites=self.test.task.sites,
             proxy_ids=proxy_ids,
             recipe=self.rule.discriminator,
-            answers=self.rule.answers,
+            answers=self.rule.sent_as,
             fields=tuple(self._tested if proxy_ids is None else self._later),
         )
 

@@ -16,7 +16,7 @@ from tests.shipped_configs import OPTIONS, REQUIRED
 def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
-        "availability", "clients", "clients/condition", "clients/messenger",
+        "availability", "clients", "clients/codec", "clients/condition", "clients/messenger",
         "clients/objective", "clients/profile", "clients/shape", "clients/training", "clients/view",
         "data", "debug", "experiment", "partition", "probes", "proxy",
         "proxy_condition", "sim",
@@ -25,7 +25,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer",
         "strategy/selection", "student", "topology", "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 170
+    assert len(OPTIONS) == 177
 
 
 def words_of(option: str) -> list[str]:

@@ -28,6 +28,7 @@ FROM = {
     "clients.training": ["clients/training"],
     "clients.training.optimizer": OPTIMIZER,
     "clients.messenger": ["clients/messenger"],
+    "clients.codec": ["clients/codec"],
     "clients.condition": ["clients/condition"],
     "clients.objective": ["clients/objective"],
     "clients.profile": ["clients/profile"],
@@ -43,9 +44,11 @@ FROM = {
     "strategy.second": ["strategy"],
     "strategy.scorer": ["strategy/scorer"],
     "strategy.second.scorer": ["strategy/scorer"],
+    "strategy.ask.any.codec": ["clients/codec"],
     "strategy.distil": ["strategy/distil"],
     "strategy.selection": ["strategy/selection"],
     "strategy.ensemble": ["strategy"],
+    "strategy.ensemble.answers": ["clients/codec"],
     "strategy.second.proxy_split": ["strategy"],
     "strategy.teaching": ["strategy"],
     "strategy.rule": ["strategy/rule", "clients/messenger"],
@@ -148,7 +151,7 @@ def test_every_text_that_a_shipped_target_takes_is_known() -> None:
             found = inspect.signature(getattr(import_module(module), name), eval_str=True)
             takes = {p.name for p in found.parameters.values() if p.annotation in (str, str | None)}
             texts |= takes if not target.startswith("flwr.") else set()
-    assert texts == {*PATHS, "device", "address", "inputs", "answers", "layout", "tap"}
+    assert texts == {*PATHS, "device", "address", "inputs", "kind", "layout", "tap"}
 
 
 # --- how a target is called ---

@@ -41,7 +41,7 @@ def _identity() -> None:
 
 
 def back(logits: np.ndarray, kind: str) -> np.ndarray:
-    return Precision(kind).decode(Precision(kind).encode(logits)).numpy()
+    return Precision(kind).array(Precision(kind).parts(logits)).numpy()
 
 
 def reply(kind: str, logits: np.ndarray = LOGITS) -> PredictionReply:
@@ -86,11 +86,11 @@ def test_uint8_by_hand() -> None:
     # From -1 to 4.1 in steps of .02: 0 is step 50, 1.999 is nearest to step 150, 2.0.
     logits = np.array([[-1.0, 4.1, 0.0, 1.999], [3.0, 3.0, 3.0, 3.0]], np.float32)
     codec = Precision("uint8")
-    sent = codec.encode(logits)
+    sent = codec.parts(logits)
     assert sent["codes"].tolist() == [[0, 255, 50, 150], [0, 0, 0, 0]]
     np.testing.assert_allclose(sent["ranges"], [[-1, 0.02], [3, 0]], rtol=1e-6)
     expected = [[-1, 4.1, 0, 2], [3, 3, 3, 3]]
-    np.testing.assert_allclose(codec.decode(sent).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(codec.array(sent).numpy(), expected, atol=1e-6)
 
 
 def test_a_row_too_wide_for_float32_is_rejected() -> None:
@@ -105,14 +105,14 @@ def test_a_row_too_wide_for_float32_is_rejected() -> None:
 @pytest.mark.parametrize("rows", [slice(2, 5), np.array([4, 0])], ids=["slice", "ids"])
 def test_some_rows_are_read_like_all_of_them(kind: str, rows: object) -> None:
     codec = Precision(kind)
-    sent = codec.encode(LOGITS)
-    assert (codec.decode(sent, rows).numpy() == codec.decode(sent).numpy()[rows]).all()
+    sent = codec.parts(LOGITS)
+    assert (codec.array(sent, rows).numpy() == codec.array(sent).numpy()[rows]).all()
 
 
 @each_kind
 def test_the_bound_on_logits_holds_and_is_reached(kind: str) -> None:
     codec, found = Precision(kind), np.abs(back(LOGITS, kind)).max()
-    bound = codec.bound(codec.encode(LOGITS))
+    bound = codec.bound(codec.parts(LOGITS))
     assert found <= bound * (1 + 1e-6)
     assert kind == "uint8" or found == bound
 

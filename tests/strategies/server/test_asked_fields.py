@@ -144,11 +144,11 @@ def test_a_scorer_that_looks_across_clients_is_seen_whatever_it_looks_at(dtype: 
 class Noisy:
     """A codec that adds noise, and knows no rows."""
 
-    def encode(self, array: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {"": (array + rng.random(array.shape)).astype(np.float32)}
+    def encode(self, arrays: Any, *, rng: np.random.Generator) -> Any:
+        return {n: (a + rng.random(a.shape)).astype(np.float32) for n, a in arrays.items()}
 
-    def decode(self, parts: Any) -> Tensor:
-        return torch.from_numpy(parts[""].copy())
+    def decode(self, arrays: Any) -> Any:
+        return arrays
 
 
 def test_what_a_client_says_of_itself_is_said_once_in_a_round() -> None:

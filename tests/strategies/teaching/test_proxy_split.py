@@ -57,7 +57,7 @@ def test_negatives_and_probes_do_not_depend_on_the_number_of_chunks() -> None:
         ({"probe_examples": 0}, "probe_examples=0"),
         ({"fallback_below": -0.1}, "fallback_below=-0.1"),
         ({"fallback_below": 1.1}, "fallback_below=1.1"),
-        ({"answers": "int4"}, "answers='int4': expected one of float32, float16, uint8"),
+        ({"answers": "int4"}, "answers: codec 'int4': expected one of float32, float16, uint8"),
         ({"chunks": 2, "distil": lambda *a: []}, "expected distil to be a trainer with"),
     ],
 )
