@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -36,12 +37,25 @@ def federated(folder: Path, *args: str, sim: str = "inline") -> dict:
     It takes half a second less, and over Ray ten; there the seed must be that of its workers.
     """
     folder.mkdir(parents=True)
-    words = [*args, f"sim={sim}", NO_FIGURES]
-    with pytest.MonkeyPatch.context() as patch, nullcontext() if sim == "inline" else lent_ray():
-        if words[0] == "--config-dir":
-            patch.syspath_prepend(words[1])
-            words[:2] = [f"hydra.searchpath=[file://{words[1]}]"]
+    words, mine = [*args, f"sim={sim}", NO_FIGURES], ""
+    if words[0] == "--config-dir":
+        mine = words[1]
+        words[:2] = [f"hydra.searchpath=[file://{mine}]"]
+    with modules_of(mine), nullcontext() if sim == "inline" else lent_ray():
         return run.federate(composed(*words), folder)
+
+
+@contextmanager
+def modules_of(folder: str) -> Iterator[None]:
+    """Let a folder's modules be imported; they are forgotten, as another's may have their names."""
+    before = {*sys.modules}
+    with pytest.MonkeyPatch.context() as patch:
+        if folder:
+            patch.syspath_prepend(folder)
+        yield
+    for name in {*sys.modules} - before:
+        if folder and str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
+            del sys.modules[name]
 
 
 class Lent:

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.places import ROOT
-from tests.quick_runs import hashes, result_of
+from tests.quick_runs import federated, hashes, result_of
 
 PAGE = (ROOT / "docs/points.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
-SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2", "sim=inline"]
+SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2"]
 NOTED = {"Trainer": "smoothed_by", "Codec": "mean_change"}
 """What the example of a section notes of each client."""
 
@@ -44,8 +44,8 @@ def test_how_many_points_the_page_has() -> None:
 @pytest.mark.parametrize("name", SECTIONS)
 def test_an_example_of_the_page_runs_and_changes_a_number(name: str, tmp_path: Path) -> None:
     words, others = written(SECTIONS[name], tmp_path / "my_rules")
-    found = result_of(tmp_path / "run", *words, *SHORT)
-    usual = result_of(tmp_path / "usual", *others, *SHORT)
+    found = result_of(tmp_path / "run", *words, *SHORT, "sim=inline")
+    usual = federated(tmp_path / "usual", *others, *SHORT)
     assert (found["rounds"], found["failures"]) == (2, 0)
     assert hashes(found) != hashes(usual)
     if name in NOTED:

@@ -11,7 +11,7 @@ from torch import nn
 from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import SEED
-from tests.quick_runs import QUICK, result_of
+from tests.quick_runs import QUICK, federated
 from tests.tracked_runs import events_of
 
 WORDS = ["--config-dir", str(EXAMPLES / "attacked"), "probes=attacked", *QUICK, "partition=iid",
@@ -65,7 +65,7 @@ def test_both_pools_and_a_resumed_run_find_the_same_and_the_student_is_nobodys(
         assert len({line["clients"][name]["mean"] for name in NAMES}) == 1
     # Nobody learns from it: but for these columns a run is as one without.
     without = [word for word in WORDS if word != "probes=attacked"]
-    plain = result_of(tmp_path / "without", *without, f"seed={SEED}", "rounds=3", "sim=inline")
+    plain = federated(tmp_path / "without", *without, f"seed={SEED}", "rounds=3")
     for what in ("student_sha256", "request_bytes", "reply_bytes", "failures"):
         assert plain[what] == runs["inline"][what]
     table = pq.read_table(tmp_path / "inline" / "clients.parquet")

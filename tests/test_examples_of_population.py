@@ -15,7 +15,7 @@ from clients.population.builders import builder_of
 from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.places import ROOT
-from tests.quick_runs import QUICK, result_of
+from tests.quick_runs import QUICK, federated
 
 TAGGED = ["--config-dir", str(EXAMPLES / "taggers"), "clients/condition=tagged", "partition=iid"]
 TIERS = ["--config-dir", str(EXAMPLES / "tiers"), "clients=tiers", "partition=iid", *QUICK[1:]]
@@ -128,11 +128,11 @@ def test_weak_clients_compute_less_on_both_pools_and_resumed(tmp_path: Path) -> 
 
 
 def test_a_slow_client_gets_a_small_network(tmp_path: Path) -> None:
-    words = [*TIERS[:2], "clients=by_speed", *TIERS[3:], "sim=inline"]
-    assert result_of(tmp_path / "run", *words)["failures"] == 0
+    words = [*TIERS[:2], "clients=by_speed", *TIERS[3:]]
+    assert federated(tmp_path / "run", *words)["failures"] == 0
     times = seconds_of(tmp_path / "run")
     assert {name: len(each) for name, each in times.items()} == {"cnn@0": 5, "cnn@1": 5}
-    plain = result_of(tmp_path / "plain", *words, "clients.profile.slowdown=1")
+    plain = federated(tmp_path / "plain", *words, "clients.profile.slowdown=1")
     assert seconds_of(tmp_path / "plain").keys() == {"cnn@0"}
     assert plain["failures"] == 0
 
@@ -157,8 +157,8 @@ def test_the_code_of_the_page_on_populations_runs_as_it_stands(tmp_path: Path) -
         (name,) = re.findall(r"# mine/(\S+\.yaml)", text)
         (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "mine" / name).write_text(text)
-    words = ["--config-dir", str(tmp_path / "mine"), *QUICK, "sim=inline"]
+    words = ["--config-dir", str(tmp_path / "mine"), *QUICK]
     both = ["partition=by_brightness", "clients/condition=unsure"]
-    runs = [result_of(tmp_path / f"run{k}", *words, *both[:k]) for k in range(3)]
+    runs = [federated(tmp_path / f"run{k}", *words, *both[:k]) for k in range(3)]
     assert all(run["failures"] == 0 for run in runs)
     assert len({run["student_sha256"] for run in runs}) == 3
