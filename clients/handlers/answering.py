@@ -82,12 +82,19 @@ def answer(
             yield _reply(clients, request, lent, about, asked, fields, known_of)
 
 
-def rehearse_fields(clients: SimulatedClients, fields: Fields) -> None:
+def rehearse_fields(
+    clients: SimulatedClients,
+    fields: Fields,
+    section: str = "strategy.ask",
+    negative_ids: npt.NDArray[np.int64] | None = None,
+) -> None:
     """Let a network of each architecture say fields of two examples, before anybody trains.
 
     Args:
         clients: All of the federation's.
         fields: What they will be asked for beside logits.
+        section: Of the config, for errors.
+        negative_ids: Proxy examples to tell own ones from; None = there are none.
 
     Raises:
         ValueError: One cannot; names the field and the architecture.
@@ -111,14 +118,14 @@ def rehearse_fields(clients: SimulatedClients, fields: Fields) -> None:
                     indices=ids,
                     labels=lambda: private.labels[ids],
                     proxy=clients.splits.proxy,
-                    negative_ids=None,
+                    negative_ids=negative_ids,
                     network=partial(nn.Module.train, network),
                     state=RecordDict(),
                     rng=lambda stream: np.random.default_rng(key_of(stream, 0)),
                 )
                 each.said(key, about)
             except ValueError as error:
-                raise ValueError(f"strategy.ask.{key}: architecture '{name}': {error}") from error
+                raise ValueError(f"{section}.{key}: architecture '{name}': {error}") from error
 
 
 def _asked(

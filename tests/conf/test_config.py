@@ -56,7 +56,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer", "student", "topology",
         "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 157
+    assert len(OPTIONS) == 160
 
 
 @pytest.mark.parametrize("option", OPTIONS)
