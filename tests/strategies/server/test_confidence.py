@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from clients.data import normalised
 from clients.handlers.state import MODEL
 from clients.messages.arrays import read_arrays
 from clients.messages.round_views import RoundView
@@ -104,8 +105,7 @@ def test_it_gets_the_clients_trained_network_and_inputs_as_it_sees_them() -> Non
             ("own", splits.private, clients.partitions[k]),
             ("negatives", splits.proxy, split.negative_ids),
         ):
-            expected = dataset.inputs[ids] + 1
-            np.testing.assert_allclose(each[what].numpy().reshape(expected.shape), expected, 1e-5)
+            np.testing.assert_allclose(each[what].numpy(), normalised(dataset, ids) + 1, 1e-6)
 
 
 def test_chunks_and_the_test_set_are_asked_anew_and_summed_in_workers() -> None:
@@ -126,11 +126,15 @@ def test_chunks_and_the_test_set_are_asked_anew_and_summed_in_workers() -> None:
 def test_scorers_take_odds_of_it_whatever_they_want_of_discriminators() -> None:
     for scorer in (scorers.own_odds, scorers.num_examples_own_odds, scorers.own_selection):
         seen(discriminator=nearest_own, scorer=scorer)
+    recipe = DiscriminatorRecipe()
     with pytest.raises(ValueError, match="goes with strategy.discriminator.balanced=true"):
-        recipe = DiscriminatorRecipe()
         distillation(clients_of(), discriminator=recipe, scorer=scorers.own_selection)
     _, everybody = seen(discriminator=nearest_own, scorer=scorers.own_odds, fallback_below=1.0)
-    assert bool((everybody.weights == 1 / 5).all())  # nobody is surer than that
+    own = everybody.teachers.own_probs
+    assert own is not None
+    unsure = own.amax(0) < 1
+    assert 0 < unsure.sum() < len(unsure)
+    assert bool((everybody.weights[:, unsure] == 1 / 5).all())
 
 
 def test_networks_without_local_training_may_be_asked() -> None:
