@@ -57,6 +57,14 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("own", "features", "pixels", STUDENT),
     "strategy.discriminator.balanced of DiscriminatorRecipe": Differs("own", False, True, STUDENT),
     "strategy.discriminator.l2 of DiscriminatorRecipe": Differs("own", 0.01, 10.0, STUDENT),
+    **{f"strategy.discriminator.{name}":
+       Differs(f"own strategy/discriminator={file}", one, other, STUDENT)
+       for file, name, one, other in (
+           ("mc_dropout", "draws of mc_dropout", 8, 2),
+           ("mc_dropout", "rate of mc_dropout", 0.1, 0.5),
+           ("energy", "temperature of energy", 1.0, 30.0),
+           ("nearest_own", "neighbours of nearest_own", 10, 1),
+       )},
     "strategy.scorer.threshold of own_selection":
         Differs("own strategy/scorer=own_selection strategy.discriminator.balanced=true", 0.5, 0.9,
                 STUDENT),

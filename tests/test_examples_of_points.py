@@ -185,3 +185,35 @@ def test_a_student_comes_nearer_to_what_unlike_teachers_find_alike(tmp_path: Pat
     assert gaps["ray"] < 0.9 * gaps["free"]
     gone = gone_on(tmp_path / "resumed", ALIKE, "similarity.similarity")
     assert gone["student_sha256"] == runs["inline"]["student_sha256"]
+
+
+UNSURE = ["--config-dir", str(EXAMPLES / "mc_dropout"), "clients=dropping",
+          "strategy/discriminator=unsure", "clients.num_clients=5"]  # fmt: skip
+
+
+class Alternating(torch.nn.Module):
+    """Sure of the first class at one time, of the second at the next, where an input is not 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sign = 1.0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.sign = -self.sign
+        return inputs * torch.tensor([self.sign, -self.sign]) * 99
+
+
+def test_mutual_information_is_0_where_draws_agree_and_log_2_where_they_do_not() -> None:
+    unsure, inputs = imported("mc_dropout").unsure, torch.tensor([[0.0], [1.0]])
+    found = unsure(Alternating(), inputs, rng=np.random.default_rng(0))
+    np.testing.assert_allclose(found, [1, 0], atol=1e-6)
+
+
+def test_what_hangs_on_dropped_units_is_trusted_less_on_both_pools(tmp_path: Path) -> None:
+    others = {"alike": "strategy/scorer=uniform", "few": "strategy.discriminator.draws=2"}
+    runs = both_pools(tmp_path, UNSURE, **others)
+    trusted, alike = (runs[name]["student_accuracy"] for name in ("inline", "alike"))
+    assert trusted > alike + 0.1
+    whole = result_of(tmp_path / "whole", *UNSURE, "rounds=3", "sim=inline")
+    gone = gone_on(tmp_path / "resumed", UNSURE, "mc_dropout.unsure,mc_dropout.dropping")
+    assert hashes(gone) == hashes(whole)

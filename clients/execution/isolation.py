@@ -205,9 +205,10 @@ def _copied(attributes: Mapping[str, Any], same: Mapping[int, Any]) -> dict[str,
 
 
 def is_ours(function: Any) -> bool:
-    """Tell whether a function, or what a partial calls, is shipped."""
-    while isinstance(function, partial):
-        function = function.func
+    """Tell whether a function is shipped, or what a partial calls and the functions it binds."""
+    if isinstance(function, partial):
+        bound = filter(callable, (*function.args, *function.keywords.values()))
+        return all(map(is_ours, (function.func, *bound)))
     return str(getattr(function, "__module__", "")).startswith("clients.")
 
 

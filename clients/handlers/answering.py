@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 from torch import nn
 
 from clients.data import Dataset
@@ -17,7 +17,7 @@ from clients.execution.isolation import Original, is_ours, keeps_nothing
 from clients.execution.model_cache import Tensors, arrays_of
 from clients.execution.variants import in_turn
 from clients.handlers.state import client_of
-from clients.messages.asked import Asked, key_of
+from clients.messages.asked import Asked, asked_about, key_of
 from clients.messages.field import Fields
 from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import PredictionRequest, crc32_of
@@ -25,7 +25,7 @@ from clients.models.factory import build
 from clients.population.clients import SimulatedClients
 from clients.population.views import Seeing
 from clients.seeding import Purpose, stream
-from clients.training.evaluation import measured, predict_and_tap
+from clients.training.evaluation import measured
 
 
 def answer(
@@ -113,12 +113,19 @@ def answers_of(
     return in_turn(names, able, run)
 
 
-def rehearse_fields(clients: SimulatedClients, fields: Fields) -> None:
+def rehearse_fields(
+    clients: SimulatedClients,
+    fields: Fields,
+    section: str = "strategy.ask",
+    negative_ids: npt.NDArray[np.int64] | None = None,
+) -> None:
     """Let a network of each architecture say fields of two examples, before anybody trains.
 
     Args:
         clients: All of the federation's.
         fields: What they will be asked for beside logits.
+        section: Of the config, for errors.
+        negative_ids: Proxy examples to tell own ones from; None = there are none.
 
     Raises:
         ValueError: One cannot; names the field and the architecture.
@@ -130,26 +137,18 @@ def rehearse_fields(clients: SimulatedClients, fields: Fields) -> None:
         network = build(model, private.task, rng)
         for key, each in fields.items():
             try:
-                logits, seen = predict_and_tap(network, private, ids, each.taps)
-                about = Asked(
-                    client_id=0,
-                    server_round=0,
-                    logits=logits,
-                    taps=seen,
-                    dataset=private,
-                    ids=ids,
-                    private=private,
+                about = asked_about(
+                    network,
+                    private,
+                    ids,
+                    each.taps,
                     indices=ids,
-                    labels=lambda: private.labels[ids],
                     proxy=clients.splits.proxy,
-                    negative_ids=None,
-                    network=partial(nn.Module.train, network),
-                    state=RecordDict(),
-                    rng=lambda stream: np.random.default_rng(key_of(stream, 0)),
+                    negative_ids=negative_ids,
                 )
                 each.said(key, about)
             except ValueError as error:
-                raise ValueError(f"strategy.ask.{key}: architecture '{name}': {error}") from error
+                raise ValueError(f"{section}.{key}: architecture '{name}': {error}") from error
 
 
 def _asked(

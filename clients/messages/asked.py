@@ -1,7 +1,7 @@
 """What a field of answers is made of: a client's network, asked about inputs, and what it has."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
+from clients.training.evaluation import predict_and_tap
 from clients.training.taps import PENULTIMATE
 
 
@@ -60,6 +61,49 @@ class Asked:
         if tap not in self.taps:
             raise ValueError(f"tap '{tap}': not in the field's taps, {list(self.taps)}")
         return self.taps[tap]
+
+
+def asked_about(
+    network: nn.Module,
+    private: Dataset,
+    ids: npt.NDArray[np.int64],
+    taps: Sequence[str],
+    *,
+    indices: npt.NDArray[np.int64],
+    proxy: Dataset,
+    negative_ids: npt.NDArray[np.int64] | None = None,
+) -> Asked:
+    """Ask a network about private examples outside a run: as client 0 in round 1, with no state.
+
+    Args:
+        network: In any mode.
+        private: Where the inputs and the client's own examples are.
+        ids: Of the inputs [N].
+        taps: The field's.
+        indices: Of its own examples [n].
+        proxy: Where negatives are.
+        negative_ids: Which they are [m]; None = there are none.
+
+    Returns:
+        What a field is made of.
+    """
+    logits, seen = predict_and_tap(network, private, ids, taps)
+    return Asked(
+        client_id=0,
+        server_round=1,
+        logits=logits,
+        taps=seen,
+        dataset=private,
+        ids=ids,
+        private=private,
+        indices=indices,
+        labels=lambda: private.labels[indices],
+        proxy=proxy,
+        negative_ids=negative_ids,
+        network=network.train,
+        state=RecordDict(),
+        rng=lambda stream: np.random.default_rng(key_of(stream, 0)),
+    )
 
 
 def key_of(name: str, crc32: int) -> int:

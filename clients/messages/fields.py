@@ -5,30 +5,19 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
-from clients.data import Dataset, normalised
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.asked import Asked
 from clients.messages.codecs import Codec, Precision
 from clients.messages.field import TAKEN, Field, Fields
-from clients.models.discriminator import (
-    Discriminator,
-    DiscriminatorRecipe,
-    fit_discriminator,
-    own_probability,
-)
 from clients.training.evaluation import predict_and_tap
 from clients.training.taps import PENULTIMATE
 
-LOGITS = "logits"
+LOGITS, OWN_PROBS = "logits", "own_probs"
 
 MAX_COUNT = 1e12
 """As many as a client may claim to have."""
-
-DISCRIMINATOR = "discriminator"
-"""Record of a client's state."""
 
 
 def logits(codec: Codec | str = "float32") -> Field:
@@ -41,23 +30,9 @@ def logits_of(fields: Fields, answers: str) -> Field:
     return fields.get(LOGITS) or logits(answers)
 
 
-def beside_logits(fields: Fields) -> Fields:
-    """Return the fields that are none of logits."""
-    return {name: each for name, each in fields.items() if name != LOGITS}
-
-
-def own_probs(recipe: DiscriminatorRecipe) -> Field:
-    """How probably each input is of the client's own kind [N], by a discriminator of its own.
-
-    It is fitted where there are negatives, after training, and stays in the client's state.
-    """
-    on_features = recipe.inputs == "features"
-    return Field(
-        partial(_own_probs, recipe=recipe),
-        fault=_beyond_0_to_1,
-        taps=(PENULTIMATE,) if on_features else (),
-        more_examples=_own_and_negatives if on_features else None,
-    )
+def others_of(fields: Fields) -> Fields:
+    """Return the fields beside logits and own_probs, which answers have places for."""
+    return {name: each for name, each in fields.items() if name not in (LOGITS, OWN_PROBS)}
 
 
 def features(
@@ -210,55 +185,8 @@ def _members(asked: Asked) -> tuple[Tensor, Tensor]:
     return known, members
 
 
-def _own_probs(asked: Asked, *, recipe: DiscriminatorRecipe) -> npt.NDArray[np.float32]:
-    on_features = recipe.inputs == "features"
-    if asked.negative_ids is not None:
-        asked.state[DISCRIMINATOR] = write_discriminator(_fitted(asked, recipe))
-    fitted = read_discriminator(asked.state.array_records.get(DISCRIMINATOR))
-    if fitted is None:
-        raise ValueError("it has fitted no discriminator yet")
-    seen = asked.features().flatten(1).numpy() if on_features else _pixels(asked.dataset, asked.ids)
-    return own_probability(fitted, seen)
-
-
-def _fitted(asked: Asked, recipe: DiscriminatorRecipe) -> Discriminator:
-    assert asked.negative_ids is not None, "there is something to fit against"
-    sets = ((asked.private, asked.indices), (asked.proxy, asked.negative_ids))
-    if recipe.inputs == "pixels":
-        own, negatives = (_pixels(*each) for each in sets)
-    else:
-        network = asked.network()
-        seen = (predict_and_tap(network, *each, (PENULTIMATE,))[1] for each in sets)
-        own, negatives = (each[PENULTIMATE].flatten(1).numpy() for each in seen)
-    return fit_discriminator(own, negatives, balanced=recipe.balanced, l2=recipe.l2)
-
-
-def write_discriminator(fitted: Discriminator) -> ArrayRecord:
-    """Turn a discriminator into a record of a client's state."""
-    return ArrayRecord({name: Array(value) for name, value in vars(fitted).items()})
-
-
-def read_discriminator(record: ArrayRecord | None) -> Discriminator | None:
-    """Read what `write_discriminator` wrote; None if there is none."""
-    return None if record is None else Discriminator(**read_arrays(record))
-
-
-def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    if dataset.task.num_tokens is not None:
-        raise ValueError("tokens are no pixels: take strategy/discriminator=features")
-    return normalised(dataset, ids).reshape(len(ids), -1)
-
-
-def _beyond_0_to_1(array: npt.NDArray[np.float32]) -> str | None:
-    return None if ((array >= 0) & (array <= 1)).all() else "leaves [0, 1]"
-
-
 def _no_counts(array: npt.NDArray[np.float32]) -> str | None:
     return None if ((array >= 0) & (array <= MAX_COUNT)).all() else f"leaves [0, {MAX_COUNT:.0e}]"
-
-
-def _own_and_negatives(private: int, negatives: int) -> int:
-    return private + negatives if negatives else 0
 
 
 def _own_examples(private: int, negatives: int) -> int:

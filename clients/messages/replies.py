@@ -14,7 +14,7 @@ from clients.messages.answers import Answers, Stacked, stack
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import Offered
 from clients.messages.field import NO_FIELDS, Fields
-from clients.messages.fields import LOGITS, beside_logits, logits_of
+from clients.messages.fields import LOGITS, logits_of, others_of
 from clients.messages.requests import (
     ARRAYS,
     CONFIG,
@@ -140,7 +140,7 @@ def read_reply(content: RecordDict, fields: Fields = NO_FIELDS) -> PredictionRep
         metrics = {k: v for k, v in cast(Any, measured).items() if k != NUM_EXAMPLES}
         parameters = cast(ArrayRecord | None, content.get(ARRAYS))
         said = logits_of(fields, config["answers"]).decode(LOGITS, answers).numpy()
-        fields = beside_logits(fields)
+        fields = others_of(fields)
         decoded = {name: each.decode(name, answers).numpy() for name, each in fields.items()}
         return PredictionReply(
             server_round=config["server-round"],
@@ -219,7 +219,7 @@ def stack_answers(
     Raises:
         ValueError: Answers disagree in shape, or only some carry a discriminator's probabilities.
     """
-    fields = beside_logits(fields)
+    fields = others_of(fields)
     shapes = {answer.logits.shape for answer in answers}
     asked = {answer.own_probs is not None for answer in answers}
     if len(shapes) > 1 or len(asked) > 1:

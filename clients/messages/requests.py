@@ -15,7 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.field import Field, Fields
-from clients.messages.fields import LOGITS, logits_of, own_probs
+from clients.messages.fields import LOGITS, logits_of
+from clients.messages.own_probs import own_probs
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import Parameters
 
@@ -50,7 +51,7 @@ class PredictionRequest:
         sites: S, how many rows of answers each input has.
         proxy_ids: Which proxy examples to answer [N]; None = the test examples of the round, as
             `clients.data.Splits.tested`, which N has to say.
-        negative_ids: Proxy examples to tell own data from [M]; None = fit no discriminator.
+        negative_ids: Proxy examples to tell own data from [M]; None = fit no discriminator now.
         recipe: How to fit the discriminator; None = fit none.
         student: The student's parameters, fed back; None = nothing is.
         digest_epochs: Epochs of imitating the student before local training, where it is fed

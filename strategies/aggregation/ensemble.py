@@ -15,18 +15,24 @@ from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers, rows_at
 from clients.messages.codecs import Codec, Precision, codec_of
 from clients.messages.field import Fields
-from clients.messages.fields import LOGITS, check_names, logits
+from clients.messages.fields import LOGITS, OWN_PROBS, check_names, logits
+from clients.messages.own_probs import confidence
+from clients.models.confidence import NEGATIVES, Confidence, require_confidence
 from clients.models.discriminator import DiscriminatorRecipe
+from clients.signatures import names
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.normalisation import normalise, unless_unknown
 from strategies.aggregation.rule_arguments import NOTHING, Known, require_offered, told
 from strategies.aggregation.scorer_compatibility import require_discriminator
 from strategies.aggregation.streaming import AnswerSums, Part, Scorer, targets_of
+from strategies.aggregation.targets import (
+    covered_inputs,
+    no_numbers,
+    off_simplex,
+    targets_by_input,
+)
 
 Combiner = Callable[..., Tensor]
-
-TOLERANCE = 1e-3
-"""How far soft labels may be off the simplex: float32 sums over 1,000 classes are off by 1e-4."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +73,8 @@ class EnsembleRule:
             the combiner is a weighted mean, answers are summed where they are made.
         combiner: Logits [K, N, C], weights [K, N], T -> targets [N, C]. Both get what they name of
             `strategies.aggregation.rule_arguments`.
-        discriminator: How clients tell own from proxy examples; None = they need not.
+        discriminator: How clients tell own from proxy examples, or a function of their networks
+            that says how far they know each; None = they need not.
         temperature: T > 0 of combiner and loss.
         weight_cap: Largest weight of one client on one example, in (0, 1].
         fallback_below: Where clients fit discriminators, and even the largest probability of the
@@ -80,7 +87,7 @@ class EnsembleRule:
 
     scorer: Scorer
     combiner: Combiner
-    discriminator: DiscriminatorRecipe | None = None
+    discriminator: DiscriminatorRecipe | Confidence | None = None
     temperature: float = 1.0
     weight_cap: float = 1.0
     fallback_below: float = 1e-3
@@ -106,6 +113,8 @@ class EnsembleRule:
         object.__setattr__(self, "ask", dict(self.ask))  # no library's mapping: it is sent along
         check_names(self.ask, "strategy.ask")
         require_discriminator(self.scorer, self.discriminator, "strategy")
+        if self.confidence is not None:
+            require_confidence(self.confidence)
         require_offered(self.scorer, 1, "strategy.scorer")
         require_offered(self.combiner, 3, "strategy.combiner", "teachers")
 
@@ -115,16 +124,42 @@ class EnsembleRule:
         return None if self.discriminator is None else self.fallback_below
 
     @property
+    def recipe(self) -> DiscriminatorRecipe | None:
+        """How clients fit discriminators; None = they fit none."""
+        told = self.discriminator
+        return told if isinstance(told, DiscriminatorRecipe) else None
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """The function in the place of a discriminator; None = there is none."""
+        told = self.discriminator
+        return None if isinstance(told, DiscriminatorRecipe) else told
+
+    @property
+    def wants_negatives(self) -> bool:
+        """Whether clients need proxy examples to tell their own from."""
+        return self.recipe is not None or self.compares
+
+    @property
+    def compares(self) -> bool:
+        """Whether they need them for each answer; a discriminator is fitted once in a round."""
+        function = self.confidence
+        return function is not None and names(function, NEGATIVES)
+
+    @property
     def sent_as(self) -> str:
         """How answers are sent, by name."""
         return self.answers if isinstance(self.answers, str) else type(self.answers).__name__
 
     @property
     def fields(self) -> Fields:
-        """What clients are asked for beside logits; with them where a codec is on them."""
-        if isinstance(self.answers, str):
-            return self.ask
-        return {LOGITS: logits(self.answers), **self.ask}
+        """What clients are asked for beside logits and a discriminator's probabilities.
+
+        These two as well, where a codec is on logits, and where a function says how sure they are.
+        """
+        coded = {} if isinstance(self.answers, str) else {LOGITS: logits(self.answers)}
+        known = {} if self.confidence is None else {OWN_PROBS: confidence(self.confidence)}
+        return {**coded, **known, **self.ask}
 
     @property
     def stateful(self) -> dict[str, Any]:
@@ -209,14 +244,14 @@ class EnsembleRule:
             known: What the combiner may name.
 
         Returns:
-            Targets [N, C]; what is trusted sums to 1 within `TOLERANCE` where it is to be `soft`.
+            Targets [N, C]; what is trusted sums to 1 within a thousandth where it is to be `soft`.
 
         Raises:
             ValueError: The combiner gave something else; says which combiner.
         """
         more = told(self.combiner, {**known, "teachers": teachers})
         targets = self.combiner(teachers.logits, weights, self.temperature, **more)
-        off = _off_simplex if self.soft else _no_numbers
+        off = off_simplex if self.soft else no_numbers
         if reason := off(targets, weights.sum(0) > 0, tuple(teachers.logits.shape[1:])):
             raise ValueError(f"combiner {_name_of(self.combiner)}: {reason}")
         return targets
@@ -242,54 +277,9 @@ class EnsembleRule:
         return Reducer(sums)
 
 
-def covered_inputs(covered: Tensor, sites: int) -> Tensor:
-    """Tell on which inputs [N/S] somebody is trusted on a row, of rows that are covered [N]."""
-    return covered if sites == 1 else covered.view(-1, sites).any(1)
-
-
-def targets_by_input(targets: Tensor, covered: Tensor, sites: int) -> Tensor:
-    """Sort targets by input, of the inputs that are covered.
-
-    Args:
-        targets: Of N rows of answers [N, C].
-        covered: Which of them somebody is trusted on [N].
-        sites: S, rows of each input.
-
-    Returns:
-        [n, C] with one row each, [n, S, C] with several, in which a row that nobody covers is NaN.
-    """
-    if sites == 1:
-        return targets[covered]
-    known = torch.where(covered[:, None], targets, torch.nan)
-    return torch.unflatten(known, 0, (-1, sites))[covered_inputs(covered, sites)]
-
-
 def _name_of(rule: Any) -> str:
     rule = rule.func if isinstance(rule, partial) else rule
     return f"{rule.__module__}.{getattr(rule, '__qualname__', type(rule).__qualname__)}"
-
-
-def _no_numbers(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
-    """Say why these are no targets of a regression, where anybody is trusted."""
-    if tuple(targets.shape) != shape:
-        return f"gave targets of shape {tuple(targets.shape)}, expected {shape}"
-    return None if targets[covered].isfinite().all() else "gave targets that are not finite"
-
-
-def _off_simplex(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
-    """Say why these are no soft labels, where anybody is trusted."""
-    if tuple(targets.shape) != shape:
-        return f"gave targets of shape {tuple(targets.shape)}, expected {shape}"
-    there = targets[covered]
-    if not there.numel():
-        return None
-    if not float(there.min()) >= -TOLERANCE:  # NaN is not either
-        return f"gave {float(there.min()):.4g} as a probability, expected rows on the simplex"
-    sums = there.sum(-1)
-    if not float((sums - 1).abs().max()) <= TOLERANCE:
-        worst = float(sums[(sums - 1).abs().argmax()])
-        return f"gave targets of which a row sums to {worst:.4g}, expected 1"
-    return None
 
 
 def _if_mean(combiner: Any) -> WeightedMean | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
+from clients.models.confidence import Confidence
 from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.streaming import Scorer
 
@@ -41,19 +42,22 @@ def needs_probabilities(scorer: Any) -> bool:
 
 
 def require_pairs(
-    pairs: Iterable[tuple[str, Scorer, DiscriminatorRecipe | None]],
+    pairs: Iterable[tuple[str, Scorer, DiscriminatorRecipe | Confidence | None]],
 ) -> None:
     """Refuse as `require_discriminator` does; each pair comes with its key before it."""
     for key, scorer, recipe in pairs:
         require_discriminator(scorer, recipe, key)
 
 
-def require_discriminator(scorer: Any, recipe: DiscriminatorRecipe | None, key: str) -> None:
+def require_discriminator(
+    scorer: Any, recipe: DiscriminatorRecipe | Confidence | None, key: str
+) -> None:
     """Refuse a scorer and a discriminator that do not belong together.
 
     Args:
         scorer: The function, or a partial of it; one that says nothing goes with anything.
-        recipe: How clients fit discriminators; None = they do not.
+        recipe: How clients fit discriminators, or what stands in their place, which goes with any
+            scorer that wants one; None = they do not.
         key: Of the config, that has `scorer` and `discriminator` below it.
 
     Raises:
@@ -69,6 +73,8 @@ def require_discriminator(scorer: Any, recipe: DiscriminatorRecipe | None, key: 
             f"{key}.scorer={name} needs each client's discriminator, and {key}.discriminator is "
             "none: set strategy/discriminator=features or strategy/discriminator=pixels"
         )
+    if not isinstance(recipe, DiscriminatorRecipe):
+        return
     if balanced is not None and recipe.balanced is not balanced:
         raise ValueError(
             f"{key}.scorer={name} goes with {key}.discriminator.balanced={str(balanced).lower()}, "

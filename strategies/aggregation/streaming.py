@@ -22,7 +22,7 @@ from clients.messages.answers import Answers, rows_at
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import Precision, tensor_over
 from clients.messages.field import NO_FIELDS, Fields
-from clients.messages.fields import LOGITS, beside_logits, logits_of
+from clients.messages.fields import LOGITS, logits_of, others_of
 from clients.messages.replies import for_sites, read_predictions
 from clients.messages.requests import CONFIG, METRICS, PREDICTIONS
 from clients.messages.sizes import examples_in
@@ -201,7 +201,7 @@ class _Teacher:
             name: torch.from_numpy(
                 for_sites(each.decode(name, self._arrays).numpy(), self.shape[0])
             )
-            for name, each in beside_logits(fields).items()
+            for name, each in others_of(fields).items()
         }
         named = self._arrays.get("own-probs"), self._arrays.get("mask")
         own, mask = (for_sites(array, self.shape[0]) for array in named)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from clients.data import Task
 from strategies.aggregation.ensemble import EnsembleRule
+from strategies.aggregation.scorer_compatibility import needs_probabilities
 
 
 def of_task(rule: EnsembleRule, task: Task) -> EnsembleRule:
@@ -25,7 +26,13 @@ def of_task(rule: EnsembleRule, task: Task) -> EnsembleRule:
         rule = replace(rule, soft=task.soft)
     if not task.soft and rule.temperature != 1:
         raise ValueError(f"{key}.temperature={rule.temperature}: expected 1, numbers have none")
-    told = rule.discriminator
+    told = rule.recipe
+    if not task.soft and needs_probabilities(rule.confidence):
+        raise ValueError(
+            "strategy.discriminator: it looks at probabilities of classes, and answers to a "
+            "regression are numbers: expected one that does not, such as strategy/discriminator="
+            "features"
+        )
     if told is not None and told.inputs == "pixels" and task.num_tokens is not None:
         raise ValueError(
             "strategy.discriminator.inputs=pixels: tokens are no pixels, expected "

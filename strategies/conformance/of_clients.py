@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
 from torch import nn
 
 from clients.data import Dataset, blobs, normalised
 from clients.execution.isolation import Original, keeps_nothing
 from clients.execution.trainers import require_offered, trained
-from clients.messages.asked import Asked, key_of
+from clients.messages.asked import Asked, asked_about
 from clients.messages.field import Field
 from clients.models import mlp
 from clients.models.factory import build, parameters_of
 from clients.population.plugins import CONDITION
 from clients.population.views import PHASES, require_view, seen_by
 from clients.signatures import named_of, unoffered
-from clients.training.evaluation import predict_and_tap
 from clients.training.local_context import LocalContext
 from strategies.conformance.checks import Check, shape_fault, unlike
 
@@ -148,22 +146,9 @@ CONDITIONS: tuple[Check, ...] = (_labels_are_some, _labels_again)
 
 
 def _asked(field: Field, ids: Any, model: nn.Module) -> Asked:
-    logits, seen = predict_and_tap(model, PRIVATE, ids, field.taps)
-    return Asked(
-        client_id=2,
-        server_round=1,
-        logits=logits,
-        taps=seen,
-        dataset=PRIVATE,
-        ids=ids,
-        private=PRIVATE,
-        indices=np.arange(12),
-        labels=lambda: PRIVATE.labels[:12],
-        proxy=PRIVATE,
-        negative_ids=np.arange(40, 50),
-        network=model.train,
-        state=RecordDict(),
-        rng=lambda name: np.random.default_rng(key_of(name, 0)),
+    own, negatives = np.arange(12), np.arange(40, 50)
+    return asked_about(
+        model, PRIVATE, ids, field.taps, indices=own, proxy=PRIVATE, negative_ids=negatives
     )
 
 

@@ -95,7 +95,7 @@ class Gossip(BaseStrategy):
             )
         numbers = _numbers(distil)
         proxy_split.require_whole()
-        if ensemble.discriminator is not None:
+        if ensemble.wants_negatives:
             proxy_split.require_negatives()
         ensemble = of_task(ensemble, test.task)
         require_none(ensemble.stateful, "it is given by a server, and peers have none")
@@ -138,8 +138,8 @@ class Gossip(BaseStrategy):
             num_classes=self._task.num_classes,
             sites=self._task.sites,
             proxy_ids=ids,
-            negative_ids=None if self.rule.discriminator is None else self.split.negative_ids,
-            recipe=self.rule.discriminator,
+            negative_ids=self.split.negative_ids if self.rule.wants_negatives else None,
+            recipe=self.rule.recipe,
             temperature=self.rule.temperature,
             answers=self.rule.sent_as,
             fields=tuple(self.rule.fields),

@@ -26,8 +26,9 @@ from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.requests import CONFIG, PREDICTIONS
 from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
-from strategies.aggregation.ensemble import EnsembleRule, covered_inputs, targets_by_input
+from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.normalisation import masked
+from strategies.aggregation.targets import covered_inputs, targets_by_input
 
 Ids = npt.NDArray[np.int64]
 Letters = Sequence[tuple[Letter, RecordDict]]

@@ -88,7 +88,7 @@ class DistillationStrategy(BaseStrategy):
         """
         if digest_epochs < 0:
             raise ValueError(f"strategy.digest_epochs={digest_epochs}: expected >= 0")
-        if not local_training and (teachers.rule.discriminator is not None or feed_back):
+        if not local_training and (teachers.rule.recipe is not None or feed_back):
             raise ValueError(
                 "strategy.local_training=false: expected strategy/discriminator=none and "
                 "strategy.feed_back=false, for which clients train"

@@ -4,10 +4,14 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from clients.data import Dataset
 from clients.handlers.answering import rehearse_fields
 from clients.handlers.coded_parameters import rehearse_codec
 from clients.messages.codecs import RECEIVED
+from clients.messages.own_probs import confidence
+from clients.models.confidence import require_confidence
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
 from clients.signatures import names
@@ -54,6 +58,13 @@ def require_fitting(
         require_codec(strategy, clients)
     if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
         rehearse_fields(clients, ask)
+    for each in _partials(strategy):
+        function = each.keywords.get("discriminator")
+        if callable(function):
+            require_confidence(function)
+            two = np.arange(min(2, len(clients.splits.proxy)))
+            known = {"discriminator": confidence(function)}
+            rehearse_fields(clients, known, "strategy", two)
     kind = strategy.func if isinstance(strategy, partial) else type(strategy)
     if clients.shape is not None:
         require_any_shape(strategy)
@@ -121,10 +132,18 @@ def require_classes(private: Dataset, who: str) -> None:
 
 def _kinds(strategy: Any) -> Iterator[Any]:
     """Yield the class of a strategy, and of those that it is a sequence of."""
-    yield strategy.func if isinstance(strategy, partial) else type(strategy)
-    for each in strategy.keywords.values() if isinstance(strategy, partial) else ():
-        if isinstance(each, partial) and hasattr(each.func, "configure_train"):
-            yield each.func
+    if not isinstance(strategy, partial):
+        yield type(strategy)
+    yield from (each.func for each in _partials(strategy))
+
+
+def _partials(strategy: Any) -> Iterator[partial[Any]]:
+    """Yield a strategy and those that it is a sequence of, where they are not complete."""
+    if isinstance(strategy, partial):
+        yield strategy
+        for each in strategy.keywords.values():
+            if isinstance(each, partial) and hasattr(each.func, "configure_train"):
+                yield each
 
 
 def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:

@@ -78,7 +78,7 @@ class Teachers:
         """
         if not 0 < fraction <= 1:
             raise ValueError(f"strategy.fraction={fraction}: expected in (0, 1]")
-        if ensemble.discriminator is not None:
+        if ensemble.wants_negatives:
             proxy_split.require_negatives()
         ensemble = of_task(ensemble, test.task)
         fields = ensemble.fields.items()
@@ -149,15 +149,15 @@ class Teachers:
         Returns:
             The request.
         """
-        told, ids = self.rule.discriminator is not None, self.split.chunks[0]
+        ids = self.split.chunks[0]
         return PredictionRequest(
             server_round=server_round,
             num_inputs=len(ids) + len(self._calibrated),
             num_classes=self.test.task.num_classes,
             sites=self.test.task.sites,
             proxy_ids=np.concatenate([ids, self._calibrated]) if len(self._calibrated) else ids,
-            negative_ids=self.split.negative_ids if told else None,
-            recipe=self.rule.discriminator,
+            negative_ids=self.split.negative_ids if self.rule.wants_negatives else None,
+            recipe=self.rule.recipe,
             temperature=self.rule.temperature,
             answers=self.rule.sent_as,
             fields=tuple(self.rule.fields),
@@ -277,7 +277,8 @@ class Teachers:
             num_classes=self.test.task.num_classes,
             sites=self.test.task.sites,
             proxy_ids=proxy_ids,
-            recipe=self.rule.discriminator,
+            negative_ids=self.split.negative_ids if self.rule.compares else None,
+            recipe=self.rule.recipe,
             answers=self.rule.sent_as,
             fields=tuple(self._tested if proxy_ids is None else self._later),
         )

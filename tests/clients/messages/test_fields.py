@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from clients.messages import fields
 from clients.messages.asked import Asked
 from clients.messages.field import Field
+from clients.messages.own_probs import own_probs
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.training.evaluation import predict_and_tap
 from tests.asked import PRIVATE, about
@@ -80,7 +81,7 @@ def test_what_is_not_labelled_counts_in_no_class() -> None:
 
 @pytest.mark.parametrize("inputs", ["features", "pixels"])
 def test_a_discriminator_is_fitted_once_and_kept_in_the_clients_state(inputs: str) -> None:
-    field, state = fields.own_probs(DiscriminatorRecipe(inputs)), RecordDict()
+    field, state = own_probs(DiscriminatorRecipe(inputs)), RecordDict()
     assert field.taps == (("penultimate",) if inputs == "features" else ())
     assert field.more_examples is None or field.more_examples(12, 5) == 17
     with pytest.raises(ValueError, match="field 'own_probs': .* fitted no discriminator"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clients.messages.fields import read_discriminator, write_discriminator
+from clients.messages.own_probs import read_discriminator, write_discriminator
 from clients.messages.requests import PredictionRequest, read_request, write_request
 from clients.models.discriminator import (
     Discriminator,

@@ -20,11 +20,10 @@ from strategies.aggregation.combiners import mean_of_outputs, mean_of_probs
 from strategies.aggregation.ensemble import (
     Ensemble,
     EnsembleRule,
-    covered_inputs,
-    targets_by_input,
 )
 from strategies.aggregation.scorers import max_prob, uniform
 from strategies.aggregation.streaming import read_part
+from strategies.aggregation.targets import covered_inputs, targets_by_input
 from strategies.aggregation.task_compatibility import of_task
 from strategies.teaching.rehearsal import is_reducible, rehearse, rehearse_student
 from strategies.teaching.student import anchors_of
