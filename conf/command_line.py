@@ -24,14 +24,22 @@ OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
 
 
+COMMANDS = {
+    "report": "a report is made by python run.py report FOLDER",
+    "conformance": "a function is checked by python run.py conformance KIND MODULE.NAME",
+}
+"""What run.py does beside running a federation, and how."""
+
+
 def explain_command(words: list[str]) -> str | None:
-    """Do what `explain` does for the words of a command line; `report` may be meant among them."""
+    """Do what `explain` does for the words of a command line; a command may be meant among them."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config-dir", "-cd", action="append", default=[])
     given, rest = flags.parse_known_args(words)
     plain = [word for word in rest if "=" not in word]
-    if near := [word for word in plain if difflib.get_close_matches(word, ["report"], cutoff=0.7)]:
-        return f"'{near[0]}': a report is made by python run.py report FOLDER"
+    for word in plain:
+        if near := difflib.get_close_matches(word, COMMANDS, cutoff=0.7):
+            return f"'{word}': {COMMANDS[near[0]]}"
     return explain([w for w in rest if "=" in w or w.startswith("~")], given.config_dir)
 
 

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clients.data import Task
 from clients.execution.grouped_layers import widened
@@ -77,6 +77,8 @@ def _unfit(model: nn.Module, optimizer: Optimizer) -> str | None:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return "it has no parameter to train"
     for module in model.modules():
+        if any(isinstance(v, Tensor) and not v.is_leaf for v in vars(module).values()):
+            return f"{type(module).__name__} keeps a computed tensor, which torch does not copy"
         if isinstance(module, RANDOM):
             return f"{type(module).__name__} draws at random, for each client from its own stream"
         if isinstance(module, STATEFUL):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from clients.data import classification
 from clients.execution.policy import way_of
@@ -28,6 +29,13 @@ class Gated(nn.Module):
         return self.linear(x + self.gain * (x - x.mean(0)))
 
 
+def pruned() -> nn.Module:
+    """Prune by torch's own, which keeps the product of weights and mask as an attribute."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    prune.l1_unstructured(network[1], "weight", 0.5)
+    return network
+
+
 @pytest.mark.parametrize(
     ("model", "optimizer", "expected"),
     [
@@ -35,6 +43,7 @@ class Gated(nn.Module):
         (lambda: built("lenet5"), SGD, ("wide", "all its layers")),
         (lambda: built("resnet20-batch"), SGD, (None, "convolutions of 32 channels")),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.PReLU()), SGD, ("vmap", "PReLU")),
+        (pruned, SGD, (None, "Linear keeps a computed tensor")),
         (Gated, SGD, (None, "depends on the others of the batch")),
         (lambda: nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(16, 5)), SGD, (None, "Drop")),
         (lambda: built("mlp"), torch.optim.LBFGS, (None, "LBFGS does not update each number")),

@@ -58,6 +58,12 @@ def test_a_misspelt_report_has_a_hint(words: list[str], meant: str | None) -> No
     assert hint == (meant and f"'{meant}': a report is made by python run.py report FOLDER")
 
 
+def test_a_misspelt_conformance_has_a_hint() -> None:
+    hint = explain_command(["conformnce", "scorer", "mine.best"])
+    assert hint is not None
+    assert "python run.py conformance KIND MODULE.NAME" in hint
+
+
 def test_only_a_report_is_written_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
