@@ -186,6 +186,7 @@ CODECS: dict[str, Differs | str] = {
            ("qsgd", "bits of QSGD", 4, 2, "line bytes.reply"),
            ("qsgd", "bucket of QSGD", 512, 8, "line bytes.reply"),
            ("deflate student.hidden=[64]", "level of Deflate", 6, 0, "line bytes.reply"),
+           ("top_k_deflate", "codecs of Chain", ["uint8"], ["float16"], "line bytes.reply"),
            ("gaussian", "clip of GaussianMechanism", 1.0, 0.01, STUDENT),
            ("gaussian", "sigma of GaussianMechanism", 0.01, 0.1, STUDENT),
        )},
