@@ -36,7 +36,7 @@ ROLES = (
     (".rule", r"(clients\.messenger|strategy(\.how)?)\.rule"),
     (
         ".codec",
-        r"(clients\.codec|strategy\.(ensemble\.answers|ask\.[^.]+\.codec))(\.codecs\.\d+)*",
+        r"(clients\.codec(_down)?|strategy\.(ensemble\.answers|ask\.[^.]+\.codec))(\.codecs\.\d+)*",
     ),
     (".graph", r"topology\.graph(\.rules\.\d+)*"),
     (".asked", r"probes\.[^.]+\.of"),

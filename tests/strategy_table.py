@@ -177,6 +177,7 @@ AVERAGES: dict[str, Differs | str] = {
 CODECS: dict[str, Differs | str] = {
     "clients.codec": Differs("averaging", ("clients/codec=none",), ("clients/codec=float16",),
                              "line bytes.reply"),
+    "clients.codec_down": Differs("averaging", None, "float16", "line bytes.request"),
     **{f"clients.codec.{name}":
        Differs(f"averaging rounds=2 clients/codec={file}", one, other, what)
        for file, name, one, other, what in (
