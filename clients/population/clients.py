@@ -93,8 +93,7 @@ class SimulatedClients:
         if messenger is not None:
             require_alone(splits.private, objective=objective, shape=shape)
         self.splits, self.partitions = splits, partitions
-        self.architectures = architectures
-        self.models, self.student = models, student
+        self.architectures, self.models, self.student = architectures, models, student
         self.local_training, self.seed, self.together = train, seed, together
         self.messenger, self.condition = messenger, condition
         self.view, self.shape, self.codec = view, shape, codec
