@@ -32,6 +32,7 @@ ROLES = (
     (".data", r"data\.(proxy_)?source|probes\.[^.]+\.inputs"),
     (".optimizer", r"(clients\.(training|messenger)|strategy\.(distil|how|teaching))\.optimizer"),
     (".optimizer", r"strategy\.teaching\.head_optimizer"),
+    (".scheduler", r"(clients\.training|strategy\.(distil|teaching))\.scheduler"),
     (".messenger", r"clients\.messenger|strategy\.how"),
     (".rule", r"(clients\.messenger|strategy(\.how)?)\.rule"),
     (
@@ -125,17 +126,25 @@ def _trusted(role: str, target: Any) -> bool | None:
         return bool(there[target].get("_partial_", False))
     if role == "strategy" and target in FLOWER:
         return False
-    return True if role == ".optimizer" and _is_optimizer(target) else None
+    return True if _is_torchs(role, target) else None
 
 
-def _is_optimizer(target: str) -> bool:
+def _is_torchs(role: str, target: str) -> bool:
+    """Tell whether a target is a class of torch's for a role that any of them may play."""
     module, _, name = target.rpartition(".")
-    if module != "torch.optim":
+    if (role, module) not in (
+        (".optimizer", "torch.optim"),
+        (".scheduler", "torch.optim.lr_scheduler"),
+    ):
         return False
     import torch  # no run does without, but composing a config does
 
-    found = getattr(torch.optim, name, None)
-    return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    if role == ".optimizer":
+        found, base = getattr(torch.optim, name, None), torch.optim.Optimizer
+    else:
+        schedulers = torch.optim.lr_scheduler
+        found, base = getattr(schedulers, name, None), schedulers.LRScheduler
+    return isinstance(found, type) and issubclass(found, base)
 
 
 def require_file_path(key: str, value: str) -> None:

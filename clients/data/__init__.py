@@ -1,7 +1,9 @@
 """Data sets: what they are, where they are read from, how they are cut."""
 
+from clients.data.colour_sets import cifar10, cifar100, cinic10, svhn
 from clients.data.dataset import Dataset, normalised, renumbered, subset, viewed
-from clients.data.readers import blobs, cifar10, cinic10, digits, fashion_mnist, mnist
+from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
+from clients.data.readers import blobs, digits
 from clients.data.splits import Splits, draw_splits, split
 from clients.data.tables import diabetes
 from clients.data.task import Task, classification, dense_labelling, regression, several_heads
@@ -14,13 +16,16 @@ __all__ = [
     "Task",
     "blobs",
     "cifar10",
+    "cifar100",
     "cinic10",
     "classification",
     "dense_labelling",
     "diabetes",
     "digits",
     "draw_splits",
+    "emnist",
     "fashion_mnist",
+    "kmnist",
     "mnist",
     "normalised",
     "npz",
@@ -30,5 +35,6 @@ __all__ = [
     "shakespeare",
     "split",
     "subset",
+    "svhn",
     "viewed",
 ]

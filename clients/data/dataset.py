@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clients.data.labels import Labels
-from clients.data.task import Task
+from clients.data.task import Task, classification
 
 Inputs = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -235,3 +236,36 @@ def _check_constants(dataset: Dataset) -> None:
         raise ValueError(f"{name}: std={dataset.std}, expected > 0 in every channel")
     if not (np.isfinite(dataset.scale) and dataset.scale > 0):
         raise ValueError(f"{name}: scale={dataset.scale}, expected a finite number > 0")
+
+
+def byte_set(
+    name: str,
+    file: Path,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    num_classes: int = 10,
+) -> Dataset:
+    """A data set of uint8 pixels, one class each; what is wrong with it is said with its file.
+
+    Args:
+        name: what it is called.
+        file: where it was read from.
+        images: [N, C, H, W].
+        labels: [N].
+        mean: of each channel [C], of pixels in [0, 1].
+        std: their deviations [C].
+        num_classes: how many there are.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: it is none; names the file.
+    """
+    try:
+        task = classification(images.shape[1:], num_classes)
+        return Dataset(name, images, labels, task, 1 / 255, mean, std)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

@@ -39,8 +39,9 @@ def data_root(root: str | None) -> Path:
     if not chosen:
         raise FileNotFoundError(
             "no data root: neither data.root nor $STILLHOUSE_DATA is set; "
-            f"{HOW_TO_SET_ROOT} (inside it: MNIST/raw, FashionMNIST/raw, cifar-10-batches-py, "
-            "CINIC-10, tinyshakespeare). data=digits, data=blobs and data=diabetes need no files"
+            f"{HOW_TO_SET_ROOT} (inside it: MNIST/raw, FashionMNIST/raw, KMNIST/raw, EMNIST/raw, "
+            "cifar-10-batches-py, cifar-100-python, CINIC-10, SVHN, tinyshakespeare). "
+            "data=digits, data=blobs and data=diabetes need no files"
         )
     return Path(chosen).expanduser().absolute()
 
@@ -110,13 +111,14 @@ def _packed_or_not(path: Path, origin: str) -> tuple[Path, bytes]:
 
 
 def read_cifar_batch(
-    path: Path, origin: str
+    path: Path, origin: str, key: str = "labels"
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Read one batch of CIFAR-10's python version.
+    """Read one batch of CIFAR's python version.
 
     Args:
-        path: `data_batch_1` to `data_batch_5` or `test_batch`.
+        path: `data_batch_1` to `data_batch_5` or `test_batch`; of CIFAR-100 `train` or `test`.
         origin: where the file comes from, for the message when it is missing.
+        key: where labels are; CIFAR-100 has `fine_labels` and `coarse_labels`.
 
     Returns:
         Images [N, 3, 32, 32], uint8, and labels [N], int64.
@@ -128,9 +130,9 @@ def read_cifar_batch(
     if not path.is_file():
         raise FileNotFoundError(missing(path, origin))
     batch = read_pickled_dict(path)
-    if not {"data", "labels"} <= batch.keys():
-        raise ValueError(f"{path}: expected keys data and labels, found {sorted(map(str, batch))}")
-    data, labels = batch["data"], _integers(path, "labels", batch["labels"])
+    if not {"data", key} <= batch.keys():
+        raise ValueError(f"{path}: expected keys data and {key}, found {sorted(map(str, batch))}")
+    data, labels = batch["data"], _integers(path, key, batch[key])
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
         raise ValueError(f"{path}: expected data as uint8 [N, 3072], found {_kind(data)}")
     # 3072 = 1024 red, 1024 green, 1024 blue, each row by row: already [C, H, W].
@@ -140,6 +142,42 @@ def read_cifar_batch(
             f"found {list(data.shape)}"
         )
     return data.reshape(-1, 3, 32, 32), labels
+
+
+def read_mat(path: Path, origin: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Read images and labels of a MATLAB file, the format of SVHN.
+
+    Args:
+        path: the file, with X [H, W, 3, N] of bytes and y [N, 1].
+        origin: where it comes from, for the message when it is missing.
+
+    Returns:
+        Images [N, 3, H, W], uint8, and labels [N], int64.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it is none, or holds something else.
+    """
+    from scipy.io import loadmat  # here, because only one data set needs it
+
+    if not path.is_file():
+        raise FileNotFoundError(missing(path, origin))
+    try:
+        content = loadmat(path, variable_names=["X", "y"])
+    except Exception as error:  # a forged or cut file can raise nearly anything
+        raise ValueError(
+            f"{path}: expected a MATLAB file: {type(error).__name__}: {error}"
+        ) from error
+    images, labels = content.get("X"), content.get("y")
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"{path}: expected X as uint8 [H, W, 3, N], found {_kind(images)}")
+    found = _integers(path, "y", np.ravel(labels))
+    if images.shape[2:] != (3, len(found)):
+        raise ValueError(
+            f"{path}: expected X [H, W, 3, {len(found)}] for {len(found)} labels, "
+            f"found {list(images.shape)}"
+        )
+    return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), found
 
 
 def _integers(path: Path, field: str, values: Any) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The one place that opens a pickle: CIFAR-10 is published as nothing else.
+"""The one place that opens a pickle: CIFAR is published as nothing else.
 
 A pickle can name any importable function and have it called. Here it may name three things of
 numpy, so a forged file is refused before anything of it runs.
@@ -17,7 +17,7 @@ import numpy as np
 # an array's own reduction hands it out under either.
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
 
-# All that CIFAR-10's python-2 pickles name, and numpy 2's spelling for files written since.
+# All that CIFAR's python-2 pickles name, and numpy 2's spelling for files written since.
 # `_codecs.encode` is not needed: python 2 wrote its strings as bytes.
 ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -57,12 +57,12 @@ def read_pickled_dict(path: Path) -> dict[str, Any]:
         content = _ArrayUnpickler(file, encoding="latin1").load()
     except ForeignGlobalError as error:
         raise ValueError(
-            f"{path}: the pickle asks for {error}, which no CIFAR-10 batch needs; it was refused "
+            f"{path}: the pickle asks for {error}, which no CIFAR batch needs; it was refused "
             "and not run. Only numpy arrays are allowed: get the file again from its origin"
         ) from None
     except Exception as error:  # a forged or cut opcode can raise nearly anything
         raise ValueError(
-            f"{path}: corrupt pickle, expected a CIFAR-10 batch: {type(error).__name__}: {error}"
+            f"{path}: corrupt pickle, expected a CIFAR batch: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a pickled dict, found {type(content).__name__}")

@@ -130,6 +130,17 @@ def test_what_the_shipped_config_has_is_trusted_and_a_role_is_no_other() -> None
     assert role_of("strategy.first.second.distil.optimizer") == ".optimizer"
 
 
+@pytest.mark.parametrize(
+    "place", ["clients.training", "strategy.distil", "strategy.second.distil", "strategy.teaching"]
+)
+def test_torchs_schedulers_are_trusted_where_there_are_any(place: str) -> None:
+    for name in ("StepLR", "CosineAnnealingLR", "LinearLR"):
+        assert is_trusted(f"{place}.scheduler", f"torch.optim.lr_scheduler.{name}")
+        assert not is_trusted(f"{place}.optimizer", f"torch.optim.lr_scheduler.{name}")
+    for other in ("lr_scheduler.Optimizer", "lr_scheduler.warnings", "SGD", "lr_scheduler."):
+        assert not is_trusted(f"{place}.scheduler", f"torch.optim.{other}")
+
+
 def test_torchs_optimizers_and_the_strategies_whose_state_is_known_are_trusted() -> None:
     kinds = {n: k for n, k in vars(torch.optim).items() if isinstance(k, type)}
     assert {"SGD", "Adagrad", "LBFGS"} <= kinds.keys()
@@ -153,7 +164,7 @@ def test_every_text_that_a_shipped_target_takes_is_known() -> None:
             found = inspect.signature(getattr(import_module(module), name), eval_str=True)
             takes = {p.name for p in found.parameters.values() if p.annotation in (str, str | None)}
             texts |= takes if not target.startswith("flwr.") else set()
-    assert texts == {*PATHS, "device", "address", "inputs", "kind", "layout", "tap"}
+    assert texts == {*PATHS, "cut", "device", "address", "inputs", "kind", "layout", "tap"}
 
 
 # --- how a target is called ---

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from clients import data
-from clients.data.readers import CINIC10_CLASSES
+from clients.data.colour_sets import CINIC10_CLASSES
 from tests.places import ROOT
 
 Bytes = npt.NDArray[np.uint8]
