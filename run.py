@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate, pairs
 from conf.command_line import explain_command
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from clients.data import Splits
+    from clients.points import Point
     from clients.population.clients import SimulatedClients
     from sim.tracking.console import Display
     from sim.tracking.tracker import Tracker
@@ -212,13 +213,19 @@ def complete_strategy(
     return completed(strategy, offered(clients, student, config.rounds) | known, made)
 
 
+def engine_points() -> "tuple[Point, ...]":
+    """Return the points of the engine: graphs, their weights, strategies."""
+    return ()
+
+
 if __name__ == "__main__":
     # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
     atexit.register(gc.freeze)
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
     if sys.argv[1:2] == ["conformance"]:
-        sys.exit(check_plugin(sys.argv[2:]))
+        read = lambda file: instantiate(OmegaConf.load(file))  # noqa: E731
+        sys.exit(check_plugin(sys.argv[2:], engine_points, read))
     try:
         main()
     except SystemExit as stop:

@@ -22,7 +22,8 @@ from clients.population import conditions, views
 from clients.training.losses import kl
 from sim.analysis.probes import robustness
 from strategies.conformance.checks import verdicts
-from strategies.conformance.command import KINDS, checks_of, main
+from strategies.conformance.command import main
+from strategies.conformance.points import POINTS
 from tests.federations import trainer
 from tests.places import CONF
 
@@ -38,6 +39,7 @@ def soft_only(rules: dict[str, Any]) -> dict[str, Any]:
     return {name: rule for name, rule in rules.items() if callable(rule)}
 
 
+CHECKS = {point.kind: point.checks for point in POINTS}
 SHIPPED: dict[str, dict[str, Any]] = {
     "scorer": shipped("scorer"),
     "combiner": shipped("combiner"),
@@ -60,13 +62,13 @@ ALL = [(kind, name) for kind, plugins in SHIPPED.items() for name in plugins]
 
 
 def test_every_kind_has_something_that_passes() -> None:
-    assert SHIPPED.keys() == {*KINDS}
+    assert SHIPPED.keys() == CHECKS.keys()
     assert all(SHIPPED.values())
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_what_ships_is_as_it_ought_to_be(kind: str, name: str) -> None:
-    assert [str(v) for v in verdicts(SHIPPED[kind][name], checks_of(kind)) if v.fault] == []
+    assert [str(v) for v in verdicts(SHIPPED[kind][name], CHECKS[kind]) if v.fault] == []
 
 
 # --- five classics, and others ---
@@ -145,7 +147,7 @@ def from_the_global(network: Any, *what: Any, **numbers: Any) -> list[float]:
          "shape", "global", "nothing", "cut", "labels", "empty", "owners"],
 )  # fmt: skip
 def test_a_defect_is_told_by_a_line(kind: str, plugin: Any, said: str) -> None:
-    lines = [str(verdict) for verdict in verdicts(plugin, checks_of(kind))]
+    lines = [str(verdict) for verdict in verdicts(plugin, CHECKS[kind])]
     assert any(line.startswith("FAIL") and re.search(said, line) for line in lines), lines
 
 
@@ -162,7 +164,7 @@ def test_the_command_says_what_is_so_and_what_is_not(
     )
     words = ["scorer", "my_checked.flat", "--config-dir", str(tmp_path)]
     assert main([*words, "size=2.0"]) == 0
-    assert "5 of 5 as it ought to be" in capsys.readouterr().out
+    assert "6 of 6 as it ought to be" in capsys.readouterr().out
     assert main([*words, "size=-1"]) == 1
     out = capsys.readouterr().out
     assert "FAIL  Gives scores [K, N], finite and >= 0: gives -1" in out

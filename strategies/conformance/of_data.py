@@ -1,0 +1,108 @@
+"""Conformance of what clients have: views, conditions, partitions."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from clients.data import normalised
+from clients.execution.isolation import keeps_nothing
+from clients.points import Check
+from clients.population.views import PHASES, require_view, seen_by
+from clients.signatures import named_of
+from strategies.conformance.checks import unlike
+from strategies.conformance.made_up import PRIVATE
+
+# --- views and conditions ---
+
+
+def _sees(view: Any) -> str | None:
+    """Gives inputs of the same shape, finite, in every phase, and keeps nothing."""
+    require_view(view, PRIVATE)
+    return None
+
+
+def _sees_again(view: Any) -> str | None:
+    """Shows a client the same again, by its generator alone."""
+    for phase in PHASES:
+        key = np.random.SeedSequence(3)
+        one, other = (
+            normalised(seen_by(view, PRIVATE, 1, phase, key), np.arange(8)) for _ in range(2)
+        )
+        if unlike(one, other, 0.0):
+            return f"in phase {phase} it shows something else: another generator?"
+    return None
+
+
+VIEW: tuple[Check, ...] = (_sees, _sees_again)
+
+
+def _labels(condition: Any, client_id: int = 1, server_round: int = 1) -> Any:
+    own = np.arange(40)
+    offered: dict[str, Any] = {
+        "ids": own.copy,
+        "inputs": partial(normalised, PRIVATE, own),
+        "rng": partial(np.random.default_rng, [0, client_id]),
+        "round_rng": partial(np.random.default_rng, [1, client_id, server_round]),
+    }
+    given = PRIVATE.labels[own]
+    with keeps_nothing(condition=condition):
+        return condition(given, 4, client_id, server_round, **named_of(condition, offered))
+
+
+def _labels_are_some(condition: Any) -> str | None:
+    """Gives labels [n], of which -1 says unlabelled, or soft labels [n, C]."""
+    found = np.asarray(_labels(condition))
+    if found.shape == (40,) and found.dtype.kind in "iu":
+        low, high = int(found.min()), int(found.max())
+        return None if low >= -1 and high < 4 else f"labels lie in {low}..{high}, expected -1..3"
+    if found.shape != (40, 4):
+        return f"gives {found.dtype} {found.shape}, expected [40] or [40, 4]"
+    off = np.abs(found.sum(1) - 1).max() > 1e-5 or found.min() < 0
+    return "rows of soft labels leave the simplex" if off else None
+
+
+def _labels_again(condition: Any) -> str | None:
+    """Gives the same labels again, and does not change those it is given."""
+    first = np.array(_labels(condition))
+    before = PRIVATE.labels.copy()
+    if unlike(first, _labels(condition), 0.0):
+        return "a second call gives others: another generator?"
+    return "changes the data set" if unlike(before, PRIVATE.labels, 0.0) else None
+
+
+CONDITIONS: tuple[Check, ...] = (_labels_are_some, _labels_again)
+
+
+# --- partitions ---
+
+
+def _cut(partition: Any, seed: int = 0) -> list[Any]:
+    rng, ids = np.random.default_rng(seed), np.arange(60)
+    offered: dict[str, Any] = {"ids": ids.copy, "inputs": partial(normalised, PRIVATE, ids)}
+    return list(partition(PRIVATE.labels, 3, rng, **named_of(partition, offered)))
+
+
+def _cuts(partition: Any) -> str | None:
+    """Gives each client some examples, and no example to two of them."""
+    found = _cut(partition)
+    if len(found) != 3:
+        return f"gives {len(found)} parts to 3 clients"
+    if empty := [k for k, part in enumerate(found) if not len(part)]:
+        return f"client {empty[0]} has no example"
+    owned = np.concatenate([np.unique(part) for part in found])
+    if owned.min() < 0 or owned.max() >= 60:
+        return f"indices lie in {owned.min()}..{owned.max()}, expected 0..59"
+    twice = len(owned) - len(np.unique(owned))
+    return f"{twice} examples have two owners" if twice else None
+
+
+def _cuts_again(partition: Any) -> str | None:
+    """Cuts the same again with the same generator."""
+    one, other = _cut(partition), _cut(partition)
+    if any(not np.array_equal(mine, yours) for mine, yours in zip(one, other, strict=True)):
+        return "the same seed gives other parts: another generator?"
+    return None
+
+
+PARTITION: tuple[Check, ...] = (_cuts, _cuts_again)
