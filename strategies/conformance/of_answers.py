@@ -1,17 +1,22 @@
-"""Conformance of what is made of answers: scorers, combiners."""
+"""Conformance of what is made of answers: scorers, combiners, selections."""
 
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from clients.data import subset
 from clients.messages.answers import Answers
+from clients.models.factory import build
 from clients.points import Check
 from strategies.aggregation.normalisation import normalise
 from strategies.aggregation.rule_arguments import made_up_arguments, told
 from strategies.conformance.checks import changes, shape_fault, unlike
-from strategies.conformance.made_up import C, K, N, answers
+from strategies.conformance.made_up import PRIVATE, SMALL, C, K, N, answers
+from strategies.teaching.proxy_split import ProxySplit
+from strategies.teaching.selection import selected
 
 
 def scored(scorer: Any, teachers: Answers) -> Tensor:
@@ -171,3 +176,37 @@ def _combines_purely(combiner: Any) -> str | None:
 
 
 COMBINER: tuple[Check, ...] = (_on_the_simplex, _agrees, _silences, _combines_purely)
+
+
+# --- selections ---
+
+
+def _selected(selection: Any, examples: int = 40, seed: int = 0) -> Any:
+    """Select of the distilled examples of a proxy set; their ids are not their places."""
+    proxy = subset(PRIVATE, np.arange(examples))
+    split = ProxySplit(proxy=proxy, seed=0, negative_share=0.5, probe_examples=1)
+    student = build(SMALL, PRIVATE.task, np.random.default_rng(seed))
+    of_round = selected(selection, split, student, 0, 1)
+    assert of_round.learned is not None, "of a round"
+    return of_round.chunks[0][of_round.learned]
+
+
+def _selects(selection: Any) -> str | None:
+    """Gives positions of some candidates, each once, or a mask, however many there are."""
+    for examples in (40, 24, 4):
+        _selected(selection, examples)
+    return None
+
+
+def _selects_some(selection: Any) -> str | None:
+    """Leaves something out."""
+    return "selects all candidates" if len(_selected(selection)) == 20 else None
+
+
+def _selects_again(selection: Any) -> str | None:
+    """Selects the same again of the same round, and keeps nothing."""
+    one, other = _selected(selection), _selected(selection)
+    return "a second call selects others: another generator?" if unlike(one, other, 0) else None
+
+
+SELECTION: tuple[Check, ...] = (_selects, _selects_some, _selects_again)

@@ -1,11 +1,11 @@
-"""Conformance of what clients have: views, conditions, partitions."""
+"""Conformance of what clients have: data sets, views, conditions, partitions."""
 
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from clients.data import normalised
+from clients.data import Dataset, normalised
 from clients.execution.isolation import keeps_nothing
 from clients.points import Check
 from clients.population.views import PHASES, require_view, seen_by
@@ -106,3 +106,71 @@ def _cuts_again(partition: Any) -> str | None:
 
 
 PARTITION: tuple[Check, ...] = (_cuts, _cuts_again)
+
+
+# --- data ---
+
+FEW = 2000
+"""Examples that are looked at."""
+
+
+def _read(source: Any) -> tuple[Dataset, Dataset]:
+    """Read it; or take what a YAML file of `data` has read."""
+    sets = source["source"] if isinstance(source, dict) else source
+    sets = sets() if callable(sets) else sets
+    if not isinstance(sets, tuple) or not all(isinstance(each, Dataset) for each in sets):
+        raise ValueError(f"gives {type(sets).__name__}, expected a train and a test Dataset")
+    train, test = sets
+    return train, test
+
+
+def _reads(source: Any) -> str | None:
+    """Gives a train and a test set of one task, stored and scaled alike."""
+    train, test = _read(source)
+    for name in ("name", "input_shape", "num_classes", "num_tokens", "measure"):
+        one, other = (getattr(each.task, name) for each in (train, test))
+        if one != other:
+            return f"{name} of the task is {one} and {other}"
+    for name in ("scale", "mean", "std", "label_values"):
+        if getattr(train, name) != getattr(test, name):
+            return f"{name} is {getattr(train, name)} and {getattr(test, name)}"
+    if train.inputs.dtype != test.inputs.dtype:
+        return f"inputs are of {train.inputs.dtype} and {test.inputs.dtype}"
+    return None if len(train) and len(test) else "one of them has no example"
+
+
+def _reads_again(source: Any) -> str | None:
+    """Gives the same again."""
+    for one, other in zip(_read(source), _read(source), strict=True):
+        if unlike(one.inputs, other.inputs, 0.0) or unlike(one.labels, other.labels, 0.0):
+            return f"{one.name}: a second time others: is its generator seeded?"
+    return None
+
+
+def _normalises(source: Any) -> str | None:
+    """Shows networks inputs of about mean 0 and deviation 1, by mean and std after scaling."""
+    train, _ = _read(source)
+    if train.task.num_tokens is not None:
+        return None
+    seen = normalised(train, np.arange(min(FEW, len(train))))
+    mean, deviation = float(seen.mean()), float(seen.std())
+    if abs(mean) > 1 or not 0.1 < deviation < 10:
+        return f"mean {mean:.3g}, deviation {deviation:.3g} of what networks see"
+    return None
+
+
+def _has_all_classes(source: Any) -> str | None:
+    """Has a train example of each class that the test set has."""
+    train, test = (each.task.strata(each.labels) for each in _read(source))
+    missing = sorted({*map(int, test)} - {*map(int, train)})
+    return f"none of {missing[:10]}" if missing else None
+
+
+def _held_out(source: Any) -> str | None:
+    """Tests on inputs that nobody trains on."""
+    train, test = ({row.tobytes() for row in each.inputs} for each in _read(source))
+    both = len(train & test)
+    return f"{both} of {len(test)} test inputs are train inputs too" if both else None
+
+
+DATA: tuple[Check, ...] = (_reads, _reads_again, _normalises, _has_all_classes, _held_out)

@@ -7,14 +7,19 @@ from clients.execution.trainers import OFFERED as OF_TRAINERS
 from clients.execution.trainers import PLACES as TRAINER_PLACES
 from clients.handlers.network_probes import OFFERED as OF_PROBES
 from clients.handlers.network_probes import PLACES as PROBE_PLACES
+from clients.messages.codecs import OF_PARAMETERS, RECEIVED, Precision
+from clients.models.confidence import OFFERED as OF_CONFIDENCES
+from clients.models.confidence import energy
 from clients.models.factory import OFFERED as OF_MODELS
 from clients.mutual.rules import dml
 from clients.partition import iid
 from clients.points import Call, Check, Point, places_of
 from clients.population.conditions import symmetric_noise
 from clients.population.plugins import CONDITION, PARTITION
+from clients.population.shapes import OFFERED as OF_SHAPES
 from clients.population.views import OFFERED as OF_VIEWS
 from clients.population.views import rotated
+from clients.population.widths import first_units, share_of_units
 from clients.training.loop import train
 from clients.training.losses import kl
 from strategies.aggregation.combiners import mean_of_probs
@@ -29,6 +34,7 @@ from strategies.conformance import (
     of_training,
 )
 from strategies.conformance.checks import needs_no_more
+from strategies.teaching.selection import OFFERED as OF_SELECTIONS
 from strategies.teaching.student import TAUGHT
 
 
@@ -61,8 +67,10 @@ def function(
     return Point(kind, key, (call,), (needs_no_more(places, names), *checks))
 
 
+ARRAYS = places_of(Precision("float32").encode, 1)
 TEMPERATURE = places_of(kl, 3)
 POINTS = (
+    Point("data", "data.source", (Call("a train and a test Dataset"),), of_data.DATA),
     function(
         "trainer", "clients.training, strategy.distil", "the mean loss of each epoch", train,
         TRAINER_PLACES, (*OF_TRAINERS, *TAUGHT), of_training.TRAINER,
@@ -77,6 +85,24 @@ POINTS = (
         "model", "student, clients.architectures.NAME.model", "a network", (), 0,
         (*OF_MODELS, "tier", "profile"), of_networks.MODEL,
     ),
+    Point(
+        "shape", "clients.shape",
+        (
+            Call("a plan: arrays by name; None = it stays", places_of(share_of_units, 3), OF_SHAPES,
+                 "choose"),
+            Call("the network in that shape", places_of(first_units, 2), (), "apply"),
+        ),
+        of_networks.SHAPE, made=True,
+    ),
+    Point(
+        "objective", "clients.objective, strategy.loss",
+        (
+            Call("of each example [B]", ("outputs", "targets", "anchors"), (), "loss"),
+            Call("a scalar", ("parameters", "anchors"), (), "penalty"),
+            Call("gradients", ("gradients", "parameters", "anchors"), (), "correct"),
+        ),
+        of_training.OBJECTIVE, made=True,
+    ),
     Point("loss", "strategy.loss", (Call("of each example [B]", TEMPERATURE),), of_losses.LOSS),
     function(
         "scorer", "strategy.scorer", "scores [K, N] >= 0", uniform, 1, OF_RULES, of_answers.SCORER
@@ -85,9 +111,25 @@ POINTS = (
         "combiner", "strategy.combiner", "soft labels [N, C]", mean_of_probs, 3,
         ("teachers", *OF_RULES), of_answers.COMBINER,
     ),
+    function(
+        "confidence", "strategy.discriminator", "[N] in [0, 1]", energy, 2, OF_CONFIDENCES,
+        of_messages.CONFIDENCE,
+    ),
     Point(
         "field", "strategy.ask.NAME", (Call("[N, ...], or of a client", ("asked",), (), "of"),),
         of_messages.FIELD, made=True,
+    ),
+    Point(
+        "codec", "clients.codec, strategy.ensemble.answers, strategy.ask.NAME.codec",
+        (
+            Call("arrays that are sent", ARRAYS, OF_PARAMETERS, "encode"),
+            Call("arrays as they were", ARRAYS, (RECEIVED,), "decode"),
+        ),
+        of_messages.CODEC, made=True,
+    ),
+    function(
+        "selection", "strategy.selection", "positions [M], or a mask [N]", (), 0, OF_SELECTIONS,
+        of_answers.SELECTION,
     ),
     function("rule", "strategy.rule", "Terms: a loss of each peer", dml, 4, (), of_losses.RULE),
     function(
