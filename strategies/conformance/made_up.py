@@ -20,6 +20,7 @@ PRIVATE, _ = blobs(num_examples=80, num_classes=4)
 
 
 SEED = 7
+TRAIN = partial(train, epochs=1, batch_size=16, optimizer=partial(SGD, lr=0.1))
 SMALL = partial(mlp, hidden=(6,))
 
 
@@ -60,7 +61,7 @@ def crowd(**changes: Any) -> SimulatedClients:
         "architectures": ["small"] * 4,
         "models": {"small": SMALL},
         "student": SMALL,
-        "train": partial(train, epochs=1, batch_size=16, optimizer=partial(SGD, lr=0.1)),
+        "train": TRAIN,
         "seed": SEED,
     }
     return SimulatedClients(**settings | changes)

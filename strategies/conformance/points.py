@@ -5,6 +5,7 @@ from typing import Any
 
 from clients.execution.trainers import OFFERED as OF_TRAINERS
 from clients.execution.trainers import PLACES as TRAINER_PLACES
+from clients.handlers.mixed_parameters import send_own
 from clients.handlers.network_probes import OFFERED as OF_PROBES
 from clients.handlers.network_probes import PLACES as PROBE_PLACES
 from clients.messages.codecs import OF_PARAMETERS, RECEIVED, Precision
@@ -28,6 +29,7 @@ from strategies.aggregation.scorers import uniform
 from strategies.conformance import (
     of_answers,
     of_data,
+    of_handlers,
     of_losses,
     of_messages,
     of_networks,
@@ -135,5 +137,10 @@ POINTS = (
     function(
         "probe", "probes.NAME.of", "numbers by name", ("network", "inputs", "labels"),
         PROBE_PLACES, OF_PROBES, of_networks.PROBE,
+    ),
+    Point(
+        "handler", "handlers of a strategy",
+        (Call("content of the reply", places_of(send_own, 4), (), "each"),),
+        of_handlers.HANDLER, made=True,
     ),
 )  # fmt: skip

@@ -10,15 +10,22 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from clients import data, models
+from clients.handlers.parameters import PARAMETERS
 from clients.messages.fields import class_counts, class_means, features
 from clients.partition import iid
 from clients.population import conditions, views
+from conf.building import instantiate as instantiate_node
+from run import engine_points
 from sim.analysis.probes import robustness
+from sim.topology import mixing
 from strategies.conformance.checks import verdicts
 from strategies.conformance.command import main
 from strategies.conformance.points import POINTS
+from tests.composing import composed
 from tests.federations import trainer
 from tests.places import CONF
+from tests.shipped_topologies import SHIPPED as SHIPPED_GRAPHS
+from tests.shipped_topologies import chosen
 
 
 def shipped(kind: str, section: str = "strategy") -> dict[str, Any]:
@@ -33,7 +40,7 @@ def functions(rules: dict[str, Any]) -> dict[str, Any]:
     return {name: rule for name, rule in rules.items() if callable(rule)}
 
 
-CHECKS = {point.kind: point.checks for point in POINTS}
+CHECKS = {point.kind: point.checks for point in (*POINTS, *engine_points())}
 SHIPPED: dict[str, dict[str, Any]] = {
     "scorer": shipped("scorer"),
     "combiner": shipped("combiner"),
@@ -48,11 +55,16 @@ SHIPPED: dict[str, dict[str, Any]] = {
     },
     "field": {"features": features(), "means": class_means(), "counts": class_counts()},
     "objective": shipped("objective", "clients"),
-    "data": {name: getattr(data, name) for name in ("blobs", "digits", "diabetes", "mnist")},
+    "data": {name: getattr(data, name) for name in ("blobs", "digits", "diabetes")},
     "confidence": functions(shipped("discriminator")),
     "codec": shipped("codec", "clients"),
     "selection": shipped("selection"),
     "shape": shipped("shape", "clients"),
+    "handler": {each.kind: each for each in PARAMETERS},
+    "topology": {name: chosen(name).keywords["graph"] for name in SHIPPED_GRAPHS
+                 if name != "from_file"},
+    "mixing": {name: getattr(mixing, name)
+               for name in ("metropolis_hastings", "uniform", "push_sum", "replace")},
     "probe": {each.__name__: each for each in (robustness.fgsm, robustness.pgd,
                                                robustness.input_gradient_norm)},
     "partition": {"iid": iid},
@@ -61,14 +73,24 @@ SHIPPED: dict[str, dict[str, Any]] = {
 ALL = [(kind, name) for kind, plugins in SHIPPED.items() for name in plugins]
 
 
+STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
+
+
 def test_every_kind_has_something_that_passes() -> None:
-    assert SHIPPED.keys() == CHECKS.keys()
+    assert {*SHIPPED, "strategy"} == CHECKS.keys()
     assert all(SHIPPED.values())
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_what_ships_is_as_it_ought_to_be(kind: str, name: str) -> None:
     assert [str(v) for v in verdicts(SHIPPED[kind][name], CHECKS[kind]) if v.fault] == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_shipped_strategy_is_as_it_ought_to_be(name: str) -> None:
+    short = ["strategy.first_rounds=1"] if name == "cpfl" else []
+    strategy = instantiate_node(composed(f"strategy={name}", *short).strategy)
+    assert [str(v) for v in verdicts(strategy, CHECKS["strategy"]) if v.fault] == []
 
 
 # --- the command ---

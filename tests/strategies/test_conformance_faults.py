@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from run import engine_points
 from strategies.conformance.checks import verdicts
 from strategies.conformance.points import POINTS
-from tests import faulty_clients, faulty_rules
+from tests import faulty_clients, faulty_protocols, faulty_rules
 
-CHECKS = {point.kind: point.checks for point in POINTS}
-FAULTS = [*faulty_rules.FAULTS, *faulty_clients.FAULTS]
+CHECKS = {point.kind: point.checks for point in (*POINTS, *engine_points())}
+FAULTS = [*faulty_rules.FAULTS, *faulty_clients.FAULTS, *faulty_protocols.FAULTS]
 FOUND: set[tuple[str, str]] = set()
 """Kind and contract of each check that failed."""
 
