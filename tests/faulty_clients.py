@@ -157,7 +157,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("view", lambda inputs: inputs[:1], r"gave inputs of float32 \(1, "),
     ("view", jittered, "by its generator alone: in phase train it shows something else"),
     ("view", lambda inputs, *, round: inputs, "needs 'round'"),
-    ("condition", lambda labels, *rest: labels + 5, r"labels lie in 5\.\.8, expected -1\.\.3"),
+    (
+        "condition",
+        lambda labels, *rest: labels + 5,
+        "FAIL  Gives labels .*clients.condition",
+    ),
     ("condition", tossed, "a second call gives others"),
     ("condition", lambda a, b, c, d, *, votes: a, "needs 'votes', and is given ids"),
     ("probe", lambda network, x, y: {}, "numbers by name: returns nothing"),

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from clients.data import Dataset, normalised
-from clients.execution.isolation import keeps_nothing
+from clients.data.task import partly_labelled
 from clients.points import Check
+from clients.population.plugins import labels_of
 from clients.population.views import PHASES, require_view, seen_by
 from clients.signatures import named_of
 from strategies.conformance.checks import unlike
@@ -37,37 +38,25 @@ def _sees_again(view: Any) -> str | None:
 VIEW: tuple[Check, ...] = (_sees, _sees_again)
 
 
-def _labels(condition: Any, client_id: int = 1, server_round: int = 1) -> Any:
-    own = np.arange(40)
-    offered: dict[str, Any] = {
-        "ids": own.copy,
-        "inputs": partial(normalised, PRIVATE, own),
-        "rng": partial(np.random.default_rng, [0, client_id]),
-        "round_rng": partial(np.random.default_rng, [1, client_id, server_round]),
-    }
-    given = PRIVATE.labels[own]
-    with keeps_nothing(condition=condition):
-        return condition(given, 4, client_id, server_round, **named_of(condition, offered))
+def _labels(condition: Any, size: int = 40, server_round: int = 1) -> Any:
+    task = partly_labelled(PRIVATE.task)
+    return labels_of(condition, PRIVATE, task, np.arange(size), 7, 1, server_round)
 
 
 def _labels_are_some(condition: Any) -> str | None:
-    """Gives labels [n], of which -1 says unlabelled, or soft labels [n, C]."""
-    found = np.asarray(_labels(condition))
-    if found.shape == (40,) and found.dtype.kind in "iu":
-        low, high = int(found.min()), int(found.max())
-        return None if low >= -1 and high < 4 else f"labels lie in {low}..{high}, expected -1..3"
-    if found.shape != (40, 4):
-        return f"gives {found.dtype} {found.shape}, expected [40] or [40, 4]"
-    off = np.abs(found.sum(1) - 1).max() > 1e-5 or found.min() < 0
-    return "rows of soft labels leave the simplex" if off else None
+    """Gives labels [n], of which -1 says unlabelled, or soft labels [n, C], however many."""
+    for size in (1, 2, 40):
+        _labels(condition, size)
+    return None
 
 
 def _labels_again(condition: Any) -> str | None:
-    """Gives the same labels again, and does not change those it is given."""
-    first = np.array(_labels(condition))
+    """Gives the same labels again, in every round, and does not change those it is given."""
     before = PRIVATE.labels.copy()
-    if unlike(first, _labels(condition), 0.0):
-        return "a second call gives others: another generator?"
+    for server_round in (1, 2):
+        one, other = (_labels(condition, server_round=server_round) for _ in range(2))
+        if unlike(one, other):
+            return "a second call gives others: another generator?"
     return "changes the data set" if unlike(before, PRIVATE.labels, 0.0) else None
 
 
