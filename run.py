@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
 from conf.command_line import explain_command
 from conf.errors import BUILDING, Stopped, disk_explained, explained
+from conf.plugin_file import plugin_in
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, release
@@ -230,8 +231,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
     if sys.argv[1:2] == ["conformance"]:
-        read = lambda file: instantiate(OmegaConf.load(file))  # noqa: E731
-        sys.exit(check_plugin(sys.argv[2:], engine_points, read))
+        sys.exit(check_plugin(sys.argv[2:], engine_points, plugin_in))
     try:
         main()
     except SystemExit as stop:

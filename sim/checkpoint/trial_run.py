@@ -4,15 +4,18 @@ What strategies/ is handed to hold a strategy to its contract, for it does not k
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from clients.app import SimulatedApp
 from clients.duck_typing import told
+from clients.handlers.base import is_evaluation
+from clients.messages.requests import client_id_of
 from clients.population.clients import SimulatedClients
 from sim.checkpoint.strategy_state import restore_strategy, strategy_state
 from sim.engine.grid import PoolGrid
@@ -48,7 +51,13 @@ def begun(arrays: ArrayRecord) -> Trial:
     return Trial(0, arrays, {}, None)
 
 
-def trial_run(strategy: Strategy, clients: SimulatedClients, before: Trial, rounds: int) -> Trial:
+def trial_run(
+    strategy: Strategy,
+    clients: SimulatedClients,
+    before: Trial,
+    rounds: int,
+    failing: int | None = None,
+) -> Trial:
     """Run rounds.
 
     Args:
@@ -56,13 +65,17 @@ def trial_run(strategy: Strategy, clients: SimulatedClients, before: Trial, roun
         clients: All of the federation's.
         before: Where to go on.
         rounds: R, the last round.
+        failing: A client that fails at everything but measurements; None = nobody does.
 
     Returns:
         What they came to.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
     pool, reports = InlinePool(clients.seed), list[RoundReport]()
-    pool.load(SimulatedApp(clients, told(strategy, "handlers") or ()))
+    app = SimulatedApp(clients, told(strategy, "handlers") or ())
+    if failing is not None:
+        app.serve = partial(_served, app.serve, failing)  # type: ignore[method-assign]
+    pool.load(app)
     grid = PoolGrid(pool, clients.architectures, group_size=2)
     grid.states.load(before.states)
     if before.kept is not None:
@@ -103,3 +116,16 @@ def made_for(clients: SimulatedClients) -> dict[str, Callable[[], Any]]:
         ),
         "availability": lambda: Availability(**peers),
     }
+
+
+def _served(
+    serve: Callable[..., Iterator[Message | Exception]],
+    failing: int,
+    requests: Sequence[Message],
+    *what: Any,
+) -> Iterator[Message | Exception]:
+    """Answer as the app does, but for one client."""
+    for request, item in zip(requests, serve(requests, *what), strict=False):
+        about = request.metadata
+        fails = client_id_of(about.dst_node_id) == failing and not is_evaluation(about.message_type)
+        yield RuntimeError("made to fail") if fails else item

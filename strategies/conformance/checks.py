@@ -96,7 +96,8 @@ def needs_no_more(places: int, names: tuple[str, ...]) -> Check:
 
     def needs(plugin: Any) -> str | None:
         """Needs nothing that nobody gives it."""
-        name = unoffered(plugin, places, names)
+        function = plugin if callable(plugin) else plugin.of  # of an asking probe
+        name = unoffered(function, places, names)
         there = ", ".join(names) or "nothing by name"
         return None if name is None else f"needs '{name}', and is given {there}"
 

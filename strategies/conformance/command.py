@@ -22,14 +22,14 @@ each gets and gives."""
 def main(
     words: Sequence[str],
     engine: Callable[[], Iterable[Point]] = tuple,
-    read: Callable[[Path], Any] | None = None,
+    read: Callable[[Path, str], Any] | None = None,
 ) -> int:
     """Check a plug-in, or list the points where one may go in.
 
     Args:
         words: The command line after `conformance`.
         engine: Makes the points that are not of clients and strategies.
-        read: Makes of a YAML file what a config with it would have; None = only modules are read.
+        read: (folder, YAML file) -> what a config with it would have; None = modules only.
 
     Returns:
         The exit status: 0, or 1 if something ought to be otherwise, or cannot be found.
@@ -53,7 +53,7 @@ def main(
     sys.path.insert(0, str(folder))
     try:
         if read is not None and target.endswith(".yaml"):
-            plugin = read(folder / target)
+            plugin = read(folder, target)
         else:
             plugin = bound(points[given.kind], target, keywords_of(given.numbers))
     except Exception as error:  # anyone's module

@@ -104,9 +104,8 @@ FEW = 2000
 
 
 def _read(source: Any) -> tuple[Dataset, Dataset]:
-    """Read it; or take what a YAML file of `data` has read."""
-    sets = source["source"] if isinstance(source, dict) else source
-    sets = sets() if callable(sets) else sets
+    """Read it; or take what a YAML file has read."""
+    sets = source() if callable(source) else source
     if not isinstance(sets, tuple) or not all(isinstance(each, Dataset) for each in sets):
         raise ValueError(f"gives {type(sets).__name__}, expected a train and a test Dataset")
     train, test = sets

@@ -121,7 +121,8 @@ SHAPE: tuple[Check, ...] = (_chooses, _chooses_again, _applies, _carries_over)
 
 
 # --- functions that go to networks ---
-def _finds(function: Any, model: nn.Module, seed: int = 0) -> dict[str, float]:
+def _finds(plugin: Any, model: nn.Module, seed: int = 0) -> dict[str, float]:
+    function = getattr(plugin, "of", plugin)  # of an `Ask`
     offered: dict[str, Any] = {
         "rng": partial(np.random.default_rng, seed),
         "client_id": lambda: 1,

@@ -16,7 +16,7 @@ from clients.points import Call, Check, Point
 from clients.population.clients import SimulatedClients
 from strategies.argument_injection import completed, offered
 from strategies.conformance.checks import unlike
-from strategies.conformance.made_up import TRAIN, crowd
+from strategies.conformance.made_up import crowd
 
 ROUNDS = 2
 FAILS = 2
@@ -29,7 +29,7 @@ class Engine:
 
     Attributes:
         begun: Begins a run with the parameters of a model.
-        run: (strategy, clients, a run, R) -> that run after round R.
+        run: (strategy, clients, a run, R, failing client or None) -> that run after round R.
         made_for: Makes what a strategy may want of the engine, by name.
     """
 
@@ -71,7 +71,7 @@ def strategy_point(engine: Engine) -> Point:
 
     def bears_failures(plugin: Any) -> str | None:
         """Goes on without a client that fails."""
-        reports = rounds(plugin, clients=crowd(train=_failing)).reports
+        reports = rounds(plugin, failing=FAILS).reports
         return None if len(reports) == 2 else f"ends after {len(reports)} rounds"
 
     checks: tuple[Check, ...] = (runs, runs_again, goes_on, bears_failures)
@@ -88,27 +88,21 @@ def _rounds(
     plugin: Any,
     last: int = ROUNDS,
     before: Any = None,
-    clients: SimulatedClients | None = None,
+    failing: int | None = None,
 ) -> Any:
     """Make a strategy and let it run to a round, anew or from where another run ended."""
-    clients = clients or crowd()
+    clients = crowd()
     student = _student(clients)
     before = before or engine.begun(write_arrays(parameters_of(student)))
     known = offered(clients, student, ROUNDS) | {"overlap": False, "student_threads": None}
     known |= {"report": _unseen, "watch": _unseen}
     bound = partial(plugin) if isinstance(plugin, type) else deepcopy(plugin)
-    return engine.run(completed(bound, known, engine.made_for(clients)), clients, before, last)
+    strategy = completed(bound, known, engine.made_for(clients))
+    return engine.run(strategy, clients, before, last, failing)
 
 
 def _student(clients: SimulatedClients) -> nn.Module:
     return build(clients.student, clients.splits.private.task, np.random.default_rng(0))
-
-
-def _failing(*what: Any, local: Any, **numbers: Any) -> list[float]:
-    """Train as usual, but for one client."""
-    if local.client_id == FAILS:
-        raise RuntimeError("made to fail")
-    return TRAIN(*what, **numbers)
 
 
 def _unseen(*what: Any, **more: Any) -> None:
