@@ -215,14 +215,15 @@ def complete_strategy(
 
 
 def engine_points() -> "tuple[Point, ...]":
-    """Return the points of the engine: graphs, their weights, strategies."""
+    """Return the points of the engine: probes of rounds, graphs, their weights, strategies."""
+    from sim.analysis.probes.conformance import ROUND_PROBE
     from sim.checkpoint.trial_run import begun, made_for, trial_run
     from sim.topology.conformance import MIXING, TOPOLOGY
     from sim.workers.process_setup import assume_task_identity
     from strategies.conformance.of_strategies import Engine, strategy_point
 
     assume_task_identity(run_id=1)  # so that messages can be made up here
-    return TOPOLOGY, MIXING, strategy_point(Engine(begun, trial_run, made_for))
+    return ROUND_PROBE, TOPOLOGY, MIXING, strategy_point(Engine(begun, trial_run, made_for))
 
 
 if __name__ == "__main__":

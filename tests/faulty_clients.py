@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clients import data
 from clients.data.task import classification
 from clients.messages.field import Field
+from clients.population.profiles import Profiles
 from clients.population.shapes import Shape
 
 
@@ -150,6 +151,18 @@ def unseeded() -> Any:
     return data.blobs(num_examples=80, num_classes=4, seed=np.random.randint(1 << 30))
 
 
+def stirred(proxy: Any) -> Any:
+    return data.subset(proxy, np.random.permutation(len(proxy)))
+
+
+def one_speed(num_clients: int, rng: Any) -> Any:
+    return Profiles(*(np.ones(4) for _ in range(4)))
+
+
+def any_speed(num_clients: int, rng: Any) -> Any:
+    return Profiles(*(1 + np.random.random(num_clients) for _ in range(4)))
+
+
 FAULTS: list[tuple[str, Any, str]] = [
     ("field", Field(in_train_mode), "in eval mode.*: says something else"),
     ("field", Field(Kept(lambda asked: asked.logits.sum(-1))), "its rows are those of other"),
@@ -178,6 +191,16 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("confidence", near_mean, "by itself, unless it draws: an input's confidence depends"),
     ("confidence", lambda network, x: torch.ones(len(x)), "says the same of any network"),
     ("confidence", lambda network, x, *, width: x, "needs 'width', and is given own, negatives"),
+    (
+        "proxy_condition",
+        lambda proxy: proxy.inputs,
+        "FAIL  Gives a data set of the proxy",
+    ),
+    ("proxy_condition", stirred, "a second call gives others"),
+    ("proxy_condition", lambda proxy, *, share: proxy, "needs 'share', and is given rng, test"),
+    ("profile", one_speed, "4 profiles for 6 clients"),
+    ("profile", any_speed, "another generator"),
+    ("profile", lambda num_clients, rng, *, speed: 1, "needs 'speed'"),
     ("codec", Coder(halved), "FAIL  Brings back a network's parameters.* as float16"),
     ("codec", Coder(of_two_axes), "FAIL  Brings back answers as well"),
     ("codec", Coder(shaken), "a second call sends something else"),

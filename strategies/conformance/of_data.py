@@ -1,14 +1,16 @@
-"""Conformance of what clients have: data sets, views, conditions, partitions."""
+"""Conformance of what clients have: data sets, views, conditions, partitions, profiles."""
 
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from clients.data import Dataset, normalised
+from clients.data import Dataset, normalised, subset
+from clients.data.proxy_conditions import conditioned
 from clients.data.task import partly_labelled
 from clients.points import Check
 from clients.population.plugins import labels_of
+from clients.population.profiles import draw_profiles
 from clients.population.views import PHASES, require_view, seen_by
 from clients.signatures import named_of
 from strategies.conformance.checks import unlike
@@ -162,3 +164,48 @@ def _held_out(source: Any) -> str | None:
 
 
 DATA: tuple[Check, ...] = (_reads, _reads_again, _normalises, _has_all_classes, _held_out)
+
+
+# --- conditions of the proxy set, and profiles ---
+
+
+def _conditioned(condition: Any, seed: int = 0) -> Dataset:
+    rng = partial(np.random.default_rng, seed)
+    test = subset(PRIVATE, np.arange(40, 60))
+    return conditioned(condition, subset(PRIVATE, np.arange(40)), test, rng)
+
+
+def _does_to_proxy(condition: Any) -> str | None:
+    """Gives a data set of the proxy set's task, with an example at least."""
+    _conditioned(condition)
+    return None
+
+
+def _does_again(condition: Any) -> str | None:
+    """Gives the same again by the same generator."""
+    one, other = _conditioned(condition), _conditioned(condition)
+    odd = unlike(one.inputs, other.inputs, 0.0) or unlike(one.labels, other.labels, 0.0)
+    return "a second call gives others: another generator?" if odd else None
+
+
+PROXY_CONDITION: tuple[Check, ...] = (_does_to_proxy, _does_again)
+
+
+def _profiled(rule: Any) -> Any:
+    return draw_profiles(rule, 6, np.random.default_rng(0))
+
+
+def _profiles(rule: Any) -> str | None:
+    """Gives Profiles: of each of K clients numbers > 0 per second, and a latency >= 0."""
+    _profiled(rule)
+    return None
+
+
+def _profiles_again(rule: Any) -> str | None:
+    """Draws the same again by the same generator."""
+    one, other = vars(_profiled(rule)), vars(_profiled(rule))
+    odd = [name for name in one if unlike(one[name], other[name], 0.0)]
+    return f"other {odd[0]}: another generator?" if odd else None
+
+
+PROFILE: tuple[Check, ...] = (_profiles, _profiles_again)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from clients.data.proxy_conditions import OFFERED as OF_PROXY_CONDITIONS
+from clients.data.proxy_conditions import noisy_inputs
 from clients.execution.trainers import OFFERED as OF_TRAINERS
 from clients.execution.trainers import PLACES as TRAINER_PLACES
 from clients.handlers.mixed_parameters import send_own
@@ -17,6 +19,7 @@ from clients.partition import iid
 from clients.points import Call, Check, Point, places_of
 from clients.population.conditions import symmetric_noise
 from clients.population.plugins import CONDITION, PARTITION
+from clients.population.profiles import alike
 from clients.population.shapes import OFFERED as OF_SHAPES
 from clients.population.views import OFFERED as OF_VIEWS
 from clients.population.views import rotated
@@ -79,6 +82,11 @@ POINTS = (
     ),
     function("view", "clients.view", "inputs of the same shape", rotated, 1, OF_VIEWS,
              of_data.VIEW),
+    function(
+        "proxy_condition", "data.proxy_condition", "a Dataset of the same task", noisy_inputs, 1,
+        OF_PROXY_CONDITIONS, of_data.PROXY_CONDITION,
+    ),
+    function("profile", "clients.profile", "Profiles of K clients", alike, 2, (), of_data.PROFILE),
     function("condition", "clients.condition", "labels [n], -1 = none, or soft labels [n, C]",
              symmetric_noise, 4, CONDITION, of_data.CONDITIONS),
     function("partition", "partition", "indices of each client", iid, 3, PARTITION,

@@ -16,6 +16,7 @@ from clients.partition import iid
 from clients.population import conditions, views
 from conf.building import instantiate as instantiate_node
 from run import engine_points
+from sim.analysis import probes
 from sim.analysis.probes import robustness
 from sim.topology import mixing
 from strategies.conformance.checks import verdicts
@@ -56,6 +57,15 @@ SHIPPED: dict[str, dict[str, Any]] = {
     "field": {"features": features(), "means": class_means(), "counts": class_counts()},
     "objective": shipped("objective", "clients"),
     "data": {name: getattr(data, name) for name in ("blobs", "digits", "diabetes")},
+    "proxy_condition": {
+        path.stem: instantiate(OmegaConf.load(path), **more)
+        for path in sorted((CONF / "proxy_condition").glob("*.yaml"))
+        for more in [{"classes": [0, 2]} if path.stem == "only_classes" else {}]
+    },
+    "profile": shipped("profile", "clients"),
+    "round_probe": {each.__name__: each for each in (probes.trust, probes.output_drift,
+                                                     probes.calibration,
+                                          probes.recall_spread, probes.teacher_audit)},
     "confidence": functions(shipped("discriminator")),
     "codec": shipped("codec", "clients"),
     "selection": shipped("selection"),
