@@ -21,7 +21,7 @@ NOTED = {"Trainer": "smoothed_by", "Codec": "mean_change", "Asking probe": "atta
 """What the example of a section notes of each client."""
 KINDS = {
     "Scorer and combiner": "scorer", "Builder": "model", "Rule of a group": "rule",
-    "Asking probe": "probe",
+    "Asking probe": "probe", "Proxy condition": "proxy_condition",
 }  # fmt: skip
 """Of the points of sections that have another name."""
 
@@ -39,7 +39,7 @@ def written(section: str, folder: Path) -> tuple[list[str], list[str]]:
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text(config)
         group, option = Path(name).parent, Path(name).stem
-        options |= {f"{group}={option}", f"{group}=[{option}]"}
+        options |= {f"{group}={option}", f"{group}=[{option}]", f"+{group}={option}"}
     (module,) = {*re.findall(r"_target_: (my_\w+)\.", section)}
     (folder / f"{module}.py").write_text(code)
     (words,) = re.findall(r"^#   python run.py --config-dir my_rules (.*)$", section, re.M)

@@ -15,6 +15,7 @@ from clients.messages.fields import class_counts, class_means, features
 from clients.partition import iid
 from clients.population import conditions, views
 from conf.building import instantiate as instantiate_node
+from conf.plugin_file import plugin_in
 from run import engine_points
 from sim.analysis import probes
 from sim.analysis.probes import robustness
@@ -23,8 +24,10 @@ from strategies.conformance.checks import verdicts
 from strategies.conformance.command import main
 from strategies.conformance.points import POINTS
 from tests.composing import composed
+from tests.example_runs import EXAMPLES
 from tests.federations import trainer
 from tests.places import CONF
+from tests.quick_runs import modules_of
 from tests.shipped_topologies import SHIPPED as SHIPPED_GRAPHS
 from tests.shipped_topologies import chosen
 
@@ -128,3 +131,25 @@ def test_the_command_says_what_is_so_and_what_is_not(
     assert "error: nowhere.at.all: No module named 'nowhere'" in capsys.readouterr().err
     assert main([*words, "size"]) == 1
     assert "'size': expected NAME=VALUE" in capsys.readouterr().err
+
+
+def test_without_words_it_lists_the_points(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    scorer = (
+        "| scorer | `strategy.scorer` | teachers | ids, phase, calibration | scores [K, N] >= 0 |"
+    )
+    assert scorer in lines
+    assert {line.split()[1] for line in lines[2:]} == {point.kind for point in POINTS}
+
+
+@pytest.mark.parametrize("name", ["noised_counts", "moon"])
+def test_a_file_that_leans_on_others_is_composed(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One has defaults, one the run's seed."""
+    folder = str(EXAMPLES / name)
+    with modules_of(folder):
+        words = ["strategy", f"strategy/{name}.yaml", "--config-dir", folder]
+        status = main(words, engine_points, plugin_in)
+    assert status == 0, capsys.readouterr()
