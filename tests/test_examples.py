@@ -23,10 +23,13 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
 from clients.models.factory import parameters_of
 from clients.training.objective import Outputs
+from conf.plugin_file import plugin_in
+from run import engine_points
+from strategies.conformance.command import main
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import student_of, tiny_clients, trainer
 from tests.places import ROOT
-from tests.quick_runs import QUICK, federated, result_of
+from tests.quick_runs import QUICK, federated, modules_of, result_of
 
 FEDPROTO = ["strategy=fedproto", "clients=same_width", "partition=iid", "rounds=3"]
 
@@ -69,6 +72,11 @@ def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> No
     assert (result["rounds"], result["failures"]) == (2, 0)
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["strategy"] == {"num_replies": 1.0}  # a part of all
+    # the kit's clients know four classes
+    (tmp_path / "mine" / "my_methods.py").write_text(code.replace("(10,)", "(4,)"))
+    with modules_of(folder := str(tmp_path / "mine")):
+        for words in (["strategy", "strategy/counting.yaml"], ["handler", "my_methods.COUNTS"]):
+            assert main([*words, "--config-dir", folder], engine_points, plugin_in) == 0
 
 
 # --- FedProto ---
