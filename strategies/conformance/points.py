@@ -73,7 +73,9 @@ def function(
 
 
 ARRAYS = places_of(Precision("float32").encode, 1)
-TEMPERATURE = places_of(kl, 3)
+OF_LOSSES = places_of(kl, 3)
+"""The last one by name."""
+
 POINTS = (
     Point("data", "data.source", (Call("a train and a test Dataset"),), of_data.DATA),
     function(
@@ -113,7 +115,10 @@ POINTS = (
         ),
         of_training.OBJECTIVE, made=True,
     ),
-    Point("loss", "strategy.loss", (Call("of each example [B]", TEMPERATURE),), of_losses.LOSS),
+    Point(
+        "loss", "strategy.loss", (Call("of each example [B]", OF_LOSSES[:2], OF_LOSSES[2:]),),
+        of_losses.LOSS,
+    ),
     function(
         "scorer", "strategy.scorer", "scores [K, N] >= 0", uniform, 1, OF_RULES, of_answers.SCORER
     ),
