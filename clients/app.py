@@ -6,12 +6,13 @@ a call and comes out of it; nothing else is kept.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.execution.isolation import keeps_nothing
-from clients.handlers.base import Handler, by_kind, unread
+from clients.handlers.base import Handler, by_kind, is_evaluation, unread
 from clients.handlers.coded_parameters import decode, encoded
+from clients.handlers.coded_requests import decode_request, encoded_request
 from clients.handlers.local_state import local_contexts, settled
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
 from clients.messages.requests import client_id_of
@@ -71,7 +72,7 @@ class SimulatedApp(ClientApp):
                 "strategy names its own in `handlers`"
             )
         else:  # of one for all: they differ in what neighbours sent at most
-            fault = unread(handler, requests[0].content)
+            fault = self._decoded(requests, device) or unread(handler, requests[0].content)
         if handler is None or fault:
             yield from (ValueError(fault) for _ in requests)
             return
@@ -85,6 +86,35 @@ class SimulatedApp(ClientApp):
                 return
             item = settled(item, context, local) if local else item
             yield encoded(self.clients, request, context, item, device)
+
+    def encode_request(self, request: Message) -> RecordDict:
+        """Make of a content what travels, once for all clients that get it: `clients.codec_down`.
+
+        Args:
+            request: The first of those that have it.
+
+        Returns:
+            Another one; the same where nothing is encoded, as in what only measures.
+
+        Raises:
+            ValueError: The codec fails.
+        """
+        handler = self.handlers.get(kind := request.metadata.message_type)
+        measured = handler is None or handler.measurement or is_evaluation(kind)
+        if self.clients.codec_down is None or measured:
+            return request.content
+        return encoded_request(self.clients, request)
+
+    def _decoded(self, requests: Sequence[Message], device: str) -> str | None:
+        """Decode what requests hold, in place; say why that cannot be done, or None."""
+        if self.clients.codec_down is None:
+            return None
+        try:
+            for request in requests:
+                decode_request(self.clients, request.content, device)
+        except ValueError as error:
+            return str(error)
+        return None
 
     @property
     def encodes(self) -> bool:

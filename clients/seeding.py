@@ -48,6 +48,7 @@ class Purpose(IntEnum):
     PROXY_CONDITION = 29
     SHAPE = 30
     CODEC = 31
+    CODEC_DOWN = 32
 
 
 def stream(

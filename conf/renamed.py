@@ -73,6 +73,7 @@ MOVED = {old: f"{part}.{new}" for part, (_, keys) in PARTS.items() for old, new 
 
 ADDED = {
     "clients.codec": None,
+    "clients.codec_down": None,
     "clients.objective": None,
     "clients.shape": None,
     "clients.view": None,

@@ -20,6 +20,7 @@ class Clients:
     objective: Any = None
     view: Any = None
     codec: Any = None
+    codec_down: Any = None
     shape: Any = None
     profile: Any = None
 

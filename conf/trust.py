@@ -34,7 +34,10 @@ ROLES = (
     (".optimizer", r"strategy\.teaching\.head_optimizer"),
     (".messenger", r"clients\.messenger|strategy\.how"),
     (".rule", r"(clients\.messenger|strategy(\.how)?)\.rule"),
-    (".codec", r"clients\.codec|strategy\.(ensemble\.answers|ask\.[^.]+\.codec)"),
+    (
+        ".codec",
+        r"(clients\.codec(_down)?|strategy\.(ensemble\.answers|ask\.[^.]+\.codec))(\.codecs\.\d+)*",
+    ),
     (".graph", r"topology\.graph(\.rules\.\d+)*"),
     (".asked", r"probes\.[^.]+\.of"),
     (".probe", r"probes\.[^.]+(\.probe)?"),

@@ -20,9 +20,10 @@ def averaged(
     size = more.pop("group_size", 4)
     clients = tiny_clients(4, codec=codec, **{**SAME, **more})
     strategy = Averaging(seed=SEED) if make is None else make()
-    with open_pool(pool, simulated(clients, strategy)) as opened:
-        profiles = clients.profiles
-        grid = PoolGrid(opened, clients.architectures, group_size=size, profiles=profiles)
+    app = simulated(clients, strategy)
+    with open_pool(pool, app) as opened:
+        about: dict[str, Any] = {"profiles": clients.profiles, "encode": app.encode_request}
+        grid = PoolGrid(opened, clients.architectures, group_size=size, **about)
         return run_ours(opened, clients, strategy, rounds=rounds, grid=grid)
 
 

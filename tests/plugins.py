@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from clients.messages.answers import Answers
 from clients.messages.field import Field
 from clients.training.objective import Objective
+from conf.building import instantiate
 from strategies.aggregation.rule_arguments import OFFERED, made_up_arguments, told
 from tests.places import CONF
 

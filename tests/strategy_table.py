@@ -177,6 +177,7 @@ AVERAGES: dict[str, Differs | str] = {
 CODECS: dict[str, Differs | str] = {
     "clients.codec": Differs("averaging", ("clients/codec=none",), ("clients/codec=float16",),
                              "line bytes.reply"),
+    "clients.codec_down": Differs("averaging", None, "float16", "line bytes.request"),
     **{f"clients.codec.{name}":
        Differs(f"averaging rounds=2 clients/codec={file}", one, other, what)
        for file, name, one, other, what in (
@@ -186,6 +187,7 @@ CODECS: dict[str, Differs | str] = {
            ("qsgd", "bits of QSGD", 4, 2, "line bytes.reply"),
            ("qsgd", "bucket of QSGD", 512, 8, "line bytes.reply"),
            ("deflate student.hidden=[64]", "level of Deflate", 6, 0, "line bytes.reply"),
+           ("top_k_deflate", "codecs of Chain", ["uint8"], ["float16"], "line bytes.reply"),
            ("gaussian", "clip of GaussianMechanism", 1.0, 0.01, STUDENT),
            ("gaussian", "sigma of GaussianMechanism", 0.01, 0.1, STUDENT),
        )},

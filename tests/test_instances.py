@@ -35,7 +35,8 @@ USED = {name: BASES[name] for name in ("own", "fed back", "codistillation", "one
                                        "fedkd")}  # fmt: skip
 USED |= {name: (*SAME, f"strategy={name}") for name in ("fedavg", "fedadam", "fedmedian")}
 USED |= {codec: (*SAME, "strategy=averaging", f"clients/codec={codec}")
-         for codec in ("uint8", "top_k", "qsgd", "deflate", "gaussian")}  # fmt: skip
+         for codec in ("uint8", "top_k", "qsgd", "deflate", "gaussian",
+                       "top_k_deflate")}  # fmt: skip
 USED["shape"] = (*BASES["uniform"], "clients/shape=width_slice")
 USED["multikrum"] = (*SAME, "strategy=multikrum", "strategy.num_nodes_to_select=2")
 PROBES = ("trust", "output_drift", "parameter_drift", "recall_spread", "calibration",

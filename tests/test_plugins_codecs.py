@@ -19,7 +19,7 @@ codecs = pytest.mark.parametrize("name", CODECS)
 
 def test_how_many_codecs_were_found() -> None:
     shipped = {path.stem for path in (CONF / "clients" / "codec").glob("*.yaml")} - {"none"}
-    assert len(shipped) == 6
+    assert len(shipped) == 7
     assert shipped <= CODECS.keys()
 
 

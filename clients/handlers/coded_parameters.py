@@ -6,7 +6,7 @@ rounded may be below 0.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
 
+from clients.data import Task
 from clients.execution.isolation import keeps_nothing
 from clients.handlers.base import is_evaluation
 from clients.handlers.local_state import take_note
@@ -21,7 +22,7 @@ from clients.handlers.state import client_of, kept_arrays, round_told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import OF_PARAMETERS, RECEIVED, Arrays, Codec, Offered, codec_of, told
 from clients.messages.requests import ARRAYS
-from clients.models.factory import Parameters, buffer_names, build, parameters_of
+from clients.models.factory import ModelFunction, Parameters, buffer_names, build, parameters_of
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.seeding import Purpose, stream
 from clients.training.local_context import LocalContext, noted
@@ -129,18 +130,35 @@ def rehearse_codec(clients: SimulatedClients) -> None:
     """
     codec = codec_of(deepcopy(cast(Codec, clients.codec)), OF_PARAMETERS)
     models = clients.models if clients.messenger is None else {STUDENT: clients.student}
-    task = clients.splits.private.task
+    rehearsed(KEY, codec, models, clients.splits.private.task, OF_PARAMETERS)
+
+
+def rehearsed(
+    key: str, codec: Codec, models: Mapping[str, ModelFunction], task: Task, names: Collection[str]
+) -> None:
+    """Let a codec encode and decode the parameters of networks.
+
+    Args:
+        key: What an error begins with.
+        codec: It.
+        models: Whose parameters, by architecture.
+        task: What they are to predict.
+        names: Of what it is given.
+
+    Raises:
+        ValueError: As `rehearse_codec`.
+    """
     for name, model in models.items():
         network = build(model, task, np.random.default_rng(0))
         own = parameters_of(network)
-        arrays = {key: own[key] for key in own if key not in buffer_names(network)}
-        received = {key: array * np.float32(0.5) for key, array in arrays.items()}
+        arrays = {each: own[each] for each in own if each not in buffer_names(network)}
+        received = {each: array * np.float32(0.5) for each, array in arrays.items()}
         try:
-            found = _there_and_back(codec, arrays, received)
+            found = _there_and_back(codec, arrays, received, names)
         except Exception as error:  # anyone's code
-            raise ValueError(f"{KEY}: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
         if (odd := _unlike(arrays, found)) is not None:
-            raise ValueError(f"{KEY}: decode gave {odd} (architecture '{name}')")
+            raise ValueError(f"{key}: decode gave {odd} (architecture '{name}')")
 
 
 # --- steps ---
@@ -169,17 +187,20 @@ def _received(request: Message, apart: Any) -> Parameters:
     return {name: array for name, array in read_arrays(record).items() if name not in apart}
 
 
-def _there_and_back(codec: Codec, arrays: Arrays, received: Arrays) -> Mapping[str, Any]:
+def _there_and_back(
+    codec: Codec, arrays: Arrays, received: Arrays, names: Collection[str]
+) -> Mapping[str, Any]:
     offered: Offered = {
         "rng": lambda: np.random.default_rng(0),
         "client_id": lambda: 0,
         "server_round": lambda: 0,
         "note": lambda: partial(noted, {}, "note"),
-        "received": lambda: received,
+        RECEIVED: lambda: received,
         "state": dict,
     }
-    sent = read_arrays(write_arrays(told(codec.encode, arrays, offered)))
-    return told(codec.decode, sent, {RECEIVED: lambda: received})
+    given = {name: offered[name] for name in names}
+    sent = read_arrays(write_arrays(told(codec.encode, arrays, given)))
+    return told(codec.decode, sent, {n: make for n, make in given.items() if n == RECEIVED})
 
 
 def _unlike(arrays: Arrays, found: Arrays) -> str | None:

@@ -2,9 +2,9 @@
 
 One of a user's own has `encode` and `decode`. It sits on a field of answers
 (`clients.messages.field.Field`), on the logits (`strategy.ensemble.answers`), or on the parameters
-that clients send (`clients.codec`); those that are shipped beside `Precision` are in
-`clients.messages.compression`. Bytes are counted after it: of N inputs and C classes 4 N C, 2 N C
-or N C + 8 N, beside Flower's 128 bytes of header per array.
+that clients send (`clients.codec`) or are sent (`clients.codec_down`); those that are shipped
+beside `Precision` are in `clients.messages.compression`. Bytes are counted after it: of N inputs
+and C classes 4 N C, 2 N C or N C + 8 N, beside Flower's 128 bytes of header per array.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -29,7 +29,8 @@ Offered = Mapping[str, Callable[[], Any]]
 OF_ANSWERS = ("rng", "client_id", "server_round", "note")
 RECEIVED = "received"
 OF_PARAMETERS = (*OF_ANSWERS, RECEIVED, "state")
-"""What `encode` gets by name if it names it; of the last `decode` gets `received` too."""
+OF_REQUESTS = ("rng", "server_round")
+"""What `encode` gets by name if it names it; of the second `decode` gets `received` too."""
 
 Rows = slice | npt.NDArray[np.int64] | EllipsisType
 

@@ -18,7 +18,7 @@ from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.model_cache import Tensors, work_of
 from clients.execution.trainers import trained
 from clients.execution.variants import in_turn
-from clients.messages.codecs import Codec
+from clients.messages.codecs import OF_REQUESTS, Codec, codec_of
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger, require_alone
 from clients.population.conditions import Condition
@@ -58,6 +58,7 @@ class SimulatedClients:
         objective: Loss | Objective | None = None,
         view: View | None = None,
         codec: Codec | None = None,
+        codec_down: Codec | str | None = None,
         shape: Shape | None = None,
     ) -> None:
         """Describe the federation.
@@ -80,11 +81,12 @@ class SimulatedClients:
                 for which cross-entropy stands too.
             view: What each of them sees of an input; None = the input.
             codec: How parameters that they send travel; None = as they are.
+            codec_down: How those that they are sent travel; None = as they are.
             shape: How their networks get shapes of their own; None = as architectures are built.
 
         Raises:
             ValueError: An objective or a shape is asked for together with messengers, which learn
-                by a rule of their own, one class of each input; or the profiles are none.
+                by a rule of their own, one class of each input; or profiles or a codec are none.
         """
         task = splits.private.task
         if messenger is not None:
@@ -93,12 +95,11 @@ class SimulatedClients:
         self.partitions = partitions
         self.architectures = architectures
         self.models = models
-        self.student = student
-        self.local_training = train
-        self.seed = seed
-        self.together = together
+        self.student, self.local_training = student, train
+        self.seed, self.together = seed, together
         self.messenger, self.condition = messenger, condition
         self.view, self.shape, self.codec = view, shape, codec
+        self.codec_down = codec_down and codec_of(codec_down, OF_REQUESTS, "clients.codec_down: ")
         self.learned_task = task if condition is None else partly_labelled(task)
         self.objective = of_task(objective, self.learned_task)
         rng = generator(seed, Purpose.PROFILES)

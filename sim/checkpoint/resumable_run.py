@@ -135,7 +135,8 @@ def prepare_rounds(
         What runs the rounds and returns the final student; without one it has no parameters.
     """
     buffers = buffers_of(student, strategy)
-    pool.load(SimulatedApp(clients, (*(told(strategy, "handlers") or ()), *asking.handlers)))
+    app = SimulatedApp(clients, (*(told(strategy, "handlers") or ()), *asking.handlers))
+    pool.load(app)
     has_student = getattr(strategy, "has_student", True)
     taught = student if has_student else None
 
@@ -149,7 +150,7 @@ def prepare_rounds(
 
     about: dict[str, Any] = {"on_answer": display.answer, "on_note": display.warn}
     about |= {"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles}
-    about |= {"states": pool.states(tracker.folder / STATES)}
+    about |= {"states": pool.states(tracker.folder / STATES), "encode": app.encode_request}
     grid = PoolGrid(pool, clients.architectures, **about)
     start, first_round = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
     often = checkpoint_every, rounds

@@ -34,6 +34,7 @@ class Waves:
         states: Of clients.
         payloads: That clients left for others.
         profiles: How fast clients are; None = there is no virtual clock.
+        encode: Makes of a request's content what travels to all who get it; None = as it is.
     """
 
     pool: Pool
@@ -45,6 +46,7 @@ class Waves:
     states: ClientStates
     payloads: Payloads
     profiles: Profiles | None = None
+    encode: Callable[[Message], RecordDict] | None = None
 
     def run(
         self, server_round: int, requests: list[Message], intake: Intake, post: Post | None
@@ -97,8 +99,8 @@ class Waves:
         for client_id, request in by_client.items():
             key = id(request.content)
             if key not in handles:
-                handles[key] = self.pool.share(request.content)
-                sizes[key] = size_bytes(request.content)
+                content = request.content if self.encode is None else self.encode(request)
+                handles[key], sizes[key] = self.pool.share(content), size_bytes(content)
             kinds[client_id] = (
                 key, request.metadata.message_type, self.architectures[client_id]
             )  # fmt: skip

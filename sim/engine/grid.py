@@ -46,6 +46,7 @@ class PoolGrid(Grid):
         states: MutableMapping[int, Any] | None = None,
         profiles: Profiles | None = None,
         on_note: Callable[[str], None] = lambda note: None,
+        encode: Callable[[Message], RecordDict] | None = None,
     ) -> None:
         """Prepare the grid.
 
@@ -61,6 +62,7 @@ class PoolGrid(Grid):
             states: Where handles of clients' states are kept, empty; None = in memory.
             profiles: How fast clients are; None = there is no virtual clock.
             on_note: Called with what the user should know of how clients are run, once each.
+            encode: As of `Waves`.
         """
         assume_task_identity(run_id=1)
         self._run = Run.create_empty(run_id=1)
@@ -78,6 +80,7 @@ class PoolGrid(Grid):
             states=self.states,
             payloads=self.payloads,
             profiles=profiles,
+            encode=encode,
         )
         self._on_note, self._notes = on_note, set[str]()
         self._pending: dict[str, Message] = {}

@@ -135,7 +135,8 @@ POINTS = (
         of_messages.FIELD, made=True,
     ),
     Point(
-        "codec", "clients.codec, strategy.ensemble.answers, strategy.ask.NAME.codec",
+        "codec",
+        "clients.codec, clients.codec_down, strategy.ensemble.answers, strategy.ask.NAME.codec",
         (
             Call("arrays that are sent", ARRAYS, OF_PARAMETERS, "encode"),
             Call("arrays as they were", ARRAYS, (RECEIVED,), "decode"),

@@ -9,6 +9,7 @@ import numpy as np
 from clients.data import Dataset
 from clients.handlers.answering import rehearse_fields
 from clients.handlers.coded_parameters import rehearse_codec
+from clients.handlers.coded_requests import rehearse_codec_down
 from clients.messages.codecs import RECEIVED
 from clients.messages.own_probs import confidence
 from clients.models.confidence import require_confidence
@@ -56,6 +57,8 @@ def require_fitting(
     require_topology(strategy, topology, availability)
     if clients.codec is not None:
         require_codec(strategy, clients)
+    if clients.codec_down is not None:
+        require_codec_down(strategy, clients)
     if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
         rehearse_fields(clients, ask)
     for each in _partials(strategy):
@@ -100,6 +103,31 @@ def require_codec(strategy: Any, clients: SimulatedClients) -> None:
             "this strategy sends none: expected one that does not name 'received', such as "
             "clients/codec=uint8"
         )
+
+
+def require_codec_down(strategy: Any, clients: SimulatedClients) -> None:
+    """Refuse a codec of parameters that no request has.
+
+    Args:
+        strategy: Complete, or with some of its arguments bound.
+        clients: All of the federation's; they have a codec down.
+
+    Raises:
+        ValueError: Says what the server sends; or the codec is none.
+    """
+    rehearse_codec_down(clients)
+    parts = [*_partials(strategy)]  # a sequence, and its stages
+    if parts and not any(map(_sends_parameters, parts[1:] or parts)):
+        raise ValueError(
+            "clients.codec_down: the server of this strategy, if it has one, sends no parameters: "
+            "expected one that does, such as strategy=averaging, or strategy.feed_back=true"
+        )
+
+
+def _sends_parameters(strategy: partial[Any]) -> bool:
+    if "distil" in strategy.keywords:
+        return bool(strategy.keywords.get("feed_back", False))
+    return not (strategy.func is MutualStrategy or wants(strategy, "mixing"))
 
 
 def require_any_shape(strategy: Any) -> None:

@@ -136,8 +136,7 @@ class Teachers:
     def select(self, server_round: int, student: nn.Module) -> None:
         """Say what a round is about, by the student as it is before its lesson."""
         if self.selection is not None:
-            about = self._all, student, self._seed, server_round
-            self.split = selected(self.selection, *about)
+            self.split = selected(self.selection, self._all, student, self._seed, server_round)
 
     def request(self, server_round: int, **more: Any) -> PredictionRequest:
         """Ask for the first chunk of answers, with discriminators if they are needed.

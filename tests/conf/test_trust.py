@@ -29,6 +29,8 @@ FROM = {
     "clients.training.optimizer": OPTIMIZER,
     "clients.messenger": ["clients/messenger"],
     "clients.codec": ["clients/codec"],
+    "clients.codec.codecs.1": ["clients/codec"],
+    "clients.codec_down": ["clients/codec"],
     "clients.condition": ["clients/condition"],
     "clients.objective": ["clients/objective"],
     "clients.profile": ["clients/profile"],

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from clients import data, models
@@ -14,7 +13,7 @@ from clients.handlers.parameters import PARAMETERS
 from clients.messages.fields import class_counts, class_means, features
 from clients.partition import iid
 from clients.population import conditions, views
-from conf.building import instantiate as instantiate_node
+from conf.building import instantiate
 from conf.plugin_file import plugin_in
 from run import engine_points
 from sim.analysis import probes
@@ -61,7 +60,7 @@ SHIPPED: dict[str, dict[str, Any]] = {
     "objective": shipped("objective", "clients"),
     "data": {name: getattr(data, name) for name in ("blobs", "digits", "diabetes")},
     "proxy_condition": {
-        path.stem: instantiate(OmegaConf.load(path), **more)
+        path.stem: instantiate(OmegaConf.merge(OmegaConf.load(path), more))
         for path in sorted((CONF / "proxy_condition").glob("*.yaml"))
         for more in [{"classes": [0, 2]} if path.stem == "only_classes" else {}]
     },
@@ -102,7 +101,7 @@ def test_what_ships_is_as_it_ought_to_be(kind: str, name: str) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_shipped_strategy_is_as_it_ought_to_be(name: str) -> None:
     short = ["strategy.first_rounds=1"] if name == "cpfl" else []
-    strategy = instantiate_node(composed(f"strategy={name}", *short).strategy)
+    strategy = instantiate(composed(f"strategy={name}", *short).strategy)
     assert [str(v) for v in verdicts(strategy, CHECKS["strategy"]) if v.fault] == []
 
 
