@@ -33,7 +33,7 @@ from benchmarks.distil_work import (
 )
 from clients.data import Dataset, normalised
 from clients.seeding import Purpose, generator, torch_seed
-from clients.training.loop import batches
+from clients.training.batches import batches
 
 ANSWER_BATCH = 256
 

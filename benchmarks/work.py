@@ -28,7 +28,7 @@ from clients.data import Dataset, classification, normalised
 from clients.models import cnn, logistic_regression, mlp
 from clients.models.factory import build
 from clients.seeding import Purpose, generator, torch_seed
-from clients.training.loop import batches
+from clients.training.batches import batches
 
 MODELS = {
     "cnn": partial(cnn, channels=(16, 32), hidden=64),  # 114,314 parameters

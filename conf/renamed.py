@@ -83,8 +83,22 @@ ADDED = {
 }
 """Keys that there were not, and the value that says what was so without them."""
 
-ADDED_TO_PARTS: dict[str, dict[str, Any]] = {"proxy_split": {"calibration_share": 0.0}}
+ADDED_TO_PARTS: dict[str, dict[str, Any]] = {
+    "proxy_split": {"calibration_share": 0.0},
+    "teaching": {"scheduler": None},
+}
 """The same of parts of strategies."""
+
+ADDED_TO_TARGETS: dict[str, dict[str, Any]] = {
+    "clients.training.loop.train": {
+        "steps": None,
+        "drop_last": False,
+        "scheduler": None,
+        "scheduler_by": "round",
+        "stop_below": None,
+    }
+}
+"""The same of what a node makes, by its target."""
 
 KEYS = {"clients.corruption": "clients.condition"}
 """Keys of a section, old name -> new name; groups of options are called likewise."""
@@ -156,6 +170,9 @@ def put_into_parts(node: dict[Any, Any]) -> None:
 
 def take_out_of_parts(node: dict[Any, Any]) -> None:
     """Undo `put_into_parts`, for the hash of a config: it knows numbers where they were first."""
+    for key, value in ADDED_TO_TARGETS.get(new_name(str(node.get("_target_"))), {}).items():
+        if key in node and node[key] == value:
+            del node[key]
     for part in _parts_of(node):
         target, keys = PARTS[part]
         inner = node.get(part)

@@ -2,6 +2,11 @@
 
 from tests.option_table import Differs
 
+HALVED = {"_target_": "torch.optim.lr_scheduler.StepLR", "_partial_": True, "step_size": 1,
+          "gamma": 0.5}  # fmt: skip
+"""A schedule whose learning rate falls with each turn."""
+HALVED_WORDS = "{_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:1,gamma:0.5}"
+
 MESSENGER: dict[str, Differs | str] = {
     "clients.messenger": Differs("averaging", ("clients/messenger=none",),
                                  ("clients/messenger=fml",), "student"),
@@ -124,6 +129,15 @@ CLIENTS: dict[str, Differs | str] = {
     "clients.training.max_grad_norm of train": Differs("uniform", None, 0.01, "column train_loss"),
     "clients.training.autocast of train": Differs("uniform", None, "bfloat16",
                                                   "column train_loss"),
+    "clients.training.steps of train": Differs("uniform", None, 5, "column train_loss"),
+    "clients.training.drop_last of train": Differs("uniform", False, True, "column train_loss"),
+    "clients.training.scheduler of train":
+        Differs("uniform clients.training.scheduler_by=step", None, HALVED, "column train_loss"),
+    "clients.training.scheduler_by of train":
+        Differs(f"uniform clients.training.scheduler={HALVED_WORDS}", "round", "step",
+                "column train_loss"),
+    "clients.training.stop_below of train":
+        Differs("uniform clients.training.epochs=4", None, 0.9, "column train_loss"),
     "clients.training.optimizer.lr of SGD": Differs("uniform", 0.05, 0.1, "column train_loss"),
     "clients.training.optimizer.momentum of SGD": Differs("uniform", 0.9, 0.0,
                                                           "column train_loss"),

@@ -69,6 +69,12 @@ RUN: dict[str, Differs | str] = {
            ("of.epsilon of fgsm", 0.1, 3.0), ("inputs of Ask", "test", "proxy"),
            ("examples of Ask", 256, 5), ("share of Ask", 1.0, 0.5),
        )},
+    **{f"probes.own_accuracy.{name} of Ask":
+       Differs("uniform probes=personal", one, other, "column own_accuracy")
+       for name, one, other in (
+           ("inputs", "test", "proxy"), ("examples", None, 5), ("share", 1.0, 0.5),
+       )},
+    "probes.own_accuracy.every of Ask": Differs("uniform probes=personal", 1, 0, "line probes"),
     "probes.fgsm.every of Ask": Differs("uniform probes=robustness", 1, 0, "line probes"),
     **{f"probes.{probe}.{name} of Ask": f"sim/analysis/probes/test_asking.{test}"
        for probe in ("pgd", "input_gradient")

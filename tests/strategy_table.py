@@ -3,6 +3,10 @@
 from tests.option_table import ADAM, LINES, Differs
 
 STUDENT = "student"
+LATER = {"_target_": "torch.optim.lr_scheduler.LinearLR", "_partial_": True, "start_factor": 0.1}
+"""A schedule whose learning rate grows with the first turns."""
+LATER_WORDS = "{_target_:torch.optim.lr_scheduler.LinearLR,_partial_:true,start_factor:0.1}"
+
 FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
            "MultiKrum": "multikrum"}  # fmt: skip
 
@@ -76,6 +80,16 @@ ENSEMBLE: dict[str, Differs | str] = {
     "strategy.distil.max_grad_norm of train":
         Differs("uniform strategy.distil.optimizer._target_=torch.optim.SGD", None, 0.001, STUDENT),
     "strategy.distil.autocast of train": Differs("uniform", None, "bfloat16", STUDENT),
+    "strategy.distil.steps of train": Differs("uniform", None, 3, STUDENT),
+    "strategy.distil.drop_last of train":
+        Differs("uniform strategy.distil.batch_size=9", False, True, STUDENT),
+    "strategy.distil.scheduler of train":
+        Differs("uniform strategy.distil.scheduler_by=step", None, LATER, STUDENT),
+    "strategy.distil.scheduler_by of train":
+        Differs(f"uniform strategy.distil.epochs=2 strategy.distil.scheduler={LATER_WORDS}",
+                "round", "step", STUDENT),
+    "strategy.distil.stop_below of train":
+        Differs("uniform strategy.distil.epochs=4", None, 0.9, STUDENT),
     "strategy.distil.optimizer.lr of Adam": Differs("uniform", 0.001, 0.01, STUDENT),
 }  # fmt: skip
 
@@ -98,6 +112,7 @@ MUTUAL: dict[str, Differs | str] = {
     "strategy.teaching.optimizer.lr of Adam": Differs("mutual", 0.001, 0.01, STUDENT),
     "strategy.teaching.head_optimizer of MutualStrategy":
         Differs("one strategy.teaching.epochs=2", None, ADAM, STUDENT),
+    "strategy.teaching.scheduler of MutualStrategy": Differs("mutual", None, LATER, STUDENT),
     "strategy.teaching.update of MutualStrategy":
         Differs("mutual", "simultaneous", "sequential", STUDENT),
     "strategy.teaching.refresh_epochs of MutualStrategy": Differs("codistillation", 2, 1, STUDENT),

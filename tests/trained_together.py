@@ -147,7 +147,8 @@ class Both:
 
     def agree(self, tolerance: float) -> bool:
         """Whether parameters, buffers, losses and generators do."""
-        np.testing.assert_allclose(self.losses, self.losses_alone, rtol=tolerance)
+        for mine, theirs in zip(self.losses, self.losses_alone, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=tolerance)  # type: ignore[arg-type]
         return max(self.errors()) < tolerance and all(self.rngs_agree)
 
 

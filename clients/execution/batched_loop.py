@@ -1,22 +1,18 @@
 """Like clients as one: trained, and asked, in one batched step."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clients.data import Dataset
 from clients.data.loader import feed
+from clients.execution.group_batches import Examples, Indices, Step, View, as_seen, schedule
 from clients.execution.stack import Stack
 from clients.execution.stacked_gradients import StackedGradients
-from clients.seeding import torch_seed
 from clients.training.loop import (
-    batches,
     check_training,
     loss_not_finite,
     parameters_not_finite,
@@ -24,9 +20,7 @@ from clients.training.loop import (
 from clients.training.objective import Anchors, Loss, Objective, as_objective
 from clients.training.objective_gradients import Precision
 from clients.training.optimizers import Optimizer, stepper
-
-Indices = npt.NDArray[np.int64]
-View = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+from clients.training.schedules import By, Scheduler, rate_of
 
 
 def train_together(
@@ -42,6 +36,10 @@ def train_together(
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
+    steps: int | None = None,
+    drop_last: bool = False,
+    scheduler: Scheduler | None = None,
+    scheduler_by: By = "round",
     anchors: Sequence[Anchors] = (),
     views: Sequence[View | None] = (),
 ) -> list[list[float] | Exception]:
@@ -64,6 +62,10 @@ def train_together(
         optimizer: Makes a fresh optimiser, `clients.training.optimizers.elementwise`.
         max_grad_norm: Clip each client's gradient to this total L2 norm, > 0; None = never.
         autocast: As in `train`.
+        steps: As there; a client's last epoch may be broken off where another's is not.
+        drop_last: As there.
+        scheduler: As there.
+        scheduler_by: As there, but not "epoch", which clients end after unlike numbers of steps.
         anchors: For each client what the objective compares with, alike in names and shapes; none
             = nothing but what it began with.
         views: What each client does to the inputs of a batch [B, ...]; none = nothing.
@@ -80,106 +82,41 @@ def train_together(
     if len(indices) > stack.size:
         raise ValueError(f"{len(indices)} clients for a stack of {stack.size}")
     for own, its_targets in zip(indices, targets, strict=True):
-        check_training(len(own), len(its_targets), epochs, batch_size, max_grad_norm, autocast)
+        numbers = epochs, batch_size, max_grad_norm, autocast, steps
+        check_training(len(own), len(its_targets), *numbers)
     sizes = [len(own) for own in indices]
     if not sizes:
         return []
-    steps = list(_schedule(sizes, rngs, epochs, batch_size))
+    taken = list(schedule(sizes, rngs, batch_size, epochs, steps, drop_last))
     gradients = StackedGradients(stack, len(sizes), as_objective(objective), anchors, autocast)
     training = _Training(gradients, len(sizes), optimizer, max_grad_norm)
-    examples = _Examples(indices, targets, stack.device)
-    change = partial(_as_seen, steps, views) if any(views) else None
-    rows = (examples.of(step.positions) for step in steps)
+    examples = Examples(indices, targets, stack.device)
+    change = partial(as_seen, taken, views) if any(views) else None
+    rows = (examples.of(step.positions) for step in taken)
     inputs = feed(dataset, rows, stack.device, change)
+    rate = rate_of(scheduler, scheduler_by, optimizer)
     with gradients.taps:
         sums = [
-            training.step(step.counts, images, *examples.learned(step.positions))
-            for step, images in zip(steps, inputs, strict=True)
+            training.step(step.counts, images, *examples.learned(step.positions), rate(0, number))
+            for number, (step, images) in enumerate(zip(taken, inputs, strict=True))
         ]
-    losses = np.zeros((len(sizes), epochs))
-    for step, its_sums in zip(steps, sums, strict=True):
-        losses[np.arange(len(its_sums)), step.epochs] += its_sums.double().cpu().numpy()
-    losses /= np.array(sizes)[:, None]
+    losses = _losses(taken, sums, len(sizes))
     refused, finite = gradients.refused.tolist(), stack.finite(len(sizes)).tolist()
-    return [_outcome(*each) for each in zip(losses.tolist(), refused, finite, strict=True)]
+    return [_outcome(*each) for each in zip(losses, refused, finite, strict=True)]
 
 
-@dataclass
-class _Step:
-    """What every client does in one step.
-
-    Attributes:
-        positions: Which of its examples each client sees [G, B]; behind those that count its first
-            one again, so that padding brings nothing into a forward pass that is not there already.
-        counts: How many count [G].
-        epochs: Which epoch each client is in [G].
-    """
-
-    positions: Indices
-    counts: Indices
-    epochs: Indices
-
-
-def _schedule(
-    sizes: Sequence[int], rngs: Sequence[np.random.Generator], epochs: int, batch_size: int
-) -> Iterator[_Step]:
-    """Draw every client's batches as `train` does; leave out those behind the last who trains."""
-    plans: list[list[tuple[int, Indices]]] = []
-    for size, rng in zip(sizes, rngs, strict=True):
-        torch_seed(rng)  # what `train` gives to torch's generator, from which nothing here draws
-        plans.append([(e, b) for e in range(epochs) for b in batches(size, batch_size, rng)])
-    for number in range(max(len(plan) for plan in plans)):
-        members = 1 + max(i for i, plan in enumerate(plans) if len(plan) > number)
-        # The epoch of a client without a step matters as little as the position: it counts nothing.
-        current = [p[number] if len(p) > number else (0, p[0][1][:0]) for p in plans[:members]]
-        counts = np.array([len(batch) for _, batch in current])
-        positions = np.zeros((members, counts.max()), dtype=np.int64)
-        for row, (_, batch) in zip(positions, current, strict=True):
-            row[: len(batch)] = batch
-            row[len(batch) :] = batch[:1] if len(batch) else 0
-        yield _Step(positions, counts, np.array([epoch for epoch, _ in current]))
-
-
-def _as_seen(
-    steps: Sequence[_Step],
-    views: Sequence[View | None],
-    number: int,
-    inputs: npt.NDArray[Any],
-) -> npt.NDArray[Any]:
-    """Show each client its inputs [G*B, ...] as it sees them; those that pad are its first again.
-
-    Of padding a view would draw, and what a client sees depend on who trains beside it.
-    """
-    step = steps[number]
-    parts = np.split(inputs, len(step.counts))
-    for part, count, view in zip(parts, step.counts, views, strict=False):
-        if view is not None and count:
-            part[:count] = view(np.ascontiguousarray(part[:count]))
-            part[count:] = part[:1]
-    return inputs
-
-
-class _Examples:
-    """Whose examples of the data set those of G clients are, and what the loss compares with."""
-
-    def __init__(
-        self, indices: Sequence[Indices], targets: Sequence[Tensor], device: torch.device
-    ) -> None:
-        padded = [torch.from_numpy(np.array(own)) for own in indices]
-        self.indices = nn.utils.rnn.pad_sequence(padded, batch_first=True).numpy()
-        self.targets = nn.utils.rnn.pad_sequence(list(targets), batch_first=True).to(device)
-
-    def of(self, positions: Indices) -> Indices:
-        """Look up the examples at positions [G, B], one client behind the other [G*B]."""
-        members = np.arange(len(positions))[:, None]
-        rows: Indices = self.indices[members, positions].ravel()
-        return rows
-
-    def learned(self, positions: Indices) -> tuple[Tensor, Tensor]:
-        """Look up the targets at positions [G, B]: [G, B] or [G, B, C]; and give the positions."""
-        members = torch.arange(len(positions), device=self.targets.device)[:, None]
-        rows = torch.from_numpy(positions).to(self.targets.device)
-        return self.targets[members, rows], rows
+def _losses(taken: Sequence[Step], sums: Sequence[Tensor], clients: int) -> list[list[float]]:
+    """Return each client's mean loss per example of each epoch that it began."""
+    epochs = max((int(step.epochs.max()) + 1 for step in taken), default=0)
+    totals, seen = np.zeros((clients, epochs)), np.zeros((clients, epochs))
+    for step, its_sums in zip(taken, sums, strict=True):
+        place = np.arange(len(its_sums)), step.epochs
+        totals[place] += its_sums.double().cpu().numpy()
+        seen[place] += step.counts
+    return [
+        (own[there] / of[there]).tolist()
+        for own, of, there in zip(totals, seen, seen > 0, strict=True)
+    ]
 
 
 class _Training:
@@ -204,7 +141,9 @@ class _Training:
         self.leaves = [*self.named.values()]
         self.update = stepper(self.optimizer, self.leaves)
 
-    def step(self, counts: Indices, inputs: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+    def step(
+        self, counts: Indices, inputs: Tensor, targets: Tensor, rows: Tensor, rate: float | None
+    ) -> Tensor:
         """Take one step of every client that has examples.
 
         Args:
@@ -212,6 +151,7 @@ class _Training:
             inputs: [G*B, C, H, W].
             targets: [G, B] or [G, B, C].
             rows: Positions of these among each client's examples [G, B].
+            rate: The learning rate of the step; None = the optimiser's own.
 
         Returns:
             Each client's sum of losses [G].
@@ -225,16 +165,18 @@ class _Training:
         sums, gradients = self.gradients(tensors, self.named, counts, inputs, targets, rows)
         if self.max_grad_norm is not None:
             _clip(gradients, self.max_grad_norm)
-        self._update(gradients, counts)
+        self._update(gradients, counts, rate)
         return sums
 
-    def _update(self, gradients: Sequence[Tensor | None], counts: Indices) -> None:
+    def _update(
+        self, gradients: Sequence[Tensor | None], counts: Indices, rate: float | None
+    ) -> None:
         """Update those with examples; momentum and weight decay would move the others too."""
         still = np.ones(len(self.leaves[0]), dtype=np.bool_)
         still[: len(counts)] = counts == 0
         places = torch.from_numpy(np.flatnonzero(still)).to(self.leaves[0].device)
         kept = [leaf.detach()[places] for leaf in self.leaves] if len(places) else []
-        self.update(gradients)
+        self.update(gradients, rate)
         for leaf, values in zip(self.leaves, kept, strict=bool(kept)):
             leaf.detach()[places] = values
 

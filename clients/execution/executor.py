@@ -10,12 +10,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from clients.data import Dataset, Task, viewed
-from clients.execution.batched_loop import View, predict_together, train_together
+from clients.execution.batched_loop import predict_together, train_together
+from clients.execution.group_batches import View
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Networks, Tensors
 from clients.execution.policy_cache import Policies
 from clients.execution.stack import Stack, Way
-from clients.execution.trainers import numbers_of, trained
+from clients.execution.trainers import in_place_of_steps, numbers_of, trained
 from clients.execution.variants import keep_last
 from clients.models.factory import ModelFunction, Parameters
 from clients.training.local_context import LocalContext
@@ -197,6 +198,12 @@ class Place:
         changes: dict[str, Any],
     ) -> Iterator[Trained | Exception] | None:
         """Train clients in one batched step; None where they cannot be."""
+        numbers = {**(self._numbers or {}), **in_place_of_steps(self._train, changes)}
+        stops = numbers.pop("stop_below", None) is not None
+        if stops or (numbers.get("scheduler") and numbers.get("scheduler_by") == "epoch"):
+            key = "stop_below" if stops else "scheduler_by=epoch"
+            self._policies.note(name, f"clients.training.{key}: epochs of theirs are unlike")
+            return None
         with keeps_nothing(**self._plugins(objective)):
             what = as_objective(objective), lessons[0].anchors, lessons[0].targets
             if not self._policies.bear(name, way, *what):
@@ -211,7 +218,7 @@ class Place:
                 [np.random.default_rng(lesson.stream) for lesson in lessons],
                 anchors=[lesson.anchors for lesson in lessons],
                 views=[lesson.view for lesson in lessons],
-                **{**(self._numbers or {}), **changes},
+                **numbers,
             )
         if stack.exchanged():
             return None

@@ -50,12 +50,20 @@ def trained(
     Raises:
         ValueError: Trainer or objective keeps something, or the trainer knows losses only.
     """
+    changes = in_place_of_steps(train, changes)
     if isinstance(objective, Objective):
         require_objectives(train, "clients.training")
         changes["anchors"] = anchors
     with keeps_nothing(**{"clients.training": train, **as_objective(objective).plugins}):
         told = train if local is None else local.told(train)
         return told(model, dataset, indices, targets, objective, rng, **changes)
+
+
+def in_place_of_steps(train: Trainer, changes: dict[str, Any]) -> dict[str, Any]:
+    """Let epochs that a method asks for count where the config counts steps; return both."""
+    bound = train.keywords if isinstance(train, partial) else {}
+    counts = {"epochs", "steps"} & changes.keys() == {"epochs"} and bound.get("steps") is not None
+    return {**changes, "steps": None} if counts else changes
 
 
 def require_objectives(train: Trainer, section: str) -> None:

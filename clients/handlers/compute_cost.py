@@ -12,7 +12,8 @@ from flwr.app import RecordDict
 from clients.execution.model_cache import work_of
 from clients.execution.variants import Variant
 from clients.population.clients import STUDENT, SimulatedClients
-from clients.training.loop import PASSES, local_epochs
+from clients.training.batches import examples_learned
+from clients.training.loop import PASSES
 from clients.training.objective import as_objective
 
 
@@ -30,4 +31,4 @@ def local_training(clients: SimulatedClients, client_id: int, content: RecordDic
     if (how := clients.messenger) is not None:
         return PASSES * how.epochs * examples * (once + clients.forward[STUDENT])
     passes = PASSES + len(as_objective(clients.objective).networks)  # these answer every batch too
-    return passes * (local_epochs(clients.local_training) or 0) * examples * once
+    return passes * (examples_learned(clients.local_training, examples) or 0) * once

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ PROBE = "probe"
 PLACES = 3
 """Network, inputs and labels, which a function gets by their places."""
 
-OFFERED = ("rng", "client_id", "server_round", "task")
+OFFERED = ("rng", "client_id", "server_round", "task", "class_shares")
 """What it gets besides if it names it."""
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -73,6 +74,31 @@ def stream_of(
     return stream(seed, Purpose.NETWORK_PROBE, server_round, whose, turn)
 
 
+def class_shares(clients: SimulatedClients, client_id: int | None) -> npt.NDArray[np.float64]:
+    """Return the share of each class among a client's examples [C], as the data have them.
+
+    Args:
+        clients: All of the federation's.
+        client_id: Whose; None = each client's [K, C].
+
+    Returns:
+        Rows that sum to 1.
+
+    Raises:
+        ValueError: Labels are no single classes.
+    """
+    private = clients.splits.private
+    whose = range(len(clients.partitions)) if client_id is None else [client_id]
+    if private.labels.ndim > 1 or private.labels.dtype.kind not in "iu":
+        raise ValueError("class_shares: labels are no single classes")
+    counts = [
+        np.bincount(private.labels[clients.partitions[k]], minlength=private.task.num_classes)
+        for k in whose
+    ]
+    shares = np.array([own / own.sum() for own in counts])
+    return shares if client_id is None else shares[0]
+
+
 def numbers_of(
     probe: NetworkProbe,
     network: nn.Module,
@@ -103,6 +129,7 @@ def numbers_of(
         "client_id": lambda: client_id,
         "server_round": lambda: server_round,
         "task": lambda: clients.splits.private.task,
+        "class_shares": partial(class_shares, clients, client_id),
     }
     given, what = probe.examples, f"probes.{probe.name}"
     if client_id is not None:

@@ -18,8 +18,10 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import METRICS
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
-from clients.training.loop import PASSES
+from clients.training.batches import examples_learned
+from clients.training.loop import PASSES, Trainer, train
 from clients.training.objective import Loss, Objective
+from clients.training.schedules import of_round
 
 TARGETS, SUMS = "targets", "sums"
 """Records: soft labels and the proxy ids they are of; sums of answers on their way."""
@@ -36,6 +38,7 @@ def learn_targets(
 ) -> Replies:
     """Imitate each client's own soft labels, of the proxy examples that they are of."""
     server_round = round_of(requests[0])
+    numbers = {**numbers, **of_round(partial(train, **numbers), server_round)}
     ids = [client_of(context) for context in contexts]
     labels = {
         client_id: read_arrays(request.content.array_records[TARGETS])
@@ -108,12 +111,13 @@ def train_targets(objective: Loss | Objective, numbers: Mapping[str, Any]) -> Ha
         partial(learn_targets, objective=objective, numbers=numbers),
         records=(TARGETS,),
         replies={METRICS: MetricRecord},
-        multiplications=partial(_imitating, numbers.get("epochs", 0)),
+        multiplications=partial(_imitating, partial(train, **numbers)),
     )
 
 
 def _imitating(
-    epochs: int, clients: SimulatedClients, client_id: int, content: RecordDict
+    how: Trainer, clients: SimulatedClients, client_id: int, content: RecordDict
 ) -> float:
     ids = read_arrays(cast(ArrayRecord, content[TARGETS]))["proxy-ids"]
-    return PASSES * epochs * len(ids) * forward(clients, client_id)
+    learned = examples_learned(how, len(ids)) if len(ids) else 0
+    return PASSES * (learned or 0) * forward(clients, client_id)

@@ -13,18 +13,20 @@ from clients.execution.trainers import numbers_of
 from clients.models.factory import Parameters, parameters_of
 from clients.mutual.lockstep import Link
 from clients.seeding import seeded_torch
+from clients.training.batches import passes
 from clients.training.loop import (
     Trainer,
-    batches,
     check_training,
     clipped,
     finite,
+    is_flat,
     loss_not_finite,
     parameters_not_finite,
 )
 from clients.training.objective import Loss
 from clients.training.objective_gradients import Precision, half_precision
 from clients.training.optimizers import Optimizer, stepper
+from clients.training.schedules import By, Scheduler, rate_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,11 @@ def train_shard(
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
+    steps: int | None = None,
+    drop_last: bool = False,
+    scheduler: Scheduler | None = None,
+    scheduler_by: By = "round",
+    stop_below: float | None = None,
 ) -> Shard:
     """Do one process's share of `clients.training.loop.train`.
 
@@ -99,6 +106,11 @@ def train_shard(
         optimizer: Makes a fresh optimiser.
         max_grad_norm: Clip to it, > 0; None = never.
         autocast: Half precision, or None.
+        steps: In all, in the place of epochs, or None.
+        drop_last: Leave out what fills no batch.
+        scheduler: Of the learning rate, or None.
+        scheduler_by: What turns it.
+        stop_below: Share by which an epoch's loss must fall, or None.
 
     Returns:
         What came of it.
@@ -107,7 +119,8 @@ def train_shard(
         ValueError: The network has batch norm, or a number is out of range.
         FloatingPointError: The loss of an epoch is not finite.
     """
-    check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
+    numbers = epochs, batch_size, max_grad_norm, autocast, steps, stop_below
+    check_training(len(indices), len(targets), *numbers)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise ValueError(
             "student_workers > 1: the student has batch norm, whose statistics would be those of a "
@@ -117,29 +130,48 @@ def train_shard(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     step = stepper(optimizer, parameters)
     sizes = [parameter.numel() for parameter in parameters]
-    losses: list[float] = []
+    losses, rate, taken = list[float](), rate_of(scheduler, scheduler_by, optimizer), 0
     with seeded_torch(rng):
-        for epoch in range(epochs):
+        for order in passes(len(indices), batch_size, rng, epochs, steps, drop_last):
             total = 0.0
-            for batch in batches(len(indices), batch_size, rng):
+            for batch in order:
                 mine = batch[link.rank :: size]
-                numbers = torch.zeros(sum(sizes) + 1)
+                sums = torch.zeros(sum(sizes) + 1)
                 if len(mine):  # a small last batch may have nothing for everybody
-                    inputs = torch.from_numpy(normalised(dataset, indices[mine])).to(device)
-                    with half_precision(autocast, torch.device(device)):
-                        logits = model(inputs)
-                    cost = loss(logits.float(), targets[torch.from_numpy(mine)].to(device)).sum()
-                    numbers = _gradient_and_cost(cost, len(batch), parameters)
-                *pieces, own = torch.split(link.total(numbers).to(device), [*sizes, 1])
-                gradients = [g.view_as(p) for g, p in zip(pieces, parameters, strict=True)]
-                step(gradients if max_grad_norm is None else clipped(gradients, max_grad_norm))
+                    what = dataset, indices[mine], targets[torch.from_numpy(mine)]
+                    cost = _cost(model, *what, loss, device, autocast)
+                    sums = _gradient_and_cost(cost, len(batch), parameters)
+                *pieces, own = torch.split(link.total(sums).to(device), [*sizes, 1])
+                gradients: list[Tensor | None] = [*map(Tensor.view_as, pieces, parameters)]
+                if max_grad_norm is not None:
+                    gradients = clipped(gradients, max_grad_norm)
+                step(gradients, rate(len(losses), taken))
+                taken += 1
                 total += float(own)
-            losses.append(total / len(indices))
+            losses.append(total / sum(map(len, order)))
             if not np.isfinite(losses[-1]):
-                raise loss_not_finite(losses[-1], epoch + 1, epochs)
+                raise loss_not_finite(losses[-1], len(losses), epochs if steps is None else None)
+            if is_flat(losses, stop_below):
+                break
     if not finite(parameters):
         raise parameters_not_finite()
     return Shard(parameters_of(model), losses, rng.bit_generator.state)
+
+
+def _cost(
+    model: nn.Module,
+    dataset: Dataset,
+    indices: npt.NDArray[np.int64],
+    targets: Tensor,
+    loss: Loss,
+    device: str,
+    autocast: Precision | None,
+) -> Tensor:
+    """Run a network on some examples; return the sum of their losses."""
+    inputs = torch.from_numpy(normalised(dataset, indices)).to(device)
+    with half_precision(autocast, torch.device(device)):
+        logits = model(inputs)
+    return loss(logits.float(), targets.to(device)).sum()
 
 
 def _gradient_and_cost(cost: Tensor, batch_size: int, parameters: list[nn.Parameter]) -> Tensor:

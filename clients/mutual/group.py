@@ -12,6 +12,7 @@ from clients.models.factory import ModelFunction, Parameters
 from clients.mutual.heads import HeadFunction
 from clients.mutual.terms import Rule
 from clients.training.optimizers import Optimizer
+from clients.training.schedules import Scheduler
 
 Update = Literal["simultaneous", "sequential"]
 
@@ -64,6 +65,8 @@ class GroupLesson:
         seed: The run's.
         key: (round, client) that all random streams are keyed by, beside the seed.
         first_epoch: What rules count epochs from, for their ramps: those of earlier rounds.
+        scheduler: Of the learning rates of peers and head, turned by the same epochs; None = they
+            stay.
     """
 
     peers: tuple[Peer, ...]
@@ -78,6 +81,7 @@ class GroupLesson:
     seed: int = 0
     key: tuple[int, int] = (0, 0)
     first_epoch: int = 0
+    scheduler: Scheduler | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run; ValueError names it."""

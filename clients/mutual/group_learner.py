@@ -17,6 +17,7 @@ from clients.mutual.heads import Shape
 from clients.mutual.terms import Shared, Terms
 from clients.seeding import Purpose, generator, seeded_torch, stream, torch_seed
 from clients.training.optimizers import object_step
+from clients.training.schedules import turn
 from clients.training.taps import Taps, last_map, take_map
 
 
@@ -189,6 +190,7 @@ def learner(
     if snapshot.optimizer is not None:
         # A copy: torch keeps the tensors that it is given, and steps change them in place.
         optimizer.load_state_dict(deepcopy(snapshot.optimizer))
+    turn(lesson.scheduler, peer.optimizer, optimizer, lesson.first_epoch + state.epoch)
     with ExitStack() as stack:
         taps = None
         if shapes:
@@ -234,6 +236,7 @@ class Host:
         self._step = object_step(self._parameters, self._optimizer)
         if state.head is not None and state.head.optimizer is not None:
             self._optimizer.load_state_dict(deepcopy(state.head.optimizer))
+        turn(lesson.scheduler, lesson.head.optimizer, self._optimizer, self._epoch)
 
     def gradients(
         self,

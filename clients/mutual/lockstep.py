@@ -22,8 +22,8 @@ from clients.mutual.group import GroupLesson, GroupState, Part, joined
 from clients.mutual.group_learner import Host, Learner, feature_shapes, learner
 from clients.mutual.heads import Shape
 from clients.seeding import Purpose, generator, torch_seed
+from clients.training.batches import batches
 from clients.training.evaluation import predict
-from clients.training.loop import batches
 
 
 class Link(Protocol):

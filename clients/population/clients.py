@@ -30,6 +30,7 @@ from clients.seeding import Purpose, child_of, generator, stream
 from clients.training.local_context import LocalContext, Phase
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective, no_anchors
+from clients.training.schedules import of_round
 from clients.training.task_objectives import of_task
 
 STUDENT = "(student)"
@@ -91,12 +92,9 @@ class SimulatedClients:
         task = splits.private.task
         if messenger is not None:
             require_alone(splits.private, objective=objective, shape=shape)
-        self.splits = splits
-        self.partitions = partitions
-        self.architectures = architectures
-        self.models = models
-        self.student, self.local_training = student, train
-        self.seed, self.together = seed, together
+        self.splits, self.partitions = splits, partitions
+        self.architectures, self.models, self.student = architectures, models, student
+        self.local_training, self.seed, self.together = train, seed, together
         self.messenger, self.condition = messenger, condition
         self.view, self.shape, self.codec = view, shape, codec
         self.codec_down = codec_down and codec_of(codec_down, OF_REQUESTS, "clients.codec_down: ")
@@ -212,6 +210,7 @@ class SimulatedClients:
         private = self.seen(self.splits.private, client_id, "train", server_round)
         what = private, self.partitions[client_id], labels, goal, rng
         train, local = self.local_training, self.local.get(client_id)
+        changes = {**of_round(train, server_round), **changes}
         return trained(train, network, *what, anchors=anchors or {}, local=local, **changes)
 
     def train(
@@ -247,6 +246,7 @@ class SimulatedClients:
 
         private = self.splits.private
         goal = self.objective if objective is None else of_task(objective, self.learned_task)
+        changes = {**of_round(self.local_training, server_round), **changes}
         yield from self.fit(ids, starts, lesson, private, goal, device, phase="train", **changes)
 
     def fit(

@@ -14,7 +14,8 @@ from clients.population.clients import SimulatedClients
 from clients.population.plugins import Cut, cut
 from clients.population.profiles import draw_profiles
 from clients.seeding import Purpose, generator
-from clients.training.loop import PASSES, Trainer, local_epochs
+from clients.training.batches import examples_learned
+from clients.training.loop import PASSES, Trainer
 
 MEASURING, LEAST_SAMPLE = 0.1, 500
 """How much of what a client computes in a round it is measured for, and on how few examples."""
@@ -52,8 +53,8 @@ def draw_clients(
     private, shares = splits.private, {n: kind["share"] for n, kind in architectures.items()}
     kinds = private.task.strata(private.labels)
     partitions = cut(partition, kinds, num_clients, generator(seed, Purpose.PARTITION), private)
-    own = sum(map(len, partitions)) / num_clients
-    passes = PASSES * (local_epochs(training) or 1) * own + len(splits.proxy)
+    learned = sum(examples_learned(training, len(own)) or len(own) for own in partitions)
+    passes = PASSES * learned / num_clients + len(splits.proxy)
     models, kinds_of = one_per_profile(
         {name: builder_of(kind) for name, kind in architectures.items()},
         assign_architectures(shares, num_clients, generator(seed, Purpose.POPULATION)),

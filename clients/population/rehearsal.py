@@ -19,8 +19,9 @@ from clients.population.clients import SimulatedClients
 from clients.population.conditions import label_free, permuted_labels
 from clients.population.shapes import require_shape
 from clients.population.views import require_view
+from clients.training.batches import examples_learned
 from clients.training.evaluation import run
-from clients.training.loop import Trainer, local_epochs, train
+from clients.training.loop import Trainer, train
 from clients.training.objective import Loss, Objective
 
 
@@ -47,7 +48,7 @@ def rehearse(
         for name, model in clients.models.items():
             require_shape(clients.shape, name, model, private)
     timed = clients.profiles is not None and messenger is None
-    if timed and local_epochs(clients.local_training) is None:
+    if timed and examples_learned(clients.local_training, 1) is None:
         raise ValueError(
             "clients.profile: the virtual clock counts local epochs, and clients.training does not "
             "tell them: expected clients.training.epochs"
@@ -155,7 +156,10 @@ def rehearse_learning(
         return
     ends, rng = np.array([0, len(dataset) - 1]), np.random.default_rng(0)
     try:
-        how(network, dataset, ends, targets, objective, rng, epochs=min(1, how.keywords["epochs"]))
+        few = {n: min(1, how.keywords.get(n) or 0) for n in ("epochs", "steps")}
+        if how.keywords.get("steps") is None:
+            del few["steps"]
+        how(network, dataset, ends, targets, objective, rng, **few)
     except FloatingPointError:  # whoever diverges says so in the run, by round and client
         return
     except Exception as error:  # anyone's network, any of torch's optimisers

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -13,38 +12,11 @@ from torch import Tensor, nn
 from clients.data import Dataset
 from clients.data.loader import feed
 from clients.seeding import seeded_torch
+from clients.training.batches import passes
 from clients.training.objective import Anchors, Loss, Objective, as_objective
 from clients.training.objective_gradients import NetworkGradients, Precision
 from clients.training.optimizers import Optimizer, stepper
-
-
-def batches(
-    num_examples: int, batch_size: int, rng: np.random.Generator
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Cut a fresh random order of 0..num_examples-1 into batches.
-
-    The last batch may be smaller, but never a single example beside others: BatchNorm cannot
-    normalise one, so a remainder of one joins the batch before it.
-
-    Args:
-        num_examples: n >= 1.
-        batch_size: >= 1.
-        rng: Source of the order; one permutation is drawn.
-
-    Yields:
-        Positions [B].
-    """
-    order = rng.permutation(num_examples)
-    starts = [number * batch_size for number in range(num_batches(num_examples, batch_size))]
-    for start, stop in zip(starts, [*starts[1:], num_examples], strict=True):
-        yield order[start:stop]
-
-
-def num_batches(num_examples: int, batch_size: int) -> int:
-    """Return into how many batches `batches` cuts n >= 1 examples."""
-    number, left = divmod(num_examples, batch_size)
-    alone = left == 1 and batch_size > 1 and number > 0
-    return number + (left > 0 and not alone)
+from clients.training.schedules import By, Scheduler, rate_of
 
 
 def train(
@@ -60,6 +32,11 @@ def train(
     optimizer: Optimizer,
     max_grad_norm: float | None = None,
     autocast: Precision | None = None,
+    steps: int | None = None,
+    drop_last: bool = False,
+    scheduler: Scheduler | None = None,
+    scheduler_by: By = "round",
+    stop_below: float | None = None,
     anchors: Anchors | None = None,
 ) -> list[float]:
     """Train `model` in place by mini-batch descent on the mean of an objective.
@@ -77,49 +54,69 @@ def train(
         max_grad_norm: Clip the gradient's total L2 norm to this, > 0; None = never.
         autocast: Let torch compute what bears it in this half precision; None = float32. Float16
             is not offered: without loss scaling its gradients underflow.
+        steps: Optimiser steps in all, >= 0, in the place of epochs; None = epochs count.
+        drop_last: Leave out what fills no batch at the end of an epoch, where anything fills one.
+        scheduler: Of the learning rate, e.g. a partial of a class of torch.optim.lr_scheduler; None
+            = it stays.
+        scheduler_by: What turns it; a schedule by "round" is looked at outside, see
+            `clients.training.schedules.of_round`.
+        stop_below: Stop after an epoch whose loss fell by less than this share of the one before,
+            >= 0; None = never.
         anchors: What the objective compares with, on the model's device, beside `START`.
 
     Returns:
-        Mean loss per example of each epoch, without the objective's penalty.
+        Mean loss per example of each epoch, the last perhaps broken off, without the objective's
+        penalty.
 
     Raises:
         ValueError: A number is out of range, or there is no example, no parameter to train, or not
             what the objective compares with.
         FloatingPointError: The loss of an epoch, or a parameter at the end, is not finite.
     """
-    check_training(len(indices), len(targets), epochs, batch_size, max_grad_norm, autocast)
+    numbers = epochs, batch_size, max_grad_norm, autocast, steps, stop_below
+    check_training(len(indices), len(targets), *numbers)
     gradients_of = NetworkGradients(model, as_objective(objective), anchors or {}, autocast)
     parameters = [*gradients_of.named.values()]
-    if epochs and not parameters:
+    if (epochs if steps is None else steps) and not parameters:
         raise ValueError("no parameter requires a gradient: expected at least one to train")
     step = stepper(optimizer, parameters)
     device = parameters[0].device if parameters else torch.device("cpu")
     targets = targets.to(device)
     model.train()
-    losses = []
+    losses, rate, taken = list[float](), rate_of(scheduler, scheduler_by, optimizer), 0
     with seeded_torch(rng), gradients_of.taps:
-        for epoch in range(epochs):
+        for order in passes(len(indices), batch_size, rng, epochs, steps, drop_last):
             total = torch.zeros((), dtype=torch.float64, device=device)
-            order = list(batches(len(indices), batch_size, rng))
             inputs = feed(dataset, (indices[batch] for batch in order), device)
             for batch, images in zip(order, inputs, strict=True):
                 rows = torch.from_numpy(batch).to(device)
                 values, gradients = gradients_of(images, targets[rows], rows)
-                step(gradients if max_grad_norm is None else clipped(gradients, max_grad_norm))
+                if max_grad_norm is not None:
+                    gradients = clipped(gradients, max_grad_norm)
+                step(gradients, rate(len(losses), taken))
+                taken += 1
                 total += values.sum()
-            losses.append(float(total) / len(indices))
+            losses.append(float(total) / sum(map(len, order)))
             if not np.isfinite(losses[-1]):
-                raise loss_not_finite(losses[-1], epoch + 1, epochs)
+                raise loss_not_finite(losses[-1], len(losses), epochs if steps is None else None)
+            if is_flat(losses, stop_below):
+                break
     if not finite(parameters):
         raise parameters_not_finite()
     return losses
 
 
-def loss_not_finite(loss: float, epoch: int, epochs: int) -> FloatingPointError:
+def is_flat(losses: Sequence[float], share: float | None) -> bool:
+    """Tell whether the last epoch's loss fell by less than a share of the one before; None = no."""
+    if share is None or len(losses) < 2:
+        return False
+    return losses[-2] - losses[-1] < share * abs(losses[-2])
+
+
+def loss_not_finite(loss: float, epoch: int, epochs: int | None) -> FloatingPointError:
     """Say that training diverged in an epoch (from 1), and what to do about it."""
-    return FloatingPointError(
-        f"loss is {loss} in epoch {epoch} of {epochs}: lower lr or set max_grad_norm"
-    )
+    of = "" if epochs is None else f" of {epochs}"
+    return FloatingPointError(f"loss is {loss} in epoch {epoch}{of}: lower lr or set max_grad_norm")
 
 
 def parameters_not_finite() -> FloatingPointError:
@@ -161,6 +158,8 @@ def check_training(
     batch_size: int,
     max_grad_norm: float | None,
     autocast: str | None,
+    steps: int | None = None,
+    stop_below: float | None = None,
 ) -> None:
     """Refuse what `train` cannot do; arguments as there, ValueError names the first bad one."""
     if num_examples == 0:
@@ -169,6 +168,10 @@ def check_training(
         raise ValueError(f"{num_targets} targets for {num_examples} examples")
     if epochs < 0:
         raise ValueError(f"epochs={epochs}: expected >= 0")
+    if steps is not None and steps < 0:
+        raise ValueError(f"steps={steps}: expected >= 0 or None")
+    if stop_below is not None and not stop_below >= 0:
+        raise ValueError(f"stop_below={stop_below}: expected >= 0 or None")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected >= 1")
     if max_grad_norm is not None and not max_grad_norm > 0:
@@ -201,28 +204,3 @@ PASSES = 3
 
 Trainer = Callable[..., list[float]]
 """`train` with its keyword arguments bound, as `conf/` does with `_partial_: true`."""
-
-
-def local_steps(train: Trainer, num_examples: int) -> int:
-    """Return how many steps `train`, with its numbers bound, takes on n >= 1 examples.
-
-    Args:
-        train: It; another's trainer need not know.
-        num_examples: n.
-
-    Returns:
-        Their number.
-
-    Raises:
-        ValueError: It does not tell its epochs and batches.
-    """
-    numbers = train.keywords if isinstance(train, partial) else {}
-    if not {"epochs", "batch_size"} <= numbers.keys():
-        raise ValueError("clients.training: expected epochs and batch_size, to count local steps")
-    return int(numbers["epochs"] * num_batches(num_examples, numbers["batch_size"]))
-
-
-def local_epochs(train: Trainer) -> int | None:
-    """Return how many local epochs a trainer is bound to; None if it does not tell."""
-    epochs = train.keywords.get("epochs") if isinstance(train, partial) else None
-    return epochs if isinstance(epochs, int) else None

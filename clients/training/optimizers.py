@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +18,16 @@ from torch.optim.adam import adam
 Optimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 """Makes a torch optimiser from parameters, e.g. a partial of `torch.optim.SGD`."""
 
-Step = Callable[[Sequence[Tensor | None]], None]
-"""Takes one gradient per parameter, None where there is none, and updates the parameters."""
+
+class Step(Protocol):
+    """Updates parameters by one gradient for each, None where there is none.
+
+    `rate` stands in the place of the optimiser's own learning rate; None = that.
+    """
+
+    def __call__(self, gradients: Sequence[Tensor | None], rate: float | None = None) -> None:
+        """Take a step."""
+
 
 SGD_OPTIONS = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
 ADAM_OPTIONS = {"lr", "betas", "eps", "weight_decay", "amsgrad"}
@@ -119,7 +127,7 @@ def _sgd_step(
     velocities: dict[int, Tensor] = {}
 
     @torch.no_grad()
-    def step(gradients: Sequence[Tensor | None]) -> None:
+    def step(gradients: Sequence[Tensor | None], rate: float | None = None) -> None:
         chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
         values: list[Tensor] = [parameters[i] for i in chosen]
         moves = [gradient for gradient in gradients if gradient is not None]
@@ -136,7 +144,7 @@ def _sgd_step(
                     velocities[i] = move.clone()
             kept = [velocities[i] for i in chosen]
             moves = list(torch._foreach_add(moves, kept, alpha=momentum)) if nesterov else kept
-        torch._foreach_add_(values, moves, alpha=-lr)
+        torch._foreach_add_(values, moves, alpha=-(lr if rate is None else rate))
 
     return step
 
@@ -156,7 +164,7 @@ def _adam_step(
     steps = [torch.zeros(()) for _ in parameters]
 
     @torch.no_grad()
-    def step(gradients: Sequence[Tensor | None]) -> None:
+    def step(gradients: Sequence[Tensor | None], rate: float | None = None) -> None:
         chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
         adam(
             [parameters[i] for i in chosen],
@@ -170,7 +178,7 @@ def _adam_step(
             amsgrad=amsgrad,
             beta1=betas[0],
             beta2=betas[1],
-            lr=lr,
+            lr=lr if rate is None else rate,
             weight_decay=weight_decay,
             eps=eps,
             maximize=False,
@@ -182,9 +190,12 @@ def _adam_step(
 def object_step(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Step:
     """Return steps of a torch optimiser that was made for these parameters."""
 
-    def step(gradients: Sequence[Tensor | None]) -> None:
+    def step(gradients: Sequence[Tensor | None], rate: float | None = None) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         optimizer.step()
         for parameter in parameters:
             parameter.grad = None

@@ -20,7 +20,7 @@ from clients.handlers.state import client_of
 from clients.messages.accumulator import Reducer, is_part
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.seeding import Purpose, generator
-from clients.training.loop import local_steps
+from clients.training.batches import local_steps
 from clients.training.losses import cross_entropy
 from clients.training.objective import Objective, OnLogits
 from strategies.aggregation.parameters import cast_to

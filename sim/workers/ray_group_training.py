@@ -107,6 +107,11 @@ class SharedTraining:
     workers: int
     train: Trainer
 
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Numbers that are bound, as of a partial."""
+        return require_shardable(self.train)
+
     def __post_init__(self) -> None:
         """Refuse too few workers, and somebody else's trainer, by ValueError."""
         if self.workers < 1:

@@ -20,6 +20,7 @@ from clients.signatures import names
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer, threads_of_torch
 from clients.training.objective import DistillationLoss, Objective, with_temperature
+from clients.training.schedules import of_round
 from clients.training.task_objectives import of_examples
 from strategies import rule_state
 from strategies.aggregation.ensemble import Ensemble
@@ -192,6 +193,8 @@ class DistillationStrategy(BaseStrategy):
         goal = with_temperature(self.loss, self.teachers.rule.temperature)
         objective = of_examples(goal, proxy.task)
         distil = self.distil
+        if by_round := of_round(distil, server_round):
+            distil = partial(distil, **by_round)
         if isinstance(objective, Objective) and objective.anchors:
             distil = partial(distil, anchors=anchors_of(objective, first, self.student))
         distil = local.told(taught(first, distil))

@@ -6,7 +6,8 @@ from typing import Any
 
 from clients.handlers.compute_cost import forward
 from clients.population.clients import SimulatedClients
-from clients.training.loop import PASSES, local_epochs, local_steps
+from clients.training.batches import examples_learned, local_steps
+from clients.training.loop import PASSES
 from strategies.argument_injection import wants
 
 MULTIPLICATIONS_PER_S = 1e10
@@ -48,7 +49,7 @@ def _seconds(clients: SimulatedClients, client_id: int, passes: int, trained: in
         steps = local_steps(train, own)
     except ValueError:  # another's trainer does not tell
         steps = own
-    passes += trained * PASSES * (local_epochs(train) or 1) * own
+    passes += trained * PASSES * (examples_learned(train, own) or own)
     return passes * forward(clients, client_id) / MULTIPLICATIONS_PER_S + trained * steps * STEP_S
 
 

@@ -19,6 +19,7 @@ from clients.mutual.lockstep import TrainPeers
 from clients.mutual.rehearsal import rehearse_group
 from clients.mutual.terms import Rule
 from clients.training.optimizers import Optimizer
+from clients.training.schedules import Scheduler
 
 STUDENT, HEAD, PEER = "global_student", "head", "peer/"
 KEY = "strategy.teaching"
@@ -39,6 +40,7 @@ class GroupRecipe:
             from the last feature map. None = there everywhere.
         update: Whether peers step at once or in turn.
         refresh_epochs: Every so many epochs stale answers are refreshed; None = never.
+        scheduler: Of all learning rates, turned by the epochs of all rounds; None = they stay.
     """
 
     rule: Rule
@@ -50,6 +52,7 @@ class GroupRecipe:
     taps: dict[str, str] | None = None
     update: Update = "simultaneous"
     refresh_epochs: int | None = None
+    scheduler: Scheduler | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; ValueError names the key."""
@@ -69,6 +72,7 @@ class GroupRecipe:
         return {
             **{"rule": self.rule, "head": head, "epochs": self.epochs, "update": self.update},
             **{"batch_size": self.batch_size, "refresh_epochs": self.refresh_epochs},
+            "scheduler": self.scheduler,
         }
 
 

@@ -130,10 +130,19 @@ def epochs_of(distil: Trainer) -> int:
         The number, >= 0.
 
     Raises:
-        ValueError: None is bound.
+        ValueError: None is bound, or a number of it is of a lesson as a whole.
     """
     parameter = inspect.signature(distil).parameters.get("epochs")
-    bound = getattr(distil, "keywords", {}).get("epochs")  # also of a wrapper's **numbers
+    numbers = getattr(distil, "keywords", {})  # also a wrapper's **numbers
+    by_lesson = {n for n in ("steps", "stop_below") if numbers.get(n) is not None}
+    if numbers.get("scheduler") is not None and numbers.get("scheduler_by") != "round":
+        by_lesson.add("scheduler_by")
+    if by_lesson:
+        raise ValueError(
+            f"strategy.distil.{min(by_lesson)}: expected strategy.proxy_split.chunks=1, for it "
+            "would begin anew with each chunk"
+        )
+    bound = numbers.get("epochs")
     epochs = bound if parameter is None else parameter.default
     if not isinstance(epochs, int):
         raise ValueError(

@@ -166,7 +166,8 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["~probes.calibratio"], "unknown key 'probes.calibratio'; did you mean 'probes.calib"),
         (
             ["+probes=mine"],
-            "no such option; did you mean 'none'? (all: none, robustness, standard, with_features)",
+            "no such option; did you mean 'none'? "
+            "(all: none, personal, robustness, standard, with_features)",
         ),
         (["+probes=none"], "leave out the plus: probes=none"),
         (["+experiment=byzantine", "rounds=x"], None),

@@ -17,7 +17,7 @@ from conf.building import instantiate
 from conf.plugin_file import plugin_in
 from run import engine_points
 from sim.analysis import probes
-from sim.analysis.probes import robustness
+from sim.analysis.probes import personal, robustness
 from sim.topology import mixing
 from strategies.conformance.checks import verdicts
 from strategies.conformance.command import main
@@ -78,7 +78,8 @@ SHIPPED: dict[str, dict[str, Any]] = {
     "mixing": {name: getattr(mixing, name)
                for name in ("metropolis_hastings", "uniform", "push_sum", "replace")},
     "probe": {each.__name__: each for each in (robustness.fgsm, robustness.pgd,
-                                               robustness.input_gradient_norm)},
+                                               robustness.input_gradient_norm,
+                                               personal.own_accuracy)},
     "partition": {"iid": iid},
     "model": {name: getattr(models, name) for name in ("logistic_regression", "mlp", "lenet5")},
 }  # fmt: skip

@@ -42,7 +42,8 @@ class Ask:
         of: The function. The network is in eval mode, inputs [N, ...] are as networks see them
             (`clients.data.normalised`), labels are the task's [N, ...], or None where those of the
             proxy set mean nothing. If it names them it gets `rng`, a numpy generator of this round
-            and network, `client_id`, None for the student, `server_round` and the `task`.
+            and network, `client_id`, None for the student, `server_round`, the `task`, and
+            `class_shares` of the client [C], for the student of each client [K, C].
         inputs: "test", "proxy", or train and test set of a reader, of which the latter is used.
         examples: How many of them are drawn, once for the whole run, >= 1; None = all.
         every: Ask in round 1 and every so many rounds after it; 0 = never.

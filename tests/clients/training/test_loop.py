@@ -13,7 +13,8 @@ from torch import nn
 
 from clients.data import normalised
 from clients.seeding import torch_seed
-from clients.training.loop import batches, train
+from clients.training.batches import batches
+from clients.training.loop import train
 from clients.training.losses import cross_entropy, kl
 from tests.small_problems import BLOBS, SGD, fit, half_square, same_bits, scalar_problem, small_mlp
 
