@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from conf.building import instantiate, pairs
 from conf.command_line import explain_command
 from conf.errors import BUILDING, Stopped, disk_explained, explained
+from conf.plugin_file import plugin_in
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, release
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from clients.data import Splits
+    from clients.points import Point
     from clients.population.clients import SimulatedClients
     from sim.tracking.console import Display
     from sim.tracking.tracker import Tracker
@@ -212,13 +214,25 @@ def complete_strategy(
     return completed(strategy, offered(clients, student, config.rounds) | known, made)
 
 
+def engine_points() -> "tuple[Point, ...]":
+    """Return the points of the engine: probes of rounds, graphs, their weights, strategies."""
+    from sim.analysis.probes.conformance import ROUND_PROBE
+    from sim.checkpoint.trial_run import begun, made_for, trial_run
+    from sim.topology.conformance import MIXING, TOPOLOGY
+    from sim.workers.process_setup import assume_task_identity
+    from strategies.conformance.of_strategies import Engine, strategy_point
+
+    assume_task_identity(run_id=1)  # so that messages can be made up here
+    return ROUND_PROBE, TOPOLOGY, MIXING, strategy_point(Engine(begun, trial_run, made_for))
+
+
 if __name__ == "__main__":
     # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
     atexit.register(gc.freeze)
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
     if sys.argv[1:2] == ["conformance"]:
-        sys.exit(check_plugin(sys.argv[2:]))
+        sys.exit(check_plugin(sys.argv[2:], engine_points, plugin_in))
     try:
         main()
     except SystemExit as stop:

@@ -1,6 +1,5 @@
 """Python in docs/: it runs as it stands, and shows what the text says."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from clients.messages.answers import Answers
 from run import federate
 from tests.composing import composed
 from tests.places import ROOT
-from tests.quick_runs import QUICK, result_of
 
 SHORT = ("sim=inline", "rounds=6", "clients.training.epochs=5", "strategy.distil.epochs=1")
 
@@ -60,23 +58,6 @@ def test_a_client_that_is_not_trusted_gets_nothing_by_the_rule_of_the_page() -> 
     )
     scores = names["but_for"](teachers, clients=[3])
     torch.testing.assert_close(scores, torch.tensor([[1.0, 4.0], [0.0, 0.0], [3.0, 1.0]]))
-
-
-def test_the_function_of_the_page_goes_to_networks_as_the_page_binds_it(tmp_path: Path) -> None:
-    """On a run, where by this epsilon fewer are right than without a step."""
-    page = (ROOT / "docs" / "run_folder.md").read_text()
-    (code,) = (block for block in blocks_of("run_folder.md") if "def fgsm" in block)
-    (bound,) = re.findall(r"^```yaml\n([^`]*my_probes.fgsm.*?)^```$", page, re.M | re.S)
-    (tmp_path / "rules" / "probes").mkdir(parents=True)
-    (tmp_path / "rules" / "my_probes.py").write_text(code)
-    (tmp_path / "rules" / "probes" / "attacked.yaml").write_text(bound)
-    words = ["--config-dir", str(tmp_path / "rules"), "probes=attacked", "sim=inline", *QUICK]
-    result = result_of(tmp_path / "run", *words, "probes.attacked.of.epsilon=0.5")
-    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    found = json.loads(line)
-    attacked = found["clients"]["attacked_accuracy"]["mean"]
-    assert 0 < attacked < result["clients_accuracy"]["mean"] - 0.02
-    assert "student_attacked_accuracy" in found["probes"]
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)

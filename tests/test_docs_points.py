@@ -7,38 +7,53 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from conf.plugin_file import plugin_in
+from run import engine_points
+from strategies.conformance.command import main, table
+from strategies.conformance.points import POINTS
 from tests.places import ROOT
-from tests.quick_runs import federated, hashes, result_of
+from tests.quick_runs import federated, hashes, modules_of, result_of
 
 PAGE = (ROOT / "docs/points.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
 SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2"]
-NOTED = {"Trainer": "smoothed_by", "Codec": "mean_change"}
+NOTED = {"Trainer": "smoothed_by", "Codec": "mean_change", "Asking probe": "attacked_accuracy"}
 """What the example of a section notes of each client."""
+KINDS = {
+    "Scorer and combiner": "scorer", "Builder": "model", "Rule of a group": "rule",
+    "Asking probe": "probe", "Proxy condition": "proxy_condition",
+}  # fmt: skip
+"""Of the points of sections that have another name."""
 
 
 def written(section: str, folder: Path) -> tuple[list[str], list[str]]:
     """Write a section's files into a folder as it says.
 
     Returns:
-        The words of its command, and those without its own option.
+        The words of its command, and those without its own options.
     """
     (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
-    (config,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
-    (name,) = re.findall(r"^# my_rules/(.*):$", config, re.M)
-    (words,) = re.findall(r"^#   python run.py --config-dir my_rules (.*)$", config, re.M)
-    module = re.findall(r"_target_: (my_\w+)\.", config)[0]
-    (folder / name).parent.mkdir(parents=True)
-    (folder / name).write_text(config)
+    options = set()
+    for config in re.findall(r"```yaml\n(.*?)```", section, re.S):
+        (name,) = re.findall(r"^# my_rules/(.*):$", config, re.M)
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(config)
+        group, option = Path(name).parent, Path(name).stem
+        options |= {f"{group}={option}", f"{group}=[{option}]", f"+{group}={option}"}
+    (module,) = {*re.findall(r"_target_: (my_\w+)\.", section)}
     (folder / f"{module}.py").write_text(code)
-    group, option = str(Path(name).parent), Path(name).stem
-    own = f"{group}={option}"
-    others = [word for word in words.split() if word != own]
+    (words,) = re.findall(r"^#   python run.py --config-dir my_rules (.*)$", section, re.M)
+    others = [word for word in words.split() if word not in options]
     return ["--config-dir", str(folder), *words.split()], others
 
 
 def test_how_many_points_the_page_has() -> None:
-    assert len(SECTIONS) >= 4
+    assert len(SECTIONS) >= 15
+
+
+def test_the_table_of_the_page_is_that_of_the_command() -> None:
+    """Where it is not, paste what `python run.py conformance` prints."""
+    assert table((*POINTS, *engine_points())) in PAGE
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -53,3 +68,15 @@ def test_an_example_of_the_page_runs_and_changes_a_number(name: str, tmp_path: P
         assert table[NOTED[name]].notna().all()
         last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
         assert NOTED[name] in last["clients"]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_an_example_of_the_page_passes_the_kit(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(SECTIONS[name], tmp_path)
+    file = re.findall(r"^# my_rules/(.*):$", SECTIONS[name], re.M)[0]
+    words = [KINDS.get(name, name.lower()), file, "--config-dir", str(tmp_path)]
+    with modules_of(str(tmp_path)):
+        status = main(words, engine_points, plugin_in)
+    assert status == 0, capsys.readouterr()

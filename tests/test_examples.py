@@ -17,20 +17,19 @@ from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from clients.data import classification
 from clients.execution.model_cache import as_tensors
-from clients.execution.objective_policy import objective_fault
 from clients.messages.accumulator import part_message
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
 from clients.models.factory import parameters_of
 from clients.training.objective import Outputs
+from conf.plugin_file import plugin_in
+from run import engine_points
+from strategies.conformance.command import main
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.federations import student_of, tiny_clients, trainer
-from tests.objectives import anchors_for
 from tests.places import ROOT
-from tests.quick_runs import QUICK, federated, result_of
-from tests.trained_together import CLASSES, SHAPE, built
+from tests.quick_runs import QUICK, federated, modules_of, result_of
 
 FEDPROTO = ["strategy=fedproto", "clients=same_width", "partition=iid", "rounds=3"]
 
@@ -58,14 +57,14 @@ def test_examples_import_nothing_private() -> None:
 def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> None:
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
     code = [block for kind, block in blocks if kind == "python"]
-    handler, objective, _, _, strategy, sums = code
+    handler, strategy, sums = code
     *_, config = (block for kind, block in blocks if kind == "yaml")
     total, _, rest = sums.partition("def intake")
     method, _, fault = f"def intake{rest}".partition("def fault")
     method = indent(method, "    ")
     (tmp_path / "mine" / "strategy").mkdir(parents=True)
     (tmp_path / "mine" / "strategy" / "counting.yaml").write_text(config)
-    code = "\n".join([handler, objective, total, f"def fault{fault}", strategy, method])
+    code = "\n".join([handler, total, f"def fault{fault}", strategy, method])
     (tmp_path / "mine" / "my_methods.py").write_text(code)
     words = ["--config-dir", str(tmp_path / "mine"), "strategy=counting", "rounds=2", "sim=inline"]
     words += QUICK[:2]
@@ -73,51 +72,11 @@ def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> No
     assert (result["rounds"], result["failures"]) == (2, 0)
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["strategy"] == {"num_replies": 1.0}  # a part of all
-
-
-def test_the_field_of_the_page_on_methods_is_asked_for_and_learned_from(tmp_path: Path) -> None:
-    blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
-    code = [block for kind, block in blocks if kind == "python" and "energy" in block]
-    config, objective = (b for kind, b in blocks if kind == "yaml" and "my_fields" in b)
-    (tmp_path / "mine" / "strategy" / "ask").mkdir(parents=True)
-    (tmp_path / "mine" / "strategy" / "ask" / "energy.yaml").write_text(config)
-    (tmp_path / "mine" / "my_fields.py").write_text("\n".join(code))
-    loss, scorer = (
-        tmp_path / "mine" / "strategy" / "loss",
-        tmp_path / "mine" / "strategy" / "scorer",
-    )
-    for folder, line in ((loss, objective),
-                         (scorer, "_target_: my_fields.by_energy\n_partial_: true")):  # fmt: skip
-        folder.mkdir()
-        (folder / "mine.yaml").write_text(line)
-    words = ["--config-dir", str(tmp_path / "mine"), "strategy/ask=[energy]",
-             "strategy/discriminator=none", *QUICK]  # fmt: skip
-    runs = [
-        federated(tmp_path / f"run{k}", *words, *more)
-        for k, more in enumerate(
-            (
-                ["strategy/scorer=uniform"],
-                ["strategy/scorer=mine"],
-                ["strategy/scorer=uniform", "strategy/loss=mine"],
-            )
-        )
-    ]
-    assert all(run["failures"] == 0 for run in runs)
-    assert len({run["student_sha256"] for run in runs}) == 3
-
-
-def test_the_objective_of_the_page_on_methods_can_be_minimised_together() -> None:
-    page = (ROOT / "docs/methods.md").read_text()
-    (code,) = re.findall(
-        r"```python\n(import torch\nfrom clients.training.losses.*?)```", page, re.S
-    )
-    found: dict[str, Any] = {}
-    exec(compile(code, "docs/methods.md", "exec"), found)
-    model = built("mlp")
-    known = anchors_for(model, CLASSES, 0)
-    known["prototypes"] = torch.zeros(CLASSES, 16)
-    what = "wide", found["OBJECTIVE"], known, torch.zeros(3, dtype=torch.int64)
-    assert objective_fault(model, classification(SHAPE, CLASSES), *what) is None
+    # the kit's clients know four classes
+    (tmp_path / "mine" / "my_methods.py").write_text(code.replace("(10,)", "(4,)"))
+    with modules_of(folder := str(tmp_path / "mine")):
+        for words in (["strategy", "strategy/counting.yaml"], ["handler", "my_methods.COUNTS"]):
+            assert main([*words, "--config-dir", folder], engine_points, plugin_in) == 0
 
 
 # --- FedProto ---

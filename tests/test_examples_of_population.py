@@ -1,6 +1,5 @@
 """Examples of who clients are: labels by taggers of unlike quality, one builder for three tiers."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from clients.models.factory import build
 from clients.population.builders import builder_of
 from tests.commands import run_py
 from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
-from tests.places import ROOT
 from tests.quick_runs import QUICK, federated
 
 TAGGED = ["--config-dir", str(EXAMPLES / "taggers"), "clients/condition=tagged", "partition=iid"]
@@ -137,7 +135,7 @@ def test_a_slow_client_gets_a_small_network(tmp_path: Path) -> None:
     assert plain["failures"] == 0
 
 
-# --- what is refused, and the page ---
+# --- what is refused ---
 
 
 def test_what_nobody_offers_is_refused_before_data_are_read(tmp_path: Path) -> None:
@@ -146,19 +144,3 @@ def test_what_nobody_offers_is_refused_before_data_are_read(tmp_path: Path) -> N
     assert done.returncode == 1
     said = "error: partition: long_tailed takes 'ratio', which nobody offers: there are ids, inputs"
     assert done.stderr.startswith(said)
-
-
-def test_the_code_of_the_page_on_populations_runs_as_it_stands(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "population.md").read_text()
-    (code,) = re.findall("```python\n(.*?)```", page, re.S)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "mine.py").write_text(code)
-    for text in re.findall("```yaml\n(.*?)```", page, re.S):
-        (name,) = re.findall(r"# mine/(\S+\.yaml)", text)
-        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "mine" / name).write_text(text)
-    words = ["--config-dir", str(tmp_path / "mine"), *QUICK]
-    both = ["partition=by_brightness", "clients/condition=unsure"]
-    runs = [federated(tmp_path / f"run{k}", *words, *both[:k]) for k in range(3)]
-    assert all(run["failures"] == 0 for run in runs)
-    assert len({run["student_sha256"] for run in runs}) == 3

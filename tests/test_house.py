@@ -45,7 +45,7 @@ DOORS = {
     "flwr": {
         *("clients", "clients/handlers", "clients/messages"),
         *("sim/checkpoint", "sim/engine", "sim/workers"),
-        *("strategies", "strategies/aggregation"),
+        *("strategies", "strategies/aggregation", "strategies/conformance"),
         "strategies/decentralised",
         *("strategies/server", "strategies/teaching"),
     },

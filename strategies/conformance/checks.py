@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Check = Callable[[Any], str | None]
-"""A plug-in -> what is wrong with it, None if nothing is. Its docstring's first line says what
-ought to be so."""
+from clients.points import Check
+from clients.signatures import unoffered
 
 
 @dataclass(frozen=True)
@@ -82,3 +81,24 @@ def changes(call: Callable[..., Any], *given: Any) -> str | None:
 
 def _numbers(value: Any) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+
+
+def needs_no_more(places: int, names: tuple[str, ...]) -> Check:
+    """Make the check that a function needs nothing beside what its point gives it.
+
+    Args:
+        places: How many arguments it gets by position.
+        names: What it gets if it names it.
+
+    Returns:
+        The check.
+    """
+
+    def needs(plugin: Any) -> str | None:
+        """Needs nothing that nobody gives it."""
+        function = plugin if callable(plugin) else plugin.of  # of an asking probe
+        name = unoffered(function, places, names)
+        there = ", ".join(names) or "nothing by name"
+        return None if name is None else f"needs '{name}', and is given {there}"
+
+    return needs

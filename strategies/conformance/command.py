@@ -7,51 +7,67 @@ import argparse
 import ast
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clients.points import HEAD, Point
+
 ABOUT = """Hold a function of your own to the contract of the point where it goes in, on made-up
-answers, examples and networks: docs/points.md. A kind that calls your function to make something (a
-field, an objective) is given what it returns."""
-
-KINDS = (
-    *("scorer", "combiner", "loss", "rule", "trainer", "view", "condition"),
-    *("field", "probe", "partition", "model"),
-)
-MAKES = ("field",)
-"""Kinds whose target is called with its numbers, and returns what is held to the contract."""
+answers, examples and networks: docs/points.md. Without arguments: which points there are, and what
+each gets and gives."""
 
 
-def main(words: Sequence[str]) -> int:
-    """Check a plug-in.
+def main(
+    words: Sequence[str],
+    engine: Callable[[], Iterable[Point]] = tuple,
+    read: Callable[[Path, str], Any] | None = None,
+) -> int:
+    """Check a plug-in, or list the points where one may go in.
 
     Args:
         words: The command line after `conformance`.
+        engine: Makes the points that are not of clients and strategies.
+        read: (folder, YAML file) -> what a config with it would have; None = modules only.
 
     Returns:
         The exit status: 0, or 1 if something ought to be otherwise, or cannot be found.
     """
+    from strategies.conformance.points import POINTS
+
+    points = {point.kind: point for point in (*POINTS, *engine())}
+    if not words:
+        print(table(points.values()))
+        return 0
     parser = argparse.ArgumentParser(prog="run.py conformance", description=ABOUT)
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("target", metavar="MODULE.NAME", help="as after _target_")
+    parser.add_argument("kind", choices=points)
+    parser.add_argument("target", metavar="MODULE.NAME", help="as after _target_; or FILE.yaml")
     parser.add_argument("numbers", nargs="*", metavar="NAME=VALUE", help="as beside _target_")
     parser.add_argument(
         "--config-dir", type=Path, default=Path(), metavar="FOLDER",
-        help="where the module is (default: the current folder)",
+        help="where module or file is (default: the current folder)",
     )  # fmt: skip
     given = parser.parse_intermixed_args(words)
-    sys.path.insert(0, str(given.config_dir.resolve()))
+    folder, target = given.config_dir.resolve(), given.target
+    sys.path.insert(0, str(folder))
     try:
-        plugin = bound(given.kind, given.target, given.numbers)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        print(f"error: {given.target}: {error}", file=sys.stderr)
+        if read is not None and target.endswith(".yaml"):
+            plugin = read(folder, target)
+        else:
+            plugin = bound(points[given.kind], target, keywords_of(given.numbers))
+    except Exception as error:  # anyone's module
+        print(f"error: {target}: {error}", file=sys.stderr)
         return 1
+    return told(f"{given.kind} {target}", plugin, points[given.kind])
+
+
+def told(title: str, plugin: Any, point: Point) -> int:
+    """Print the verdict on a plug-in; return the exit status."""
     from strategies.conformance.checks import verdicts
 
-    found = verdicts(plugin, checks_of(given.kind))
-    print(f"{given.kind} {given.target}")
+    found = verdicts(plugin, point.checks)
+    print(title)
     for verdict in found:
         print(f"  {verdict}")
     failed = sum(verdict.fault is not None for verdict in found)
@@ -59,24 +75,31 @@ def main(words: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def bound(kind: str, target: str, numbers: Sequence[str]) -> Any:
+def bound(point: Point, target: str, keywords: Mapping[str, Any]) -> Any:
     """Find a plug-in and bind its numbers, as a config's node does.
 
     Args:
-        kind: One of KINDS.
+        point: Where it goes in.
         target: `module.name`.
-        numbers: `name=value`, values as Python writes them, or text.
+        keywords: Its numbers.
 
     Returns:
         The function, a partial of it, or what it makes.
 
     Raises:
-        ValueError: A word is no `name=value`, or the target has no module.
+        ValueError: The target has no module.
     """
     module, dot, name = target.rpartition(".")
     if not dot:
         raise ValueError("expected MODULE.NAME")
     function = getattr(importlib.import_module(module), name)
+    if point.made and callable(function):
+        return function(**keywords)
+    return partial(function, **keywords) if keywords else function
+
+
+def keywords_of(numbers: Sequence[str]) -> dict[str, Any]:
+    """Read `name=value`, values as Python writes them, or text; ValueError names another word."""
     keywords = {}
     for word in numbers:
         key, sign, text = word.partition("=")
@@ -86,25 +109,9 @@ def bound(kind: str, target: str, numbers: Sequence[str]) -> Any:
             keywords[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             keywords[key] = text
-    if kind in MAKES:
-        return function(**keywords)
-    return partial(function, **keywords) if keywords else function
+    return keywords
 
 
-def checks_of(kind: str) -> Any:
-    """Return what a kind is held to."""
-    from strategies.conformance import of_clients, rules
-
-    return {
-        "scorer": rules.SCORER,
-        "combiner": rules.COMBINER,
-        "loss": rules.LOSS,
-        "rule": rules.RULE,
-        "trainer": of_clients.TRAINER,
-        "view": of_clients.VIEW,
-        "condition": of_clients.CONDITIONS,
-        "field": of_clients.FIELD,
-        "probe": of_clients.PROBE,
-        "partition": of_clients.PARTITION,
-        "model": of_clients.MODEL,
-    }[kind]
+def table(points: Iterable[Point]) -> str:
+    """Say in a line what each function of a point gets and gives: docs/points.md has it."""
+    return "\n".join([*HEAD, *(line for point in points for line in point.lines())])

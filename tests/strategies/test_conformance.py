@@ -1,47 +1,53 @@
 """The conformance kit: what ships passes; seeded classics, and odd plug-ins, are told by a line."""
 
-import re
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from torch import Tensor
 
-from clients import models
-from clients.messages.field import Field
+from clients import data, models
+from clients.handlers.parameters import PARAMETERS
 from clients.messages.fields import class_counts, class_means, features
-from clients.mutual.terms import Terms
 from clients.partition import iid
 from clients.population import conditions, views
-from clients.training.losses import kl
-from sim.analysis.probes import robustness
+from conf.building import instantiate
+from conf.plugin_file import plugin_in
+from run import engine_points
+from sim.analysis import probes
+from sim.analysis.probes import personal, robustness
+from sim.topology import mixing
 from strategies.conformance.checks import verdicts
-from strategies.conformance.command import KINDS, checks_of, main
+from strategies.conformance.command import main
+from strategies.conformance.points import POINTS
+from tests.composing import composed
+from tests.example_runs import EXAMPLES
 from tests.federations import trainer
 from tests.places import CONF
+from tests.quick_runs import modules_of
+from tests.shipped_topologies import SHIPPED as SHIPPED_GRAPHS
+from tests.shipped_topologies import chosen
 
 
-def shipped(kind: str) -> dict[str, Any]:
+def shipped(kind: str, section: str = "strategy") -> dict[str, Any]:
     return {
         path.stem: instantiate(OmegaConf.load(path))
-        for path in sorted((CONF / "strategy" / kind).glob("*.yaml"))
+        for path in sorted((CONF / section / kind).glob("*.yaml"))
+        if path.stem not in ("none", "labels")  # they say null
     }
 
 
-def soft_only(rules: dict[str, Any]) -> dict[str, Any]:
+def functions(rules: dict[str, Any]) -> dict[str, Any]:
     return {name: rule for name, rule in rules.items() if callable(rule)}
 
 
+CHECKS = {point.kind: point.checks for point in (*POINTS, *engine_points())}
 SHIPPED: dict[str, dict[str, Any]] = {
     "scorer": shipped("scorer"),
     "combiner": shipped("combiner"),
-    "loss": soft_only(shipped("loss")),
+    "loss": functions(shipped("loss")),
     "rule": {name: rule for name, rule in shipped("rule").items() if name in ("dml", "fml")},
     "trainer": {"sgd": trainer()},
     "view": {each.__name__: each for each in (views.flipped, views.shifted, views.rotated,
@@ -51,102 +57,53 @@ SHIPPED: dict[str, dict[str, Any]] = {
         "symmetric": partial(conditions.symmetric_noise, share=0.4),
     },
     "field": {"features": features(), "means": class_means(), "counts": class_counts()},
+    "objective": shipped("objective", "clients"),
+    "data": {name: getattr(data, name) for name in ("blobs", "digits", "diabetes")},
+    "proxy_condition": {
+        path.stem: instantiate(OmegaConf.merge(OmegaConf.load(path), more))
+        for path in sorted((CONF / "proxy_condition").glob("*.yaml"))
+        for more in [{"classes": [0, 2]} if path.stem == "only_classes" else {}]
+    },
+    "profile": shipped("profile", "clients"),
+    "round_probe": {each.__name__: each for each in (probes.trust, probes.output_drift,
+                                                     probes.calibration,
+                                          probes.recall_spread, probes.teacher_audit)},
+    "confidence": functions(shipped("discriminator")),
+    "codec": shipped("codec", "clients"),
+    "selection": shipped("selection"),
+    "shape": shipped("shape", "clients"),
+    "handler": {each.kind: each for each in PARAMETERS},
+    "topology": {name: chosen(name).keywords["graph"] for name in SHIPPED_GRAPHS
+                 if name != "from_file"},
+    "mixing": {name: getattr(mixing, name)
+               for name in ("metropolis_hastings", "uniform", "push_sum", "replace")},
     "probe": {each.__name__: each for each in (robustness.fgsm, robustness.pgd,
-                                               robustness.input_gradient_norm)},
+                                               robustness.input_gradient_norm,
+                                               personal.own_accuracy)},
     "partition": {"iid": iid},
     "model": {name: getattr(models, name) for name in ("logistic_regression", "mlp", "lenet5")},
 }  # fmt: skip
 ALL = [(kind, name) for kind, plugins in SHIPPED.items() for name in plugins]
 
 
+STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
+
+
 def test_every_kind_has_something_that_passes() -> None:
-    assert SHIPPED.keys() == {*KINDS}
+    assert {*SHIPPED, "strategy"} == CHECKS.keys()
     assert all(SHIPPED.values())
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_what_ships_is_as_it_ought_to_be(kind: str, name: str) -> None:
-    assert [str(v) for v in verdicts(SHIPPED[kind][name], checks_of(kind)) if v.fault] == []
+    assert [str(v) for v in verdicts(SHIPPED[kind][name], CHECKS[kind]) if v.fault] == []
 
 
-# --- five classics, and others ---
-
-
-def averaged(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return kl(logits, targets, temperature) / logits.shape[-1]
-
-
-def attached(shared: Any, targets: Tensor, epoch: int, head: Any) -> Terms:
-    losses = []
-    for k, own in enumerate(shared.logits):
-        other = shared.logits[k - 1].softmax(-1)  # not detached
-        losses.append(kl(own, other, 1.0).mean())
-    return Terms(losses)
-
-
-def tenth(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """CPFL's "uniform" weight of 1/10, of classes and not of cohorts."""
-    return (logits / temperature).softmax(-1).sum(0) / 10
-
-
-def in_train_mode(asked: Any) -> Tensor:
-    inputs = torch.from_numpy(np.ascontiguousarray(asked.inputs))
-    with torch.no_grad():
-        found: Tensor = asked.network()(inputs).logsumexp(-1)
-    return found
-
-
-class Stale:
-    """Asks about the inputs of its first call for ever."""
-
-    def __init__(self) -> None:
-        self.said: Any = None
-
-    def __call__(self, asked: Any) -> Any:
-        self.said = asked.logits.sum(-1) if self.said is None else self.said
-        return self.said
-
-
-def by_place(teachers: Any) -> Tensor:
-    return torch.arange(1.0, 1 + len(teachers.logits))[:, None].expand(teachers.mask.shape)
-
-
-def meddling(teachers: Any) -> Tensor:
-    scores: Tensor = teachers.logits.mul_(2).softmax(-1).amax(-1)
-    return scores
-
-
-def from_the_global(network: Any, *what: Any, **numbers: Any) -> list[float]:
-    for parameter in network.parameters():
-        parameter.data += torch.from_numpy(np.random.normal(size=parameter.shape)).float()
-    return [0.0]
-
-
-@pytest.mark.parametrize(
-    ("kind", "plugin", "said"),
-    [
-        ("loss", averaged, "summed, not averaged, over the classes: it is KL divided by the num"),
-        ("rule", attached, "only a target no gradient: peer 0's loss moves peer 2: detach"),
-        ("combiner", tenth, r"sum to 1.*: a row sums to 0\.4, expected 1"),
-        ("field", Field(in_train_mode), "in eval mode.*: says something else"),
-        ("field", Field(Stale()), "asked about now.*: its rows are those of other inputs"),
-        ("scorer", by_place, "when these change places: scores stay where they were"),
-        ("scorer", meddling, "leaves these as they are: "),
-        ("scorer", lambda teachers: -torch.ones(teachers.mask.shape), ">= 0: gives -1"),
-        ("scorer", lambda teachers: torch.ones(3), r"gives shape \(3,\), expected \(4, 12\)"),
-        ("trainer", from_the_global, "the same generator.*: ends elsewhere"),
-        ("trainer", lambda *what: [1.0], "in place.*: no parameter has moved"),
-        ("view", lambda inputs: inputs[:1], r"gave inputs of float32 \(1, "),
-        ("condition", lambda labels, *rest: labels + 5, r"labels lie in 5\.\.8, expected -1\.\.3"),
-        ("probe", lambda network, x, y: {}, "numbers by name: returns nothing"),
-        ("partition", lambda labels, k, rng: [np.arange(60)] * k, "120 examples have two owners"),
-    ],
-    ids=["averaged", "attached", "tenth", "train mode", "stale", "place", "meddling", "negative",
-         "shape", "global", "nothing", "cut", "labels", "empty", "owners"],
-)  # fmt: skip
-def test_a_defect_is_told_by_a_line(kind: str, plugin: Any, said: str) -> None:
-    lines = [str(verdict) for verdict in verdicts(plugin, checks_of(kind))]
-    assert any(line.startswith("FAIL") and re.search(said, line) for line in lines), lines
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_shipped_strategy_is_as_it_ought_to_be(name: str) -> None:
+    short = ["strategy.first_rounds=1"] if name == "cpfl" else []
+    strategy = instantiate(composed(f"strategy={name}", *short).strategy)
+    assert [str(v) for v in verdicts(strategy, CHECKS["strategy"]) if v.fault] == []
 
 
 # --- the command ---
@@ -162,7 +119,7 @@ def test_the_command_says_what_is_so_and_what_is_not(
     )
     words = ["scorer", "my_checked.flat", "--config-dir", str(tmp_path)]
     assert main([*words, "size=2.0"]) == 0
-    assert "5 of 5 as it ought to be" in capsys.readouterr().out
+    assert "6 of 6 as it ought to be" in capsys.readouterr().out
     assert main([*words, "size=-1"]) == 1
     out = capsys.readouterr().out
     assert "FAIL  Gives scores [K, N], finite and >= 0: gives -1" in out
@@ -174,3 +131,25 @@ def test_the_command_says_what_is_so_and_what_is_not(
     assert "error: nowhere.at.all: No module named 'nowhere'" in capsys.readouterr().err
     assert main([*words, "size"]) == 1
     assert "'size': expected NAME=VALUE" in capsys.readouterr().err
+
+
+def test_without_words_it_lists_the_points(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    scorer = (
+        "| scorer | `strategy.scorer` | teachers | ids, phase, calibration | scores [K, N] >= 0 |"
+    )
+    assert scorer in lines
+    assert {line.split()[1] for line in lines[2:]} == {point.kind for point in POINTS}
+
+
+@pytest.mark.parametrize("name", ["noised_counts", "moon"])
+def test_a_file_that_leans_on_others_is_composed(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One has defaults, one the run's seed."""
+    folder = str(EXAMPLES / name)
+    with modules_of(folder):
+        words = ["strategy", f"strategy/{name}.yaml", "--config-dir", folder]
+        status = main(words, engine_points, plugin_in)
+    assert status == 0, capsys.readouterr()

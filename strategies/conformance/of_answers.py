@@ -1,32 +1,22 @@
-"""Conformance of rules: scorers, combiners, losses, and rules of groups that learn together."""
+"""Conformance of what is made of answers: scorers, combiners, selections."""
 
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from clients.data import subset
 from clients.messages.answers import Answers
-from clients.mutual.terms import Shared
-from clients.training.losses import kl
+from clients.models.factory import build
+from clients.points import Check
 from strategies.aggregation.normalisation import normalise
 from strategies.aggregation.rule_arguments import made_up_arguments, told
-from strategies.conformance.checks import Check, changes, shape_fault, unlike
-
-K, N, C = 4, 12, 5
-
-
-def answers(clients: int = K, examples: int = N, classes: int = C, seed: int = 0) -> Answers:
-    """Make up answers [K, N, C] that are timid and bold, and discriminators' probabilities."""
-    rng = torch.Generator().manual_seed(seed)
-    bold = 10 ** torch.linspace(-1, 1, examples)[:, None]
-    return Answers(
-        tuple(range(clients)),
-        torch.randn(clients, examples, classes, generator=rng) * bold,
-        torch.ones(clients, examples, dtype=torch.bool),
-        torch.rand(clients, examples, generator=rng),
-        torch.randint(1, 1000, (clients,), generator=rng).float(),
-    )
+from strategies.conformance.checks import changes, shape_fault, unlike
+from strategies.conformance.made_up import PRIVATE, SMALL, C, K, N, answers
+from strategies.teaching.proxy_split import ProxySplit
+from strategies.teaching.selection import selected
 
 
 def scored(scorer: Any, teachers: Answers) -> Tensor:
@@ -188,110 +178,35 @@ def _combines_purely(combiner: Any) -> str | None:
 COMBINER: tuple[Check, ...] = (_on_the_simplex, _agrees, _silences, _combines_purely)
 
 
-# --- losses of a student ---
+# --- selections ---
 
 
-def _pair(classes: int = C) -> tuple[Tensor, Tensor]:
-    made = answers(2, N, classes).logits.double().clamp(-8, 8)
-    return made[0], made[1].softmax(-1)
+def _selected(selection: Any, examples: int = 40, seed: int = 0) -> Any:
+    """Select of the distilled examples of a proxy set; their ids are not their places."""
+    proxy = subset(PRIVATE, np.arange(examples))
+    split = ProxySplit(proxy=proxy, seed=0, negative_share=0.5, probe_examples=1)
+    student = build(SMALL, PRIVATE.task, np.random.default_rng(seed))
+    of_round = selected(selection, split, student, 0, 1)
+    assert of_round.learned is not None, "of a round"
+    return of_round.chunks[0][of_round.learned]
 
 
-def _by_example(loss: Any) -> str | None:
-    """Gives the loss of each example [B], which goes with it."""
-    logits, targets = _pair()
-    values = loss(logits, targets, temperature=2.0)
-    if fault := shape_fault(values, (N,)):
-        return fault
-    order = torch.arange(N).flip(0)
-    if unlike(loss(logits[order], targets[order], temperature=2.0), values[order]):
-        return "an example's loss depends on its place in the batch, or on the others"
+def _selects(selection: Any) -> str | None:
+    """Gives positions of some candidates, each once, or a mask, however many there are."""
+    for examples in (40, 24, 4):
+        _selected(selection, examples)
     return None
 
 
-def _least_at_equality(loss: Any) -> str | None:
-    """Is least, with no gradient, where the student answers its targets."""
-    logits, targets = _pair()
-    if loss(logits, logits, temperature=1.0).abs().max() < 1e-12:  # of numbers
-        return None
-    at = (targets.log() * 2.0).requires_grad_()
-    values = loss(at, targets, temperature=2.0)
-    (gradient,) = torch.autograd.grad(values.sum(), at)
-    if float(gradient.abs().max()) > 1e-6:
-        return f"its gradient is {float(gradient.abs().max()):.3g} there"
-    if (loss(logits, targets, temperature=2.0) <= values.detach()).any():
-        return "elsewhere it is smaller"
-    return None
+def _selects_some(selection: Any) -> str | None:
+    """Leaves something out."""
+    return "selects all candidates" if len(_selected(selection)) == 20 else None
 
 
-def _over_classes(loss: Any) -> str | None:
-    """Is summed, not averaged, over the classes."""
-    for classes in (C, 2 * C):
-        logits, targets = _pair(classes)
-        found, whole = loss(logits, targets, temperature=1.0), kl(logits, targets, 1.0)
-        if unlike(found * classes, whole):
-            return None
-    return "it is KL divided by the number of classes: sum over them"
+def _selects_again(selection: Any) -> str | None:
+    """Selects the same again of the same round, and keeps nothing."""
+    one, other = _selected(selection), _selected(selection)
+    return "a second call selects others: another generator?" if unlike(one, other, 0) else None
 
 
-def _gradient(loss: Any) -> str | None:
-    """Has the gradient that finite differences have."""
-    logits, targets = (each[:4].clone() for each in _pair())
-    done = torch.autograd.gradcheck(
-        lambda z: loss(z, targets, temperature=2.0), logits.requires_grad_(), raise_exception=False
-    )
-    return None if done else "it has another: is something detached, or rounded, on the way?"
-
-
-def _bears_confidence(loss: Any) -> str | None:
-    """Is finite for a student that is sure, and wrong."""
-    logits = torch.tensor([[300.0, -300.0, 0.0]], requires_grad=True)
-    value = loss(logits, torch.tensor([[0.0, 1.0, 0.0]]), temperature=1.0)
-    (gradient,) = torch.autograd.grad(value.sum(), logits)
-    finite = bool(value.isfinite().all() and gradient.isfinite().all())
-    return None if finite else "loss or gradient is not"
-
-
-LOSS: tuple[Check, ...] = (
-    _by_example, _least_at_equality, _over_classes, _gradient, _bears_confidence,
-)  # fmt: skip
-
-
-# --- rules of groups ---
-
-
-def _shared() -> tuple[Shared, Tensor]:
-    rng = torch.Generator().manual_seed(0)
-    said = [2 * torch.randn(6, C, generator=rng) for _ in range(3)]
-    stale = [torch.randn(6, C, generator=rng) for _ in range(3)]
-    return Shared([each.requires_grad_() for each in said], (), stale), torch.randn(
-        6, C, generator=rng
-    ).softmax(-1)
-
-
-def _teaches_each(rule: Any) -> str | None:
-    """Gives each peer a finite loss, and a gradient of its own."""
-    shared, targets = _shared()
-    losses = rule(shared, targets, 1, None).peers
-    if len(losses) != 3:
-        return f"gives {len(losses)} losses to 3 peers"
-    for k, loss in enumerate(losses):
-        if loss.shape != () or not bool(loss.isfinite()):
-            return f"gives peer {k} {loss}"
-        (own,) = torch.autograd.grad(loss, shared.logits[k], retain_graph=True, allow_unused=True)
-        if own is None or not own.abs().sum() > 0:
-            return f"peer {k} learns nothing"
-    return None
-
-
-def _detaches(rule: Any) -> str | None:
-    """Gives a peer that is only a target no gradient."""
-    shared, targets = _shared()
-    for k, loss in enumerate(rule(shared, targets, 1, None).peers):
-        found = torch.autograd.grad(loss, [*shared.logits], retain_graph=True, allow_unused=True)
-        for other, gradient in enumerate(found):
-            if other != k and gradient is not None and gradient.any():
-                return f"peer {k}'s loss moves peer {other}: detach what is imitated"
-    return None
-
-
-RULE: tuple[Check, ...] = (_teaches_each, _detaches)
+SELECTION: tuple[Check, ...] = (_selects, _selects_some, _selects_again)

@@ -1,0 +1,35 @@
+"""The conformance kit finds what is wrong: each check of it is failed by a seeded fault."""
+
+import re
+from functools import cache
+
+import pytest
+
+from run import engine_points
+from strategies.conformance.checks import Verdict, verdicts
+from strategies.conformance.points import POINTS
+from tests import faulty_clients, faulty_protocols, faulty_rules
+
+CHECKS = {point.kind: point.checks for point in (*POINTS, *engine_points())}
+FAULTS = [*faulty_rules.FAULTS, *faulty_clients.FAULTS, *faulty_protocols.FAULTS]
+
+
+@cache
+def failed(number: int) -> list[Verdict]:
+    """Hold one to its contract, once for both tests."""
+    kind, plugin, _ = FAULTS[number]
+    return [verdict for verdict in verdicts(plugin, CHECKS[kind]) if verdict.fault]
+
+
+@pytest.mark.parametrize(
+    "number", range(len(FAULTS)), ids=[f"{kind}-{n}" for n, (kind, *_) in enumerate(FAULTS)]
+)
+def test_a_fault_is_told_by_a_line(number: int) -> None:
+    lines = [str(verdict) for verdict in failed(number)]
+    assert any(re.search(FAULTS[number][2], line) for line in lines), lines
+
+
+def test_each_check_can_fail() -> None:
+    found = {(FAULTS[n][0], verdict.ought) for n in range(len(FAULTS)) for verdict in failed(n)}
+    ought = {(kind, v.ought) for kind, checks in CHECKS.items() for v in verdicts(None, checks)}
+    assert ought - found == set()
