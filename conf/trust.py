@@ -139,11 +139,13 @@ def _is_torchs(role: str, target: str) -> bool:
         return False
     import torch  # no run does without, but composing a config does
 
-    if role == ".optimizer":
-        found, base = getattr(torch.optim, name, None), torch.optim.Optimizer
-    else:
-        schedulers = torch.optim.lr_scheduler
-        found, base = getattr(schedulers, name, None), schedulers.LRScheduler
+    schedulers = torch.optim.lr_scheduler
+    kinds: dict[str, tuple[Any, type]] = {
+        ".optimizer": (torch.optim, torch.optim.Optimizer),
+        ".scheduler": (schedulers, schedulers.LRScheduler),
+    }
+    home, base = kinds[role]
+    found = getattr(home, name, None)
     return isinstance(found, type) and issubclass(found, base)
 
 
