@@ -99,6 +99,33 @@ MUTUAL: dict[str, Differs | str] = {
         Differs("mutual", 0.0, 0.3, STUDENT),
     "strategy.proxy_split.negative_share of MutualStrategy":
         Differs("mutual", 0.2, 0.5, STUDENT),
+    **{f"strategy.{name} of FedDF": Differs(f"feddf{more}", one, other, what)
+       for name, more, one, other, what in (
+           ("ensemble.temperature", "", 1.0, 4.0, STUDENT),
+           ("ensemble.weight_cap", " strategy/scorer=max_prob", 1.0, 0.26, STUDENT),
+           ("ensemble.fallback_below", " strategy/discriminator=features"
+            " strategy/scorer=own_probability strategy.proxy_split.negative_share=0.3",
+            0.001, 1.0, STUDENT),
+           ("ensemble.answers", "", "float32", "uint8", "line bytes.reply"),
+           ("proxy_split.negative_share", "", 0.0, 0.5, STUDENT),
+           ("proxy_split.calibration_share", "", 0.1, 0.4, STUDENT),
+           ("proxy_split.probe_examples", " probes=standard", 256, 5, "line probes"),
+           ("fraction", "", 1.0, 0.5, "line strategy.num_teachers"))},
+    **{f"strategy.distil.{name} of best_on_validation":
+       Differs(f"early{more}", one, other, "line strategy.distillation_loss")
+       for name, more, one, other in (
+           ("batch_size", "", 8, 5), ("steps", "", 12, 3),
+           ("patience_steps", "", 1000, 1), ("max_grad_norm", "", 5.0, 0.0001),
+           ("autocast", "", None, "bfloat16"),
+           ("drop_last", " strategy.distil.batch_size=7", False, True),
+           ("scheduler_by", " strategy.distil.scheduler.T_max=3", "step", "round"),
+           ("epochs", " strategy.distil.steps=null", 1, 3),
+           ("stop_below", " strategy.distil.steps=40", None, 0.9))},
+    "strategy.distil.every of best_on_validation": Differs("early", 1, 12, STUDENT),
+    "strategy.distil.scheduler.T_max of CosineAnnealingLR": Differs("early", 10000, 3, STUDENT),
+    "strategy.scorer.margin of above_chance":
+        Differs("uniform strategy/scorer=above_chance strategy.proxy_split.calibration_share=0.3"
+                " clients.training.epochs=5", 0.0, 0.6, STUDENT),
     "strategy.ensemble.weight_cap of MutualStrategy": Differs("mutual", 1.0, 0.26, STUDENT),
     "strategy.ensemble.fallback_below of MutualStrategy": Differs("mutual", 0.001, 1.0, STUDENT),
     "strategy.fraction of MutualStrategy":

@@ -37,6 +37,8 @@ def train(
     scheduler: Scheduler | None = None,
     scheduler_by: By = "round",
     stop_below: float | None = None,
+    watch: Callable[[], bool] | None = None,
+    watch_every: int = 100,
     anchors: Anchors | None = None,
 ) -> list[float]:
     """Train `model` in place by mini-batch descent on the mean of an objective.
@@ -62,6 +64,8 @@ def train(
             `clients.training.schedules.of_round`.
         stop_below: Stop after an epoch whose loss fell by less than this share of the one before,
             >= 0; None = never.
+        watch: Looks at the network after every so many steps; training ends when it says so.
+        watch_every: So many, >= 1.
         anchors: What the objective compares with, on the model's device, beside `START`.
 
     Returns:
@@ -86,7 +90,7 @@ def train(
     losses, rate, taken = list[float](), rate_of(scheduler, scheduler_by, optimizer), 0
     with seeded_torch(rng), gradients_of.taps:
         for order in passes(len(indices), batch_size, rng, epochs, steps, drop_last):
-            total = torch.zeros((), dtype=torch.float64, device=device)
+            total, seen, ended = torch.zeros((), dtype=torch.float64, device=device), 0, False
             inputs = feed(dataset, (indices[batch] for batch in order), device)
             for batch, images in zip(order, inputs, strict=True):
                 rows = torch.from_numpy(batch).to(device)
@@ -94,12 +98,14 @@ def train(
                 if max_grad_norm is not None:
                     gradients = clipped(gradients, max_grad_norm)
                 step(gradients, rate(len(losses), taken))
-                taken += 1
+                taken, seen = taken + 1, seen + len(batch)
                 total += values.sum()
-            losses.append(float(total) / sum(map(len, order)))
+                if ended := watch is not None and taken % watch_every == 0 and watch():
+                    break
+            losses.append(float(total) / seen)
             if not np.isfinite(losses[-1]):
                 raise loss_not_finite(losses[-1], len(losses), epochs if steps is None else None)
-            if is_flat(losses, stop_below):
+            if ended or is_flat(losses, stop_below):
                 break
     if not finite(parameters):
         raise parameters_not_finite()

@@ -63,6 +63,31 @@ def validation_accuracy(teachers: Answers, *, calibration: Calibration) -> Tenso
 
 
 @of_probabilities
+def above_chance(teachers: Answers, *, calibration: Calibration, margin: float = 0.0) -> Tensor:
+    """Trust alike the teachers that labelled proxy examples show to be better than chance.
+
+    Args:
+        teachers: Answers of the cohort.
+        calibration: As of `validation_accuracy`.
+        margin: By how much their accuracy must exceed 1 / C, in [0, 1).
+
+    Returns:
+        Scores 0 or 1, [K, N]; 1 where nobody is better.
+
+    Raises:
+        ValueError: The margin is out of range.
+
+    Reference: the option to drop the worst in FedDF's code, Lin et al., NeurIPS 2020
+    (arXiv:2006.07242).
+    """
+    if not 0 <= margin < 1:
+        raise ValueError(f"strategy.scorer.margin={margin}: expected in [0, 1)")
+    accuracy = validation_accuracy(teachers, calibration=calibration)
+    better = accuracy > 1 / teachers.logits.shape[-1] + margin
+    return (better | ~better.any(0)).float()
+
+
+@of_probabilities
 def max_prob(teachers: Answers) -> Tensor:
     """Trust a teacher by the probability of its most likely class.
 

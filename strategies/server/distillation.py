@@ -29,7 +29,15 @@ from strategies.teaching.answer_chunks import ahead, to_each
 from strategies.teaching.proxy_split import Ids
 from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
 from strategies.teaching.round_view import Report, unwatched
-from strategies.teaching.student import TAUGHT, anchors_of, epochs_of, taught, teach
+from strategies.teaching.student import (
+    TAUGHT,
+    VALIDATION,
+    anchors_of,
+    epochs_of,
+    taught,
+    teach,
+    validated,
+)
 from strategies.teaching.teachers import Teachers
 
 LOCAL = "local"
@@ -100,7 +108,8 @@ class DistillationStrategy(BaseStrategy):
                 f"strategy.proxy_split.chunks={len(split.chunks)}: expected 1 where strategy.loss "
                 "is an objective, which would begin anew with each chunk"
             )
-        require_offered(distil, "strategy.distil", *TAUGHT)
+        require_offered(distil, "strategy.distil", *TAUGHT, VALIDATION)
+        distil = validated(distil, split.proxy, split.calibration_ids)
         asks = any(names(distil, name) for name in TAUGHT)
         if asks and len(split.chunks) > 1:
             raise ValueError(

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from clients.data import Dataset
 from clients.messages.answers import Stacked, rows_at
 from clients.signatures import named_of, names
+from clients.training.evaluation import predict
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Objective
 from strategies.aggregation.ensemble import Ensemble
@@ -90,6 +92,39 @@ def anchors_of(objective: Objective, ensemble: Ensemble, student: nn.Module) -> 
 
 TAUGHT = ("teachers", "weights")
 """What a student's trainer gets if it names it: see `taught`."""
+
+VALIDATION = "validation"
+"""What it gets, too: see `validated`."""
+
+
+def validated(distil: Trainer, proxy: Dataset, ids: Ids) -> Trainer:
+    """Bind the validation that a student's trainer names, on labelled proxy examples.
+
+    Args:
+        distil: Anyone's trainer.
+        proxy: The proxy set.
+        ids: Of the examples whose labels the server knows [M].
+
+    Returns:
+        It, with `validation`: of a network its accuracy there; of a task that is measured otherwise
+        less its loss.
+
+    Raises:
+        ValueError: It names it, and there are no such examples.
+    """
+    if not names(distil, VALIDATION):
+        return distil
+    if not len(ids):
+        raise ValueError(
+            "strategy.distil measures the student on labelled proxy examples: expected "
+            "strategy.proxy_split.calibration_share > 0, of which the server knows the labels"
+        )
+
+    def validation(network: nn.Module) -> float:
+        values = proxy.task.measures(predict(network, proxy, ids), proxy.labels[ids])
+        return values.get("accuracy", -values["loss"])
+
+    return partial(distil, **{VALIDATION: validation})
 
 
 def taught(ensemble: Ensemble, distil: Trainer) -> Trainer:
