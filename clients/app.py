@@ -15,6 +15,7 @@ from clients.handlers.coded_parameters import decode, encoded
 from clients.handlers.coded_requests import decode_request, encoded_request
 from clients.handlers.local_state import local_contexts, settled
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
+from clients.handlers.state import round_told
 from clients.messages.requests import client_id_of
 from clients.population.clients import SimulatedClients
 
@@ -77,7 +78,7 @@ class SimulatedApp(ClientApp):
             yield from (ValueError(fault) for _ in requests)
             return
         local = local_contexts(self.clients, requests, contexts)
-        clients = self.clients.knowing(local) if local else self.clients
+        clients = self.clients.knowing(local, round_told(requests[0].content))
         answers = handler.answer(clients, requests, contexts, device)
         for request, context in zip(requests, contexts, strict=True):
             with keeps_nothing(**{f"handler of '{kind}'": handler.answer}):
@@ -153,7 +154,8 @@ class SimulatedApp(ClientApp):
             return 0.0
         client_id, clients = client_id_of(request.metadata.dst_node_id), self.clients
         if context is not None and clients.shape is not None:
-            clients = clients.knowing(local_contexts(clients, [request], [context]))
+            known = local_contexts(clients, [request], [context])
+            clients = clients.knowing(known, round_told(request.content))
         try:
             return float(handler.multiplications(clients, client_id, request.content))
         except Exception:  # it may hold anything; what cannot be read, its client fails at at once

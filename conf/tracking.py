@@ -43,6 +43,13 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
         )
     if labelled and (reason := private.task.label_fault(proxy.labels)):
         raise ConfigError(f"tracking.proxy_labels=true: {proxy.name}: {reason}")
+    share = OmegaConf.select(config, "strategy.proxy_split.calibration_share", default=0.0)
+    if share and not labelled:
+        raise ConfigError(
+            f"strategy.proxy_split.calibration_share={share}: nobody knows whether labels of "
+            f"{proxy.name} mean what those of {private.name} do: expected 0, or "
+            "tracking.proxy_labels=true if they do"
+        )
     # Probes compare classes: not numbers, nor those of unlike heads, nor what is not labelled.
     compared = labelled and private.task.has_classes and bool((proxy.labels >= 0).all())
     return {

@@ -178,7 +178,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("condition", tossed, "a second call gives others"),
     ("condition", lambda a, b, c, d, *, votes: a, "needs 'votes', and is given ids"),
     ("probe", lambda network, x, y: {}, "numbers by name: returns nothing"),
-    ("probe", noisy_probe, "leaves it as it was: finds something else"),
+    ("probe", noisy_probe, "those that they are: finds something else"),
     ("probe", lambda network, x, y, *, epsilon: {"a": 1}, "needs 'epsilon'"),
     ("partition", lambda labels, k, rng: [np.arange(60)] * k, "120 examples have two owners"),
     ("partition", dealt, "the same seed gives other parts"),

@@ -20,6 +20,7 @@ SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2"]
 NOTED = {"Trainer": "smoothed_by", "Codec": "mean_change", "Asking probe": "attacked_accuracy"}
 """What the example of a section notes of each client."""
 KINDS = {
+    "A loop of one's own": "trainer",
     "Scorer and combiner": "scorer", "Builder": "model", "Rule of a group": "rule",
     "Asking probe": "probe", "Proxy condition": "proxy_condition",
 }  # fmt: skip

@@ -1,6 +1,8 @@
 """Trainers: ours, of which all is known, and anyone's, which is called with what it takes."""
 
+from collections.abc import Sequence
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,13 @@ def trained(
         changes["anchors"] = anchors
     with keeps_nothing(**{"clients.training": train, **as_objective(objective).plugins}):
         told = train if local is None else local.told(train)
-        return told(model, dataset, indices, targets, objective, rng, **changes)
+        losses = told(model, dataset, indices, targets, objective, rng, **changes)
+    if not isinstance(losses, Sequence) or not all(isinstance(each, Real) for each in losses):
+        found = f"{type(losses).__name__} {losses}"[:60]
+        raise ValueError(
+            f"clients.training returned {found}, expected a list: the mean loss of each epoch"
+        )
+    return list(losses)
 
 
 def in_place_of_steps(train: Trainer, changes: dict[str, Any]) -> dict[str, Any]:

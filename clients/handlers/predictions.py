@@ -36,7 +36,6 @@ from clients.population.clients import STUDENT, SimulatedClients
 from clients.seeding import Purpose, stream
 from clients.training.loop import PASSES
 from clients.training.losses import kl, mse
-from clients.training.schedules import of_round
 from clients.training.task_objectives import of_examples
 
 
@@ -106,8 +105,7 @@ def _digested(
 
     loss = of_examples(partial(kl if task.soft else mse, temperature=asked.temperature), task)
     whom = [ids[k] for k in left], [starts[k] for k in left]
-    how = of_round(clients.local_training, asked.server_round) | {"epochs": asked.digest_epochs}
-    fitted = clients.fit(*whom, lesson, proxy, loss, device, **how)
+    fitted = clients.fit(*whom, lesson, proxy, loss, device, epochs=asked.digest_epochs)
     found = [
         each if isinstance(each, Exception) else as_tensors(each.parameters, device)
         for each in fitted

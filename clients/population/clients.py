@@ -104,6 +104,7 @@ class SimulatedClients:
         self.profiles = draw_profiles(profile, len(architectures), rng)
         self._places: dict[str, Place] = {}
         self.local: Mapping[int, LocalContext] = {}
+        self.server_round = 0
         if self.profiles is not None:
             self.forward  # noqa: B018  # here, not where it would draw from a task's generators
 
@@ -129,10 +130,14 @@ class SimulatedClients:
             self._places[device] = Place(networks, task, device, *how)
         return self._places[device]
 
-    def knowing(self, local: Mapping[int, LocalContext]) -> "SimulatedClients":
-        """Return the same clients for one call, whose trainers get local contexts, by client id."""
+    def knowing(self, local: Mapping[int, LocalContext], server_round: int) -> "SimulatedClients":
+        """Return the same clients for one call: trainers' local contexts by client id, the round.
+
+        By the round, 0 where it is not known, goes a schedule of the learning rate.
+        """
         clients = copy(self)
-        clients.local, clients._places = local, self._places  # networks stay
+        clients._places = self._places  # networks stay
+        clients.local, clients.server_round = local, server_round
         return clients
 
     def network_of(self, client_id: int, trained: bool = False) -> str:
@@ -246,7 +251,6 @@ class SimulatedClients:
 
         private = self.splits.private
         goal = self.objective if objective is None else of_task(objective, self.learned_task)
-        changes = {**of_round(self.local_training, server_round), **changes}
         yield from self.fit(ids, starts, lesson, private, goal, device, phase="train", **changes)
 
     def fit(
@@ -281,6 +285,7 @@ class SimulatedClients:
             for client_id, start in zip(ids, starts, strict=True)
             if not isinstance(start, Exception)
         ]
+        changes = {**of_round(self.local_training, self.server_round), **changes}
         able = [k for k, s in zip(ids, starts, strict=True) if not isinstance(s, Exception)]
         names, place = [*map(self.network_of, able)], self.place(device)
         if len({*names}) > 1:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.data.labels import Labels
-from clients.execution.trainers import require_offered
+from clients.execution.trainers import require_objectives, require_offered
 from clients.messages.arrays import PLAIN
 from clients.models.factory import ModelFunction, build, parameters_of, unlike
 from clients.mutual.messenger import Messenger, lesson_of
@@ -23,6 +24,7 @@ from clients.training.batches import examples_learned
 from clients.training.evaluation import run
 from clients.training.loop import Trainer, train
 from clients.training.objective import Loss, Objective
+from clients.training.schedules import learning_rates
 
 
 def rehearse(
@@ -42,6 +44,8 @@ def rehearse(
     private, messenger = clients.splits.private, clients.messenger
     labels = _tried_labels(clients)
     require_offered(clients.local_training, "clients.training")
+    if isinstance(clients.objective, Objective):
+        require_objectives(clients.local_training, "clients.training")
     if clients.view is not None:
         require_view(clients.view, private)
     if clients.shape is not None:
@@ -155,6 +159,11 @@ def rehearse_learning(
     except Exception:  # anyone's optimiser
         return
     ends, rng = np.array([0, len(dataset) - 1]), np.random.default_rng(0)
+    if (scheduler := how.keywords.get("scheduler")) is not None:
+        try:
+            next(islice(learning_rates(scheduler, how.keywords["optimizer"]), 1, None))
+        except ValueError as error:
+            raise ValueError(f"{who.partition(':')[0]}.{error}") from error
     try:
         few = {n: min(1, how.keywords.get(n) or 0) for n in ("epochs", "steps")}
         if how.keywords.get("steps") is None:

@@ -109,14 +109,17 @@ def of_round(train: Callable[..., Any], server_round: int) -> dict[str, Any]:
 
     Args:
         train: `clients.training.loop.train` with its numbers bound, or another's with these bound.
-        server_round: 1..R.
+        server_round: 1..R; 0 = it is not known.
 
     Returns:
         `optimizer`, to be bound in the place of what is; nothing where no such schedule is bound.
     """
     bound = getattr(train, "keywords", {})
-    if bound.get("scheduler") is None or bound.get("scheduler_by", "round") != "round":
+    by_round = bound.get("scheduler_by", "round") == "round"
+    if bound.get("scheduler") is None or not by_round or not server_round:
         return {}
+    if bound.get("optimizer") is None:
+        raise ValueError("scheduler: expected an optimizer beside it, whose lr it changes")
     rates = learning_rates(bound["scheduler"], bound["optimizer"])
     rate = next(islice(rates, server_round - 1, None))
     return {"optimizer": partial(bound["optimizer"], lr=rate)}

@@ -48,9 +48,13 @@ def train(clients, requests, contexts, device):
         own = kept[client_id]
         return {SHIFTS: {n: torch.tensor(c - own[n], device=device) for n, c in control.items()}}
 
-    numbers = clients.local_training.keywords["optimizer"].keywords
-    if numbers.get("momentum"):
-        raise ValueError("clients.training.optimizer.momentum: expected 0, for option II")
+    how = clients.local_training.keywords
+    numbers = how["optimizer"].keywords
+    if numbers.get("momentum") or how.get("scheduler") or how.get("stop_below") is not None:
+        raise ValueError(
+            "clients.training: expected optimizer.momentum=0, scheduler=null and stop_below=null, "
+            "for option II, which counts steps of one length"
+        )
     replies = train_parameters(clients, requests, contexts, device, OBJECTIVE, anchors)
     for context, reply in zip(contexts, replies, strict=True):
         if not isinstance(reply, Exception):

@@ -35,7 +35,8 @@ class Calibration:
 
     Attributes:
         answers: Of the cohort's K clients, as of the examples that are distilled [K, M, ...].
-        labels: As the task has them: of a classification int64 [M].
+        labels: As the task has them, one for each row: int64 [M], of several sites [M*S], where
+            -1 is none; of a regression float32 [M, C].
     """
 
     answers: Answers
@@ -111,6 +112,8 @@ def parted(answers: Answers, proxy: Dataset, ids: Ids) -> tuple[Answers, Calibra
         return answers, None
     inputs = answers.mask.shape[1] // answers.sites
     labels = torch.from_numpy(proxy.labels[ids])
+    if answers.soft:  # a label for each row
+        labels = labels.reshape(len(ids) * answers.sites)
     first = inputs - len(ids)
     return answers.at(slice(0, first)), Calibration(answers.at(slice(first, inputs)), labels)
 

@@ -56,7 +56,7 @@ def validation_accuracy(teachers: Answers, *, calibration: Calibration) -> Tenso
     Returns:
         Scores in [0, 1], [K, N].
     """
-    answered = calibration.answers.mask
+    answered = calibration.answers.mask & (calibration.labels >= 0)
     right = (calibration.logits.argmax(-1) == calibration.labels) & answered
     share = right.sum(1) / answered.sum(1).clamp_min(1)
     return share[:, None].expand_as(teachers.mask)

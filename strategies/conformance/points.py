@@ -40,7 +40,7 @@ from strategies.conformance import (
 )
 from strategies.conformance.checks import needs_no_more
 from strategies.teaching.selection import OFFERED as OF_SELECTIONS
-from strategies.teaching.student import TAUGHT
+from strategies.teaching.student import TAUGHT, VALIDATION
 
 
 def function(
@@ -80,7 +80,7 @@ POINTS = (
     Point("data", "data.source", (Call("a train and a test Dataset"),), of_data.DATA),
     function(
         "trainer", "clients.training, strategy.distil", "the mean loss of each epoch", train,
-        TRAINER_PLACES, (*OF_TRAINERS, *TAUGHT), of_training.TRAINER,
+        TRAINER_PLACES, (*OF_TRAINERS, *TAUGHT, VALIDATION), of_training.TRAINER,
     ),
     function("view", "clients.view", "inputs of the same shape", rotated, 1, OF_VIEWS,
              of_data.VIEW),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clients.data import normalised
 from clients.execution.isolation import keeps_nothing
 from clients.seeding import Purpose, generator
-from clients.signatures import named_of, require_given
+from clients.signatures import named_of, names, require_given
 from clients.training.evaluation import predict
 from strategies.teaching.proxy_split import Ids, ProxySplit
 
@@ -110,9 +110,16 @@ def minority(*, student: Tensor, rng: np.random.Generator, share: float = 0.5) -
 
 
 def require_selection(selection: Selection, split: ProxySplit) -> None:
-    """Refuse one that needs what nobody gives it, or several chunks; ValueError names the key."""
+    """Refuse one that needs what nobody gives it, or another task; ValueError names the key."""
     split.require_whole()
     require_given(selection, 0, OFFERED, "strategy.selection")
+    task = split.proxy.task
+    if names(selection, "student") and (task.sites > 1 or not task.soft):
+        what = f"{task.sites} rows" if task.sites > 1 else "numbers"
+        raise ValueError(
+            f"strategy.selection: goes by the student's logits of each input, of which {task.name} "
+            f"has {what}: expected one that does not, such as strategy/selection=random"
+        )
 
 
 def selected(

@@ -28,7 +28,7 @@ def own_accuracy(
 
     Returns:
         `own_accuracy` in [0, 1]; of several its mean, `own_accuracy_worst` and `own_accuracy_std`,
-        over clients. Classes without an example are left out; NaN where a client has no others.
+        over clients. Classes without an example are left out, and clients who have no others.
     """
     with torch.no_grad():
         batches = torch.split(inputs, 256)
@@ -39,9 +39,12 @@ def own_accuracy(
     with np.errstate(invalid="ignore"):
         found = there @ (hits / np.maximum(counts, 1)) / there.sum(-1)
     if found.ndim == 0:
-        return {"own_accuracy": float(found)}
+        return {} if np.isnan(found) else {"own_accuracy": float(found)}
+    known = found[~np.isnan(found)]
+    if not len(known):
+        return {}
     return {
-        "own_accuracy": float(found.mean()),
-        "own_accuracy_worst": float(found.min()),
-        "own_accuracy_std": float(found.std()),
+        "own_accuracy": float(known.mean()),
+        "own_accuracy_worst": float(known.min()),
+        "own_accuracy_std": float(known.std()),
     }
