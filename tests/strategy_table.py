@@ -31,7 +31,10 @@ ENSEMBLE: dict[str, Differs | str] = {
     "strategy.fraction of DistillationStrategy":
         Differs("uniform", 1.0, 0.5, "line strategy.num_teachers"),
     "strategy.feed_back of DistillationStrategy":
-        Differs("uniform rounds=2", False, True, "column train_loss"),
+        Differs("uniform rounds=2", "student", "targets", "column train_loss"),
+    "strategy.distil":
+        Differs("uniform rounds=2 strategy.feed_back=targets", ("strategy/distil=adam",),
+                ("strategy/distil=none",), LINES),
     "strategy.digest_epochs of DistillationStrategy":
         Differs("fed back", 1, 3, "column train_loss"),
     "strategy.ensemble.answers of DistillationStrategy":

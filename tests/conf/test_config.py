@@ -74,7 +74,7 @@ def test_numbers_out_of_range_name_key_value_and_range(override: str, message: s
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("strategy.feed_back=no", "strategy.feed_back='no': expected true or false"),
+        ("strategy.feed_back=2", "strategy.feed_back=2: expected true or false or a text"),
         ("strategy.loss.scale_by_t2=1", "strategy.loss.scale_by_t2=1: expected true or false"),
         ("strategy.ensemble.temperature=abc", "strategy.ensemble.temperature='abc': expected a nu"),
         ("strategy.ensemble.temperature=2", None),
