@@ -96,7 +96,8 @@ ADDED_TO_TARGETS: dict[str, dict[str, Any]] = {
         "scheduler": None,
         "scheduler_by": "round",
         "stop_below": None,
-    }
+    },
+    "strategies.teaching.selection.random": {"examples": None},
 }
 """The same of what a node makes, by its target."""
 

@@ -22,6 +22,14 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("own", 0.001, 1.0, STUDENT),
     "strategy.selection.share of random":
         Differs("uniform strategy/selection=random", 0.2, 0.9, STUDENT),
+    "strategy.selection.examples of DistillationStrategy":  # in strategy=dsfl
+        Differs("uniform strategy/selection=random", 5, 3, STUDENT),
+    "strategy.selection.examples of random":
+        Differs("uniform strategy/selection=random", None, 3, STUDENT),
+    "strategy.combiner.era_temperature of era":
+        Differs("uniform strategy/combiner=era", 0.1, 0.5, STUDENT),
+    "strategy.combiner.exponent of enhanced_era":
+        Differs("uniform strategy/combiner=enhanced_era", 1.0, 4.0, STUDENT),
     "strategy.selection.share of uncertain":
         Differs("uniform strategy/selection=uncertain", 0.2, 0.9, STUDENT),
     "strategy.selection.share of diverse":
