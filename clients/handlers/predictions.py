@@ -215,6 +215,7 @@ EVALUATE_PREDICTIONS = Handler(
         *(SERVER_ROUND, "num-inputs", "num-classes", "sites", "digest-epochs", "temperature"),
         *("answers", "send-parameters", "fields", "discriminator-inputs"),
         *("discriminator-balanced", "discriminator-l2"),
+        *("discriminator-epsilon", "discriminator-delta"),
     ),
     records=(INPUTS,),
     replies={

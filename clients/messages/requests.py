@@ -129,6 +129,9 @@ def write_request(request: PredictionRequest) -> RecordDict:
         config["discriminator-inputs"] = request.recipe.inputs
         config["discriminator-balanced"] = request.recipe.balanced
         config["discriminator-l2"] = request.recipe.l2
+        if request.recipe.epsilon is not None:
+            config["discriminator-epsilon"] = request.recipe.epsilon
+            config["discriminator-delta"] = request.recipe.delta
     content = RecordDict({CONFIG: config})
     ids = {name: getattr(request, name.replace("-", "_")) for name in IDS}
     if given := {name: value for name, value in ids.items() if value is not None}:
@@ -152,6 +155,8 @@ def read_request(content: RecordDict) -> PredictionRequest:
             config["discriminator-inputs"],
             config["discriminator-balanced"],
             config["discriminator-l2"],
+            config.get("discriminator-epsilon"),
+            config.get("discriminator-delta", DiscriminatorRecipe.delta),
         )
     return PredictionRequest(
         server_round=config["server-round"],

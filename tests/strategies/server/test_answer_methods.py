@@ -15,6 +15,12 @@ from tests.tiny_runs import TAUGHT
 WORDS = [word for word in TAUGHT if word != "sim=inline"]
 METHODS = {
     "dsfl": ["strategy=dsfl", "strategy.selection.examples=9"],
+    "fedet": ["strategy=fedet"],
+    "cronus": ["strategy=cronus", "strategy.combiner.share=0.4"],
+    "selective_fd": ["strategy=selective_fd", "strategy.scorer.ambiguity=1.2"],
+    "fedaux": ["strategy=fedaux"],
+    "fedgo": ["strategy=fedgo"],
+    "dafkd": ["strategy=dafkd"],
 }
 
 
