@@ -19,6 +19,7 @@ from clients.messages.requests import STUDENT, TARGETS
 from clients.models.factory import Parameters, load_parameters
 from clients.seeding import Purpose, generator
 from clients.signatures import names
+from clients.training.evaluation import predict
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer, threads_of_torch
 from clients.training.objective import DistillationLoss, Objective, with_temperature
@@ -38,8 +39,14 @@ LOCAL = "local"
 """Record of the strategy's state: what `distil` keeps in its `local.state`; targets that are to be
 fed back are in TARGETS."""
 
-FED_BACK: dict[bool | str, str] = {False: "", True: STUDENT, STUDENT: STUDENT, TARGETS: TARGETS}
+ANSWERS = "answers"
+FED_BACK: dict[bool | str, str] = {
+    **{False: "", True: STUDENT, STUDENT: STUDENT, TARGETS: TARGETS, ANSWERS: ANSWERS}
+}
 """What `feed_back` may be, and what is sent then."""
+
+DIGESTED = (TARGETS, ANSWERS)
+"""Of these what clients imitate by the strategy's loss."""
 
 
 class DistillationStrategy(BaseStrategy):
@@ -84,7 +91,8 @@ class DistillationStrategy(BaseStrategy):
             feed_back: What is sent along from round 2 on. "student", or true, its parameters: a
                 client of the student's architecture goes on from them, any other imitates the
                 student first, by KL with T**2. "targets", those of the round before, which clients
-                imitate first by `loss`, as in FedMD and DS-FL. False: nothing.
+                imitate first by `loss`, as in FedMD and DS-FL. "answers", in their place what the
+                student says of those examples once it is taught, as in CFD. False: nothing.
             digest_epochs: Epochs of that imitation, of all distilled examples, >= 0.
             overlap: Clients answer a chunk while the student learns from the one before. Only where
                 they run in other processes: here both would draw from one global generator.
@@ -99,8 +107,8 @@ class DistillationStrategy(BaseStrategy):
             raise ValueError(f"strategy.digest_epochs={digest_epochs}: expected >= 0")
         if feed_back not in FED_BACK:
             raise ValueError(
-                f"strategy.feed_back={feed_back}: expected false, student, targets, or true, which "
-                "is student"
+                f"strategy.feed_back={feed_back}: expected false, student, targets, answers, or "
+                "true, which is student"
             )
         if not local_training and (teachers.rule.recipe is not None or feed_back):
             raise ValueError(
@@ -126,7 +134,7 @@ class DistillationStrategy(BaseStrategy):
         if distil is not None:
             rehearse_student(distil, student, split.proxy, loss, teachers.rule)
         goal = of_examples(with_temperature(loss, teachers.rule.temperature), task)
-        digest = goal if FED_BACK[feed_back] == TARGETS else None
+        digest = goal if FED_BACK[feed_back] in DIGESTED else None
         self.handlers = (*predictions(teachers.rule.fields, digest), EVALUATE_FEATURES)
         self.has_student = distil is not None
         self._epochs = None if distil is None or len(split.chunks) == 1 else epochs_of(distil)
@@ -192,7 +200,7 @@ class DistillationStrategy(BaseStrategy):
         state = rule_state.state_of(self._rules)
         if self._kept:
             state[LOCAL] = write_arrays(self._kept)
-        if self.feed_back == TARGETS:
+        if self.feed_back in DIGESTED:
             state[TARGETS] = write_arrays(self._learned)
         return state
 
@@ -210,7 +218,7 @@ class DistillationStrategy(BaseStrategy):
             more = self.teachers.asks_more
             ids = self.split.distilled_ids if more else None
             return {"student": read_arrays(arrays), "digest_ids": ids}
-        if self.feed_back == TARGETS and self._learned:
+        if self.feed_back in DIGESTED and self._learned:
             return {"targets": self._learned[TARGETS], "digest_ids": self._learned["ids"]}
         return {}
 
@@ -237,8 +245,13 @@ class DistillationStrategy(BaseStrategy):
 
         with closing(ahead(ask, len(chunks), self.overlap)) as ensembles:
             losses, seen = teach(imitate, chunks, ensembles, self._epochs)
-        if self.feed_back == TARGETS:
+        if self.feed_back in DIGESTED:
             self._learned = learned_of(chunks, seen)
+        if self.feed_back == ANSWERS and self._learned:
+            said = predict(self.student, proxy, self._learned["ids"])
+            temperature, task = self.teachers.rule.temperature, proxy.task
+            said = task.by_input((said / temperature).softmax(-1) if task.soft else said)
+            self._learned = {**self._learned, TARGETS: said.numpy()}
         return losses, seen
 
 
@@ -256,8 +269,8 @@ def _require_learners(distil: Trainer | None, loss: DistillationLoss, fed_back: 
             "strategy.distil=null: without a student nobody learns from the answers: expected "
             "strategy.feed_back=targets"
         )
-    if fed_back == TARGETS and isinstance(loss, Objective) and loss.anchors:
+    if fed_back in DIGESTED and isinstance(loss, Objective) and loss.anchors:
         raise ValueError(
-            f"strategy.feed_back=targets: strategy.loss has the anchor '{loss.anchors[0]}', and "
+            f"strategy.feed_back={fed_back}: strategy.loss has the anchor '{loss.anchors[0]}', and "
             "clients compare with what they began with only"
         )

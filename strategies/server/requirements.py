@@ -12,7 +12,6 @@ from clients.handlers.coded_parameters import rehearse_codec
 from clients.handlers.coded_requests import rehearse_codec_down
 from clients.messages.codecs import RECEIVED
 from clients.messages.own_probs import confidence
-from clients.messages.requests import TARGETS
 from clients.models.confidence import require_confidence
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
@@ -20,6 +19,7 @@ from clients.signatures import names
 from clients.training.objective import Objective
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
+from strategies.server.distillation import DIGESTED
 from strategies.server.mutual import MutualStrategy
 
 
@@ -117,7 +117,7 @@ def require_codec_down(strategy: Any, clients: SimulatedClients) -> None:
         ValueError: Says what the server sends; or the codec is none.
     """
     told = [each.keywords.get("feed_back") for each in _partials(strategy)]
-    rehearse_codec_down(clients, targets=TARGETS in told)
+    rehearse_codec_down(clients, targets=any(each in DIGESTED for each in told))
     parts = [*_partials(strategy)]  # a sequence, and its stages
     if parts and not any(map(_sends_parameters, parts[1:] or parts)):
         raise ValueError(

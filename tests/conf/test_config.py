@@ -156,7 +156,10 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
             "it is called strategy.second.ensemble.answers now",
         ),
         (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=auto, ray"),
-        (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
+        (
+            ["strategy=ffl", "strategy/loss=kl"],
+            "only with strategy=cronus, dafkd, distillation, dlad",
+        ),
         (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
         (
             ["strategy=ffl", "strategy.teaching.taps.mlp=x"],

@@ -142,6 +142,18 @@ def test_student_is_what_true_was() -> None:
     assert fed(feed_back=True).sha256 == fed(feed_back="student").sha256
 
 
+def test_answers_are_what_the_student_says_once_it_is_taught() -> None:
+    clients = tiny_clients()
+    strategy = distillation(clients, feed_back="answers", temperature=2.0)
+    run_ours(inline(simulated(clients, strategy)), clients, strategy)
+    asked = read_request(requests_of(strategy, clients, 2)[0].content)
+    assert asked.digest_ids is not None
+    said = predict(strategy.student, clients.splits.proxy, asked.digest_ids)
+    np.testing.assert_allclose(asked.targets, (said / 2).softmax(-1))
+    here, there = (fed(kind, feed_back="answers").sha256 for kind in ("inline", "ray"))
+    assert here == there != fed().sha256
+
+
 def test_what_is_to_be_fed_back_is_in_the_state() -> None:
     clients = tiny_clients()
     strategy = distillation(clients, **FED)
@@ -272,7 +284,7 @@ def test_the_clock_counts_the_digest() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"feed_back": "answers"}, "feed_back=answers: expected false, student, targets"),
+        ({"feed_back": "logits"}, "feed_back=logits: expected false, student, targets"),
         ({"feed_back": False, "distil": None}, "nobody learns from the answers"),
         ({"feed_back": "student", "distil": None}, "nobody learns from the answers"),
         ({**FED, "local_training": False}, "local_training=false: expected"),
