@@ -9,9 +9,9 @@ from flwr.serverapp import Grid
 
 from benchmarks.distil_work import PROXY_BATCH, Watch
 from clients.handlers.base import SERVER_ROUND
-from clients.handlers.targets import TARGETS, train_targets
+from clients.handlers.targets import train_targets
 from clients.messages.arrays import write_arrays
-from clients.messages.requests import CONFIG
+from clients.messages.requests import CONFIG, TARGETS
 from clients.training.local_context import LocalContext
 from clients.training.losses import kl
 from strategies.aggregation.ensemble import Ensemble

@@ -96,7 +96,9 @@ ADDED_TO_TARGETS: dict[str, dict[str, Any]] = {
         "scheduler": None,
         "scheduler_by": "round",
         "stop_below": None,
-    }
+    },
+    "clients.models.discriminator.DiscriminatorRecipe": {"epsilon": None, "delta": 1e-5},
+    "strategies.teaching.selection.random": {"examples": None},
 }
 """The same of what a node makes, by its target."""
 

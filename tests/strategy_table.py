@@ -22,6 +22,14 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("own", 0.001, 1.0, STUDENT),
     "strategy.selection.share of random":
         Differs("uniform strategy/selection=random", 0.2, 0.9, STUDENT),
+    "strategy.selection.examples of DistillationStrategy":  # in strategy=dsfl
+        Differs("uniform strategy/selection=random", 5, 3, STUDENT),
+    "strategy.selection.examples of random":
+        Differs("uniform strategy/selection=random", None, 3, STUDENT),
+    "strategy.combiner.era_temperature of era":
+        Differs("uniform strategy/combiner=era", 0.1, 0.5, STUDENT),
+    "strategy.combiner.exponent of enhanced_era":
+        Differs("uniform strategy/combiner=enhanced_era", 1.0, 4.0, STUDENT),
     "strategy.selection.share of uncertain":
         Differs("uniform strategy/selection=uncertain", 0.2, 0.9, STUDENT),
     "strategy.selection.share of diverse":
@@ -31,7 +39,10 @@ ENSEMBLE: dict[str, Differs | str] = {
     "strategy.fraction of DistillationStrategy":
         Differs("uniform", 1.0, 0.5, "line strategy.num_teachers"),
     "strategy.feed_back of DistillationStrategy":
-        Differs("uniform rounds=2", False, True, "column train_loss"),
+        Differs("uniform rounds=2", "student", "targets", "column train_loss"),
+    "strategy.distil":
+        Differs("uniform rounds=2 strategy.feed_back=targets", ("strategy/distil=adam",),
+                ("strategy/distil=none",), LINES),
     "strategy.digest_epochs of DistillationStrategy":
         Differs("fed back", 1, 3, "column train_loss"),
     "strategy.ensemble.answers of DistillationStrategy":
@@ -61,6 +72,31 @@ ENSEMBLE: dict[str, Differs | str] = {
         Differs("own", "features", "pixels", STUDENT),
     "strategy.discriminator.balanced of DiscriminatorRecipe": Differs("own", False, True, STUDENT),
     "strategy.discriminator.l2 of DiscriminatorRecipe": Differs("own", 0.01, 10.0, STUDENT),
+    "strategy.discriminator.epsilon of DiscriminatorRecipe": Differs("own", None, 1.0, STUDENT),
+    "strategy.discriminator.delta of DiscriminatorRecipe":
+        Differs("own strategy.discriminator.epsilon=1", 1e-5, 0.1, STUDENT),
+    "strategy.discriminator.epsilon of DistillationStrategy":  # in strategy=fedaux
+        Differs("own", 0.1, 10.0, STUDENT),
+    "strategy.discriminator.balanced of DistillationStrategy":  # in strategy=fedgo
+        Differs("own", True, False, STUDENT),
+    "strategy.loss.scale_by_t2 of DistillationStrategy":  # in strategy=fedaux
+        Differs("uniform strategy.ensemble.temperature=2", True, False,
+                "line strategy.distillation_loss"),
+    "strategy.combiner.share of spectral_filter":
+        Differs("uniform strategy/combiner=spectral_filter strategy.combiner.most_variance=0", 0.2,
+                0.4, STUDENT),
+    "strategy.combiner.most_variance of spectral_filter":
+        Differs("uniform strategy/combiner=spectral_filter strategy.combiner.share=0.4", 0.0, 0.5,
+                STUDENT),
+    "strategy.loss.diversity_weight of consensus_and_diversity":
+        Differs("uniform strategy/loss=consensus_and_diversity", 0.05, 5.0, STUDENT),
+    **{f"strategy.scorer.{name} of unambiguous_selection":
+       Differs("own strategy/scorer=unambiguous_selection strategy/discriminator=nearest_own"
+               f" {more}", one, other, STUDENT)
+       for name, one, other, more in (
+           ("threshold", 0.25, 0.75, ""),
+           ("ambiguity", 2.0, 0.9, "strategy.scorer.threshold=0.01"),
+       )},
     **{f"strategy.discriminator.{name}":
        Differs(f"own strategy/discriminator={file}", one, other, STUDENT)
        for file, name, one, other in (
@@ -68,6 +104,8 @@ ENSEMBLE: dict[str, Differs | str] = {
            ("mc_dropout", "rate of mc_dropout", 0.1, 0.5),
            ("energy", "temperature of energy", 1.0, 30.0),
            ("nearest_own", "neighbours of nearest_own", 10, 1),
+           ("kulsif", "sigma of kulsif", 5.0, 0.5),
+           ("kulsif", "points of kulsif", 250, 1),
        )},
     "strategy.scorer.threshold of own_selection":
         Differs("own strategy/scorer=own_selection strategy.discriminator.balanced=true", 0.5, 0.9,

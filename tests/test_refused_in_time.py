@@ -67,6 +67,8 @@ def test_nor_is_it_of_numbers(tmp_path: Path) -> None:
         "clients=mixed_tabular",
         "student=mlp",
         "strategy/selection=uncertain",
+        "strategy/combiner=mean_of_outputs",
+        "strategy/loss=mse",
     ]
     with pytest.raises(Stopped, match="strategy.selection: .* has numbers"):
         federated(tmp_path / "run", *QUICK, *words)

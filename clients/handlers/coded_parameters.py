@@ -152,13 +152,20 @@ def rehearsed(
         network = build(model, task, np.random.default_rng(0))
         own = parameters_of(network)
         arrays = {each: own[each] for each in own if each not in buffer_names(network)}
-        received = {each: array * np.float32(0.5) for each, array in arrays.items()}
-        try:
-            found = _there_and_back(codec, arrays, received, names)
-        except Exception as error:  # anyone's code
-            raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
-        if (odd := _unlike(arrays, found)) is not None:
-            raise ValueError(f"{key}: decode gave {odd} (architecture '{name}')")
+        rehearse_arrays(key, codec, arrays, names, f"architecture '{name}'")
+
+
+def rehearse_arrays(
+    key: str, codec: Codec, arrays: Arrays, names: Collection[str], whose: str
+) -> None:
+    """Let a codec encode and decode some arrays; `rehearsed`, of `whose`."""
+    received = {each: array * np.float32(0.5) for each, array in arrays.items()}
+    try:
+        found = _there_and_back(codec, arrays, received, names)
+    except Exception as error:  # anyone's code
+        raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
+    if (odd := _unlike(arrays, found)) is not None:
+        raise ValueError(f"{key}: decode gave {odd} ({whose})")
 
 
 # --- steps ---

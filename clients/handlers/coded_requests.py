@@ -1,8 +1,9 @@
 """Codecs of what the server sends: parameters are encoded once for all who get them, then decoded.
 
-The global model as "arrays" and a student that is fed back as "student"; clients decode before they
-look at anything, so that what they load, and what they say a round has changed, is what arrived.
-As in replies, buffers and what only measures go as they are.
+The global model as "arrays", and what is fed back: a student as "student", soft labels as "targets"
+brought back to the simplex. Clients decode before they look at anything, so that what they load,
+and what they say a round has changed, is what arrived. As in replies, buffers and what only
+measures go as they are.
 """
 
 import zlib
@@ -14,12 +15,13 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from torch import nn
 
+from clients.data import Task
 from clients.execution.isolation import keeps_nothing
-from clients.handlers.coded_parameters import rehearsed
+from clients.handlers.coded_parameters import rehearse_arrays, rehearsed
 from clients.handlers.state import round_told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import OF_REQUESTS, Array, Arrays, Codec, Offered, told
-from clients.messages.requests import ARRAYS
+from clients.messages.requests import ARRAYS, TARGETS
 from clients.messages.requests import STUDENT as FED_BACK
 from clients.models.factory import buffer_names
 from clients.population.clients import STUDENT, SimulatedClients
@@ -27,8 +29,8 @@ from clients.seeding import Purpose, stream
 from clients.signatures import names
 
 KEY = "clients.codec_down"
-SENT = (ARRAYS, FED_BACK)
-"""Records that hold parameters from the server."""
+SENT = (ARRAYS, FED_BACK, TARGETS)
+"""Records that hold parameters or targets from the server."""
 
 CODED, BUFFERS = "coded", "buffers"
 """What they are called on their way, behind a dot: parts of the codec's, and what goes as it is."""
@@ -54,7 +56,7 @@ def encoded_request(clients: SimulatedClients, request: Message) -> RecordDict:
     records = dict(content.items())
     for name in sent:
         arrays = read_arrays(cast(ArrayRecord, records.pop(name)))
-        apart = buffer_names(_network(clients, arrays, "cpu"))
+        apart = () if name == TARGETS else buffer_names(_network(clients, arrays, "cpu"))
         learned = {key: array for key, array in arrays.items() if key not in apart}
         offered: Offered = {
             "rng": partial(_generator, clients, request, name),
@@ -86,18 +88,22 @@ def decode_request(clients: SimulatedClients, content: RecordDict, device: str) 
         arrays = _called(codec.decode, parts, {}, codec)
         if beside in content:
             arrays |= read_arrays(cast(ArrayRecord, content.pop(beside)))
-        # Replies are put into the order of requests: some of Flower's strategies go by places.
-        order = [*_network(clients, arrays, device).state_dict()]
-        known = [key for key in order if key in arrays]
-        content[name] = write_arrays({key: arrays[key] for key in (*known, *arrays)})
+        if name == TARGETS:
+            arrays[name] = _as_targets(arrays[name], clients.splits.proxy.task)
+        else:  # replies take the order of requests: some of Flower's strategies go by places
+            order = [*_network(clients, arrays, device).state_dict()]
+            known = [key for key in order if key in arrays]
+            arrays = {key: arrays[key] for key in (*known, *arrays)}
+        content[name] = write_arrays(arrays)
         del content[f"{name}.{CODED}"]
 
 
-def rehearse_codec_down(clients: SimulatedClients) -> None:
-    """Try the codec on the student's parameters, before anybody trains.
+def rehearse_codec_down(clients: SimulatedClients, targets: bool = False) -> None:
+    """Try the codec on the student's parameters, or made-up targets, before anybody trains.
 
     Args:
         clients: All of the federation's; they have a codec down.
+        targets: Whether those are what it is for.
 
     Raises:
         ValueError: It keeps a state, or does not give back arrays of the names, shapes and dtypes
@@ -109,7 +115,12 @@ def rehearse_codec_down(clients: SimulatedClients) -> None:
             f"{KEY}: {type(codec).__name__} names 'state', what a client keeps of what was left "
             "out, and the server keeps none: expected a codec without, such as uint8"
         )
-    rehearsed(KEY, codec, {STUDENT: clients.student}, clients.splits.private.task, OF_REQUESTS)
+    task = clients.splits.private.task
+    if not targets:
+        rehearsed(KEY, codec, {STUDENT: clients.student}, task, OF_REQUESTS)
+        return
+    made_up = np.random.default_rng(0).dirichlet(np.ones(task.num_classes), 5 * task.sites)
+    rehearse_arrays(KEY, codec, {TARGETS: made_up.astype(np.float32)}, OF_REQUESTS, "targets")
 
 
 # --- steps ---
@@ -123,6 +134,15 @@ def _called(
             return told(function, arrays, offered)
     except Exception as error:  # anyone's codec
         raise ValueError(f"{KEY}: {type(error).__name__}: {error}") from error
+
+
+def _as_targets(decoded: Array, task: Task) -> Array:
+    """Bring soft labels that were rounded back to the simplex; numbers stay as they are."""
+    if not task.soft:
+        return decoded
+    cut = np.maximum(decoded, np.float32(1e-12))  # NaN, of a site that has no target, stays so
+    found: Array = cut / cut.sum(-1, keepdims=True)
+    return found
 
 
 def _network(clients: SimulatedClients, arrays: Collection[str], device: str) -> nn.Module:

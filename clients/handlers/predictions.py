@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from clients.execution.executor import Lesson
+from clients.execution.executor import Lesson, Trained
 from clients.execution.model_cache import Tensors, as_tensors
 from clients.handlers.answering import answer
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
@@ -24,6 +25,7 @@ from clients.messages.requests import (
     INPUTS,
     METRICS,
     PREDICTIONS,
+    TARGETS,
     PredictionRequest,
     client_id_of,
     read_request,
@@ -36,6 +38,7 @@ from clients.population.clients import STUDENT, SimulatedClients
 from clients.seeding import Purpose, stream
 from clients.training.loop import PASSES
 from clients.training.losses import kl, mse
+from clients.training.objective import Loss, Objective
 from clients.training.task_objectives import of_examples
 
 
@@ -46,15 +49,22 @@ def train_predictions(
     device: str,
     *,
     fields: Fields = NO_FIELDS,
+    digest: Loss | Objective | None = None,
 ) -> Replies:
-    """Take in the student if it was fed back, train, answer the proxy examples."""
+    """Take in what was fed back, the student or targets, train, answer the proxy examples."""
     asked = read_request(requests[0].content)
     ids = [client_of(context) for context in contexts]
     starts = [own_network(clients, context, device) for context in contexts]
     if asked.student is not None:
         starts = _digested(clients, ids, starts, asked, device)
+    losses: dict[int, dict[str, float]] = {client_id: {} for client_id in ids}
+    if asked.targets is not None:
+        assert digest is not None, "a strategy that feeds targets back binds it"
+        targets = torch.from_numpy(asked.targets.copy())
+        fitted = _imitated(clients, ids, starts, asked, targets, digest, device)
+        losses = {k: _last("digest-loss", each) for k, each in zip(ids, fitted, strict=True)}
+        starts = [_network(each, device) for each in fitted]
     networks: list[Tensors | Exception] = []
-    losses = {}
     trained = clients.train(ids, starts, asked.server_round, device)
     trained = reshaped(clients, ids, trained, asked.server_round, device)
     for context, client_id, result in zip(contexts, ids, trained, strict=True):
@@ -63,7 +73,7 @@ def train_predictions(
             continue
         context.state[MODEL] = write_arrays(result.parameters)
         networks.append(as_tensors(result.parameters, device))
-        losses[client_id] = {"train-loss": result.losses[-1]} if result.losses else {}
+        losses[client_id] |= _last("train-loss", result)
     yield from answer(clients, requests, contexts, networks, asked, losses, device, fields)
 
 
@@ -98,23 +108,46 @@ def _digested(
         return [student] * len(starts)
     rows, task = networks.predict(STUDENT, student, proxy, proxy_ids), proxy.task
     targets = task.by_input((rows / asked.temperature).softmax(-1) if task.soft else rows)
+    loss = of_examples(partial(kl if task.soft else mse, temperature=asked.temperature), task)
+    whom = [ids[k] for k in left], [starts[k] for k in left]
+    fitted = _imitated(clients, *whom, asked, targets, loss, device)
+    found = [_network(each, device) for each in fitted]
+    return [student if name in alike else found.pop(0) for name in names]
+
+
+def _imitated(
+    clients: SimulatedClients,
+    ids: Sequence[int],
+    starts: Sequence[Tensors | Exception],
+    asked: PredictionRequest,
+    targets: torch.Tensor,
+    loss: Loss | Objective,
+    device: str,
+) -> list[Trained | Exception]:
+    """Imitate targets on the proxy examples that they are of, each client from its own start."""
+    proxy_ids = imitated_ids(asked)
 
     def lesson(client_id: int, start: Tensors) -> Lesson:
         draws = stream(clients.seed, Purpose.DIGEST, asked.server_round, client_id)
         return Lesson(start, proxy_ids, targets, draws)
 
-    loss = of_examples(partial(kl if task.soft else mse, temperature=asked.temperature), task)
-    whom = [ids[k] for k in left], [starts[k] for k in left]
-    fitted = clients.fit(*whom, lesson, proxy, loss, device, epochs=asked.digest_epochs)
-    found = [
-        each if isinstance(each, Exception) else as_tensors(each.parameters, device)
-        for each in fitted
-    ]
-    return [student if name in alike else found.pop(0) for name in names]
+    proxy, epochs = clients.splits.proxy, asked.digest_epochs
+    return [*clients.fit(ids, starts, lesson, proxy, loss, device, epochs=epochs)]
+
+
+def _network(fitted: Trained | Exception, device: str) -> Tensors | Exception:
+    return fitted if isinstance(fitted, Exception) else as_tensors(fitted.parameters, device)
+
+
+def _last(name: str, fitted: Trained | Exception) -> dict[str, float]:
+    """Name the loss of the last epoch, where there was one."""
+    if isinstance(fitted, Exception) or not fitted.losses:
+        return {}
+    return {name: fitted.losses[-1]}
 
 
 def imitated_ids(request: PredictionRequest) -> npt.NDArray[np.int64]:
-    """Say on which proxy examples a student that is fed back is imitated."""
+    """Say on which proxy examples what is fed back is imitated."""
     ids = request.proxy_ids if request.digest_ids is None else request.digest_ids
     assert ids is not None, "train.predictions without proxy ids"
     return ids
@@ -151,13 +184,15 @@ def _answering(
 
 
 def _digesting(clients: SimulatedClients, client_id: int, asked: PredictionRequest) -> float:
-    """Ask the student that was fed back, and imitate it; of one's own architecture, neither."""
+    """Imitate targets; ask the student, and imitate it: of one's own architecture, neither."""
+    imitating = PASSES * asked.digest_epochs * forward(clients, client_id, trained=True)
+    if asked.targets is not None:
+        return len(imitated_ids(asked)) * imitating
     if asked.student is None or asked.proxy_ids is None:
         return 0.0
     own = clients.place("cpu").networks.of(clients.network_of(client_id, trained=True))
     if not unlike(own, asked.student):
         return 0.0
-    imitating = PASSES * asked.digest_epochs * forward(clients, client_id, trained=True)
     return len(imitated_ids(asked)) * (clients.forward[STUDENT] + imitating)
 
 
@@ -178,6 +213,7 @@ EVALUATE_PREDICTIONS = Handler(
         *(SERVER_ROUND, "num-inputs", "num-classes", "sites", "digest-epochs", "temperature"),
         *("answers", "send-parameters", "fields", "discriminator-inputs"),
         *("discriminator-balanced", "discriminator-l2"),
+        *("discriminator-epsilon", "discriminator-delta"),
     ),
     records=(INPUTS,),
     replies={
@@ -195,29 +231,32 @@ TRAIN_PREDICTIONS = replace(
     EVALUATE_PREDICTIONS,
     kind="train.predictions",
     answer=train_predictions,
-    records=(INPUTS, FED_BACK),
+    records=(INPUTS, FED_BACK, TARGETS),
     multiplications=_training_and_answers,
     timed=None,
 )
-"""The same after local training, and after taking in a student that is fed back."""
+"""The same after local training, and after taking in a student or targets that are fed back."""
 
 
-def predictions(fields: Fields = NO_FIELDS) -> tuple[Handler, Handler]:
+def predictions(
+    fields: Fields = NO_FIELDS, digest: Loss | Objective | None = None
+) -> tuple[Handler, Handler]:
     """Make the handlers of those that say more than logits and a discriminator's probabilities.
 
     Args:
         fields: What else can be asked for, by name.
+        digest: What is minimised to imitate targets that are fed back; None = none are.
 
     Returns:
         Of "train.predictions" and "evaluate.predictions".
     """
-    if not fields:  # what has nothing bound need not be watched
+    if not fields and digest is None:  # what has nothing bound need not be watched
         return TRAIN_PREDICTIONS, EVALUATE_PREDICTIONS
     more = partial(partial, fields=fields)
     return (
         replace(
             TRAIN_PREDICTIONS,
-            answer=more(train_predictions),
+            answer=more(train_predictions, digest=digest),
             fault=more(_fault),
             multiplications=more(_training_and_answers),
         ),

@@ -15,7 +15,7 @@ from clients.handlers.base import Handler, Replies, each
 from clients.handlers.compute_cost import forward
 from clients.handlers.state import MODEL, client_of, own_network, round_of
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import METRICS
+from clients.messages.requests import METRICS, TARGETS
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
 from clients.training.batches import examples_learned
@@ -23,8 +23,8 @@ from clients.training.loop import PASSES, Trainer, train
 from clients.training.objective import Loss, Objective
 from clients.training.schedules import of_round
 
-TARGETS, SUMS = "targets", "sums"
-"""Records: soft labels and the proxy ids they are of; sums of answers on their way."""
+SUMS = "sums"
+"""Record of sums of answers on their way; soft labels and the proxy ids they are of are TARGETS."""
 
 
 def learn_targets(

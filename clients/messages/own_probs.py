@@ -20,6 +20,7 @@ from clients.models.discriminator import (
     DiscriminatorRecipe,
     fit_discriminator,
     own_probability,
+    privatised,
 )
 from clients.signatures import named_of, names
 from clients.training.evaluation import predict_and_tap
@@ -79,7 +80,10 @@ def _fitted(asked: Asked, recipe: DiscriminatorRecipe) -> Discriminator:
         network = asked.network()
         seen = (predict_and_tap(network, *each, (PENULTIMATE,))[1] for each in sets)
         own, negatives = (each[PENULTIMATE].flatten(1).numpy() for each in seen)
-    return fit_discriminator(own, negatives, balanced=recipe.balanced, l2=recipe.l2)
+    fitted = fit_discriminator(own, negatives, balanced=recipe.balanced, l2=recipe.l2)
+    if recipe.epsilon is None:
+        return fitted
+    return privatised(fitted, len(own) + len(negatives), recipe, asked.rng("noise"))
 
 
 def _confidence(asked: Asked, *, of: Confidence) -> npt.NDArray[np.float64]:

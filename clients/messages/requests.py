@@ -21,7 +21,7 @@ from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import Parameters
 
 ARRAYS, CONFIG, METRICS, NOTES = "arrays", "config", "metrics", "notes"
-INPUTS, STUDENT, PREDICTIONS = "inputs", "student", "predictions"
+INPUTS, STUDENT, TARGETS, PREDICTIONS = "inputs", "student", "targets", "predictions"
 """Names of records."""
 
 IDS = ("proxy-ids", "negative-ids", "digest-ids")
@@ -54,9 +54,11 @@ class PredictionRequest:
         negative_ids: Proxy examples to tell own data from [M]; None = fit no discriminator now.
         recipe: How to fit the discriminator; None = fit none.
         student: The student's parameters, fed back; None = nothing is.
-        digest_epochs: Epochs of imitating the student before local training, where it is fed
-            back to a client of another architecture.
-        digest_ids: On which proxy examples it is imitated [D]; None = those to be answered.
+        targets: Soft labels of the round before, fed back [D, C], or [D, S, C] where each input has
+            several sites, of which those that are NaN have none; None = nothing is.
+        digest_epochs: Epochs of imitating these before local training, or the student where it is
+            fed back to a client of another architecture.
+        digest_ids: On which proxy examples that is [D]; None = those to be answered.
         temperature: T of that imitation.
         answers: How they are to be sent, one of `clients.messages.codecs.ANSWERS`; or what the
             codec is called that is on the field `logits`, which is then known.
@@ -71,6 +73,7 @@ class PredictionRequest:
     negative_ids: npt.NDArray[np.int64] | None = None
     recipe: DiscriminatorRecipe | None = None
     student: Parameters | None = None
+    targets: npt.NDArray[np.float32] | None = None
     digest_epochs: int = 0
     digest_ids: npt.NDArray[np.int64] | None = None
     temperature: float = 1.0
@@ -126,12 +129,17 @@ def write_request(request: PredictionRequest) -> RecordDict:
         config["discriminator-inputs"] = request.recipe.inputs
         config["discriminator-balanced"] = request.recipe.balanced
         config["discriminator-l2"] = request.recipe.l2
+        if request.recipe.epsilon is not None:
+            config["discriminator-epsilon"] = request.recipe.epsilon
+            config["discriminator-delta"] = request.recipe.delta
     content = RecordDict({CONFIG: config})
     ids = {name: getattr(request, name.replace("-", "_")) for name in IDS}
     if given := {name: value for name, value in ids.items() if value is not None}:
         content[INPUTS] = write_arrays(cast(Parameters, given))
     if request.student is not None:
         content[STUDENT] = write_arrays(request.student)
+    if request.targets is not None:
+        content[TARGETS] = write_arrays({TARGETS: request.targets})
     return content
 
 
@@ -140,13 +148,15 @@ def read_request(content: RecordDict) -> PredictionRequest:
     config = cast(dict[str, Any], content.config_records[CONFIG])
     inputs = read_arrays(content.array_records.get(INPUTS, ArrayRecord()))
     inputs = {name: ids.copy() for name, ids in inputs.items()}  # tensors are indexed by them
-    student = content.array_records.get(STUDENT)
+    student, targets = (content.array_records.get(name) for name in (STUDENT, TARGETS))
     recipe = None
     if "discriminator-inputs" in config:
         recipe = DiscriminatorRecipe(
             config["discriminator-inputs"],
             config["discriminator-balanced"],
             config["discriminator-l2"],
+            config.get("discriminator-epsilon"),
+            config.get("discriminator-delta", DiscriminatorRecipe.delta),
         )
     return PredictionRequest(
         server_round=config["server-round"],
@@ -156,6 +166,7 @@ def read_request(content: RecordDict) -> PredictionRequest:
         negative_ids=inputs.get("negative-ids"),
         recipe=recipe,
         student=None if student is None else read_arrays(student),
+        targets=None if targets is None else read_arrays(targets)[TARGETS],
         digest_epochs=config["digest-epochs"],
         digest_ids=inputs.get("digest-ids"),
         temperature=config["temperature"],

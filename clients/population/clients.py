@@ -1,6 +1,6 @@
 """The clients of a federation: who has which examples and which network, and how they train."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -95,16 +95,15 @@ class SimulatedClients:
         self.splits, self.partitions = splits, partitions
         self.architectures, self.models, self.student = architectures, models, student
         self.local_training, self.seed, self.together = train, seed, together
-        self.messenger, self.condition = messenger, condition
-        self.view, self.shape, self.codec = view, shape, codec
+        self.messenger, self.condition, self.view = messenger, condition, view
+        self.shape, self.codec = shape, codec
         self.codec_down = codec_down and codec_of(codec_down, OF_REQUESTS, "clients.codec_down: ")
         self.learned_task = task if condition is None else partly_labelled(task)
         self.objective = of_task(objective, self.learned_task)
         rng = generator(seed, Purpose.PROFILES)
         self.profiles = draw_profiles(profile, len(architectures), rng)
         self._places: dict[str, Place] = {}
-        self.local: Mapping[int, LocalContext] = {}
-        self.server_round = 0
+        self.local, self.server_round = dict[int, LocalContext](), 0
         if self.profiles is not None:
             self.forward  # noqa: B018  # here, not where it would draw from a task's generators
 
@@ -130,11 +129,8 @@ class SimulatedClients:
             self._places[device] = Place(networks, task, device, *how)
         return self._places[device]
 
-    def knowing(self, local: Mapping[int, LocalContext], server_round: int) -> "SimulatedClients":
-        """Return the same clients for one call: trainers' local contexts by client id, the round.
-
-        By the round, 0 where it is not known, goes a schedule of the learning rate.
-        """
+    def knowing(self, local: dict[int, LocalContext], server_round: int) -> "SimulatedClients":
+        """Return the same for one call: local contexts by client id; its round, 0 = unknown."""
         clients = copy(self)
         clients._places = self._places  # networks stay
         clients.local, clients.server_round = local, server_round
@@ -211,9 +207,8 @@ class SimulatedClients:
         """
         labels = torch.from_numpy(self.labels(client_id, server_round))
         rng = generator(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-        goal = self.goal(objective)
         private = self.seen(self.splits.private, client_id, "train", server_round)
-        what = private, self.partitions[client_id], labels, goal, rng
+        what = private, self.partitions[client_id], labels, self.goal(objective), rng
         train, local = self.local_training, self.local.get(client_id)
         changes = {**of_round(train, server_round), **changes}
         return trained(train, network, *what, anchors=anchors or {}, local=local, **changes)
@@ -249,9 +244,9 @@ class SimulatedClients:
             own = anchors(client_id)
             return Lesson(start, self.partitions[client_id], labels, draws, own)
 
-        private = self.splits.private
         goal = self.objective if objective is None else of_task(objective, self.learned_task)
-        yield from self.fit(ids, starts, lesson, private, goal, device, phase="train", **changes)
+        what = lesson, self.splits.private, goal
+        yield from self.fit(ids, starts, *what, device, phase="train", **changes)
 
     def fit(
         self,

@@ -128,6 +128,24 @@ def margin(teachers: Answers) -> Tensor:
     return top2[..., 0] - top2[..., 1]
 
 
+@of_probabilities
+def variance(teachers: Answers) -> Tensor:
+    """Trust a teacher by the variance of its probabilities over the classes: Fed-ET's confidence.
+
+    As it is commonly recalled, of the softmax.
+
+    Args:
+        teachers: Answers of the cohort.
+
+    Returns:
+        Scores in [0, (C - 1) / C**2], [K, N]; 0 where it says that all classes are alike.
+
+    Reference: Cho et al., "Heterogeneous ensemble knowledge transfer for training large models in
+    federated learning", IJCAI 2022 (arXiv:2204.12703).
+    """
+    return teachers.logits.softmax(-1).var(-1, correction=0)
+
+
 @for_discriminators()
 def own_probability(teachers: Answers) -> Tensor:
     """Trust a teacher by its discriminator's probability c that the example is of its own kind.
@@ -191,6 +209,42 @@ def own_selection(teachers: Answers, *, threshold: float = 0.5) -> Tensor:
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold}: expected in (0, 1)")
     return (_own_probs(teachers) >= threshold).float()
+
+
+@of_probabilities
+@for_discriminators(True, "in others a threshold is not a share, it moves with n_k")
+def unambiguous_selection(
+    teachers: Answers, *, phase: str = "distil", threshold: float = 0.25, ambiguity: float = 2.0
+) -> Tensor:
+    """Trust teachers as `own_selection`, and on examples of which they agree, as Selective-FD.
+
+    An example is dropped where the L1 distance of the mean of the probabilities of those who select
+    it to the nearest one-hot label reaches a bound. The test set is not thinned out.
+
+    Args:
+        teachers: Answers of the cohort, with `own_probs`.
+        phase: "distil" or "test".
+        threshold: Least probability, in (0, 1): with a confidence that is a share of own examples
+            the client's own quantile.
+        ambiguity: The bound, in (0, 2]: no distance is 2, so that 2 drops none.
+
+    Returns:
+        Scores 0 or 1, [K, N].
+
+    Raises:
+        ValueError: The strategy asked for no discriminator, or a number is out of range.
+
+    Reference: Shao, Wu, Zhang, "Selective knowledge sharing for privacy-preserving federated
+    distillation without a good teacher", Nature Communications 2024 (arXiv:2304.01731).
+    """
+    if not 0 < ambiguity <= 2:
+        raise ValueError(f"strategy.scorer.ambiguity={ambiguity}: expected in (0, 2]")
+    scores = own_selection(teachers, threshold=threshold) * teachers.mask
+    if phase == "test" or ambiguity == 2:
+        return scores
+    probs = (scores[..., None] * teachers.logits.softmax(-1)).sum(0)
+    likeliest = probs.amax(-1) / scores.sum(0).clamp_min(1)
+    return scores * (2 * (1 - likeliest) < ambiguity)
 
 
 @for_discriminators(True, "plain odds have n_k in them, it would count twice; take scorer own_odds")

@@ -135,16 +135,14 @@ def _on_the_simplex(combiner: Any) -> str | None:
 
 
 def _agrees(combiner: Any) -> str | None:
-    """Makes of equal teachers their own answer, however many there are."""
+    """Makes of equal teachers what it makes of one, whose likeliest class stays so."""
     one = answers(1)
-    own = one.logits[0] if _of_numbers(combiner) else one.logits[0].softmax(-1)
-    for clients in (1, 3):
-        logits = one.logits.expand(clients, N, C)
-        same = replace(answers(clients), logits=logits)
-        targets = combined(combiner, same, torch.full((clients, N), 1 / clients))
-        votes = torch.nn.functional.one_hot(own.argmax(-1), C)
-        if unlike(targets, own) and unlike(targets, votes):
-            return f"of {clients} that say the same it makes something else (nor is it a vote)"
+    alone = combined(combiner, one, torch.ones(1, N))
+    if not torch.equal(alone.argmax(-1), one.logits[0].argmax(-1)):
+        return "of one teacher's answer it makes another class the likeliest"
+    same = replace(answers(3), logits=one.logits.expand(3, N, C))
+    if unlike(combined(combiner, same, torch.full((3, N), 1 / 3)), alone, 1e-4):
+        return "of 3 that say the same it makes something else than of one"
     return None
 
 

@@ -19,6 +19,7 @@ from clients.signatures import names
 from clients.training.objective import Objective
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
+from strategies.server.distillation import DIGESTED
 from strategies.server.mutual import MutualStrategy
 
 
@@ -106,7 +107,7 @@ def require_codec(strategy: Any, clients: SimulatedClients) -> None:
 
 
 def require_codec_down(strategy: Any, clients: SimulatedClients) -> None:
-    """Refuse a codec of parameters that no request has.
+    """Refuse a codec of what the server sends where it sends neither parameters nor targets.
 
     Args:
         strategy: Complete, or with some of its arguments bound.
@@ -115,12 +116,14 @@ def require_codec_down(strategy: Any, clients: SimulatedClients) -> None:
     Raises:
         ValueError: Says what the server sends; or the codec is none.
     """
-    rehearse_codec_down(clients)
+    told = [each.keywords.get("feed_back") for each in _partials(strategy)]
+    rehearse_codec_down(clients, targets=any(each in DIGESTED for each in told))
     parts = [*_partials(strategy)]  # a sequence, and its stages
     if parts and not any(map(_sends_parameters, parts[1:] or parts)):
         raise ValueError(
             "clients.codec_down: the server of this strategy, if it has one, sends no parameters: "
-            "expected one that does, such as strategy=averaging, or strategy.feed_back=true"
+            "expected one that does, such as strategy=averaging, or strategy.feed_back=student or "
+            "targets"
         )
 
 
@@ -192,7 +195,7 @@ def require_distil(strategy: object, student_workers: int, messenger: bool) -> N
             "or one of Flower's, such as fedavg or fedadam"
         )
     serverless = wants(strategy, "mixing")
-    if student_workers > 1 and (serverless or "distil" not in (ours or {})):
+    if student_workers > 1 and (serverless or (ours or {}).get("distil") is None):
         cure = "peers are spread by sim.peer_workers" if "rule" in (ours or {}) else "leave it out"
         raise ValueError(
             f"student_workers={student_workers}: this strategy has no student that is distilled "

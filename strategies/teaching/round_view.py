@@ -21,9 +21,11 @@ def unwatched(view: RoundView) -> None:
     """Take no notice of a round: a strategy that is given this makes no view."""
 
 
-def answers_of(student: nn.Module, split: ProxySplit, report: Report) -> Tensor | None:
+def answers_of(student: nn.Module | None, split: ProxySplit, report: Report) -> Tensor | None:
     """Let the student answer the probe examples: logits [P, C], or None if nobody watches."""
-    return None if report is unwatched else predict(student, split.proxy, split.probe_ids)
+    if student is None or report is unwatched:
+        return None
+    return predict(student, split.proxy, split.probe_ids)
 
 
 def show(
@@ -33,7 +35,7 @@ def show(
     ensembles: list[Ensemble | None],
     losses: list[float],
     before: Tensor | None,
-    student: nn.Module,
+    student: nn.Module | None,
     grid: Grid | None,
 ) -> None:
     """Make the view of a round and hand it over.
@@ -45,7 +47,7 @@ def show(
         ensembles: One per chunk, None where nobody answered.
         losses: The student's, by epoch.
         before: What the student answered before its lesson.
-        student: As it is after the lesson.
+        student: As it is after the lesson; None = there is none.
         grid: Where clients can be asked for their features; None = nowhere.
     """
     if report is unwatched:
@@ -54,6 +56,7 @@ def show(
 
     def features(client_ids: Sequence[int]) -> Features:
         assert grid is not None, "else it is not handed over"
+        assert student is not None, "nor without a student"
         clients = _features(grid, client_ids, ids)
         return Features(predict_with_features(student, proxy, ids)[1], clients)
 
@@ -67,8 +70,8 @@ def show(
             targets=targets,
             losses=losses,
             student_before=before,
-            student_after=predict(student, proxy, ids),
-            features=None if grid is None else features,
+            student_after=answers_of(student, split, report),
+            features=None if grid is None or student is None else features,
         )
     )
 

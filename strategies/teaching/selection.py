@@ -28,18 +28,24 @@ OFFERED = ("student", "ids", "inputs", "rng", "server_round")
 a generator of the round, and the round."""
 
 
-def random(*, ids: Ids, rng: np.random.Generator, share: float = 0.5) -> Ids:
+def random(
+    *, ids: Ids, rng: np.random.Generator, share: float = 0.5, examples: int | None = None
+) -> Ids:
     """Selection of some examples at random.
 
     Args:
         ids: Of the candidates [N].
         rng: Draws them.
         share: Of the candidates, in (0, 1]; at least one.
+        examples: So many in the place of a share, >= 1; all if there are fewer. None = the share.
 
     Returns:
         Positions [M].
     """
-    return rng.permutation(len(ids))[: _most(share, len(ids))]
+    if examples is not None and examples < 1:
+        raise ValueError(f"strategy.selection.examples={examples}: expected >= 1, or null")
+    most = _most(share, len(ids)) if examples is None else examples
+    return rng.permutation(len(ids))[:most]
 
 
 def uncertain(*, student: Tensor, share: float = 0.5) -> Ids:

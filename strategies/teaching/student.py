@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map
 
 from clients.data import Dataset
 from clients.messages.answers import Stacked, rows_at
+from clients.messages.requests import TARGETS
+from clients.models.factory import Parameters
 from clients.signatures import named_of, names
 from clients.training.evaluation import predict
 from clients.training.loop import Trainer
@@ -60,6 +62,25 @@ def teach(
     if epochs is None:
         return imitate(ids, targets), seen
     return [total / len(ids), *imitate(ids, targets, epochs=epochs - 1)], seen
+
+
+def learned_of(chunks: Sequence[Ids], ensembles: Sequence[Ensemble | None]) -> Parameters:
+    """Return what there was to learn in a round, as it is fed back.
+
+    Args:
+        chunks: Which proxy examples each ensemble answers.
+        ensembles: None where nobody answered.
+
+    Returns:
+        `ids` [n] of the examples that somebody covers and `targets` [n, C] or [n, S, C]; nothing
+        where there are none.
+    """
+    there = [(ids, each) for ids, each in zip(chunks, ensembles, strict=True) if each is not None]
+    ids = [own[each.covered_inputs.numpy()] for own, each in there]
+    if not sum(map(len, ids)):
+        return {}
+    targets = torch.cat([each.targets_by_input for _, each in there])
+    return {"ids": np.concatenate(ids), TARGETS: targets.numpy()}
 
 
 def anchors_of(objective: Objective, ensemble: Ensemble, student: nn.Module) -> Anchors:

@@ -175,7 +175,7 @@ class Teachers:
         self,
         server_round: int,
         replies: Iterable[Message],
-        student: nn.Module,
+        student: nn.Module | None,
         teach: Teach,
         report: Report,
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -184,12 +184,12 @@ class Teachers:
         Args:
             server_round: 1..R.
             replies: To the requests of the round, of which those with an error are skipped.
-            student: What is taught.
+            student: What is taught; None = there is none.
             teach: Teaches it.
             report: Receives the view of the round.
 
         Returns:
-            The student's parameters, and what there is to say; None where nobody answered.
+            The student's parameters, and what there is to say; None where there is none.
 
         Raises:
             FloatingPointError: A loss is not finite; names the round.
@@ -218,7 +218,7 @@ class Teachers:
         metrics = MetricRecord({"num-teachers": len(self.node_ids), "dropped-examples": dropped})
         if losses:
             metrics["distillation-loss"] = losses[-1]
-        return write_arrays(parameters_of(student)), metrics
+        return None if student is None else write_arrays(parameters_of(student)), metrics
 
     def answers_to_chunk(self, server_round: int, number: int) -> Ensemble | None:
         """Ask those who answered the first chunk for another one; None where nobody answers."""

@@ -74,7 +74,7 @@ def test_numbers_out_of_range_name_key_value_and_range(override: str, message: s
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("strategy.feed_back=no", "strategy.feed_back='no': expected true or false"),
+        ("strategy.feed_back=2", "strategy.feed_back=2: expected true or false or a text"),
         ("strategy.loss.scale_by_t2=1", "strategy.loss.scale_by_t2=1: expected true or false"),
         ("strategy.ensemble.temperature=abc", "strategy.ensemble.temperature='abc': expected a nu"),
         ("strategy.ensemble.temperature=2", None),
@@ -156,7 +156,10 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
             "it is called strategy.second.ensemble.answers now",
         ),
         (["sim=inline", "sim.workers=2"], "unknown key 'sim.workers'; only with sim=auto, ray"),
-        (["strategy=ffl", "strategy/loss=kl"], "only with strategy=distillation, dlad"),
+        (
+            ["strategy=ffl", "strategy/loss=kl"],
+            "only with strategy=cronus, dafkd, distillation, dlad",
+        ),
         (["strategy=ffl", "strategy/rule=dml", "strategy/head=none"], None),
         (
             ["strategy=ffl", "strategy.teaching.taps.mlp=x"],

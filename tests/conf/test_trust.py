@@ -28,9 +28,9 @@ FROM = {
     "clients.training": ["clients/training"],
     "clients.training.optimizer": OPTIMIZER,
     "clients.messenger": ["clients/messenger"],
-    "clients.codec": ["clients/codec"],
-    "clients.codec.codecs.1": ["clients/codec"],
-    "clients.codec_down": ["clients/codec"],
+    "clients.codec": ["clients/codec", "experiment"],
+    "clients.codec.codecs.1": ["clients/codec", "experiment"],
+    "clients.codec_down": ["clients/codec", "experiment"],
     "clients.condition": ["clients/condition"],
     "clients.objective": ["clients/objective"],
     "clients.profile": ["clients/profile"],
@@ -46,11 +46,11 @@ FROM = {
     "strategy.second": ["strategy"],
     "strategy.scorer": ["strategy/scorer"],
     "strategy.second.scorer": ["strategy/scorer"],
-    "strategy.ask.any.codec": ["clients/codec"],
+    "strategy.ask.any.codec": ["clients/codec", "experiment"],
     "strategy.distil": ["strategy/distil"],
     "strategy.selection": ["strategy/selection"],
     "strategy.ensemble": ["strategy"],
-    "strategy.ensemble.answers": ["clients/codec"],
+    "strategy.ensemble.answers": ["clients/codec", "experiment"],
     "strategy.second.proxy_split": ["strategy"],
     "strategy.teaching": ["strategy"],
     "strategy.rule": ["strategy/rule", "clients/messenger"],
@@ -164,7 +164,9 @@ def test_every_text_that_a_shipped_target_takes_is_known() -> None:
             found = inspect.signature(getattr(import_module(module), name), eval_str=True)
             takes = {p.name for p in found.parameters.values() if p.annotation in (str, str | None)}
             texts |= takes if not target.startswith("flwr.") else set()
-    assert texts == {*PATHS, "cut", "device", "address", "inputs", "kind", "layout", "tap"}
+    assert texts == {
+        *PATHS, "cut", "device", "address", "inputs", "kind", "layout", "phase", "tap"
+    }  # fmt: skip
 
 
 # --- how a target is called ---

@@ -76,7 +76,7 @@ def test_a_proximal_term_is_not_read_where_a_messenger_learns() -> None:
 
 
 def test_all_that_a_predictions_request_can_hold_is_read() -> None:
-    recipe = DiscriminatorRecipe("pixels", True, 1.0)
+    recipe = DiscriminatorRecipe("pixels", True, 1.0, epsilon=0.1, delta=1e-5)
     ids = np.arange(3)
     full = PredictionRequest(
         server_round=1, num_inputs=3, num_classes=2, proxy_ids=ids, negative_ids=ids, recipe=recipe,

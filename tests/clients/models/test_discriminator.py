@@ -1,5 +1,7 @@
 """Own-versus-proxy discriminators: the exact vector of theory, and what must be refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from clients.models.discriminator import (
     DiscriminatorRecipe,
     fit_discriminator,
     own_probability,
+    privatised,
 )
 
 A, B = np.eye(2, dtype=np.float32)
@@ -115,6 +118,10 @@ def test_no_negatives_are_refused_by_the_name_of_the_setting() -> None:
         ({"l2": 0.0}, "l2=0.0"),
         ({"l2": -1.0}, "l2=-1.0"),
         ({"l2": float("nan")}, "l2=nan"),
+        ({"epsilon": 0.0}, "epsilon=0.0"),
+        ({"epsilon": float("nan")}, "epsilon=nan"),
+        ({"delta": 0.0}, "delta=0.0"),
+        ({"delta": 1.0}, "delta=1.0"),
     ],
     ids=str,
 )
@@ -125,8 +132,13 @@ def test_a_recipe_out_of_range_is_refused_by_name(changes: dict, message: str) -
 
 @pytest.mark.parametrize(
     "recipe",
-    [None, DiscriminatorRecipe(), DiscriminatorRecipe("pixels", balanced=True, l2=0.5)],
-    ids=["none", "default", "changed"],
+    [
+        None,
+        DiscriminatorRecipe(),
+        DiscriminatorRecipe("pixels", balanced=True, l2=0.5),
+        DiscriminatorRecipe(epsilon=0.1, delta=1e-6),
+    ],
+    ids=["none", "default", "changed", "noised"],
 )
 def test_a_recipe_survives_the_message(recipe: DiscriminatorRecipe | None) -> None:
     request = PredictionRequest(server_round=1, num_inputs=3, num_classes=2, recipe=recipe)
@@ -140,3 +152,33 @@ def test_a_fitted_discriminator_survives_the_clients_state_with_all_its_bits() -
         assert vars(again)[name].tobytes() == value.tobytes()
         assert vars(again)[name].shape == value.shape
     assert own_probability(again, BOTH).tobytes() == own_probability(fitted, BOTH).tobytes()
+
+
+# --- FedAUX's noise ---
+
+
+def test_the_noise_is_of_the_size_that_is_said_and_norms_stay() -> None:
+    # sqrt(2 ln(1.25 / 1e-5)) 2 / (100 * .01) / .1 = 4.844805 * 2 * 10
+    recipe = DiscriminatorRecipe(l2=0.01, epsilon=0.1, delta=1e-5)
+    fitted = Discriminator(np.zeros(20000), np.array([0.5]), np.array([5.0]))
+    noised = privatised(fitted, 100, recipe, np.random.default_rng(0))
+    assert noised.coefficients.std() == pytest.approx(96.896, rel=0.02)
+    assert noised.coefficients.mean() == pytest.approx(0, abs=3)
+    assert noised.norm.tolist() == [5.0]
+    assert noised.intercept.shape == (1,)
+    assert noised.intercept != fitted.intercept
+    assert fitted.coefficients.any() == np.False_
+    halved = privatised(fitted, 200, recipe, np.random.default_rng(0))
+    np.testing.assert_allclose(2 * halved.coefficients, noised.coefficients)
+
+
+def test_little_noise_is_next_to_none_and_streams_are_the_generators() -> None:
+    fitted = fit_discriminator(examples(80, 20), examples(100, 100), balanced=False, l2=0.01)
+    recipe = DiscriminatorRecipe(epsilon=1e9)
+    near = privatised(fitted, 300, recipe, np.random.default_rng(0))
+    np.testing.assert_allclose(own_probability(near, BOTH), own_probability(fitted, BOTH), 1e-4)
+    far = replace(recipe, epsilon=1.0)
+    one, same, other = (
+        privatised(fitted, 300, far, np.random.default_rng(seed)).coefficients for seed in (0, 0, 1)
+    )
+    assert one.tolist() == same.tolist() != other.tolist()

@@ -4,16 +4,17 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from strategies.aggregation.combiners import mean_of_logits, mean_of_probs
+from strategies.aggregation.combiners import enhanced_era, era, mean_of_logits, mean_of_probs
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.scorers import uniform
-from strategies.teaching.rehearsal import made_up, rehearse
+from strategies.teaching.rehearsal import is_reducible, made_up, rehearse
 
 Combiner = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -200,3 +201,50 @@ def test_what_nobody_is_trusted_on_may_be_anything() -> None:
         rule.combined(answers, weights)
     rule = EnsembleRule(uniform, lambda *given: mean_of_probs(*given))
     assert rule.combined(answers, weights)[2].sum() == 0
+
+
+# --- sharpened means ---
+
+
+def said(*probs: float) -> torch.Tensor:
+    """Two teachers whose mean of probabilities that is: both say it."""
+    return torch.tensor([[probs], [probs]]).log()
+
+
+EVEN = torch.full((2, 1), 0.5)
+
+
+def test_era_is_the_softmax_of_mean_probs_over_its_own_temperature() -> None:
+    # e^5, e^3, e^2 over their sum; algorithms.md, D.3.
+    targets = era(0.1)(said(0.5, 0.3, 0.2), EVEN, 1.0)
+    expected = torch.tensor([[0.843795, 0.114195, 0.042010]])
+    torch.testing.assert_close(targets, expected, atol=1e-6, rtol=0)
+
+
+def test_enhanced_era_is_a_power_of_mean_probs_and_at_one_their_mean() -> None:
+    # .25, .09, .04 over .38.
+    targets = enhanced_era(2.0)(said(0.5, 0.3, 0.2), EVEN, 1.0)
+    expected = torch.tensor([[0.657895, 0.236842, 0.105263]])
+    torch.testing.assert_close(targets, expected, atol=1e-6, rtol=0)
+    logits, weights = random_logits(), random_weights()
+    torch.testing.assert_close(
+        enhanced_era(1.0)(logits, weights, 2.0), mean_of_probs(logits, weights, 2.0)
+    )
+
+
+def test_the_mean_is_sharpened_and_not_each_answer() -> None:
+    two = torch.tensor([[[0.9, 0.1]], [[0.1, 0.9]]]).log()
+    for make in (era, enhanced_era):
+        torch.testing.assert_close(make()(two, EVEN, 1.0), torch.tensor([[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("make", [era, enhanced_era])
+def test_sharpened_means_are_summed_where_answers_are(make: Any) -> None:
+    assert is_reducible(EnsembleRule(uniform, make()), 5)
+
+
+@pytest.mark.parametrize("make", [era, enhanced_era])
+@pytest.mark.parametrize("number", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_sharpness_out_of_range_is_refused(make: Any, number: float) -> None:
+    with pytest.raises(ValueError, match=r"strategy\.combiner\.\w+=.*: expected > 0"):
+        make(number)

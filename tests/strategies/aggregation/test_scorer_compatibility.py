@@ -18,6 +18,7 @@ GOES = {
     "own_odds": (False, True, False),
     "num_examples_own_odds": (False, False, True),
     "own_selection": (False, False, True),
+    "unambiguous_selection": (False, False, True),
 }
 """With no discriminator, plain ones, balanced ones; every other scorer goes with all three."""
 SHIPPED = [p.stem for p in (CONF / "strategy" / "scorer").glob("*.yaml")]

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -255,3 +257,39 @@ def test_selection_trusts_who_takes_an_example_for_its_own_and_nobody_else() -> 
         scorers.own_selection(cohort, threshold=1)
     with pytest.raises(ValueError, match="strategy/discriminator=features"):
         scorers.own_selection(teachers(answers))
+
+
+def test_variance_over_classes_is_fed_ets_confidence() -> None:
+    # algorithms.md, D.7: variances .068889 and .108889.
+    probs = torch.tensor([[[0.7, 0.2, 0.1]], [[0.1, 0.8, 0.1]]])
+    cohort = teachers(probs)
+    assert scorers.variance(cohort).flatten().tolist() == pytest.approx([0.0688889, 0.1088889])
+    weights = weights_of(scorers.variance, cohort)
+    assert weights.flatten().tolist() == pytest.approx([0.3875, 0.6125])
+    mean = (weights[..., None] * probs).sum(0)
+    assert mean.flatten().tolist() == pytest.approx([0.3325, 0.5675, 0.1])
+
+
+def disputed() -> Answers:
+    """Of three examples: both select and agree, both and do not, one alone is sure."""
+    probs = torch.tensor([[[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]], [[0.7, 0.3], [0.1, 0.9], [1, 0]]])
+    own = torch.tensor([[0.9, 0.9, 0.9], [0.9, 0.9, 0.1]])
+    return teachers(probs.clamp_min(1e-9), own)
+
+
+def test_what_those_who_select_do_not_agree_on_is_dropped() -> None:
+    # Distances to one-hot of means (.8, .2), (.5, .5), (.2, .8): .4, 1 and .4.
+    select = partial(scorers.unambiguous_selection, threshold=0.5)
+    assert select(disputed()).tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert select(disputed(), ambiguity=0.999).tolist() == [[1, 0, 1], [1, 0, 0]]
+    assert select(disputed(), ambiguity=0.39).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert select(disputed(), ambiguity=0.39, phase="test").tolist() == [[1, 1, 1], [1, 1, 0]]
+    for ambiguity in (0.0, 2.1):
+        with pytest.raises(ValueError, match=r"strategy\.scorer\.ambiguity="):
+            select(disputed(), ambiguity=ambiguity)
+
+
+def test_who_is_masked_does_not_make_an_example_ambiguous() -> None:
+    silent = replace(disputed(), mask=torch.tensor([[True, True, True], [True, False, True]]))
+    found = scorers.unambiguous_selection(silent, threshold=0.5, ambiguity=0.9)
+    assert found[:, 1].tolist() == [1, 0]

@@ -62,6 +62,15 @@ def noting(model: Any, dataset: Any, indices: Any, *what: Any, **numbers: Any) -
     return [0.0]
 
 
+def test_so_many_at_random_or_all_if_there_are_fewer() -> None:
+    rng = np.random.default_rng(0)
+    few, all_ = (random(ids=np.arange(9), rng=rng, examples=number) for number in (4, 1000))
+    assert len(set(few.tolist())) == 4
+    assert sorted(all_.tolist()) == [*range(9)]
+    with pytest.raises(ValueError, match="examples=0: expected >= 1"):
+        random(ids=np.arange(9), rng=rng, examples=0)
+
+
 @pytest.mark.parametrize("watched", [False, True])
 def test_only_what_is_selected_is_learned_from_and_probes_look_at_the_same(watched: bool) -> None:
     clients = tiny_clients(3)
