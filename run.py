@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from clients.data import Splits
     from clients.points import Point
     from clients.population.clients import SimulatedClients
-    from sim.tracking.console import Display
-    from sim.tracking.tracker import Tracker
+    from sim.tracking.pending import Pending
     from sim.workers.pools import Pool
 
 NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every", "student_threads")
@@ -98,6 +97,7 @@ def federate(
         from sim.checkpoint.resumable_run import open_run, prepare_rounds
         from sim.checkpoint.writing import Checkpoints
         from sim.engine.rounds import ENDINGS
+        from sim.tracking.pending import Pending
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.pool_choice import AutoPool
         from sim.workers.process_setup import require_device
@@ -105,29 +105,28 @@ def federate(
 
         with explained(*BUILDING):
             check_targets(config)
-            check_strategy(config)
             check_plugins(config)
-            about = config.seed, fingerprint(config), config.checkpoints_kept
-            checkpoints = Checkpoints(folder / CHECKPOINT, *about)
+            kept = fingerprint(config), config.checkpoints_kept
+            checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, *kept)
             done = checkpoints.load(config.rounds) if resume else None
-            clients = populate(config, load_splits(config))
             require_device("student_device", config.student_device)
+            clients = populate(config, load_splits(config))
             strategy = build_strategy(config, clients)  # before a folder is begun
             shown = tracking_options(config, clients, begins=done is None)
             if isinstance(pool, AutoPool):
                 left = range(1 if done is None else done.server_round + 1, config.rounds + 1)
                 work_s = estimated_work_s(strategy, clients, left)
                 pool, shown["where"] = pool.open(work_s, config.student_workers)
+            student, pending = draw_student(clients, config.student_device), Pending()
+            strategy = complete_strategy(config, strategy, pool, clients, student, pending)
             tracker, display, asking = open_run(folder, clients, config.rounds, done, **shown)
+            pending.begin(tracker, display)
         with closing(tracker):
             try:
                 with explained(*BUILDING):
-                    student = draw_student(clients, config.student_device)
-                    taught = clients, student, tracker, display
-                    strategy = complete_strategy(config, strategy, pool, *taught)
                     built = pool, clients, student, strategy, tracker, display, asking, checkpoints
                     numbers = {name: config[name] for name in NUMBERS}
-                    numbers["group_size"] = config.clients.group_size
+                    numbers |= {"group_size": config.clients.group_size}
                     run_rounds = prepare_rounds(*built, stop.asked, **numbers)
                 with explained(*ENDINGS), stop.at_the_end_of_rounds():
                     parameters = run_rounds()
@@ -135,7 +134,7 @@ def federate(
                 display.stop()
             tracker.write()
             said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-            said["wall_time_s"] = time.perf_counter() - began
+            said |= {"wall_time_s": time.perf_counter() - began}
             if leaked := clients.splits.proxy_in_test:
                 said["proxy_inputs_in_test"] = leaked
             result = conclude(folder, parameters, said)
@@ -146,10 +145,11 @@ def federate(
 
 
 def check_plugins(config: DictConfig) -> None:
-    """Refuse functions that do not fit each other, or name what nobody gives them."""
+    """Refuse strategies that we do not run, and functions that do not fit, or want too much."""
     from clients.population.plugins import require_offered
     from strategies.aggregation.scorer_compatibility import require_pairs
 
+    check_strategy(config)
     require_pairs(pairs(config.strategy))
     partition, student = instantiate(config.partition), instantiate(config.student)
     require_offered(partition, student, **instantiate(config.clients))
@@ -194,22 +194,21 @@ def complete_strategy(
     pool: "Pool",
     clients: "SimulatedClients",
     student: "Module",
-    tracker: "Tracker",
-    display: "Display",
+    told: "Pending",
 ) -> Any:
     """Give one of ours what it teaches, and with; Flower's are complete."""
     from strategies.argument_injection import completed, offered
 
-    workers, warn = config.student_workers, display.warn
+    workers, warn = config.student_workers, told.warn
     peers = {"num_peers": len(clients.architectures), "seed": config.seed}
     made: dict[str, Any] = {
         "train_peers": lambda: pool.train_peers(warn),
-        "mixing": lambda: display.topology(instantiate(config.topology)(**peers)).mixing,
+        "mixing": lambda: told.topology(instantiate(config.topology)(**peers)).mixing,
         "availability": lambda: instantiate(config.availability)(**peers),
     }
     if workers > 1:
         made["distil"] = partial(pool.share_training, strategy.keywords["distil"], workers, warn)
-    known = {"overlap": pool.concurrent, "report": tracker.view, "watch": tracker.graph}
+    known = {"overlap": pool.concurrent, "report": told.view, "watch": told.graph}
     known["student_threads"] = config.student_threads
     return completed(strategy, offered(clients, student, config.rounds) | known, made)
 

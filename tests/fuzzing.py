@@ -160,7 +160,7 @@ def federation(name: str) -> Federation:
     else:
         nobody: Any = Nobody()
         begun = build_strategy(config, clients)
-        strategy = complete_strategy(config, begun, pool, clients, student, nobody, nobody)
+        strategy = complete_strategy(config, begun, pool, clients, student, nobody)
     app = Odd(simulated(clients, strategy))
     pool.load(app, app.app.handlers.values())  # type: ignore[arg-type]
     found = Federation(name, strategy, start, student, clients, app, pool)

@@ -55,7 +55,7 @@ def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:
     student, pool = draw_student(clients, "cpu"), InlinePool(3)
     start = write_arrays(parameters_of(student))
     begun = run.build_strategy(with_rounds, clients)
-    built: tuple[Any, ...] = (with_rounds, begun, pool, clients, student, nobody, nobody)
+    built: tuple[Any, ...] = (with_rounds, begun, pool, clients, student, nobody)
     strategy = run.complete_strategy(*built)
     pool.load(simulated(clients, strategy))
 
