@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
@@ -22,7 +23,7 @@ from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.plugin_file import plugin_in
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
-from conf.run_lock import claim, release
+from conf.run_lock import claim, leave_nothing, release
 from conf.schema import check_keys, check_targets, register
 from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
@@ -67,6 +68,8 @@ def main(config: DictConfig) -> None:
         sys.exit(stopped.exit_code)
     finally:
         release(folder)
+        if HydraConfig.get().mode is RunMode.RUN:
+            leave_nothing(Path(HydraConfig.get().runtime.output_dir))
 
 
 def federate(

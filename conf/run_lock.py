@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import shutil
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,19 @@ def release(folder: Path) -> None:
         if _is(folder / LOCK, handle):
             (folder / LOCK).unlink()
         os.close(handle)
+
+
+def leave_nothing(folder: Path) -> None:
+    """Take away what Hydra wrote for a run that never began: `.hydra`, and a folder that is empty.
+
+    Args:
+        folder: Hydra's own; one that holds anything else stays as it is.
+    """
+    if {path.name for path in folder.glob("*")} == {".hydra"}:
+        shutil.rmtree(folder / ".hydra", ignore_errors=True)
+        for empty in (folder, folder.parent):  # of a day
+            with suppress(OSError):
+                empty.rmdir()
 
 
 def _is(path: Path, handle: int) -> bool:

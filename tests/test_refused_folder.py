@@ -51,6 +51,18 @@ def test_the_same_folder_takes_the_corrected_run(word: str, tmp_path: Path) -> N
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert refused.stderr.startswith("error: ")
-    assert {path.name for path in folder.iterdir()} <= {".hydra", "run.log"}
+    assert not folder.exists()
     done = run_py(*words, "strategy/scorer=right")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_resume_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    begun = run_py("strategy=distillation", *FEW, "checkpoint_every=1", f"hydra.run.dir={folder}")
+    assert begun.returncode == 0, begun.stderr
+    on = run_py(f"resume={folder}", "rounds=2", f"hydra.run.dir={other}")
+    assert on.returncode == 0, on.stderr
+    assert not other.exists()
+    refused = run_py("resume=/nowhere", f"hydra.run.dir={other}")
+    assert refused.returncode == 1
+    assert not other.exists()
