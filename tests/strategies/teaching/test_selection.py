@@ -88,6 +88,23 @@ def test_only_what_is_selected_is_learned_from_and_probes_look_at_the_same(watch
     assert answered[0].reply_bytes < before[0].reply_bytes
 
 
+def test_each_round_draws_other_examples_and_messages_are_as_long() -> None:
+    clients = tiny_clients(3)
+    how = {"selection": partial(random, share=0.5), "distil": partial(noting, epochs=1)}
+    strategy = distillation(clients, **how)
+    LEARNED.clear()
+    with open_pool("inline", simulated(clients, strategy)) as pool:
+        found = run_ours(pool, clients, strategy, rounds=2)
+    first, second = LEARNED
+    assert len(first) == len(second) == len(strategy.split.distilled_ids) // 2
+    assert {*first} != {*second}
+    sizes = [
+        [(e.request_bytes, e.reply_bytes) for e in report.exchanges if e.phase.startswith("train")]
+        for report in found.reports
+    ]
+    assert sizes[0] == sizes[1] != []
+
+
 @pytest.mark.parametrize("how", [random, uncertain, diverse, minority])
 def test_selections_have_the_same_bits_on_both_pools(how: Any) -> None:
     clients, hashes = tiny_clients(3), {}
