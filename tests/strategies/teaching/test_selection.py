@@ -22,6 +22,8 @@ def test_the_least_sure_come_first() -> None:
     assert uncertain(student=LOGITS, share=0.25).tolist() == [1]
     assert uncertain(student=LOGITS, share=0.5).tolist() == [1, 2]
     assert uncertain(student=LOGITS, share=0.01).tolist() == [1]  # one at least
+    never = torch.tensor([[9.0, 0, 0], [0, 0, -torch.inf], [0, 0, 0]])  # entropies 0, ln 2, ln 3
+    assert uncertain(student=never, share=0.6).tolist() == [2, 1]
 
 
 def test_the_farthest_comes_next() -> None:
