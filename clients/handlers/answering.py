@@ -64,14 +64,14 @@ def answer(
     taps = sorted({tap for each in fields.values() for tap in each.taps})
     answered = answers_of(clients, contexts, networks, (dataset, ids), seen, taps, device)
     watched = any(not is_ours(each.of) for each in fields.values())
-    for request, context, network, own in zip(requests, contexts, networks, seen, strict=True):
+    for request, context, network in zip(requests, contexts, networks, strict=True):
         if isinstance(network, Exception):
             yield network
         elif isinstance(item := next(answered), Exception):
             yield item
         else:
             lent = _Lent(clients, context, network, device, watched)
-            about = _asked(clients, context, lent, asked, (own, ids), item)
+            about = _asked(clients, context, lent, asked, (dataset, ids, phase), item)
             known_of = metrics.get(about.client_id, {})
             yield _reply(clients, request, lent, about, asked, fields, known_of)
 
@@ -156,7 +156,7 @@ def _asked(
     context: Context,
     lent: "_Lent",
     asked: PredictionRequest,
-    inputs: tuple[Dataset, npt.NDArray[np.int64]],
+    inputs: tuple[Dataset, npt.NDArray[np.int64], Seeing],
     answered: Answered,
 ) -> Asked:
     """Put together what a client's fields are made of."""
@@ -165,17 +165,25 @@ def _asked(
     crc32 = crc32_of(asked.proxy_ids)
     own = clients.partitions[client_id].view()
     own.flags.writeable = False
+    sets: dict[str, tuple[Dataset, Seeing]] = {
+        "asked": (inputs[0], inputs[2]),
+        "private": (clients.splits.private, "answer"),
+        "proxy": (clients.splits.proxy, "answer"),
+    }
+
+    def look(which: str) -> Dataset:
+        dataset, phase = sets[which]
+        return clients.seen(dataset, client_id, phase, asked.server_round)
+
     return Asked(
         client_id=client_id,
         server_round=asked.server_round,
         logits=answered.logits,
         taps=answered.taps,
-        dataset=inputs[0],
+        look=look,
         ids=inputs[1],
-        private=clients.seen(clients.splits.private, client_id, "answer", asked.server_round),
         indices=own,
         labels=partial(clients.labels, client_id, asked.server_round),
-        proxy=clients.seen(clients.splits.proxy, client_id, "answer", asked.server_round),
         negative_ids=asked.negative_ids,
         network=lent,
         state=context.state,

@@ -3,15 +3,15 @@
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import RecordDict
 from torch import Tensor, nn
 
-from clients.data import Dataset, normalised
-from clients.training.evaluation import predict_and_tap
+from clients.data import Dataset
+from clients.training.evaluation import inputs_of, predict_and_tap
 from clients.training.taps import PENULTIMATE
 
 
@@ -24,13 +24,12 @@ class Asked:
         server_round: 1..R.
         logits: What the network says, rows [N, C] float32, on the CPU; S for each input [N*S, C].
         taps: Features at the field's taps [N, ...] float32, on the CPU.
-        dataset: Where the inputs are.
-        ids: Which they are [N].
-        private: Where the client's own examples are.
+        look: Returns a data set as the client sees it, from the start of its view's stream.
+        ids: Which examples of `dataset` the inputs are [N].
         indices: Which are its own [n], read-only.
         labels: Returns those that it learns [n].
-        proxy: Where negatives are.
-        negative_ids: Proxy examples to tell its own from [m]; None = there is nothing to be fitted.
+        negative_ids: Examples of `proxy` to tell its own from [m]; None = there is nothing to be
+            fitted.
         network: Returns its network, in train mode, on its device.
         state: Records of its state; what is put there it has in its next round.
         rng: Name -> the generator of that name, of this client, round and these inputs.
@@ -40,21 +39,34 @@ class Asked:
     server_round: int
     logits: Tensor
     taps: Mapping[str, Tensor]
-    dataset: Dataset
+    look: Callable[[Literal["asked", "private", "proxy"]], Dataset]
     ids: npt.NDArray[np.int64]
-    private: Dataset
     indices: npt.NDArray[np.int64]
     labels: Callable[[], npt.NDArray[np.int64]]
-    proxy: Dataset
     negative_ids: npt.NDArray[np.int64] | None
     network: Callable[[], nn.Module]
     state: RecordDict
     rng: Callable[[str], np.random.Generator]
 
     @property
+    def dataset(self) -> Dataset:
+        """Where the inputs are; looked at anew, as when they were answered."""
+        return self.look("asked")
+
+    @property
+    def private(self) -> Dataset:
+        """Where the client's own examples are; looked at anew."""
+        return self.look("private")
+
+    @property
+    def proxy(self) -> Dataset:
+        """Where negatives are; looked at anew."""
+        return self.look("proxy")
+
+    @property
     def inputs(self) -> npt.NDArray[Any]:
-        """The inputs as networks see them [N, ...]."""
-        return normalised(self.dataset, self.ids)
+        """The inputs as they were answered [N, ...]."""
+        return inputs_of(self.dataset, self.ids)
 
     def features(self, tap: str = PENULTIMATE) -> Tensor:
         """Return the features of the inputs at one of the field's taps [N, ...]."""
@@ -93,12 +105,10 @@ def asked_about(
         server_round=1,
         logits=logits,
         taps=seen,
-        dataset=private,
+        look=lambda which: proxy if which == "proxy" else private,
         ids=ids,
-        private=private,
         indices=indices,
         labels=lambda: private.labels[indices],
-        proxy=proxy,
         negative_ids=negative_ids,
         network=network.train,
         state=RecordDict(),

@@ -10,7 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
-from clients.data import Dataset, normalised
+from clients.data import Dataset
 from clients.messages.arrays import read_arrays
 from clients.messages.asked import Asked
 from clients.messages.field import Field
@@ -23,7 +23,7 @@ from clients.models.discriminator import (
     privatised,
 )
 from clients.signatures import named_of, names
-from clients.training.evaluation import predict_and_tap
+from clients.training.evaluation import inputs_of, predict_and_tap
 from clients.training.taps import PENULTIMATE, evaluating
 
 TOLERANCE = 1e-6
@@ -91,7 +91,7 @@ def _confidence(asked: Asked, *, of: Confidence) -> npt.NDArray[np.float64]:
     device = next(network.parameters()).device
 
     def seen(dataset: Dataset, ids: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(normalised(dataset, ids)).to(device)
+        return torch.from_numpy(inputs_of(dataset, ids)).to(device)
 
     def negatives() -> Tensor:
         if asked.negative_ids is None:
@@ -128,7 +128,7 @@ def read_discriminator(record: ArrayRecord | None) -> Discriminator | None:
 def _pixels(dataset: Dataset, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     if dataset.task.num_tokens is not None:
         raise ValueError("tokens are no pixels: take strategy/discriminator=features")
-    return normalised(dataset, ids).reshape(len(ids), -1)
+    return inputs_of(dataset, ids).reshape(len(ids), -1)
 
 
 def _beyond_0_to_1(array: npt.NDArray[np.float32]) -> str | None:

@@ -55,8 +55,10 @@ class KeptPayloads(Protocol):
         """Fetch a payload."""
         ...
 
-    def keep(self, name: str, client_id: int, payload: RecordDict) -> None:
-        """Take in a payload that was not made here."""
+    def keep(
+        self, name: str, client_id: int, payload: RecordDict, weighs: int | None = None
+    ) -> None:
+        """Take in a payload that was not made here, and its bytes; None = those it has now."""
         ...
 
     def forget(self, names: Iterable[str]) -> None:

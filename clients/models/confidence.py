@@ -193,6 +193,8 @@ def _dropped(generator: torch.Generator, rate: float, channels: bool, values: Te
     """Drop units, or whole channels, on any device alike."""
     shape = (*values.shape[:2], *(1 for _ in values.shape[2:])) if channels else values.shape
     kept = torch.rand(shape, generator=generator) >= rate
+    if rate == 1:  # as torch does; nothing is kept that could be scaled
+        return torch.zeros_like(values)
     return values * kept.to(values.device) / (1 - rate)
 
 

@@ -1,6 +1,7 @@
 """Evaluation: what a model answers, rows of logits and features, and how good that is."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,15 @@ from torch import Tensor, nn
 from clients.data import Dataset, normalised
 from clients.training.taps import PENULTIMATE, Taps, evaluating
 
+BATCH_SIZE = 256
+"""Examples per forward pass."""
+
 
 def predict(
     model: nn.Module,
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> Tensor:
     """Answer every example, in eval mode and without gradients.
 
@@ -40,7 +44,7 @@ def predict_and_tap(
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
     taps: Iterable[str],
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Answer every example, as `predict`, and give the features at some places of the network.
 
@@ -66,7 +70,7 @@ def run(
     dataset: Dataset,
     indices: npt.NDArray[np.int64],
     taps: Iterable[str] = (),
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a network on every example, as `predict_and_tap`: outputs [N, ...] as they come."""
     if len(indices) == 0:
@@ -80,6 +84,14 @@ def run(
             seen.append({n: each.float().cpu() for n, each in places.take().items()})
     features = {name: torch.cat([each[name] for each in seen]) for name in places.names}
     return torch.cat(outputs), features
+
+
+def inputs_of(dataset: Dataset, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Network inputs as `predict` sees them [N, ...]: a view's generator goes on batch by batch."""
+    if dataset.view is None or len(indices) <= BATCH_SIZE:
+        return normalised(dataset, indices)
+    starts = range(0, len(indices), BATCH_SIZE)
+    return np.concatenate([normalised(dataset, indices[at : at + BATCH_SIZE]) for at in starts])
 
 
 def predict_with_features(

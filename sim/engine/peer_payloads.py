@@ -78,10 +78,21 @@ class Payloads:
         assert frozen is not None, "a payload that is there"
         return thaw(frozen)
 
-    def keep(self, name: str, client_id: int, payload: RecordDict) -> None:
-        """Take in a payload that was not made here, such as a checkpoint's."""
+    def keep(
+        self, name: str, client_id: int, payload: RecordDict, weighs: int | None = None
+    ) -> None:
+        """Take in a payload that was not made here, such as a checkpoint's.
+
+        Args:
+            name: Its name.
+            client_id: Who made it.
+            payload: As a codec, if there is one, decoded it.
+            weighs: Bytes in which it was sent; None = those of the payload.
+        """
         self._handles.setdefault(name, {})[client_id] = self._pool.keep(freeze(payload))
-        self._bytes.setdefault(name, {})[client_id] = size_bytes(payload)
+        self._bytes.setdefault(name, {})[client_id] = (
+            size_bytes(payload) if weighs is None else weighs
+        )
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop the payloads of these names."""

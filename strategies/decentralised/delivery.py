@@ -12,7 +12,14 @@ from scipy.sparse import csr_array
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.routing import KeptPayloads, Letter
 from strategies.decentralised.influence import Influence
-from strategies.decentralised.late_messages import Late, due_now, without_overtaken
+from strategies.decentralised.late_messages import (
+    Late,
+    Weighed,
+    due_now,
+    payloads_in,
+    records_of,
+    without_overtaken,
+)
 from strategies.decentralised.mixing import (
     LOST,
     Missing,
@@ -28,7 +35,7 @@ Ints = npt.NDArray[np.int64]
 Mixing = Callable[[int], csr_array]
 """Round -> W [n receivers, n senders]: `sim.topology.Topology.mixing`, or one like it."""
 
-LATE, OWING = "late", "owing"
+LATE, OWING, BYTES = "late", "owing", "bytes"
 
 
 class Availability(Protocol):
@@ -96,8 +103,7 @@ class Neighbours:
             num_clients: n, how many peers there are.
             missing: What becomes of the weight of a neighbour that does not answer; see
                 `mixing.mixed_row`. "sender", where weights are pushed: what does not arrive
-                stays with the sender, what is late counts when it comes, so that no weight is ever
-                lost, and none is made.
+                stays with the sender, what is late counts when it comes: no weight is lost or made.
 
         Raises:
             ValueError: There is no such choice.
@@ -226,18 +232,16 @@ class Neighbours:
             "receiver": np.array([i for _, i, _ in self._late], dtype=np.int64),
             "sender": np.array([letter.sender for letter in letters], dtype=np.int64),
             "weight": np.array([letter.weight for letter in letters]),
+            BYTES: np.array([payloads.size(e.name, e.sender) for e in letters], dtype=np.int64),
             OWING: np.array(sorted(self._owing), dtype=np.int64),
             **self._influence.state(),
         }
-        state = RecordDict({LATE: write_arrays(arrays)})
-        state["names"] = ConfigRecord({"late": [letter.name for letter in letters]})
-        for name, sender in sorted({(letter.name, letter.sender) for letter in letters}):
-            for key, record in payloads.read(name, sender).items():
-                state[f"payload/{name}/{sender}/{key}"] = record
-        return state
+        names = ConfigRecord({"late": [letter.name for letter in letters]})
+        on_their_way = records_of(self._late, payloads)
+        return RecordDict({LATE: write_arrays(arrays), "names": names, **on_their_way})
 
-    def restore(self, state: RecordDict) -> dict[tuple[str, int], RecordDict]:
-        """Go on from what `state` returned; return payloads on their way by name and sender."""
+    def restore(self, state: RecordDict) -> Weighed:
+        """Go on from what `state` returned; return the payloads on their way."""
         arrays = read_arrays(state.array_records[LATE])
         names: Any = state.config_records["names"]["late"]
         columns = [arrays[key].tolist() for key in ("due", "receiver", "sender", "weight")]
@@ -247,12 +251,8 @@ class Neighbours:
         ]
         self._owing = set(arrays[OWING].tolist())
         self._influence.restore(arrays)
-        payloads: dict[tuple[str, int], RecordDict] = {}
-        for path, record in state.items():
-            if path.startswith("payload/"):
-                _, name, sender, key = path.split("/", 3)
-                payloads.setdefault((name, int(sender)), RecordDict())[key] = record
-        return payloads
+        sizes = arrays[BYTES].tolist() if BYTES in arrays else [None] * len(names)
+        return payloads_in(state, self._late, sizes)
 
     # --- steps ---
 

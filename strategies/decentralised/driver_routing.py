@@ -15,19 +15,22 @@ from clients.messages.sizes import size_bytes
 class HeldPayloads:
     """Payloads in this process, by name and client."""
 
-    held: dict[str, dict[int, RecordDict]] = field(default_factory=dict)
+    held: dict[str, dict[int, tuple[RecordDict, int | None]]] = field(default_factory=dict)
 
     def size(self, name: str, client_id: int) -> int:
         """Return the bytes of a payload."""
-        return size_bytes(self.held[name][client_id])
+        payload, weighs = self.held[name][client_id]
+        return size_bytes(payload) if weighs is None else weighs
 
     def read(self, name: str, client_id: int) -> RecordDict:
         """Return a payload."""
-        return self.held[name][client_id]
+        return self.held[name][client_id][0]
 
-    def keep(self, name: str, client_id: int, payload: RecordDict) -> None:
-        """Hold a payload."""
-        self.held.setdefault(name, {})[client_id] = payload
+    def keep(
+        self, name: str, client_id: int, payload: RecordDict, weighs: int | None = None
+    ) -> None:
+        """Hold a payload, and its bytes; None = those it has now."""
+        self.held.setdefault(name, {})[client_id] = payload, weighs
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop the payloads of these names."""

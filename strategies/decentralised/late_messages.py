@@ -2,10 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from clients.messages.routing import Letter
+from flwr.app import RecordDict
+
+from clients.messages.routing import KeptPayloads, Letter
 
 Late = tuple[int, int, Letter]
 """Due in which round, for whom, and what."""
+
+Weighed = dict[tuple[str, int], tuple[RecordDict, int | None]]
+"""Payloads by name and sender, with the bytes in which each was sent; None = older, not known."""
 
 
 def round_of(name: str) -> int:
@@ -65,3 +70,34 @@ def without_overtaken(
 def kind_of(letter: Letter) -> str:
     """Return what kind of payload a letter is, from its name."""
     return letter.name.rpartition("@")[0]
+
+
+def records_of(late: Sequence[Late], payloads: KeptPayloads) -> RecordDict:
+    """Return all records of late letters' payloads, each under a path that `payloads_in` reads."""
+    return RecordDict(
+        {
+            f"payload/{name}/{sender}/{key}": record
+            for name, sender in sorted({(letter.name, letter.sender) for _, _, letter in late})
+            for key, record in payloads.read(name, sender).items()
+        }
+    )
+
+
+def payloads_in(state: RecordDict, late: Sequence[Late], sizes: Sequence[int | None]) -> Weighed:
+    """Return the payloads of a state.
+
+    Args:
+        state: With what `records_of` returned among others.
+        late: All letters that are on their way.
+        sizes: Bytes in which the payload of each was sent; None = not known.
+
+    Returns:
+        They, by name and sender.
+    """
+    found: dict[tuple[str, int], RecordDict] = {}
+    for path, record in state.items():
+        if path.startswith("payload/"):
+            _, name, sender, key = path.split("/", 3)
+            found.setdefault((name, int(sender)), RecordDict())[key] = record
+    weigh = {(each.name, each.sender): s for (*_, each), s in zip(late, sizes, strict=True)}
+    return {made: (payload, weigh[made]) for made, payload in found.items()}

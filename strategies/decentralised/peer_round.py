@@ -16,6 +16,7 @@ from clients.messages.round_views import GraphView
 from clients.messages.routing import KeptPayloads, Mix, Post, Routing
 from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
 from strategies.decentralised.driver_routing import Courier, HeldPayloads
+from strategies.decentralised.late_messages import Weighed
 
 BEGUN = "begun"
 
@@ -36,7 +37,7 @@ class Meeting:
         self._grid: Grid | None = None
         self._router: Routing | None = None
         self._nodes: list[int] = []
-        self._restored: dict[tuple[str, int], RecordDict] = {}
+        self._restored: Weighed = {}
         self._start: ArrayRecord | None = None
         self._begun = np.zeros(neighbours.num_peers, dtype=np.bool_)
         self._names: set[str] = set()
@@ -61,8 +62,8 @@ class Meeting:
         if self._router is None:
             peers = {node: peer for peer, node in enumerate(self._nodes)}
             self._router = grid if isinstance(grid, Routing) else Courier(grid, peers)
-            for (name, sender), payload in self._restored.items():
-                self._router.payloads.keep(name, sender, payload)
+            for each, (payload, weighs) in self._restored.items():
+                self._router.payloads.keep(*each, payload, weighs)
             self._restored = {}
         self._begin()
         return self.neighbours.making(server_round)
@@ -183,8 +184,8 @@ class Meeting:
         payloads: KeptPayloads = HeldPayloads()
         if self._router is not None:
             payloads = self._router.payloads
-        for (name, sender), payload in self._restored.items():  # no round since then
-            payloads.keep(name, sender, payload)
+        for each, (payload, weighs) in self._restored.items():  # no round since then
+            payloads.keep(*each, payload, weighs)
         state = self.neighbours.state(payloads)
         state[BEGUN] = ConfigRecord({"peers": np.packbits(self._begun).tobytes()})
         if self._start is not None:

@@ -61,7 +61,8 @@ def uncertain(*, student: Tensor, share: float = 0.5) -> Ids:
     Reference: uncertainty sampling, Settles, "Active learning literature survey", 2009, sec. 3.1.
     """
     log_probs = student.log_softmax(-1)
-    entropy = -(log_probs.exp() * log_probs).sum(-1).numpy()
+    terms = log_probs.exp() * log_probs
+    entropy = -terms.masked_fill(log_probs.isneginf(), 0).sum(-1).numpy()  # 0 log 0 = 0
     return np.argsort(-entropy, kind="stable")[: _most(share, len(entropy))]
 
 

@@ -1,87 +1,132 @@
 """The conformance kit: what ships passes; seeded classics, and odd plug-ins, are told by a line."""
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from clients import data, models
 from clients.handlers.parameters import PARAMETERS
-from clients.messages.fields import class_counts, class_means, features
-from clients.partition import iid
-from clients.population import conditions, views
 from conf.building import instantiate
+from conf.errors import ConfigError
 from conf.plugin_file import plugin_in
 from run import engine_points
-from sim.analysis import probes
-from sim.analysis.probes import personal, robustness
-from sim.topology import mixing
+from sim.analysis.probes import Ask
 from strategies.conformance.checks import verdicts
 from strategies.conformance.command import main
 from strategies.conformance.points import POINTS
 from tests.composing import composed
 from tests.example_runs import EXAMPLES
-from tests.federations import trainer
 from tests.places import CONF
 from tests.quick_runs import modules_of
 from tests.shipped_topologies import SHIPPED as SHIPPED_GRAPHS
 from tests.shipped_topologies import chosen
 
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "scorer": ("strategy/scorer",),
+    "combiner": ("strategy/combiner",),
+    "loss": ("strategy/loss",),
+    "rule": ("strategy/rule",),
+    "trainer": ("clients/training", "strategy/distil"),
+    "view": ("clients/view",),
+    "condition": ("clients/condition",),
+    "field": ("strategy/ask",),
+    "objective": ("clients/objective",),
+    "data": ("data",),
+    "proxy_condition": ("proxy_condition",),
+    "profile": ("clients/profile",),
+    "confidence": ("strategy/discriminator",),
+    "codec": ("clients/codec",),
+    "selection": ("strategy/selection",),
+    "shape": ("clients/shape",),
+    "mixing": ("topology/mixing",),
+    "partition": ("partition",),
+    "model": ("student",),
+}
+"""Where in conf/ the files of a kind are."""
 
-def shipped(kind: str, section: str = "strategy") -> dict[str, Any]:
-    return {
-        path.stem: instantiate(OmegaConf.load(path))
-        for path in sorted((CONF / section / kind).glob("*.yaml"))
-        if path.stem not in ("none", "labels")  # they say null
-    }
+SAY_NULL = ("none", "labels")
+
+FILES, HEAD, TOKENS = "reads a file of the user's", "wants a head", "is of tokens"
+NOT_HELD = {
+    **{("data", name): FILES for name in (
+        "cifar10", "cifar100", "cinic10", "emnist", "fashion_mnist", "kmnist", "mnist", "npz",
+        "shakespeare", "svhn")},
+    ("partition", "from_file"): FILES,
+    ("topology", "from_file"): FILES,
+    **{("rule", name): HEAD for name in ("ffl", "okddip", "one")},
+    ("trainer", "best_on_validation"): "wants labelled proxy examples",
+    **{("confidence", name): "is a recipe, no function" for name in ("features", "pixels")},
+    **{("model", name): TOKENS for name in ("bag_of_embeddings", "transformer")},
+    ("model", "fcn"): "answers for each pixel",
+    ("round_probe", "parameter_drift"): "wants parameters, and a made-up round has answers only",
+    ("round_probe", "cka"): "wants features, and a made-up round has logits only",
+}  # fmt: skip
+"""Of what is shipped what no check can be asked of, and why."""
+
+COUNTS = {
+    "scorer": 11, "combiner": 3, "loss": 3, "rule": 6, "trainer": 4, "view": 5, "condition": 6,
+    "field": 3, "objective": 2, "data": 13, "proxy_condition": 3, "profile": 3, "confidence": 5,
+    "codec": 7, "selection": 4, "shape": 2, "mixing": 4, "partition": 11, "model": 13,
+    "topology": 15, "round_probe": 9, "probe": 4,
+}  # fmt: skip
+"""How many there are, held or not: a new file is a new number here."""
+
+MORE = {"only_classes": {"classes": [0, 2]}}
+"""What a file leaves to be said."""
 
 
-def functions(rules: dict[str, Any]) -> dict[str, Any]:
-    return {name: rule for name, rule in rules.items() if callable(rule)}
+def files_of(kind: str) -> dict[str, Path]:
+    """Find what is shipped, by name; of two of one name the later has its folder before it."""
+    found: dict[str, Path] = {}
+    for folder in FOLDERS[kind]:
+        for path in sorted((CONF / folder).glob("*.yaml")):
+            if path.stem not in SAY_NULL:
+                name = path.stem if path.stem not in found else f"{path.parent.name}/{path.stem}"
+                found[name] = path
+    return found
+
+
+def built(kind: str, path: Path) -> Any:
+    """Build what a file says."""
+    node = OmegaConf.merge(OmegaConf.load(path), MORE.get(path.stem, {}))
+    if kind == "data":
+        node = node.source
+    made = instantiate(node)
+    return made[path.stem] if kind == "field" else made
+
+
+def held(kind: str) -> dict[str, Any]:
+    """Build all of a kind that can be held."""
+    files = files_of(kind).items()
+    return {name: built(kind, path) for name, path in files if (kind, name) not in NOT_HELD}
+
+
+def graph(name: str) -> Any:
+    """Build the rule of a topology."""
+    return chosen(name).keywords["graph"]
+
+
+def probes_shipped() -> dict[str, Any]:
+    """Build the probes of all files of conf/probes."""
+    files = sorted(path.stem for path in (CONF / "probes").glob("*.yaml"))
+    always = "tracking.figures_every=1"
+    configs = [composed(f"probes={each}", always).probes for each in files]
+    return {str(name): instantiate(own[name]) for own in configs for name in own}
 
 
 CHECKS = {point.kind: point.checks for point in (*POINTS, *engine_points())}
+PROBES = probes_shipped()
 SHIPPED: dict[str, dict[str, Any]] = {
-    "scorer": shipped("scorer"),
-    "combiner": shipped("combiner"),
-    "loss": functions(shipped("loss")),
-    "rule": {name: rule for name, rule in shipped("rule").items() if name in ("dml", "fml")},
-    "trainer": {"sgd": trainer()},
-    "view": {each.__name__: each for each in (views.flipped, views.shifted, views.rotated,
-                                              views.occluded, views.low_resolution)},
-    "condition": {
-        "permuted": partial(conditions.permuted_labels, clients=[1]),
-        "symmetric": partial(conditions.symmetric_noise, share=0.4),
-    },
-    "field": {"features": features(), "means": class_means(), "counts": class_counts()},
-    "objective": shipped("objective", "clients"),
-    "data": {name: getattr(data, name) for name in ("blobs", "digits", "diabetes")},
-    "proxy_condition": {
-        path.stem: instantiate(OmegaConf.merge(OmegaConf.load(path), more))
-        for path in sorted((CONF / "proxy_condition").glob("*.yaml"))
-        for more in [{"classes": [0, 2]} if path.stem == "only_classes" else {}]
-    },
-    "profile": shipped("profile", "clients"),
-    "round_probe": {each.__name__: each for each in (probes.trust, probes.output_drift,
-                                                     probes.calibration,
-                                          probes.recall_spread, probes.teacher_audit)},
-    "confidence": functions(shipped("discriminator")),
-    "codec": shipped("codec", "clients"),
-    "selection": shipped("selection"),
-    "shape": shipped("shape", "clients"),
-    "handler": {each.kind: each for each in PARAMETERS},
-    "topology": {name: chosen(name).keywords["graph"] for name in SHIPPED_GRAPHS
-                 if name != "from_file"},
-    "mixing": {name: getattr(mixing, name)
-               for name in ("metropolis_hastings", "uniform", "push_sum", "replace")},
-    "probe": {each.__name__: each for each in (robustness.fgsm, robustness.pgd,
-                                               robustness.input_gradient_norm,
-                                               personal.own_accuracy)},
-    "partition": {"iid": iid},
-    "model": {name: getattr(models, name) for name in ("logistic_regression", "mlp", "lenet5")},
+    **{kind: held(kind) for kind in FOLDERS},
+    "handler": {each.kind: each for each in PARAMETERS},  # of no folder
+    "topology": {name: graph(name) for name in SHIPPED_GRAPHS
+                 if ("topology", name) not in NOT_HELD},
+    "probe": {name: each for name, each in PROBES.items() if isinstance(each, Ask)},
+    "round_probe": {name: each for name, each in PROBES.items() if not isinstance(each, Ask)
+                    and ("round_probe", name) not in NOT_HELD},
 }  # fmt: skip
 ALL = [(kind, name) for kind, plugins in SHIPPED.items() for name in plugins]
 
@@ -92,6 +137,24 @@ STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 def test_every_kind_has_something_that_passes() -> None:
     assert {*SHIPPED, "strategy"} == CHECKS.keys()
     assert all(SHIPPED.values())
+
+
+def test_nothing_that_is_shipped_is_left_out() -> None:
+    numbers = {kind: len(files_of(kind)) for kind in FOLDERS}
+    asking = sum(isinstance(each, Ask) for each in PROBES.values())
+    numbers |= {"probe": asking, "round_probe": len(PROBES) - asking}
+    assert numbers | {"topology": len(SHIPPED_GRAPHS)} == COUNTS
+
+
+@pytest.mark.parametrize(("kind", "name"), NOT_HELD)
+def test_what_is_not_held_cannot_be(kind: str, name: str) -> None:
+    try:
+        elsewhere = {"round_probe": PROBES.get, "topology": graph}
+        made = elsewhere[kind](name) if kind in elsewhere else built(kind, files_of(kind)[name])
+    except (OmegaConfBaseException, ConfigError):  # a path that only the user can say
+        assert NOT_HELD[kind, name] == FILES
+    else:
+        assert any(verdict.fault for verdict in verdicts(made, CHECKS[kind]))
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg, FedMedian
 from torch import nn
 
 from clients.app import SimulatedApp
-from clients.messages.arrays import read_arrays
+from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import Precision
 from clients.messages.compression import QSGD, Deflate, GaussianMechanism, TopK
+from clients.models.factory import parameters_of
 from clients.population.profiles import alike
+from sim.engine.grid import PoolGrid
 from sim.topology import graphs
 from strategies.server.averaging import Averaging
 from tests.coded import SAME, apart, averaged, failures, trained
@@ -25,6 +27,7 @@ from tests.federations import (
     inline,
     run_ours,
     simulated,
+    student_of,
     tiny_clients,
 )
 from tests.peers import alike as peers_of
@@ -148,6 +151,18 @@ def test_a_codec_is_told_whose_and_keeps_what_is_in_a_state() -> None:
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) == 8
     assert runs[0].sha256 == averaged().sha256
+
+
+def test_two_messages_of_one_round_draw_apart() -> None:
+    """Noise that is added twice can be taken off."""
+    clients, strategy = tiny_clients(4, codec=Counting(), **SAME), Averaging(seed=SEED)
+    grid = PoolGrid(inline(simulated(clients, strategy)), clients.architectures)
+    grid.begin_round(1)
+    arrays = write_arrays(parameters_of(student_of(clients)))
+    for _ in range(2):
+        grid.send_and_receive(strategy.configure_train(1, arrays, ConfigRecord(), grid))
+    drawn = [e.metrics["note.drawn"] for e in grid.exchanges]
+    assert len(set(drawn)) == len(drawn) == 8
 
 
 # --- networks with buffers, messengers, Flower's engine ---

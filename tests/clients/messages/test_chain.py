@@ -118,6 +118,24 @@ def test_what_each_keeps_and_notes_is_apart() -> None:
     assert set(state) == {"0.count", "1.left", "2.count"}
 
 
+class Forgetful(Counting):
+    """Notes how many names its state has, and leaves one that is of this message alone."""
+
+    def encode(self, arrays: Any, *, state: Any, note: Any) -> Any:
+        note(known=len(state))
+        state.clear()
+        state[f"after {len(arrays)}"] = np.array(1)
+        return arrays
+
+
+def test_what_a_codec_takes_out_of_its_state_stays_out() -> None:
+    codec, notes = Chain([Forgetful(), Forgetful()]), dict[str, float]()
+    state: dict[str, Any] = {"0.old": np.array(0), "0.older": np.array(0), "1.old": np.array(0)}
+    told(codec.encode, AFTER, offered(state=state, note=lambda **n: notes.update(n)))
+    assert notes == {"known_0": 2, "known_1": 1}
+    assert set(state) == {"0.after 2", "1.after 2"}
+
+
 def test_it_names_what_one_of_them_names_and_needs_what_one_needs() -> None:
     few = Chain(["uint8", "float16"])
     assert not any(names(few.encode, name) for name in OF_PARAMETERS)

@@ -49,6 +49,11 @@ def test_the_spread_of_a_coin_is_its_own() -> None:
     assert found[0] != found[2]  # units are dropped for each input by itself
 
 
+def test_a_layer_that_drops_everything_leaves_zeros() -> None:
+    found = mc_dropout(Coin(nn.Dropout(1.0)).eval(), torch.randn(4, 1), rng=rng())
+    assert found.tolist() == [1] * 4
+
+
 def test_draws_are_of_the_generator_and_of_no_other() -> None:
     network, inputs = Coin().eval(), torch.randn(20, 1)
     torch.manual_seed(1)

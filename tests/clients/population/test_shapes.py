@@ -20,6 +20,7 @@ from clients.messages.requests import PredictionRequest, node_id_of, write_reque
 from clients.models import mlp
 from clients.population.profiles import alike
 from clients.population.shapes import Shape, variant_of
+from clients.population.views import PHASES
 from clients.population.widths import first_units, of_largest_norm, share_of_units
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import QuorumLost
@@ -238,6 +239,19 @@ def test_choose_sees_a_trained_network_and_what_it_does_to_it_is_undone() -> Non
     assert found.sha256 == run(None, size=1, rounds=1).sha256
     private = tiny_clients(4).splits.private.labels
     assert seen[0] == ((30, 1, 4, 4), private[:30].tolist(), 2)
+
+
+def test_choose_sees_what_a_client_sees_when_it_answers() -> None:
+    seen: list[Any] = []
+
+    def told(inputs: Any, *, phase: str) -> Any:
+        return np.full_like(inputs, PHASES.index(phase))
+
+    def watching(network: Any, inputs: Any, labels: Any) -> None:
+        seen.append(inputs.unique().tolist())
+
+    run(Shape(watching, first_units), size=1, rounds=1, view=told)
+    assert seen == [[PHASES.index("answer")]] * 4
 
 
 def test_few_variants_stay_in_a_process_and_one_that_went_is_built_again() -> None:

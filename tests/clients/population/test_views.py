@@ -155,6 +155,23 @@ def test_clients_see_the_same_alone_together_and_over_ray() -> None:
     assert over_ray.sha256 == together.sha256
 
 
+def test_each_round_phase_and_client_sees_by_a_stream_of_its_own() -> None:
+    def drawn(inputs: Any, *, rng: np.random.Generator) -> Any:
+        return np.full_like(inputs, rng.random())
+
+    clients = tiny_clients(2, view=drawn)
+    looks = [(k, phase, r) for k in (0, 1) for phase in PHASES for r in (1, 2)]
+    once, again = (
+        [
+            normalised(clients.seen(clients.splits.test, *each), np.array([0])).max()
+            for each in looks
+        ]
+        for _ in range(2)
+    )
+    assert once == again
+    assert len({*once}) == len(looks) == 12
+
+
 def test_each_phase_is_told_and_answers_are_to_what_a_client_sees() -> None:
     told: list[tuple[int, str]] = []
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clients.messages.answers import Answers
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.ensemble import EnsembleRule
-from strategies.aggregation.rule_arguments import Calibration, of_clients, wanted
+from strategies.aggregation.rule_arguments import Calibration, of_clients, parted, wanted
 from strategies.aggregation.scorers import uniform, validation_accuracy
 from strategies.server.distillation import DistillationStrategy
 from strategies.teaching.proxy_split import ProxySplit
@@ -38,6 +38,18 @@ def test_validation_accuracy_by_hand() -> None:
     few = replace(THREE, mask=torch.tensor([[True, False], [True, True], [False, False]]))
     scores = validation_accuracy(few, calibration=Calibration(few, LABELS))
     assert scores[:, 0].tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("sites", [1, 2])
+def test_the_last_answers_are_those_to_calibration_examples(sites: int) -> None:
+    rows = np.arange(4.0 * sites).reshape(1, -1, 1)
+    said = replace(answers_of(rows.tolist()), sites=sites)
+    others, found = parted(said, tiny_clients(1).splits.proxy, np.array([7, 9, 2]))
+    assert found is not None
+    assert others.logits.flatten().tolist() == rows.flatten()[:sites].tolist()
+    assert found.logits.flatten().tolist() == rows.flatten()[sites:].tolist()
+    assert found.labels.tolist() == tiny_clients(1).splits.proxy.labels[[7, 9, 2]].tolist()
+    assert parted(said, tiny_clients(1).splits.proxy, np.array([], np.int64)) == (said, None)
 
 
 def test_calibration_of_those_who_answered_a_later_chunk() -> None:

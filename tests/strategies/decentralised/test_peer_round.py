@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord
 
 from clients.app import SimulatedApp
 from clients.messages.arrays import write_arrays
+from clients.messages.codecs import Precision
 from clients.messages.requests import client_id_of
 from clients.models.factory import parameters_of
 from clients.mutual import rules
@@ -169,6 +170,30 @@ def test_a_run_goes_on_from_its_state_with_what_is_on_its_way(name: str) -> None
     rest = played(pool, clients, resumed, 5, arrays=half.arrays, grid=grid, first_round=4)
     assert states(rest) == states(whole)
     assert rest.reports[-1].train == whole.reports[-1].train
+
+
+def test_late_payloads_weigh_after_a_resume_what_a_codec_made_of_them() -> None:
+    clients = alike(codec=Precision("uint8"))
+    late = there(late_probability=0.7)
+    pool = inline(None)
+
+    def made() -> Any:
+        return averaging(clients, topology(graphs.ring), availability=late)
+
+    whole, begun = played(pool, clients, made(), 3), made()
+    half = played(pool, clients, begun, 2)
+    first, resumed = made(), made()
+    first.restore(begun.state())
+    resumed.restore(first.state())  # saved again before any round
+    grid = PoolGrid(pool, clients.architectures)
+    grid.states.load(dict(half.grid.states.changed()))
+    rest = played(pool, clients, resumed, 3, arrays=half.arrays, grid=grid, first_round=3)
+    assert rest.reports[-1].train["late-messages"] > 0
+    one, other = (
+        (run.reports[-1].train, [(e.client_id, e.request_bytes) for e in run.grid.exchanges])
+        for run in (whole, rest)
+    )
+    assert one == other
 
 
 SHIPPED: list[Any] = [

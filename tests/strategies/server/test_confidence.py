@@ -1,5 +1,6 @@
 """A function in the place of a discriminator: what it gets, what becomes of it, what is refused."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,14 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from clients.data import normalised
+from clients.data import normalised, subset
 from clients.handlers.state import MODEL
 from clients.messages.arrays import read_arrays
+from clients.messages.asked import Asked
+from clients.messages.field import Field
 from clients.messages.round_views import RoundView
 from clients.models import mlp
 from clients.models.confidence import energy, mc_dropout, nearest_own
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.population.profiles import alike
+from clients.training.taps import evaluating
 from sim.engine.grid import PoolGrid
 from sim.topology import graphs
 from strategies.aggregation import scorers
@@ -106,6 +110,38 @@ def test_it_gets_the_clients_trained_network_and_inputs_as_it_sees_them() -> Non
             ("negatives", splits.proxy, split.negative_ids),
         ):
             np.testing.assert_allclose(each[what].numpy(), normalised(dataset, ids) + 1, 1e-6)
+
+
+def test_it_judges_the_pixels_that_were_answered_of_a_view_that_draws() -> None:
+    """Whoever looks, in as many batches: the view's generator begins anew each time."""
+    judged: list[Any] = []
+    gaps: list[float] = []
+
+    def noised(inputs: Any, *, rng: np.random.Generator) -> Any:
+        return inputs + rng.random(dtype=np.float32)  # one number for each batch
+
+    def judging(network: Any, inputs: Any) -> Any:
+        judged.append(network(inputs).detach())
+        return torch.full((len(inputs),), 0.5)
+
+    def pixels(asked: Asked) -> Any:
+        with evaluating(network := asked.network()):
+            for _ in range(2):
+                said = network(torch.from_numpy(asked.inputs)).detach()
+                gaps.append(float((said - asked.logits).abs().max()))
+        return np.zeros(len(asked.ids))
+
+    clients = clients_of(2, view=noised)
+    proxy = subset(clients.splits.proxy, np.arange(360) % 30)  # more than one batch of 256
+    clients = clients_of(2, view=noised, splits=replace(clients.splits, proxy=proxy))
+    views: list[RoundView] = []
+    asks = {"discriminator": judging, "ask": {"zero": Field(pixels)}, **OWN}
+    strategy = distillation(clients, report=views.append, probe_examples=360, **asks)
+    run_ours(inline(simulated(clients, strategy)), clients, strategy)
+    answered = views[-1].teachers.logits
+    assert answered.shape[1] > 256
+    torch.testing.assert_close(torch.stack(judged[:2]), answered)
+    assert max(gaps) < 1e-4
 
 
 def test_chunks_and_the_test_set_are_asked_anew_and_summed_in_workers() -> None:

@@ -22,6 +22,8 @@ def test_the_least_sure_come_first() -> None:
     assert uncertain(student=LOGITS, share=0.25).tolist() == [1]
     assert uncertain(student=LOGITS, share=0.5).tolist() == [1, 2]
     assert uncertain(student=LOGITS, share=0.01).tolist() == [1]  # one at least
+    never = torch.tensor([[9.0, 0, 0], [0, 0, -torch.inf], [0, 0, 0]])  # entropies 0, ln 2, ln 3
+    assert uncertain(student=never, share=0.6).tolist() == [2, 1]
 
 
 def test_the_farthest_comes_next() -> None:
@@ -95,6 +97,23 @@ def test_only_what_is_selected_is_learned_from_and_probes_look_at_the_same(watch
         usual = run_ours(pool, clients, whole_bytes)
     before = [e for e in usual.reports[0].exchanges if e.phase == "train.predictions"]
     assert answered[0].reply_bytes < before[0].reply_bytes
+
+
+def test_each_round_draws_other_examples_and_messages_are_as_long() -> None:
+    clients = tiny_clients(3)
+    how = {"selection": partial(random, share=0.5), "distil": partial(noting, epochs=1)}
+    strategy = distillation(clients, **how)
+    LEARNED.clear()
+    with open_pool("inline", simulated(clients, strategy)) as pool:
+        found = run_ours(pool, clients, strategy, rounds=2)
+    first, second = LEARNED
+    assert len(first) == len(second) == len(strategy.split.distilled_ids) // 2
+    assert {*first} != {*second}
+    sizes = [
+        [(e.request_bytes, e.reply_bytes) for e in report.exchanges if e.phase.startswith("train")]
+        for report in found.reports
+    ]
+    assert sizes[0] == sizes[1] != []
 
 
 @pytest.mark.parametrize("how", [random, uncertain, diverse, minority])
