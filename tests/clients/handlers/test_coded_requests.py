@@ -249,7 +249,7 @@ class Needy(Sevens):
         (Chain([TopK(), "uint8"]), r"clients\.codec_down: Chain names 'state'"),
         (Broken(), r"clients\.codec_down: MemoryError: a bomb"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_codec_down_is_refused_before_anybody_trains(codec: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
