@@ -41,8 +41,8 @@ ENSEMBLE: dict[str, Differs | str] = {
     "strategy.feed_back of DistillationStrategy":
         Differs("uniform rounds=2", "student", "targets", "column train_loss"),
     "strategy.distil":
-        Differs("uniform rounds=2 strategy.feed_back=targets", ("strategy/distil=adam",),
-                ("strategy/distil=none",), LINES),
+        "strategies/server/test_fed_back_targets."
+        "test_without_a_student_clients_learn_from_each_other_and_are_measured",
     "strategy.digest_epochs of DistillationStrategy":
         Differs("fed back", 1, 3, "column train_loss"),
     "strategy.ensemble.answers of DistillationStrategy":

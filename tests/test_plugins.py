@@ -65,7 +65,7 @@ def test_how_many_rules_were_found() -> None:
         for kind in ("scorer", "combiner", "loss", "rule")
         for p in (CONF / "strategy" / kind).glob("*.yaml")
     ]
-    assert len(shipped) == 12 + 6 + 4 + 6
+    assert len(shipped) == 13 + 6 + 4 + 6
     assert len(SCORERS) + len(COMBINERS) + len(LOSSES) + len(RULES) >= 18
 
 

@@ -113,7 +113,7 @@ def parted(answers: Answers, proxy: Dataset, ids: Ids) -> tuple[Answers, Calibra
     inputs = answers.mask.shape[1] // answers.sites
     labels = torch.from_numpy(proxy.labels[ids])
     if answers.soft:  # a label for each row
-        labels = labels.reshape(len(ids) * answers.sites)
+        labels = labels.flatten()
     first = inputs - len(ids)
     return answers.at(slice(0, first)), Calibration(answers.at(slice(first, inputs)), labels)
 
