@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from clients.training.batches import examples_learned
 from clients.training.evaluation import run
 from clients.training.loop import Trainer, train
 from clients.training.objective import Loss, Objective
-from clients.training.schedules import learning_rates
+from clients.training.schedules import rate_at
 
 
 def rehearse(
@@ -161,7 +160,7 @@ def rehearse_learning(
     ends, rng = np.array([0, len(dataset) - 1]), np.random.default_rng(0)
     if (scheduler := how.keywords.get("scheduler")) is not None:
         try:
-            next(islice(learning_rates(scheduler, how.keywords["optimizer"]), 1, None))
+            rate_at(scheduler, how.keywords["optimizer"], 1)
         except ValueError as error:
             raise ValueError(f"{who.partition(':')[0]}.{error}") from error
     try:

@@ -87,6 +87,11 @@ def rate_of(scheduler: Scheduler | None, by: By, optimizer: Optimizer) -> Rate:
     return rate
 
 
+def rate_at(scheduler: Scheduler, optimizer: Optimizer, number: int) -> float:
+    """Return the learning rate of one turn of a schedule, from 0; errors as `learning_rates`."""
+    return next(islice(learning_rates(scheduler, optimizer), number, None))
+
+
 def turn(
     scheduler: Scheduler | None, optimizer: Optimizer, made: torch.optim.Optimizer, number: int
 ) -> None:
@@ -99,7 +104,7 @@ def turn(
         number: Of the turn, from 0.
     """
     if scheduler is not None:
-        rate = next(islice(learning_rates(scheduler, optimizer), number, None))
+        rate = rate_at(scheduler, optimizer, number)
         for group in made.param_groups:
             group["lr"] = rate
 
@@ -120,6 +125,5 @@ def of_round(train: Callable[..., Any], server_round: int) -> dict[str, Any]:
         return {}
     if bound.get("optimizer") is None:
         raise ValueError("scheduler: expected an optimizer beside it, whose lr it changes")
-    rates = learning_rates(bound["scheduler"], bound["optimizer"])
-    rate = next(islice(rates, server_round - 1, None))
+    rate = rate_at(bound["scheduler"], bound["optimizer"], server_round - 1)
     return {"optimizer": partial(bound["optimizer"], lr=rate)}
