@@ -7,7 +7,7 @@ import atexit
 import gc
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, leave_nothing, release
 from conf.schema import check_keys, check_targets, register
+from conf.sweep import concluded, left_in, recorded
 from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
 from sim.checkpoint.stopping import Stop
@@ -56,19 +57,25 @@ def main(config: DictConfig) -> None:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(1, source.path)  # after our own, which a `strategies.py` would hide
     folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
-    stop = Stop()
+    stop, sweeps = Stop(), HydraConfig.get().mode is RunMode.MULTIRUN
+    kept = recorded(folder) if sweeps else nullcontext()
     try:
-        with stop.listening(folder), disk_explained(folder):
+        with kept, stop.listening(folder), disk_explained(folder):
             with explained(*BUILDING):
                 if resume := config.resume is not None:
                     config = resumed_config(config, HydraConfig.get().overrides.task)
+                elif sweeps:
+                    left = left_in(folder, config)
+                    if left == "finished":
+                        return print(f"{folder}: finished already")
+                    resume = left == "begun"
                 claim(folder, begun=resume)
             federate(config, folder, resume, stop)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
     finally:
         release(folder)
-        if HydraConfig.get().mode is RunMode.RUN:
+        if not sweeps:
             leave_nothing(Path(HydraConfig.get().runtime.output_dir))
 
 
@@ -237,6 +244,7 @@ if __name__ == "__main__":
         sys.exit(check_plugin(sys.argv[2:], engine_points, plugin_in))
     try:
         main()
+        sys.exit(concluded(write_report))
     except SystemExit as stop:
         if stop.code and not composed and (hint := explain_command(sys.argv[1:])):
             print(f"hint: {hint}", file=sys.stderr)

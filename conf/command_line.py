@@ -13,12 +13,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from conf.renamed import new_key, old_name_in
-from conf.schema import HERE, nearest
+from conf.schema import EXAMPLES, HERE, nearest, search_path
 
 OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
@@ -60,17 +60,19 @@ def explain(overrides: list[str], folders: list[str]) -> str | None:
 
 
 def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
-    roots = [HERE, *(Path(folder).resolve() for folder in folders)]
+    mine = [Path(folder).resolve() for folder in folders]
+    roots = [HERE, *mine, *EXAMPLES]
     groups = {str(p.relative_to(root)) for root in roots for p in root.rglob("*") if p.is_dir()}
     choices = [o for o in parsed if o.key_or_group in groups]
     for choice in choices:
         options = [p.stem for root in roots for p in (root / choice.key_or_group).glob("*.yaml")]
         value, every = choice.value(), f"(all: {', '.join(sorted(options))})"
-        if isinstance(value, str) and value not in options:
-            return (
-                f"'{choice.key_or_group}={value}': no such option{nearest(value, options)} {every}"
-            )
-        if not isinstance(value, str | list) and not choice.is_delete():
+        for one in [*value.list] if isinstance(value, ChoiceSweep) else [value]:
+            if isinstance(one, str) and one not in options:
+                return (
+                    f"'{choice.key_or_group}={one}': no such option{nearest(one, options)} {every}"
+                )
+        if not isinstance(value, str | list | ChoiceSweep) and not choice.is_delete():
             return f"'{choice.input_line}': expected the name of an option {every}"
         if choice.is_add() and choice.key_or_group in _known_keys():
             return f"leave out the plus: {choice.key_or_group}={value}"
@@ -78,7 +80,7 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
     for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
         if (key := part.replace("/", ".")) not in _known_keys(*plain) and (only := _only_with(key)):
             return f"'{part}': nothing to choose here{only}"
-    search = ",".join(f"file://{root}" for root in roots[1:])
+    search = ",".join(search_path(*mine))
     keys = _known_keys(f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices))
     for override in parsed:
         key = override.key_or_group

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate
-from conf.schema import HERE
+from conf.schema import HERE, search_path
 
 
 def plugin_in(folder: Path, file: str) -> Any:
@@ -36,7 +36,7 @@ def _node(folder: Path, file: str) -> Any:
     group, option = str(Path(file).parent), Path(file).stem
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(HERE), version_base="1.3"):
-        words = [f"hydra.searchpath=[file://{folder}]", f"{group}={option}"]
+        words = [f"hydra.searchpath=[{','.join(search_path(folder))}]", f"{group}={option}"]
         config = compose("config", overrides=words)
     found = OmegaConf.select(config, group.replace("/", "."))
     return found if isinstance(found, DictConfig) else node

@@ -6,6 +6,7 @@ torch nor ray nor flwr.
 
 import difflib
 import inspect
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from importlib import import_module
@@ -21,6 +22,8 @@ from conf.renamed import new_key, new_name
 from conf.sections import SECTIONS, Clients, Data, Evaluation, Tracking
 
 HERE = Path(__file__).parent
+EXAMPLES = tuple(sorted(p for p in (HERE.parent / "examples").glob("*") if p.is_dir()))
+"""Methods that are one file and its YAML: chosen by name as shipped ones are."""
 
 
 @dataclass
@@ -52,8 +55,18 @@ class Config:
 
 
 def register() -> None:
-    """Tell Hydra the schema, so that unknown keys and wrong types fail as it composes."""
+    """Tell Hydra the schema, so that unknown keys and wrong types fail as it composes.
+
+    And where examples lie, whose modules are imported by the names that their YAML gives.
+    """
     ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("examples", lambda: search_path(), replace=True)
+    sys.path += [str(folder) for folder in EXAMPLES if str(folder) not in sys.path]
+
+
+def search_path(*folders: Path) -> list[str]:
+    """Return where Hydra looks after conf/: in a user's folders, then in the examples."""
+    return [f"file://{folder}" for folder in (*folders, *EXAMPLES)]
 
 
 def check_targets(config: DictConfig, section: str = "") -> None:

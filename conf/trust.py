@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 
 from conf.errors import ConfigError
-
-HERE = Path(__file__).parent
+from conf.schema import EXAMPLES, HERE
 
 FLOWER = tuple(
     f"flwr.serverapp.strategy.{name}"
@@ -63,12 +62,12 @@ def role_of(place: str) -> str:
 
 @cache
 def shipped() -> dict[str, dict[str, dict[str, Any]]]:
-    """Read which targets the shipped config has: role -> target -> the node that names it."""
+    """Read which targets shipped YAML has, examples' too: role -> target -> the node with it."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in sorted(HERE.rglob("*.yaml")):
+    for root, path in sorted((r, p) for r in (HERE, *EXAMPLES) for p in r.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         header = re.match(r"# @package (\S+)", text)
-        package = header[1] if header else ".".join(path.parent.relative_to(HERE).parts)
+        package = header[1] if header else ".".join(path.parent.relative_to(root).parts)
         content = yaml.load(text, Loader=yaml.CSafeLoader)
         for place, node in nodes(content, "" if package == "_global_" else package):
             if "_target_" in node:

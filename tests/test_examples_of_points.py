@@ -15,7 +15,8 @@ from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
 from tests.quick_runs import hashes, result_of
 
 REPLAY = ["--config-dir", str(EXAMPLES / "replay"), "clients/training=replay", "partition=iid",
-         "strategy=distillation", "clients=same", "clients.num_clients=4"]  # fmt: skip
+         "strategy=distillation", "clients=same", "clients.num_clients=4",
+         "strategy.distil.epochs=15"]  # fmt: skip
 
 
 def test_a_reservoir_keeps_every_example_as_often() -> None:
@@ -50,7 +51,7 @@ def test_a_memory_keeps_clients_from_forgetting_on_both_pools_and_after_a_resume
 
 DIRT = ["--config-dir", str(EXAMPLES / "occlusion"), "clients/view=dirt", "partition=iid",
         "clients=same", "strategy=distillation", "clients.num_clients=5",
-        "clients.training.epochs=5"]  # fmt: skip
+        "clients.training.epochs=5", "strategy.distil.epochs=15"]  # fmt: skip
 
 
 def test_a_side_is_hidden_from_each_client() -> None:
@@ -99,7 +100,8 @@ def test_adaboost_by_hand() -> None:
 BOOSTED = ["--config-dir", str(EXAMPLES / "adaboost"), "strategy=distillation",
            "strategy/scorer=samme", "strategy/combiner=votes", "partition=quantity_skew",
            "clients.num_clients=5",
-           "strategy.proxy_split.calibration_share=0.2", "clients.training.epochs=10"]  # fmt: skip
+           "strategy.proxy_split.calibration_share=0.2", "clients.training.epochs=10",
+           "strategy.distil.epochs=5"]  # fmt: skip
 
 
 def test_boosted_teachers_beat_a_plain_vote_on_both_pools_and_after_a_resume(
@@ -112,7 +114,8 @@ def test_boosted_teachers_beat_a_plain_vote_on_both_pools_and_after_a_resume(
 
 
 SMALL = ["--config-dir", str(EXAMPLES / "compressed"), "clients/codec=low_rank", "partition=iid",
-         "strategy=averaging", "clients=same", "clients.num_clients=5"]  # fmt: skip
+         "strategy=averaging", "clients=same", "clients.num_clients=5",
+         "clients.training.epochs=8"]  # fmt: skip
 
 
 def test_a_change_of_low_rank_is_sent_as_two_thin_matrices() -> None:
@@ -188,7 +191,8 @@ def test_a_student_comes_nearer_to_what_unlike_teachers_find_alike(tmp_path: Pat
 
 
 UNSURE = ["--config-dir", str(EXAMPLES / "mc_dropout"), "clients=dropping",
-          "strategy/discriminator=unsure", "clients.num_clients=5"]  # fmt: skip
+          "strategy/discriminator=unsure", "clients.num_clients=5",
+          "strategy.distil.epochs=15"]  # fmt: skip
 
 
 class Alternating(torch.nn.Module):

@@ -37,6 +37,12 @@ def main(words: Sequence[str]) -> int:
         help="where to write; FILE.md lies beside it (default: report.html in the run folder, "
         "or in the current folder if there are several runs)",
     )
+    parser.add_argument(
+        "--target",
+        type=_share,
+        metavar="SHARE",
+        help="an accuracy in (0, 1]: rounds until it was reached are counted",
+    )
     given = parser.parse_args(words)
     from sim.report.page import render
     from sim.report.reading import ReportError, find_runs
@@ -47,13 +53,20 @@ def main(words: Sequence[str]) -> int:
         page = given.out or default
         twin = page.with_suffix(".md")
         _require_ours(page, twin)
-        for path, text in zip((page, twin), render(runs), strict=True):
+        for path, text in zip((page, twin), render(runs, given.target), strict=True):
             path.write_text(text, encoding="utf-8")
     except (ReportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{len(runs)} run{'s' * (len(runs) > 1)}: {page.resolve()} and {twin.resolve()}")
     return 0
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected in (0, 1]")
+    return value
 
 
 def _require_ours(page: Path, twin: Path) -> None:

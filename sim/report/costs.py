@@ -55,13 +55,13 @@ def cost_curves(spenders: Sequence[Spenders]) -> list[tuple[str, str, list[Curve
         (title, x label, curves) over megabytes, and over simulated seconds where there are any.
     """
     costs: dict[tuple[str, str], Callable[[Mapping[str, Series]], Series]] = {
-        ("traffic", "megabytes sent"): _megabytes,
+        ("traffic", "megabytes sent"): megabytes,
         ("simulated time", "simulated seconds"): lambda found: found.get(CLOCK, {}),
     }
     panels = []
     for (what, along), cost in costs.items():
         runs = [run for each in spenders for run in (*each.over, *each.going)]
-        kinds = {_whose(run) for run in runs if _paid(run, cost)}
+        kinds = {whose_accuracy(run) for run in runs if _paid(run, cost)}
         lines = [line for each in spenders for line in _curves(each, cost)]
         if lines:
             whose = f"{kinds.pop()} " if len(kinds) == 1 else ""
@@ -87,18 +87,22 @@ def _paid(
     """Tell what was spent until the end of each round and the accuracy then, if both are known."""
     each = cost(found)
     until = dict(zip(each, np.cumsum([*each.values()]), strict=True))
-    accuracy = found.get(ACCURACIES.get(_whose(found), ""), {})
+    accuracy = found.get(ACCURACIES.get(whose_accuracy(found), ""), {})
     both = {n: (float(until[n]), value) for n, value in accuracy.items() if n in until}
     return {n: pair for n, pair in both.items() if np.isfinite(pair).all()}
 
 
-def _whose(found: Mapping[str, Series]) -> str:
-    """Without a server the student is PEERS_MEAN, and what counts is what the peers have."""
+def whose_accuracy(found: Mapping[str, Series]) -> str:
+    """Name whose accuracy is shown over the cost, of ACCURACIES; "" if none was measured.
+
+    Without a server the student is PEERS_MEAN, and what counts is what the peers have.
+    """
     names = [name for name, series in ACCURACIES.items() if series in found]
     return names[-1 if EDGES in found else 0] if names else ""
 
 
-def _megabytes(found: Mapping[str, Series]) -> Series:
+def megabytes(found: Mapping[str, Series]) -> Series:
+    """Return what was sent in each round, both ways; without a server between peers."""
     if EDGES in found:
         return {n: sent / 1e6 for n, sent in found[EDGES].items()}
     request, reply = found.get(REQUEST, {}), found.get(REPLY, {})

@@ -1,11 +1,14 @@
-"""The failures of runs, by reason."""
+"""The failures of runs, by reason, and the jobs of a sweep that failed."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sim.report.reading import Run
+from sim.report.reading import ReportError, Run, natural
+from sim.tracking.run_files import FAILED
 
 MOST_REASONS = 30
 """How many are shown; the rarer ones are counted."""
@@ -69,3 +72,26 @@ def _example(run: Run, failure: Mapping[str, Any]) -> Iterator[str]:
     yield ", ".join([run.name, *(f"{key} {failure[key]}" for key in said if key in failure)])
     yield str(failure.get("failure", ""))
     yield str(failure.get("traceback") or "")
+
+
+def missing(folders: Sequence[Path]) -> list[tuple[str, str]]:
+    """List the jobs that failed of the sweeps in some folders.
+
+    Args:
+        folders: Any, each looked at once.
+
+    Returns:
+        What each was told, and why it failed, in the order of their numbers.
+
+    Raises:
+        ReportError: A file of a failed job cannot be read.
+    """
+    found = []
+    for folder in dict.fromkeys(folders):
+        for path in sorted(folder.glob(f"*/{FAILED}"), key=lambda path: natural(str(path))):
+            try:
+                told = json.loads(path.read_text(encoding="utf-8"))
+                found.append((" ".join(map(str, told["overrides"])), str(told["reason"])))
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise ReportError(f"{path}: expected what a failed job leaves: {error}") from error
+    return found

@@ -64,7 +64,7 @@ def methods_of(runs: Sequence[Run]) -> list[Method]:
         known = "seed" in run.config
         same = [group for group in groups if known and _what(group[0]) == _what(run)]
         same[0].append(run) if same else groups.append([run])
-    names = _names([_what(group[0]) for group in groups])
+    names = _told(groups) or _names([_what(group[0]) for group in groups])
     methods = []
     for name, group in zip(names, groups, strict=True):
         parts = _by_source(group)
@@ -76,6 +76,25 @@ def methods_of(runs: Sequence[Run]) -> list[Method]:
             repeats = [run for run in part if firsts[run.seed] is not run]
             methods.append(Method(label or folder, kept, repeats))
     return _told_apart(_named_shortly(methods))
+
+
+def _told(groups: Sequence[Sequence[Run]]) -> list[str] | None:
+    """Name methods by the words of the command line in which they differ, if those tell them apart.
+
+    Where they differ in one key's value only, that value is the name.
+    """
+    said = [dict(word.split("=", 1) for word in group[0].told) for group in groups]
+    said = [{k: v for k, v in words.items() if not _is_elsewhere(k)} for words in said]
+    keys = differing_keys(said)
+    names = [", ".join(f"{k}={w[k]}" for k in keys if k in w) or "nothing chosen" for w in said]
+    if len(keys) == 1 and all(keys[0] in words for words in said):
+        names = [words[keys[0]] for words in said]
+    known = all(group[0].told for group in groups)
+    return names if known and len({*names}) == len(names) else None
+
+
+def _is_elsewhere(key: str) -> bool:
+    return _is_where(key.lstrip("+~")) or key.startswith("hydra.") or key in ("sim", "probes")
 
 
 def _by_source(group: Sequence[Run]) -> list[list[Run]]:

@@ -18,6 +18,7 @@ from sim.report.figures import Panel, method_panels, run_panels
 from sim.report.maps import HELD, MEASURED, Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
 from sim.report.parquet_tables import client_tables
+from sim.report.progress import SMOOTHING, progress_table
 from sim.report.reading import ReportError, Run
 from sim.report.series import series_of
 from sim.report.statistics import Difference
@@ -44,11 +45,12 @@ NO_DRIFT = (
 )
 
 
-def render(runs: Sequence[Run]) -> tuple[str, str]:
+def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
     """Make a report.
 
     Args:
         runs: At least one.
+        target: An accuracy in (0, 1]: rounds until it was reached are counted.
 
     Returns:
         The page as HTML, and the same without figures as Markdown.
@@ -69,6 +71,9 @@ def render(runs: Sequence[Run]) -> tuple[str, str]:
         "measure": _measure_of(runs),
         "final": tables.final_table(methods),
         "cards": _cards(alone) if alone else [],
+        "progress": progress_table(methods, target),
+        "smoothing": SMOOTHING,
+        "missing": failures.missing([run.source for run in runs]),
         "compared": compared,
         "judged": tables.judged(compared),
         "most_paired": tables.MOST_PAIRED,

@@ -23,6 +23,8 @@ from sim.tracking.run_files import (
     RESULT,
 )
 
+WORDS = ".hydra/overrides.yaml"
+
 EXPECTED = (
     f"a run folder, as a run leaves it ({CONFIG}, {METRICS} and more; runs/DATE/TIME if not said "
     "otherwise), or a folder of them, such as a sweep's"
@@ -46,6 +48,7 @@ class Run:
         lines: The lines of `metrics.jsonl`, by round.
         result: The content of `result.json`; None while a run is not over.
         failures: The lines of `failures.jsonl`.
+        told: The words of the command line that began it; () if they are not known.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class Run:
     lines: Sequence[Mapping[str, Any]]
     result: Mapping[str, Any] | None
     failures: Sequence[Mapping[str, Any]]
+    told: Sequence[str] = ()
 
     @property
     def seed(self) -> int | None:
@@ -159,7 +163,15 @@ def read_run(folder: Path, source: Path | None = None) -> Run:
         lines=_metrics(folder / METRICS, open_ended=not result),
         result=_record(result, str(folder / RESULT)) if result else None,
         failures=_lines(folder / FAILURES, open_ended=not result),
+        told=_words(folder / WORDS),
     )
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    """Read what Hydra keeps of a command line; anything else than words tells nothing."""
+    text = "" if path.is_symlink() else _text(path)
+    said = [line.removeprefix("- ").strip("'\"") for line in text.splitlines()]
+    return tuple(word for word in said if "=" in word and word.isprintable())
 
 
 def flat(node: Mapping[Any, Any], separator: str, prefix: str = "") -> dict[str, Any]:

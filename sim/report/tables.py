@@ -81,7 +81,8 @@ def final_table(methods: Sequence[Method]) -> Table:
     names = dict.fromkeys(name for runs in columns for run in runs for name in run)
     rows = []
     for method, runs in zip(methods, columns, strict=True):
-        cells = [_mean([run[name] for run in runs if name in run], len(runs)) for name in names]
+        values = [[100 * run[name] for run in runs if name in run] for name in names]
+        cells = [of_seeds(each, len(runs)) for each in values]
         rows.append([method.name, _count_of(method), *cells])
     return Table(["method", "seeds", *names], rows)
 
@@ -91,10 +92,11 @@ def _count_of(method: Method) -> str:
     return str(over) if over == begun else f"{over} of {begun}"
 
 
-def _mean(values: Sequence[float], wanted: int) -> str:
+def of_seeds(values: Sequence[float], wanted: int) -> str:
+    """Write mean ± standard deviation of the seeds that have a value, and how many if not all."""
     if not values:
         return NOTHING
-    found = spread([100 * value for value in values])
+    found = spread(values)
     text = f"{found.mean:.2f}" + (f" ± {found.deviation:.2f}" if found.count > 1 else "")
     return text + (f" (n={found.count})" if found.count < wanted else "")
 

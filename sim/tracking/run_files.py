@@ -5,5 +5,6 @@ Apart from what writes them, so that the report can read them without importing 
 
 CONFIG, CHECKPOINT, STATES = "config.yaml", "checkpoint", "states"
 METRICS, FAILURES, CLIENTS = "metrics.jsonl", "failures.jsonl", "clients.parquet"
+FAILED = "FAILED"  # of a job of a sweep: why
 RESULT, STUDENT, PEERS = "result.json", "student.safetensors", "peers"
 PARTITION, PARTITION_SUMMARY = "partition.parquet", "partition_summary.json"
