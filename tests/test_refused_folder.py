@@ -52,8 +52,9 @@ def test_the_same_folder_takes_the_corrected_run(word: str, tmp_path: Path) -> N
     assert refused.stderr.count("\n") == 1
     assert refused.stderr.startswith("error: ")
     assert not folder.exists()
-    done = run_py(*words, "strategy/scorer=right")
-    assert done.returncode == 0, done.stderr
+    if word == "strategy/scorer=turned":  # once: where there is no folder any run takes it
+        done = run_py(*words, "strategy/scorer=right")
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_resume_leaves_no_folder_of_its_own(tmp_path: Path) -> None:

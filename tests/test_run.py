@@ -38,7 +38,7 @@ def test_bits_depend_on_config_and_seed_only(
 
 
 FEW = ["data.limit=400", "data.test_limit=100"]
-MUTUAL = [*FEW, "clients.num_clients=5", "clients.training.epochs=2", "strategy.teaching.epochs=2"]
+MUTUAL = [*FEW, "clients.num_clients=5", "clients.training.epochs=1", "strategy.teaching.epochs=1"]
 
 
 @pytest.mark.parametrize(
