@@ -73,12 +73,18 @@ def test_what_is_learned_of_taggers_is_nearer_to_the_truth_the_more_is_made_of_t
 def test_soft_labels_of_taggers_teach_more_than_hard_ones_on_both_pools_and_resumed(
     tmp_path: Path,
 ) -> None:
-    words = [*TAGGED, "rounds=3", "strategy.distil.epochs=5"]
+    words = [
+        *TAGGED,
+        "rounds=3",
+        "strategy.distil.epochs=5",
+        *QUICK[:1],
+        "clients.training.epochs=10",
+    ]
     hard = {name: f"clients.condition.learn={name}" for name in ("majority", "one")}
     runs = both_pools(tmp_path, words, **hard)
     accuracy = {name: run["student_accuracy"] for name, run in runs.items()}
     assert accuracy["inline"] > accuracy["majority"] > accuracy["one"] + 0.02
-    again = gone_on(tmp_path / "begun", [*words[:4], words[5]], "taggers.tagged")
+    again = gone_on(tmp_path / "begun", [*words[:4], *words[5:]], "taggers.tagged")
     for what in ("student_sha256", "clients_sha256"):
         assert again[what] == runs["inline"][what]
 

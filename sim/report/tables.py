@@ -30,6 +30,10 @@ MEASURES = {
 """Where `result.json` has an accuracy, and in which series it is while a run is not over."""
 
 
+ORACLE = "probes/oracle_right"
+"""A bound of all weights: the share of the probed proxy examples of which some teacher is right."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Texts in rows; the first column names the row."""
@@ -62,6 +66,8 @@ def accuracies(run: Run) -> dict[str, float]:
         own = name not in (f"ensemble_{measure}", series) and f"clients/{name}/mean" not in found
         if own and measure in name:
             values[name.replace("_", " ")] = last(found[series])
+    if ORACLE in found:
+        values["oracle of teachers"] = last(found[ORACLE])
     if EDGES in found:
         values[PEERS_MEAN] = values.pop("student")
     numbers = {name: float(v) for name, v in values.items() if isinstance(v, int | float)}

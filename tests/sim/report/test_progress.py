@@ -97,3 +97,10 @@ def test_rounds_in_which_nothing_was_measured_are_left_out(tmp_path: Path) -> No
     methods = methods_of(find_runs([write_run(tmp_path / "r", lines=lines)]))
     (row,) = progress_table(methods).rows
     assert row[2:4] == ["40.00", "1.00"]
+
+
+def test_the_oracle_of_teachers_is_a_column(tmp_path: Path) -> None:
+    lines = [line(1, 0.4) | {"probes": {"oracle_right": 0.9}}]
+    _, _, markdown = report(tmp_path, write_run(tmp_path / "r", lines=lines))
+    assert "| oracle of teachers |" in markdown
+    assert table_of(markdown, "method | seeds")[0][-1] == "90.00"
