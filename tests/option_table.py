@@ -154,6 +154,8 @@ DATA: dict[str, Differs | str] = {
        for kind, name, one, other in (
            ("long_tailed", "ratio", 10, 2), ("step_imbalance", "ratio", 10, 2),
            ("missing_classes", "missing", 1, 2), ("duplicated", "share", 0.5, 0.1),
+           ("capped", "most", 5, 9), ("power_law", "classes", 2, 3),
+           ("power_law", "spread", 2.0, 0.0), ("power_law", "min_examples", 5, 1),
        )},
     "partition.path of from_file": Differs("built partition=from_file", "{tmp}/a.json",
                                            "{tmp}/b.json", "partition"),

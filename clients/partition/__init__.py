@@ -8,6 +8,7 @@ random, so the order of the input does not matter. One of your own may name `ids
 """
 
 from clients.partition.imbalance import (
+    capped,
     duplicated,
     long_tailed,
     missing_classes,
@@ -15,6 +16,7 @@ from clients.partition.imbalance import (
 )
 from clients.partition.index_file import from_file
 from clients.partition.ownership import Partition
+from clients.partition.power_law import power_law
 from clients.partition.rules import (
     classes_per_client,
     dirichlet,
@@ -28,6 +30,7 @@ from clients.partition.skew import PartitionSummary, summary
 __all__ = [
     "Partition",
     "PartitionSummary",
+    "capped",
     "classes_per_client",
     "dirichlet",
     "dirichlet_per_client",
@@ -36,6 +39,7 @@ __all__ = [
     "iid",
     "long_tailed",
     "missing_classes",
+    "power_law",
     "quantity_skew",
     "shards",
     "step_imbalance",

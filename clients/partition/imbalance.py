@@ -137,6 +137,30 @@ def duplicated(
     )
 
 
+def capped(
+    labels: Labels, num_clients: int, rng: np.random.Generator, *, of: Cut, most: int
+) -> Partition:
+    """Capped sizes: of each client's examples at most so many are used, drawn for itself.
+
+    Args:
+        labels: [n].
+        num_clients: K.
+        rng: draws for `of`, and then which examples.
+        of: cuts all examples first.
+        most: examples of a client, >= 1.
+
+    Returns:
+        Sorted indices of each of K clients.
+
+    Raises:
+        ValueError: `most` is out of range, or what `of` raises.
+    """
+    if most < 1:
+        raise ValueError(f"most={most}, expected >= 1")
+    partition = as_partition(of(labels, num_clients, rng))
+    return as_partition([np.sort(rng.permutation(own)[:most]) for own in partition])
+
+
 def _thinned(
     labels: Labels,
     num_clients: int,

@@ -17,6 +17,7 @@ IMBALANCED: dict[str, Callable[..., Any]] = {
     "step_imbalance": partial(partition.step_imbalance, ratio=20),
     "missing_classes": partial(partition.missing_classes, missing=3),
     "duplicated": partial(partition.duplicated, share=0.3),
+    "capped": partial(partition.capped, most=40),
 }
 
 
@@ -133,6 +134,14 @@ def test_a_share_of_each_clients_examples_is_there_twice() -> None:
     assert twice.sizes.tolist() == [50] * 3
 
 
+def test_large_clients_are_capped_and_small_ones_left_alone() -> None:
+    labels, of = balanced(4, 50), partial(partition.quantity_skew, dirichlet_concentration=0.5)
+    before = of(labels, 5, rng())
+    parts = partition.capped(labels, 5, rng(), of=of, most=30)
+    assert parts.sizes.tolist() == before.sizes.clip(max=30).tolist()
+    assert max(before.sizes) > 30 > min(before.sizes)
+
+
 # --- what cannot be ---
 
 
@@ -144,6 +153,7 @@ def test_a_share_of_each_clients_examples_is_there_twice() -> None:
         (partial(partition.missing_classes, missing=4), r"missing=4, expected 0\.\.3: there are 4"),
         (partial(partition.missing_classes, missing=-1), r"missing=-1, expected 0\.\.3"),
         (partial(partition.duplicated, share=1.5), "share=1.5, expected a share"),
+        (partial(partition.capped, most=0), "most=0, expected >= 1"),
     ],
 )
 def test_impossible_requests_are_named(call: Callable[..., Any], message: str) -> None:

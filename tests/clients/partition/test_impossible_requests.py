@@ -60,6 +60,12 @@ IMPOSSIBLE: list[tuple[Partition, int, str]] = [
         "shards_per_client=5, expected 1..4 for num_clients=5 and 20 examples",
     ),
     (partial(partition.shards, shards_per_client=0), 5, "shards_per_client=0, expected 1..4"),
+    (partial(partition.power_law, spread=-1.0), 2, "spread=-1.0, expected a finite number >= 0"),
+    (
+        partial(partition.power_law, classes=4, min_examples=2),
+        4,
+        "a class of 5 examples is owned by 4 clients, expected at most 1",
+    ),
     (
         partial(partition.classes_per_client, classes=5),
         4,

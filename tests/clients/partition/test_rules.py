@@ -26,6 +26,7 @@ PARTITIONS: dict[str, Partition] = {
     "shards": partition.shards,
     "classes_per_client": partial(partition.classes_per_client, classes=2),
     "quantity_skew": partial(partition.quantity_skew, dirichlet_concentration=2.0, min_examples=2),
+    "power_law": partial(partition.power_law, min_examples=1),
 }
 every_partition = pytest.mark.parametrize("name", PARTITIONS)
 
@@ -81,6 +82,8 @@ def test_examples_are_not_dealt_out_in_their_order(name: str) -> None:
     labels, options = np.zeros(1000, dtype=np.int64), dict[str, int]()
     if name == "classes_per_client":
         options = {"classes": 1}
+    elif name == "power_law":
+        options = {"classes": 1, "spread": 0}
     elif name == "shards":
         options = {"shards_per_client": 1}
     elif name in ("dirichlet", "dirichlet_balanced", "quantity_skew"):
@@ -239,6 +242,20 @@ RECORDED: dict[str, tuple[Partition, str]] = {
 }
 """What the first version of each rule, which looped over clients and kept a list of arrays, gave:
 published results depend on who has which example."""
+
+
+def test_a_power_law_by_hand() -> None:
+    """Without spread two owners of 100 have half each; with much of it one has what is left."""
+    labels = np.repeat(np.arange(2), 100)
+    even = partition.power_law(labels, 4, np.random.default_rng(0), classes=1, spread=0.0)
+    assert table(labels, even).tolist() == [[50, 0], [0, 50], [50, 0], [0, 50]]
+    steep = partition.power_law(labels, 4, np.random.default_rng(0), classes=1, spread=1e3)
+    assert sorted(len(own) for own in steep) == [5, 5, 95, 95]
+    many = partition.power_law(np.repeat(np.arange(10), 6000), 1000, np.random.default_rng(0))
+    sizes = np.array([len(own) for own in many])
+    assert (sizes >= 10).all()
+    assert (table(np.repeat(np.arange(10), 6000), many) > 0).sum(1).tolist() == [2] * 1000
+    assert np.sort(sizes)[-200:].sum() > 0.6 * sizes.sum()  # a fifth of the clients has most
 
 
 @pytest.mark.parametrize("name", RECORDED)
