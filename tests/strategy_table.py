@@ -240,6 +240,15 @@ PEERS: dict[str, Differs | str] = {
 AVERAGES: dict[str, Differs | str] = {
     "strategy.fraction_train of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
     "strategy.fraction_evaluate of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
+    "strategy.weigh_by of Averaging":
+        Differs("averaging data.limit=55", "examples", "clients", STUDENT),
+    **{f"strategy.{name} of PartialAveraging": Differs(f"partial{more}", one, other, what)
+       for name, more, one, other, what in (
+           ("own", "", ["classifier.*"], ["features.*"], "line bytes.request"),
+           ("own_epochs", "", None, 2, STUDENT),
+           ("fraction_train", "", 1.0, 0.5, "line bytes.request"),
+           ("fraction_evaluate", "", 1.0, 0.5, "line bytes.request"),
+           ("weigh_by", " data.limit=55", "examples", "clients", STUDENT))},
     **{f"strategy.{name} of {kind}":
        Differs(f"built strategy={file}", one, other, f"strategy {name}")
        for kind, file in FLOWERS.items()
