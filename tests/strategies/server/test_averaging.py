@@ -92,10 +92,11 @@ def test_clients_count_alike_if_asked_for_as_parts_and_one_by_one() -> None:
     assert of_clients.merge(parts).metric_records["metrics"]["num-examples"] == 3
     strategy = Averaging(seed=0, weigh_by="clients")
     for contents in ([of_clients.merge(parts)], replies):
-        messages = [Message(each, dst_node_id=node_id_of(k), message_type="train")
-                    for k, each in enumerate(contents)]  # fmt: skip
-        if len(messages) == 1:
-            messages = [part_message(contents[0], messages[0])]
+        asked = [Message(each, dst_node_id=node_id_of(k), message_type="train")
+                 for k, each in enumerate(contents)]  # fmt: skip
+        one = len(contents) == 1
+        messages = [part_message(each, q) if one else Message(each, reply_to=q)
+                    for each, q in zip(contents, asked, strict=True)]  # fmt: skip
         arrays, metrics = strategy.aggregate_train(1, messages)
         assert arrays is not None
         assert metrics is not None
