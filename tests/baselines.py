@@ -29,7 +29,7 @@ def sgd(epochs: int = 1, batch_size: int = 16, **numbers: Any) -> Any:
 def alike(**changes: Any) -> SimulatedClients:
     """Four clients of the student's architecture, of unequal size."""
     parts = {"architectures": ["mlp"] * 4, "models": {"mlp": MLP}, "student": MLP, "train": sgd()}
-    return tiny_clients(4, UNEQUAL, **(parts | changes))
+    return tiny_clients(4, **({"partitions": UNEQUAL} | parts | changes))
 
 
 def start_of(clients: SimulatedClients) -> Parameters:

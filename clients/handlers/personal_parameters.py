@@ -36,8 +36,7 @@ def train_shared(
     """
     received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
     server_round, ids = round_of(requests[0]), [client_of(context) for context in contexts]
-    starts = [_attempt(clients, context, received, device) for context in contexts]
-    goal = clients.goal(None)
+    starts, goal = starts_of(clients, contexts, received, device), clients.goal(None)
     own_epochs: Any = requests[0].content.config_records[CONFIG].get(OWN_EPOCHS)
     if own_epochs is not None:
         network = clients.place(device).networks.of(clients.architectures[ids[0]])
@@ -77,6 +76,13 @@ def evaluate_personal(
     values = measured(networks.predict(name, network, test, everything), test)
     examples = len(clients.partitions[client_id])
     return RecordDict({METRICS: MetricRecord({"num-examples": examples, **values})})
+
+
+def starts_of(
+    clients: SimulatedClients, contexts: Sequence[Context], received: Tensors, device: str
+) -> list[Tensors | Exception]:
+    """Complete what clients received by what each has; or say what kept one from it."""
+    return [_attempt(clients, context, received, device) for context in contexts]
 
 
 # --- steps ---
