@@ -246,6 +246,7 @@ AVERAGES: dict[str, Differs | str] = {
        for name, more, one, other, what in (
            ("own", "", ["classifier.*"], ["features.*"], "line bytes.request"),
            ("own_epochs", "", None, 2, STUDENT),
+           ("keep_trained", "", False, True, "column accuracy"),
            ("fraction_train", "", 1.0, 0.5, "line bytes.request"),
            ("fraction_evaluate", "", 1.0, 0.5, "line bytes.request"),
            ("weigh_by", " data.limit=55", "examples", "clients", STUDENT))},

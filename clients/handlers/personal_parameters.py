@@ -6,7 +6,7 @@ what its state holds.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
 
 import numpy as np
 from flwr.app import Context, Message, MetricRecord, RecordDict
@@ -17,27 +17,34 @@ from clients.handlers.compute_cost import forward, local_training
 from clients.handlers.parameters import EVALUATE, TRAIN, training_metrics
 from clients.handlers.state import MODEL, client_of, personal_network, round_of, round_told, tested
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.requests import ARRAYS, CONFIG, METRICS
+from clients.messages.requests import ARRAYS, METRICS
 from clients.population.clients import SimulatedClients
 from clients.training.evaluation import measured
 from clients.training.objective import as_objective
 
-OWN_EPOCHS = "own-epochs"
-"""Key of a request: epochs in which what is one's own is trained, before the rest is."""
-
 
 def train_shared(
-    clients: SimulatedClients, requests: Sequence[Message], contexts: Sequence[Context], device: str
+    clients: SimulatedClients,
+    requests: Sequence[Message],
+    contexts: Sequence[Context],
+    device: str,
+    *,
+    own_epochs: int | None,
+    keep_trained: bool,
 ) -> Replies:
     """Train the parameters received together with one's own; keep these, return the others.
 
-    With "own-epochs" first one's own for so many, the others held, then the others, one's own held;
-    statistics of normalisation layers are never held.
+    With `own_epochs` first one's own for so many, the others held, then the others, one's own held;
+    statistics of normalisation layers are never held. With `keep_trained` the others are kept too,
+    to be measured: training goes on from what is received.
     """
     received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
     server_round, ids = round_of(requests[0]), [client_of(context) for context in contexts]
-    starts, goal = starts_of(clients, contexts, received, device), clients.goal(None)
-    own_epochs: Any = requests[0].content.config_records[CONFIG].get(OWN_EPOCHS)
+    goal = clients.goal(None)
+    starts: list[Tensors | Exception] = [
+        each if isinstance(each, Exception) else {**each, **received}
+        for each in starts_of(clients, contexts, received, device)
+    ]
     if own_epochs is not None:
         network = clients.place(device).networks.of(clients.architectures[ids[0]])
         learned = [name for name, _ in network.named_parameters()]
@@ -56,7 +63,7 @@ def train_shared(
             yield result
             continue
         whole = result.parameters
-        if own := {name: array for name, array in whole.items() if name not in received}:
+        if own := {n: a for n, a in whole.items() if keep_trained or n not in received}:
             context.state[MODEL] = write_arrays(own)
         arrays = write_arrays({name: whole[name] for name in received})
         metrics = training_metrics(clients, client_of(context), result)
@@ -97,10 +104,11 @@ def _attempt(
         return error
 
 
-def _training(clients: SimulatedClients, client_id: int, content: RecordDict) -> float:
+def _training(
+    clients: SimulatedClients, client_id: int, content: RecordDict, *, own_epochs: int | None
+) -> float:
     """Count local training; while one's own is trained a forward pass, what is behind it little."""
-    epochs = cast(int, content.config_records[CONFIG].get(OWN_EPOCHS, 0))
-    first = epochs * len(clients.partitions[client_id]) * forward(clients, client_id)
+    first = (own_epochs or 0) * len(clients.partitions[client_id]) * forward(clients, client_id)
     return local_training(clients, client_id, content) + first
 
 
@@ -110,8 +118,15 @@ def _measuring(clients: SimulatedClients, client_id: int, content: RecordDict) -
 
 # --- handlers ---
 
-TRAIN_SHARED = replace(
-    TRAIN, answer=train_shared, keys=(SERVER_ROUND, OWN_EPOCHS), multiplications=_training
-)
 EVALUATE_PERSONAL = replace(EVALUATE, answer=each(evaluate_personal), multiplications=_measuring)
-PERSONAL: tuple[Handler, ...] = (TRAIN_SHARED, EVALUATE_PERSONAL)
+
+
+def sharing(own_epochs: int | None, keep_trained: bool) -> tuple[Handler, Handler]:
+    """Make the handlers of clients that share a part of their parameters, as in `train_shared`."""
+    train = replace(
+        TRAIN,
+        answer=partial(train_shared, own_epochs=own_epochs, keep_trained=keep_trained),
+        keys=(SERVER_ROUND,),
+        multiplications=partial(_training, own_epochs=own_epochs),
+    )
+    return train, EVALUATE_PERSONAL

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from clients.data import Dataset
-from clients.handlers.personal_parameters import OWN_EPOCHS, PERSONAL
+from clients.handlers.personal_parameters import sharing
 from clients.models.factory import ModelFunction, build
 from clients.models.parameter_names import chosen, require_matches
 from strategies.server.averaging import Averaging, WeighBy
@@ -33,8 +33,6 @@ class PartialAveraging(Averaging):
         shared: Names of the parameters and buffers that are sent.
     """
 
-    handlers = PERSONAL
-
     def __init__(
         self,
         *,
@@ -44,6 +42,7 @@ class PartialAveraging(Averaging):
         seed: int,
         own: Sequence[str],
         own_epochs: int | None = None,
+        keep_trained: bool = False,
         fraction_train: float = 1.0,
         fraction_evaluate: float = 1.0,
         weigh_by: WeighBy = "examples",
@@ -59,6 +58,8 @@ class PartialAveraging(Averaging):
             own_epochs: Epochs of local training in which what is one's own is trained and the rest
                 held, >= 1; then the rest is trained, as `clients.training` has it. None = all is
                 trained together.
+            keep_trained: Whether what is measured of a client is its network as it last trained it,
+                what is shared included, and not with what is shared now.
             fraction_train: As in `Averaging`.
             fraction_evaluate: Share of the clients in [0, 1] that measure their own networks.
             weigh_by: As in `Averaging`.
@@ -79,15 +80,13 @@ class PartialAveraging(Averaging):
         self.has_student = bool(self.shared)
         if own_epochs is not None:
             require_two_parts(own_epochs, self.shared, networks)
-        self.own_epochs, self._before = own_epochs, ArrayRecord()
+        self.handlers, self._before = sharing(own_epochs, keep_trained), ArrayRecord()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send what is shared to the round's cohort."""
         self._before = arrays
-        if self.own_epochs is not None:
-            config[OWN_EPOCHS] = self.own_epochs
         return super().configure_train(server_round, self.shared_of(arrays), config, grid)
 
     def aggregate_train(

@@ -12,9 +12,10 @@ from safetensors.numpy import load_file
 from clients.app import SimulatedApp
 from clients.messages.arrays import read_arrays
 from clients.models import logistic_regression, mlp, resnet8
-from clients.models.factory import build
+from clients.models.factory import build, load_parameters
 from clients.models.parameter_names import chosen
 from clients.population.clients import SimulatedClients
+from clients.training.evaluation import evaluate
 from clients.training.losses import cross_entropy
 from clients.training.objective import Objective, OnLogits
 from sim.analysis.probes import Ask
@@ -155,6 +156,28 @@ def test_a_probe_sees_what_is_shared_now_and_what_is_ones_own() -> None:
 
 def right(network: Any, inputs: Any, labels: Any) -> dict[str, Any]:
     return {"right": (network(inputs).argmax(1) == labels).double().mean()}
+
+
+def test_fine_tuned_networks_are_kept_to_be_measured_and_not_to_go_on_from() -> None:
+    clients = alike()
+    strategy = sharing(clients, *CLASSIFIER, keep_trained=True)
+    run, plain = played(clients, strategy, 2), played(clients, sharing(clients, *CLASSIFIER), 2)
+    assert run.sha256 == plain.sha256
+    first = played(clients, sharing(clients, *CLASSIFIER))
+    start = {**halves(first.parameters)[0], **kept(first, 3)}
+    close(kept(run, 3), trained(clients, 3, 2, start))
+    found, other = (
+        {
+            e.client_id: e.metrics["accuracy"]
+            for e in r.reports[1].exchanges
+            if "accuracy" in e.metrics
+        }
+        for r in (run, plain)
+    )
+    assert found != other
+    network = build(clients.student, clients.splits.test.task, np.random.default_rng(0))
+    load_parameters(network, kept(run, 3))
+    assert found[3] == pytest.approx(evaluate(network, clients.splits.test)["accuracy"])
 
 
 # --- patterns ---
