@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.serverapp import Grid
 from torch import nn
 
+from clients.execution.trainers import numbers_of
 from clients.handlers.base import SERVER_ROUND, Replies
 from clients.handlers.parameters import TRAIN, train_parameters
 from clients.messages.accumulator import Reducer, is_part
@@ -177,7 +178,7 @@ def require_even_steps(train: Any) -> None:
     Raises:
         ValueError: Names what is expected of `clients.training`.
     """
-    how = train.keywords if isinstance(train, partial) else {}
+    how = numbers_of(train) or {}
     optimizer = how.get("optimizer")
     kind = optimizer.func if isinstance(optimizer, partial) else optimizer
     numbers = optimizer.keywords if isinstance(optimizer, partial) else {}
@@ -189,7 +190,8 @@ def require_even_steps(train: Any) -> None:
     scheduled = how.get("scheduler") is not None and how.get("scheduler_by") != "round"
     if kind is not torch.optim.SGD or uneven or scheduled or how.get("stop_below") is not None:
         raise ValueError(
-            "clients.training: FedNova counts steps of SGD: expected optimizer._target_="
+            "clients.training: FedNova counts steps of SGD: expected _target_="
+            "clients.training.loop.train, optimizer._target_="
             "torch.optim.SGD with momentum in [0, 1) and without dampening and nesterov, "
             "scheduler=null or scheduler_by=round, and stop_below=null"
         )

@@ -12,6 +12,7 @@ import torch
 from clients.app import SimulatedApp
 from clients.models import resnet8
 from clients.population.clients import SimulatedClients
+from clients.training.kept_optimizer import keep_optimizer
 from sim.engine.grid import PoolGrid
 from strategies.server.averaging import Averaging
 from strategies.server.fednova import FedNova, normalized_steps, require_even_steps
@@ -83,10 +84,11 @@ def test_statistics_are_averaged_by_examples() -> None:
         partial(sgd().func, epochs=1, batch_size=4, optimizer=partial(torch.optim.Adam, lr=0.1)),
         sgd(momentum=0.9, nesterov=True),
         sgd(momentum=0.9, dampening=0.5),
+        partial(keep_optimizer, **sgd(momentum=0.9).keywords),
         partial(sgd(), stop_below=0.1),
         partial(sgd(), scheduler=torch.optim.lr_scheduler.ConstantLR, scheduler_by="step"),
     ],
-    ids=["adam", "nesterov", "dampening", "stop_below", "by step"],
+    ids=["adam", "nesterov", "dampening", "kept", "stop_below", "by step"],
 )
 def test_steps_of_another_length_are_refused(training: Any) -> None:
     with pytest.raises(ValueError, match="clients.training: FedNova counts steps of SGD: expected"):
