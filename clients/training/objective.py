@@ -128,7 +128,10 @@ class Objective:
     only: tuple[str, ...] = ()
 
     def trained(self, names: Iterable[str]) -> list[str]:
-        """Return which of a network's parameters are trained, in their order."""
+        """Return which of a network's parameters are trained; ValueError if it has not all."""
+        names = list(names)
+        if odd := sorted({*self.only} - {*names}):
+            raise ValueError(f"objective.only: no '{odd[0]}', expected some of {', '.join(names)}")
         return [name for name in names if not self.only or name in self.only]
 
     @property
