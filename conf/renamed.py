@@ -98,6 +98,7 @@ ADDED_TO_TARGETS: dict[str, dict[str, Any]] = {
         "stop_below": None,
     },
     "clients.models.discriminator.DiscriminatorRecipe": {"epsilon": None, "delta": 1e-5},
+    "strategies.server.averaging.Averaging": {"weigh_by": "examples"},
     "strategies.teaching.selection.random": {"examples": None},
 }
 """The same of what a node makes, by its target."""

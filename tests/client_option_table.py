@@ -138,6 +138,15 @@ CLIENTS: dict[str, Differs | str] = {
                 "column train_loss"),
     "clients.training.stop_below of train":
         Differs("uniform clients.training.epochs=4", None, 0.9, "column train_loss"),
+    **{f"clients.training.{name} of keep_optimizer":
+       Differs(f"uniform clients/training=kept_sgd{more}", one, other, "column train_loss")
+       for name, more, one, other in (
+           ("epochs", "", 1, 2), ("batch_size", "", 8, 5), ("max_grad_norm", "", None, 0.01),
+           ("autocast", "", None, "bfloat16"), ("steps", "", None, 5),
+           ("drop_last", "", False, True),
+           ("scheduler", " clients.training.scheduler_by=step", None, HALVED),
+           ("scheduler_by", f" clients.training.scheduler={HALVED_WORDS}", "round", "step"),
+           ("stop_below", " clients.training.epochs=4", None, 0.9))},
     "clients.training.optimizer.lr of SGD": Differs("uniform", 0.05, 0.1, "column train_loss"),
     "clients.training.optimizer.momentum of SGD": Differs("uniform", 0.9, 0.0,
                                                           "column train_loss"),

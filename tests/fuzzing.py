@@ -52,7 +52,7 @@ SCORER = "strategies.aggregation.scorers.num_examples_own_odds"
 SWEEPS = ("strategy.sweeps=2", f"strategy.scorer._target_={SCORER}",
           "strategy.discriminator.balanced=true")  # fmt: skip
 OURS: dict[str, tuple[str, ...]] = {
-    "averaging": SAME,
+    **dict.fromkeys(("averaging", "fedrep", "ditto", "fednova", "feddyn"), SAME),
     "distillation": (*MIXED, *TEACH),
     "distillation median": (*MIXED, *TEACH, "strategy.ensemble.weight_cap=0.4",
                             "strategy.ensemble.answers=uint8"),

@@ -240,6 +240,28 @@ PEERS: dict[str, Differs | str] = {
 AVERAGES: dict[str, Differs | str] = {
     "strategy.fraction_train of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
     "strategy.fraction_evaluate of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
+    "strategy.weigh_by of Averaging":
+        Differs("averaging data.limit=55", "examples", "clients", STUDENT),
+    **{f"strategy.{name} of PartialAveraging": Differs(f"partial{more}", one, other, what)
+       for name, more, one, other, what in (
+           ("own", "", ["classifier.*"], ["features.*"], "line bytes.request"),
+           ("own_epochs", "", None, 2, STUDENT),
+           ("keep_trained", "", False, True, "column accuracy"),
+           ("fraction_train", "", 1.0, 0.5, "line bytes.request"),
+           ("fraction_evaluate", "", 1.0, 0.5, "line bytes.request"),
+           ("weigh_by", " data.limit=55", "examples", "clients", STUDENT))},
+    **{f"strategy.{name} of Ditto": Differs(f"ditto{more}", one, other, what)
+       for name, more, one, other, what in (
+           ("weight", " clients.training.epochs=2", 1.0, 5.0, "column accuracy"),
+           ("own_epochs", "", None, 3, "column own_train_loss"),
+           ("fraction_train", "", 1.0, 0.5, "line bytes.request"),
+           ("fraction_evaluate", "", 1.0, 0.5, "line bytes.request"),
+           ("weigh_by", " data.limit=55", "examples", "clients", STUDENT))},
+    **{f"strategy.fraction_{phase} of {kind}":
+       Differs(f"averaging strategy={kind.lower()}", 1.0, 0.5, "line bytes.request")
+       for kind in ("FedNova", "FedDyn") for phase in ("train", "evaluate")},
+    "strategy.alpha of FedDyn":
+        Differs("averaging strategy=feddyn clients.training.epochs=2", 0.01, 1.0, STUDENT),
     **{f"strategy.{name} of {kind}":
        Differs(f"built strategy={file}", one, other, f"strategy {name}")
        for kind, file in FLOWERS.items()

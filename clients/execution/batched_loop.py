@@ -137,7 +137,7 @@ class _Training:
     def narrow(self, members: int) -> None:
         """Go on with the first few networks, with a fresh optimiser."""
         self.tensors = self.gradients.stack.first(members)
-        self.named = {name: self.tensors[name] for name in self.gradients.stack.trainable}
+        self.named = {name: self.tensors[name] for name in self.gradients.trained}
         self.leaves = [*self.named.values()]
         self.update = stepper(self.optimizer, self.leaves)
 

@@ -127,7 +127,7 @@ def _together(
     for member, client in enumerate(clients):
         stack.load(member, client.now)
     tensors = stack.first(len(clients))
-    leaves = {name: tensors[name] for name in stack.trainable}
+    leaves = {name: tensors[name] for name in gradients_of.trained}
     with gradients_of.taps:
         (images, *others), counts = batch, np.array([4, 3])
         sums, gradients = gradients_of(tensors, leaves, counts, images.flatten(0, 1), *others)

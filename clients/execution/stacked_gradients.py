@@ -49,6 +49,7 @@ class StackedGradients:
         for own in anchors or [{}]:
             objective.require(own, stack.tensors)
         self.stack, self.objective, self.autocast = stack, objective, autocast
+        self.trained = objective.trained(stack.trainable)
         self.refused = np.zeros(members, dtype=np.bool_)
         self.anchors: dict[str, Any] = tree_map(lambda *each: torch.stack(each), *anchors or [{}])
         if not objective.is_plain:

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
 from clients.execution.isolation import keeps_nothing, lent
+from clients.execution.model_cache import Tensors, as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, each
-from clients.handlers.state import MODEL, client_of, own_network, round_of
-from clients.messages.requests import CONFIG, METRICS, client_id_of, node_id_of
+from clients.handlers.state import MODEL, client_of, own_network, personal_network, round_of
+from clients.messages.arrays import read_arrays, write_arrays
+from clients.messages.requests import ARRAYS, CONFIG, METRICS, client_id_of, node_id_of
+from clients.models.factory import Parameters
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, stream
 from clients.signatures import named_of
@@ -164,16 +167,26 @@ def probing(probes: Iterable[NetworkProbe]) -> Handler:
         "evaluate.probe",
         each(partial(_evaluate_probe, known)),
         keys=(SERVER_ROUND, PROBE),
+        records=(ARRAYS,),
         replies={METRICS: MetricRecord},
         measurement=True,
     )
 
 
 def requests(
-    handler: Handler, name: str, server_round: int, client_ids: Sequence[int]
+    handler: Handler,
+    name: str,
+    server_round: int,
+    client_ids: Sequence[int],
+    shared: Parameters | None = None,
 ) -> list[Message]:
-    """Ask clients for what a probe finds in their networks; all get one content."""
+    """Ask clients for what a probe finds in their networks; all get one content.
+
+    `shared` are the parameters with which clients' own make networks, if these are a part.
+    """
     content = RecordDict({CONFIG: ConfigRecord({SERVER_ROUND: server_round, PROBE: name})})
+    if shared is not None:
+        content[ARRAYS] = write_arrays(shared)
     return [Message(content, node_id_of(k), handler.kind) for k in client_ids]
 
 
@@ -200,10 +213,12 @@ def _evaluate_probe(
     context: Context,
     device: str,
 ) -> RecordDict:
-    """Ask a client's own network, if its state holds one."""
+    """Ask a client's own network, if its state holds one, or a part and the request the rest."""
     found: dict[str, float] = {}
-    if MODEL in context.state:
-        parameters, client_id = own_network(clients, context, device), client_of(context)
+    shared = request.content.get(ARRAYS)
+    if MODEL in context.state or shared is not None:
+        client_id = client_of(context)
+        parameters = _own_or_completed(clients, context, shared, device)
         if isinstance(parameters, Exception):
             raise parameters
         networks = clients.place(device).networks
@@ -211,6 +226,14 @@ def _evaluate_probe(
         probe = known[cast(str, request.content.config_records[CONFIG][PROBE])]
         found = numbers_of(probe, network, clients, round_of(request), client_id)
     return RecordDict({METRICS: MetricRecord({**found})})
+
+
+def _own_or_completed(
+    clients: SimulatedClients, context: Context, shared: Any, device: str
+) -> Tensors | Exception:
+    if shared is None:
+        return own_network(clients, context, device)
+    return personal_network(clients, context, as_tensors(read_arrays(shared), device), device)
 
 
 def _number(what: str, name: Any, value: Any, finite: bool) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clients.data import Task
 from clients.data.labels import Labels
+from clients.execution.executor import Trained
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, Replies, each
 from clients.handlers.compute_cost import forward, local_training
@@ -54,11 +55,15 @@ def train_parameters(
         if isinstance(result, Exception):
             yield result
             continue
-        metrics: dict[str, int | float] = {"num-examples": len(clients.partitions[client_id])}
-        metrics["train-loss"] = result.losses[-1] if result.losses else 0.0
+        metrics = training_metrics(clients, client_id, result)
         arrays = write_arrays(result.parameters)
-        reply = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({**metrics})})
-        yield Message(reply, reply_to=request)
+        yield Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)
+
+
+def training_metrics(clients: SimulatedClients, client_id: int, result: Trained) -> MetricRecord:
+    """Say of a client's local training on how many examples it was, and its last mean loss."""
+    loss = result.losses[-1] if result.losses else 0.0
+    return MetricRecord({"num-examples": len(clients.partitions[client_id]), "train-loss": loss})
 
 
 def train_messenger(

@@ -9,10 +9,10 @@ from clients.execution.model_cache import Tensors, arrays_of, as_tensors
 from clients.handlers.base import SERVER_ROUND
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import CONFIG
-from clients.models.factory import Parameters
+from clients.models.factory import Parameters, unlike
 from clients.mutual.messenger import Messenger, Pair, learn_together
-from clients.population.clients import SimulatedClients
-from clients.seeding import Purpose, generator
+from clients.population.clients import STUDENT, SimulatedClients
+from clients.seeding import Purpose, generator, named_generator
 
 MODEL, HEAD = "model", "head"
 MESSENGER, PUSH, LOCAL = "messenger", "push", "local"
@@ -61,6 +61,32 @@ def own_network(clients: SimulatedClients, context: Context, device: str) -> Ten
         return dict(networks.fresh(clients.architectures[client_id], rng).state_dict())
     except Exception as error:  # the client's, not the group's
         return error
+
+
+def personal_network(
+    clients: SimulatedClients, context: Context, received: Tensors, device: str
+) -> Tensors:
+    """Complete the parameters that a client received by those that its state holds.
+
+    Args:
+        clients: All.
+        context: The client's.
+        received: A part of its network, or all; what its state holds goes before.
+        device: Where to compute.
+
+    Returns:
+        Its network. What neither has, in its first round, is as in the student, so that all begin
+        alike; in a network unlike the student's as all of that architecture begin.
+    """
+    if kept := kept_arrays(context, MODEL):
+        return {**received, **as_tensors(kept, device)}
+    networks, name = clients.place(device).networks, clients.architectures[client_of(context)]
+    start = networks.fresh(STUDENT, generator(clients.seed, Purpose.STUDENT)).state_dict()
+    if unlike(networks.of(name), start):
+        start = networks.fresh(
+            name, named_generator(clients.seed, Purpose.ARCHITECTURE, name)
+        ).state_dict()
+    return {**start, **received}
 
 
 def pair_trained(

@@ -116,6 +116,7 @@ class Objective:
         networks: Anchors that are parameters and buffers of a network of the same architecture, and
             that answer the batch too, for `loss` to look at: `START`, or of the client's own.
         anchors: The anchors that a client must come with, beside `START`.
+        only: Names of the parameters that are trained, the others stay as they are; () = all.
     """
 
     loss: Callable[[Outputs, Tensor, Anchors], Tensor]
@@ -124,6 +125,14 @@ class Objective:
     taps: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     anchors: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def trained(self, names: Iterable[str]) -> list[str]:
+        """Return which of a network's parameters are trained; ValueError if it has not all."""
+        names = list(names)
+        if odd := sorted({*self.only} - {*names}):
+            raise ValueError(f"objective.only: no '{odd[0]}', expected some of {', '.join(names)}")
+        return [name for name in names if not self.only or name in self.only]
 
     @property
     def plugins(self) -> dict[str, Any]:

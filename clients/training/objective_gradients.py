@@ -35,7 +35,8 @@ class NetworkGradients:
         # Asking a network for its state takes 10 to 60 us, at each client's training.
         objective.require(anchors, model.state_dict() if objective.networks else ())
         self.model, self.objective, self.autocast = model, objective, autocast
-        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.named = {name: learned[name] for name in objective.trained(learned)}
         self.anchors = anchors
         if not objective.is_plain:
             self.anchors = {START: copied(model.state_dict()), **anchors}

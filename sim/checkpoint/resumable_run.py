@@ -138,7 +138,7 @@ def prepare_rounds(
     app = SimulatedApp(clients, (*(told(strategy, "handlers") or ()), *asking.handlers))
     pool.load(app)
     has_student = getattr(strategy, "has_student", True)
-    taught = student if has_student else None
+    taught, shared_of = student if has_student else None, told(strategy, "shared_of")
 
     def evaluate_student(arrays: ArrayRecord) -> dict[str, float]:
         load_parameters(student, read_arrays(arrays))
@@ -168,7 +168,7 @@ def prepare_rounds(
             first_round=first_round,
             commit=commit,
             watch=tracker.view,
-            ask=partial(_ask, asking, taught, student_threads, grid, tracker, display),
+            ask=partial(_ask, asking, taught, student_threads, grid, tracker, display, shared_of),
             stopping=stopping,
             buffers=buffers,
             **numbers,
@@ -185,6 +185,7 @@ def _ask(
     grid: PoolGrid,
     tracker: Tracker,
     display: Display,
+    shared_of: Callable[[ArrayRecord], ArrayRecord] | None,
     server_round: int,
     arrays: ArrayRecord,
 ) -> None:
@@ -193,5 +194,6 @@ def _ask(
         return
     if student is not None:
         load_parameters(student, read_arrays(arrays))
+    shared = None if shared_of is None else read_arrays(shared_of(arrays))
     with threads_of_torch(threads):
-        asking(server_round, student, grid, tracker.found, display.warn)
+        asking(server_round, student, grid, tracker.found, display.warn, shared)

@@ -74,6 +74,9 @@ def require_fitting(
         require_any_shape(strategy)
     if any(getattr(each, "of_classes", False) for each in _kinds(strategy)):
         require_classes(clients.splits.private, kind.__name__)
+    for each in _kinds(strategy):
+        if hasattr(each, "require_clients"):
+            each.require_clients(clients)
     averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
     if (averages or getattr(kind, "averages", False)) and clients.messenger is None:
         private, name = clients.splits.private, kind.__name__

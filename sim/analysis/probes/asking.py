@@ -20,7 +20,7 @@ from clients.handlers.network_probes import (
     requests,
     stream_of,
 )
-from clients.models.factory import build
+from clients.models.factory import Parameters, build
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.signatures import unoffered
 from sim.analysis.probes.findings import Findings
@@ -124,6 +124,7 @@ class Asking:
         grid: PoolGrid,
         found: Findings,
         warn: Callable[[str], None],
+        shared: Parameters | None = None,
     ) -> None:
         """Ask the networks of a round.
 
@@ -133,6 +134,8 @@ class Asking:
             grid: Where clients are; those of the exchanges so far took part.
             found: Takes in what is found.
             warn: Told once of each probe that fails at the student; of clients the grid notes it.
+            shared: Parameters with which what clients keep are networks; None = they keep whole
+                ones.
 
         Raises:
             ProbeError: A name is taken; names the probe.
@@ -142,7 +145,7 @@ class Asking:
         for name in self.due(server_round):
             most = max(1, round(self._asks[name].share * len(cohort)))
             chosen = [cohort[place] for place in some_of(len(cohort), most)]
-            asked = requests(self._handler, name, server_round, chosen)
+            asked = requests(self._handler, name, server_round, chosen, shared)
             said = read_numbers(grid.measure(asked))
             found.take(name, _columns(said), tuple(said), self._reserved)
             if student is not None:

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.messages.accumulator import Reducer
+from clients.messages.accumulator import Reducer, part_message
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import node_id_of
 from sim.checkpoint.strategy_state import strategy_state
@@ -83,6 +83,31 @@ def test_flowers_own_sums_agree(values: list[tuple[float, int]]) -> None:
     assert our_metrics is not None
     np.testing.assert_allclose(ours["w"].numpy(), whole["w"].numpy(), rtol=1e-9, atol=1e-9)
     assert our_metrics["loss"] == pytest.approx(metrics["loss"], abs=1e-9)
+
+
+def test_clients_count_alike_if_asked_for_as_parts_and_one_by_one() -> None:
+    replies = [content({"w": [x]}, n, loss=x) for x, n in ((1.0, 1), (2.0, 50), (6.0, 9))]
+    of_clients = Reducer(partial(WeightedMean, "clients"))
+    parts = [of_clients.fold(replies[:2]), of_clients.fold(replies[2:])]
+    assert of_clients.merge(parts).metric_records["metrics"]["num-examples"] == 3
+    strategy = Averaging(seed=0, weigh_by="clients")
+    for contents in ([of_clients.merge(parts)], replies):
+        asked = [Message(each, dst_node_id=node_id_of(k), message_type="train")
+                 for k, each in enumerate(contents)]  # fmt: skip
+        one = len(contents) == 1
+        messages = [part_message(each, q) if one else Message(each, reply_to=q)
+                    for each, q in zip(contents, asked, strict=True)]  # fmt: skip
+        arrays, metrics = strategy.aggregate_train(1, messages)
+        assert arrays is not None
+        assert metrics is not None
+        assert arrays["w"].numpy() == pytest.approx([3.0])  # (1 + 2 + 6) / 3
+        assert metrics["loss"] == pytest.approx(3.0)
+        evaluated = strategy.aggregate_evaluate(1, messages)
+        assert evaluated is not None
+        assert evaluated["loss"] == pytest.approx(3.0)
+    assert replies[1].metric_records["metrics"]["num-examples"] == 50
+    with pytest.raises(ValueError, match="strategy.weigh_by=size: expected one of"):
+        Averaging(seed=0, weigh_by="size")  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_averaged_is_named() -> None:
