@@ -12,6 +12,10 @@ FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
 
 ENSEMBLE: dict[str, Differs | str] = {
     "strategy.ensemble.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
+    **{f"strategy.proxy_split.labelled of {name}":
+       Differs(f"{base} strategy/scorer=oracle", True, False, "error")
+       for name, base in (("DistillationStrategy", "uniform"), ("FedDF", "feddf"),
+                          ("MutualStrategy", "mutual"))},
     "strategy.proxy_split.calibration_share of DistillationStrategy":
         Differs("uniform", 0.0, 0.3, STUDENT),
     "strategy.proxy_split.negative_share of DistillationStrategy":
@@ -216,6 +220,7 @@ PEERS: dict[str, Differs | str] = {
            ("sweeps", " strategy/scorer=num_examples", 1, 2, "column digest_loss"),
            ("missing", " topology/mixing=uniform topology=star availability.drop_probability=0.4",
             "own", "renormalise", "column digest_loss"))},
+    "strategy.proxy_split.labelled of Gossip": Differs("gossip", False, True, "error"),
     "strategy.proxy_split.calibration_share of Gossip":
         Differs("gossip", 0.0, 0.3, "column digested_examples"),
     "strategy.proxy_split.negative_share of Gossip":

@@ -95,7 +95,8 @@ class Teachers:
         if selection is not None:
             require_selection(selection, proxy_split)
         self._all = proxy_split
-        self._calibrated = calibrated(ensemble.stateful, proxy_split.calibration_ids)
+        known = proxy_split.calibration_ids, proxy_split.labelled
+        self._calibrated = calibrated(ensemble.stateful, *known)
         self._calibration: Calibration | None = None
         self._reducible = is_reducible(ensemble, test.task.num_classes, test.task.sites)
         self._whole = False
@@ -287,7 +288,8 @@ class Teachers:
         rule = self._testing if phase == "test" else self.rule
         if isinstance(answers, Part):
             return rule(answers, probe)
-        known: dict[str, Any] = {"ids": ids, "phase": phase}
+        labels = self.split.labels_of(ids) if phase == "distil" else None
+        known: dict[str, Any] = {"ids": ids, "phase": phase, "labels": labels}
         if (calibration := self._calibration) is not None:
             known["calibration"] = calibration.among(answers.client_ids)
         keep = self._whole and phase == "distil"
