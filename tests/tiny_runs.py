@@ -45,6 +45,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "okddip": ("strategy=okddip", *GROUP),
     "gossip": ("strategy=gossip", *GOSSIP),
     "averaging": ("strategy=averaging", *SAME),
+    "fd": ("strategy=fd", "rounds=2", *MIXED),
+    "fd plus": ("strategy=feddistill_plus", "rounds=2", *SAME),
     "peers": ("strategy=adapt_then_combine", *SAME, "topology=ring", "rounds=3"),
     "cpfl": ("strategy=cpfl", *SAME, "topology=ring", "rounds=3", "strategy.first_rounds=1",
              "strategy.second.distil.epochs=1"),

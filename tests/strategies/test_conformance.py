@@ -70,7 +70,7 @@ NOT_HELD = {
 COUNTS = {
     "scorer": 13, "combiner": 6, "loss": 4, "rule": 6, "trainer": 4, "view": 5, "condition": 6,
     "field": 3, "objective": 2, "data": 13, "proxy_condition": 3, "profile": 3, "confidence": 6,
-    "codec": 7, "selection": 4, "shape": 2, "mixing": 4, "partition": 11, "model": 13,
+    "codec": 7, "selection": 4, "shape": 2, "mixing": 4, "partition": 11, "model": 14,
     "topology": 15, "round_probe": 9, "probe": 4,
 }  # fmt: skip
 """How many there are, held or not: a new file is a new number here."""
