@@ -1,4 +1,4 @@
-"""The ordering of docs/fidelity.md, FedGen's table on MNIST: 30 rounds of its 200 (about five minutes)."""
+"""The ordering of docs/fidelity.md, FedGen's table on MNIST, in 30 rounds (about five minutes)."""
 
 import json
 import os

@@ -16,6 +16,7 @@ from clients.handlers.class_logits import CLASS_LOGITS, regularised, wanted_logi
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of
 from clients.training.objective import Outputs
+from conf.errors import Stopped
 from strategies.server.federated_distillation import FedDistillPlus, FederatedDistillation
 from tests.commands import run_py
 from tests.federations import SEED, tiny_clients
@@ -144,6 +145,11 @@ def test_arrays_that_were_not_sent_are_a_fault() -> None:
 def test_numbers_out_of_range_are_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^strategy.{name}={value}: expected"):
         FederatedDistillation(test=TEST, seed=0, **{name: value})
+
+
+def test_feddistill_plus_wants_clients_of_one_architecture(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="FedDistillPlus averages parameters, so all clients need"):
+        federated(tmp_path / "run", "strategy=feddistill_plus", *FEW)
 
 
 # --- what it is where it does nothing ---
