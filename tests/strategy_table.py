@@ -243,6 +243,15 @@ PEERS: dict[str, Differs | str] = {
 }  # fmt: skip
 
 AVERAGES: dict[str, Differs | str] = {
+    **{f"strategy.{name} of {kind}": Differs(f"{base}{more}", one, other, what)
+       for kind, base, what in (("FederatedDistillation", "fd", "column accuracy"),
+                                ("FedDistillPlus", "fd plus", STUDENT))
+       for name, one, other, more in (
+           ("weight", 1.0, 5.0, ""), ("regulariser", "kl", "mse", ""),
+           ("leave_one_out", True, False, ""), ("fraction", 1.0, 0.5, ""))},
+    "strategy.fraction_evaluate of FederatedDistillation":
+        Differs("fd", 1.0, 0.5, "line bytes.request"),
+    "strategy.distil.steps of FedDF": Differs("feddf", 0, 3, STUDENT),
     "strategy.fraction_train of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
     "strategy.fraction_evaluate of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
     "strategy.weigh_by of Averaging":

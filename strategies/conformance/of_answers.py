@@ -78,7 +78,7 @@ def _scores_by_example(scorer: Any) -> str | None:
     known = made_up_arguments(teachers)
     turned = teachers.at(order)
     back = {"ids": known["ids"][::-1].copy(), "labels": known["labels"].flip(0)}
-    after = scorer(turned, **told(scorer, known | back))
+    after = scorer(turned, **told(scorer, {**known, **back}))
     if unlike(after, before[:, order]):
         return "scores are those of other examples: are ids of a call before used?"
     return None

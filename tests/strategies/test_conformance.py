@@ -71,7 +71,7 @@ NOT_HELD = {
 COUNTS = {
     "scorer": 14, "combiner": 7, "loss": 4, "rule": 6, "trainer": 5, "view": 5, "condition": 6,
     "field": 3, "objective": 2, "data": 13, "proxy_condition": 3, "profile": 3, "confidence": 6,
-    "codec": 7, "selection": 4, "shape": 2, "mixing": 4, "partition": 13, "model": 13,
+    "codec": 7, "selection": 4, "shape": 2, "mixing": 4, "partition": 13, "model": 14,
     "topology": 15, "round_probe": 9, "probe": 4,
 }  # fmt: skip
 """How many there are, held or not: a new file is a new number here."""
@@ -166,8 +166,8 @@ def test_what_ships_is_as_it_ought_to_be(kind: str, name: str) -> None:
 
 SHORT = {
     "cpfl": ["strategy.first_rounds=1"],
-    **dict.fromkeys(("fedbn", "silobn"), ["strategy.own=[features.*]"]),
-    **dict.fromkeys(("feddf", "fedensemble"), ["strategy.distil.steps=20"]),
+    **{name: ["strategy.own=[features.*]"] for name in ("fedbn", "silobn")},
+    "feddf": ["strategy.distil.steps=20"],
 }
 """What suits the kit's networks, which have no batch norm, and its patience."""
 
@@ -208,8 +208,8 @@ def test_the_command_says_what_is_so_and_what_is_not(
 def test_without_words_it_lists_the_points(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    scorer = "| scorer | `strategy.scorer` | teachers | ids, phase, calibration, labels | scores [K, N] >= 0 |"
-    assert scorer in lines
+    scorer = "| scorer | `strategy.scorer` | teachers | ids, phase, calibration, labels | scores"
+    assert any(line.startswith(scorer) for line in lines)
     assert {line.split()[1] for line in lines[2:]} == {point.kind for point in POINTS}
 
 

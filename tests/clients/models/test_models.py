@@ -58,8 +58,8 @@ def last_linear(model: nn.Module) -> nn.Linear:
 
 
 def test_all_names_are_covered() -> None:
-    assert len(BUILDERS) == 10
-    assert len(CASES) == 10 + 5  # five builders take a norm, of which there are two
+    assert len(BUILDERS) == 11
+    assert len(CASES) == 11 + 6  # six builders take a norm, of which there are two
     assert all(inspect.isfunction(build) for build in BUILDERS.values())
 
 

@@ -40,7 +40,7 @@ IGNORANT = ["strategy/combiner=true_labels", "clients.training.epochs=0"]
 
 @pytest.mark.parametrize(
     "words",
-    [  # fmt: skip
+    [
         ["strategy=distillation", "strategy/selection=random", "strategy.distil.epochs=150"],
         [
             "strategy=dml",
