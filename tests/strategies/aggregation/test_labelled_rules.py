@@ -54,7 +54,7 @@ IGNORANT = ["strategy/combiner=true_labels", "clients.training.epochs=0"]
 def test_who_knows_the_labels_needs_no_teachers(words: list[str], tmp_path: Path) -> None:
     """Clients that learned nothing: what is learned is learned of labels, each with its example."""
     here = federated(tmp_path / "here", *words, *LABELLED, *IGNORANT)
-    assert here["student_accuracy"] > 0.9
+    assert here["student_accuracy"] > 0.85
     there = federated(tmp_path / "there", *words, *LABELLED, *IGNORANT, sim="ray")
     assert hashes(here) == hashes(there)
     blind = federated(tmp_path / "blind", *words, *LABELLED, IGNORANT[1])
