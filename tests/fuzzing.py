@@ -61,6 +61,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "distillation logits": (*MIXED, *TEACH, "strategy/combiner=mean_of_logits"),
     "distillation num_examples": (*MIXED, *TEACH, "strategy/scorer=num_examples"),
     "dlad": (*MIXED, *TEACH),
+    "ktpfl": MIXED,
     **dict.fromkeys(("mutual", "dml", "one", "ffl", "okddip"), (*MIXED, *PEERS)),
     "codistillation": (*MIXED, *PEERS),
     "dml clients": (*MIXED, *PEERS, "strategy.peers=clients"),

@@ -47,6 +47,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "averaging": ("strategy=averaging", *SAME),
     "partial": ("strategy=fedper", *SAME),
     "ditto": ("strategy=ditto", *SAME),
+    "ktpfl": ("strategy=ktpfl", *MIXED, "rounds=3"),
     "peers": ("strategy=adapt_then_combine", *SAME, "topology=ring", "rounds=3"),
     "cpfl": ("strategy=cpfl", *SAME, "topology=ring", "rounds=3", "strategy.first_rounds=1",
              "strategy.second.distil.epochs=1"),
