@@ -48,6 +48,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "partial": ("strategy=fedper", *SAME),
     "ditto": ("strategy=ditto", *SAME),
     "ktpfl": ("strategy=ktpfl", *MIXED, "rounds=3"),
+    "fedgkt": ("strategy=fedgkt", "clients=same", "rounds=2", "student=cnn", "student.hidden=4",
+               "student.channels=[4]", *(word for word in FEW if not word.startswith("student"))),
     "peers": ("strategy=adapt_then_combine", *SAME, "topology=ring", "rounds=3"),
     "cpfl": ("strategy=cpfl", *SAME, "topology=ring", "rounds=3", "strategy.first_rounds=1",
              "strategy.second.distil.epochs=1"),
