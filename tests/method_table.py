@@ -1,6 +1,10 @@
 """Options of published methods that are one file each, and what another value of each changes."""
 
 from tests.option_table import Differs
+from tests.strategy_table import STUDENT
+
+BOOST = {"_target_": "strategies.teaching.synthesis.boosted_weights", "_partial_": True,
+         "step": 0.1, "decay": 1.0}  # fmt: skip
 
 METHODS: dict[str, Differs | str] = {
     **{f"strategy.{name} of KTpFL": Differs("ktpfl", one, other, what)
@@ -21,4 +25,29 @@ METHODS: dict[str, Differs | str] = {
            ("temperature of FedGKT", 3.0, 1.0, "line strategy.server_loss"),
            ("alpha of FedGKT", 1.0, 0.1, "line strategy.server_loss"),
            ("fraction of FedGKT", 1.0, 0.5, "line bytes.request"))},
+    **{f"strategy.{name}": Differs(base, one, other, STUDENT)
+       for base, name, one, other in (
+           ("dense", "synthesis.generator.width of image_generator", 32, 3),
+           ("dense", "synthesis.optimizer.lr of Adam", 0.001, 0.01),
+           ("dense", "synthesis.optimizer.betas of Adam", [0.5, 0.999], [0.9, 0.999]),
+           ("dense", "synthesis.steps of DataFreeDistillation", 10, 1),
+           ("dense", "synthesis.batch_size of DataFreeDistillation", 64, 8),
+           ("dense", "synthesis.noise_size of DataFreeDistillation", 64, 8),
+           ("dense ~clients.architectures.mlp +clients.architectures.r.share=1"
+            " +clients.architectures.r.model._target_=clients.models.resnet8"
+            " +clients.architectures.r.model._partial_=true +clients.architectures.r.model.width=2",
+            "synthesis.bn_weight of DataFreeDistillation", 1.0, 0.0),
+           ("coboosting", "synthesis.adversarial_weight of DataFreeDistillation", 1.0, 0.0),
+           ("coboosting", "synthesis.adversarial_temperature of DataFreeDistillation", 3.0, 1.0),
+           ("coboosting", "synthesis.only_disagreed of DataFreeDistillation", False, True),
+           ("coboosting", "synthesis.hard_power of DataFreeDistillation", 1.0, 0.0),
+           ("coboosting", "synthesis.perturbation of DataFreeDistillation", 0.03, 0.0),
+           ("dense", "distil.epochs of DataFreeDistillation", 1, 2),
+           ("dense", "distil.optimizer.lr of SGD", 0.01, 0.1),
+           ("dense strategy.distil.batch_size=4", "distil.optimizer.momentum of SGD", 0.9, 0.0),
+           ("dense", "temperature of DataFreeDistillation", 20.0, 4.0),
+           ("dense", "epochs of DataFreeDistillation", 2, 3),
+           ("dense", "boost of DataFreeDistillation", None, BOOST),
+           ("coboosting", "boost.step of DataFreeDistillation", 0.01, 0.1),
+           ("coboosting", "boost.decay of DataFreeDistillation", 0.99, 0.5))},
 }  # fmt: skip

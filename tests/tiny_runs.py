@@ -48,6 +48,9 @@ BASES: dict[str, tuple[str, ...]] = {
     "partial": ("strategy=fedper", *SAME),
     "ditto": ("strategy=ditto", *SAME),
     "ktpfl": ("strategy=ktpfl", *MIXED, "rounds=3"),
+    **{name: (f"strategy={name}", *MIXED, "strategy.epochs=2", "strategy.synthesis.steps=2",
+              "strategy.synthesis.batch_size=8", "strategy.synthesis.generator.width=2")
+       for name in ("dense", "coboosting")},
     "fedgkt": ("strategy=fedgkt", "clients=same", "rounds=2", "student=cnn", "student.hidden=4",
                "student.channels=[4]", *(word for word in FEW if not word.startswith("student"))),
     "peers": ("strategy=adapt_then_combine", *SAME, "topology=ring", "rounds=3"),
