@@ -62,6 +62,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "distillation num_examples": (*MIXED, *TEACH, "strategy/scorer=num_examples"),
     "dlad": (*MIXED, *TEACH),
     "ktpfl": MIXED,
+    "scarlet": (*MIXED, *TEACH),
     "coboosting": (*MIXED, "strategy.epochs=1", "strategy.synthesis.steps=1"),
     "fedgkt": (*SAME, "strategy.server._target_=clients.models.mlp", "~strategy.server.norm"),
     **dict.fromkeys(("mutual", "dml", "one", "ffl", "okddip"), (*MIXED, *PEERS)),

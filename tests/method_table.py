@@ -25,6 +25,15 @@ METHODS: dict[str, Differs | str] = {
            ("temperature of FedGKT", 3.0, 1.0, "line strategy.server_loss"),
            ("alpha of FedGKT", 1.0, 0.1, "line strategy.server_loss"),
            ("fraction of FedGKT", 1.0, 0.5, "line bytes.request"))},
+    **{f"strategy.{name} of Scarlet": Differs(f"scarlet{more}", one, other, what)
+       for name, more, one, other, what in (
+           ("ensemble.temperature", "", 1.0, 4.0, STUDENT),
+           ("ensemble.weight_cap", " strategy/scorer=max_prob", 1.0, 0.3, STUDENT),
+           ("ensemble.answers", "", "float32", "uint8", "line bytes.reply"),
+           ("examples", "", 1000, 5, "line bytes.reply"),
+           ("keep_rounds", "", 50, 1, "line bytes.reply"),
+           ("digest_epochs", "", 5, 1, "column digest_loss"),
+           ("fraction", "", 1.0, 0.5, "line bytes.request"))},
     **{f"strategy.{name}": Differs(base, one, other, STUDENT)
        for base, name, one, other in (
            ("dense", "synthesis.generator.width of image_generator", 32, 3),

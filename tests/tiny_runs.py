@@ -48,6 +48,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "partial": ("strategy=fedper", *SAME),
     "ditto": ("strategy=ditto", *SAME),
     "ktpfl": ("strategy=ktpfl", *MIXED, "rounds=3"),
+    "scarlet": ("strategy=scarlet", *TAUGHT, "rounds=3"),
     **{name: (f"strategy={name}", *MIXED, "strategy.epochs=2", "strategy.synthesis.steps=2",
               "strategy.synthesis.batch_size=8", "strategy.synthesis.generator.width=2")
        for name in ("dense", "coboosting")},
