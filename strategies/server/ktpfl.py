@@ -76,6 +76,7 @@ class KTpFL(BaseStrategy):
 
     has_student = False
     any_shape = True
+    sends_targets = True
 
     def __init__(
         self,

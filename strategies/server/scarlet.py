@@ -105,6 +105,7 @@ class Scarlet(BaseStrategy):
     """Clients of any architecture and a student learn soft labels that are kept for some rounds."""
 
     any_shape = True
+    sends_targets = True
 
     def __init__(
         self,

@@ -12,11 +12,15 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from clients.messages.arrays import read_arrays
+from clients.messages.codecs import Precision
 from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import client_id_of, crc32_of, node_id_of, read_request
+from clients.messages.soft_labels import SoftLabels
 from clients.population.clients import SimulatedClients
 from clients.training.losses import kl
 from strategies.server.ktpfl import KNOWLEDGE, KTpFL, learned_coefficients
+from strategies.server.requirements import require_codec, require_codec_down
+from strategies.server.scarlet import Scarlet
 from tests.baselines import close, kept, played
 from tests.commands import run_py
 from tests.federations import SEED, distillation, tiny_clients
@@ -143,6 +147,14 @@ def test_answers_to_some_examples_are_refused() -> None:
 def test_numbers_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"strategy.{name}=-1: expected"):
         made(tiny_clients(2), **{name: -1})
+
+
+@pytest.mark.parametrize("kind", [KTpFL, Scarlet])
+def test_a_codec_of_parameters_is_refused_and_one_of_targets_is_not(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"clients\.codec: .* answers and no parameters"):
+        require_codec(partial(kind), tiny_clients(2, codec=Precision("uint8")))
+    labels = SoftLabels(bits=8, logits=False)
+    require_codec_down(partial(kind), tiny_clients(2, codec_down=labels))
 
 
 # --- bits ---
