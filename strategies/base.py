@@ -24,6 +24,8 @@ class BaseStrategy(Strategy):
         any_shape: Whether it looks at what clients answer, not at their parameters, so that their
             networks may have shapes of their own (`clients.shape`).
         of_classes: Whether it is for one class of each input, so that another task is refused.
+        sends_targets: Whether its clients send answers and are sent soft labels as "targets", so
+            that codecs of parameters have nothing to do.
     """
 
     handlers: Sequence[Handler] = ()
@@ -31,6 +33,7 @@ class BaseStrategy(Strategy):
     averages = False
     any_shape = False
     of_classes = False
+    sends_targets = False
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -38,6 +38,7 @@ USED |= {codec: (*SAME, "strategy=averaging", f"clients/codec={codec}")
          for codec in ("uint8", "top_k", "qsgd", "deflate", "gaussian",
                        "top_k_deflate")}  # fmt: skip
 USED |= {name: (*SAME, f"strategy={name}") for name in ("fedrep", "ditto", "fednova", "feddyn")}
+USED |= {name: BASES[name] for name in ("ktpfl", "fedgkt", "coboosting", "scarlet")}
 USED["shape"] = (*BASES["uniform"], "clients/shape=width_slice")
 USED["multikrum"] = (*SAME, "strategy=multikrum", "strategy.num_nodes_to_select=2")
 PROBES = ("trust", "output_drift", "parameter_drift", "recall_spread", "calibration",

@@ -49,6 +49,13 @@ BASES: dict[str, tuple[str, ...]] = {
     "ditto": ("strategy=ditto", *SAME),
     "fd": ("strategy=fd", "rounds=2", *MIXED),
     "fd plus": ("strategy=feddistill_plus", "rounds=2", *SAME),
+    "ktpfl": ("strategy=ktpfl", *MIXED, "rounds=3"),
+    "scarlet": ("strategy=scarlet", *TAUGHT, "rounds=3"),
+    **{name: (f"strategy={name}", *MIXED, "strategy.epochs=2", "strategy.synthesis.steps=2",
+              "strategy.synthesis.batch_size=8", "strategy.synthesis.generator.width=2")
+       for name in ("dense", "coboosting")},
+    "fedgkt": ("strategy=fedgkt", "clients=same", "rounds=2", "student=cnn", "student.hidden=4",
+               "student.channels=[4]", *(word for word in FEW if not word.startswith("student"))),
     "peers": ("strategy=adapt_then_combine", *SAME, "topology=ring", "rounds=3"),
     "cpfl": ("strategy=cpfl", *SAME, "topology=ring", "rounds=3", "strategy.first_rounds=1",
              "strategy.second.distil.epochs=1"),

@@ -95,7 +95,8 @@ def require_codec(strategy: Any, clients: SimulatedClients) -> None:
     """
     assert clients.codec is not None, "it is what is looked at"
     rehearse_codec(clients)
-    if isinstance(strategy, partial) and "distil" in strategy.keywords:
+    answers = isinstance(strategy, partial) and "distil" in strategy.keywords
+    if answers or _sends_targets(strategy):
         raise ValueError(
             "clients.codec: clients of this strategy send answers and no parameters: expected "
             "strategy.ensemble.answers, or one whose clients do, such as strategy=averaging"
@@ -120,7 +121,8 @@ def require_codec_down(strategy: Any, clients: SimulatedClients) -> None:
         ValueError: Says what the server sends; or the codec is none.
     """
     told = [each.keywords.get("feed_back") for each in _partials(strategy)]
-    rehearse_codec_down(clients, targets=any(each in DIGESTED for each in told))
+    targets = any(each in DIGESTED for each in told) or _sends_targets(strategy)
+    rehearse_codec_down(clients, targets=targets)
     parts = [*_partials(strategy)]  # a sequence, and its stages
     if parts and not any(map(_sends_parameters, parts[1:] or parts)):
         raise ValueError(
@@ -130,7 +132,13 @@ def require_codec_down(strategy: Any, clients: SimulatedClients) -> None:
         )
 
 
+def _sends_targets(strategy: Any) -> bool:
+    return any(getattr(kind, "sends_targets", False) for kind in _kinds(strategy))
+
+
 def _sends_parameters(strategy: partial[Any]) -> bool:
+    if _sends_targets(strategy):
+        return True
     if "distil" in strategy.keywords:
         return bool(strategy.keywords.get("feed_back", False))
     return not (strategy.func is MutualStrategy or wants(strategy, "mixing"))
