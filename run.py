@@ -64,12 +64,12 @@ def main(config: DictConfig) -> None:
             with explained(*BUILDING):
                 if resume := config.resume is not None:
                     config = resumed_config(config, HydraConfig.get().overrides.task)
-                elif sweeps:
+                claim(folder, begun=resume or sweeps)
+                if sweeps and not resume:
                     left = left_in(folder, config)
                     if left == "finished":
                         return print(f"{folder}: finished already")
                     resume = left == "begun"
-                claim(folder, begun=resume)
             federate(config, folder, resume, stop)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)

@@ -61,6 +61,11 @@ def claim(folder: Path, begun: bool = False) -> None:
         raise ConfigError(f"hydra.run.dir={folder}: already holds a run; name another folder{on}")
 
 
+def has(folder: Path) -> bool:
+    """Tell whether this process has a run folder."""
+    return folder in _held
+
+
 def release(folder: Path) -> None:
     """Give a run folder free, if this process has it."""
     if (handle := _held.pop(folder, None)) is not None:

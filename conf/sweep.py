@@ -16,9 +16,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import ConfigError, Stopped
+from conf.run_lock import has, release
 
 CONFIG, CHECKPOINT, RESULT, FAILED = "config.yaml", "checkpoint", "result.json", "FAILED"
-"""Files of a job's folder, docs/run_folder.md."""
+FILES = (
+    *(CONFIG, "metrics.jsonl", "failures.jsonl", "clients.parquet", "student.safetensors", "peers"),
+    *("partition.parquet", "partition_summary.json", "events", "states"),
+)
+"""What a run leaves in its folder, docs/run_folder.md."""
 
 Left = Literal["nothing", "begun", "finished"]
 
@@ -26,37 +31,47 @@ Left = Literal["nothing", "begun", "finished"]
 def left_in(folder: Path, config: DictConfig) -> Left:
     """Look at what an earlier sweep into the same folder left of a job.
 
-    A run that kept no checkpoint is taken away: it begins anew.
+    What a run left that kept no checkpoint is taken away: it begins anew.
 
     Args:
-        folder: The job's.
+        folder: The job's, which this process has claimed.
         config: Its composed config.
 
     Returns:
         What there is of its run.
 
     Raises:
-        ConfigError: There is one of another config.
+        ConfigError: There is one of another config; the folder is free again.
     """
+    text = OmegaConf.to_yaml(config, resolve=True)
+    if (folder / CONFIG).exists() and (folder / CONFIG).read_text() != text:
+        release(folder)
+        raise ConfigError(f"{folder}: holds a run of another config; name another hydra.sweep.dir")
+    (folder / FAILED).unlink(missing_ok=True)
     if not (folder / CONFIG).exists():
         return "nothing"
-    if (folder / CONFIG).read_text() != OmegaConf.to_yaml(config, resolve=True):
-        raise ConfigError(f"{folder}: holds a run of another config; name another hydra.sweep.dir")
     if (folder / RESULT).exists():
         return "finished"
     if (folder / CHECKPOINT).exists():
         return "begun"
-    for path in folder.iterdir():
-        if path.name != ".hydra":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in map(folder.joinpath, FILES):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     return "nothing"
+
+
+_failed: list[tuple[str, str]] = []
+"""The jobs of this process's sweep that failed: what each was told, and why."""
 
 
 @contextmanager
 def recorded(folder: Path) -> Iterator[None]:
     """Write down why a job of a sweep failed, in its folder, and let the sweep go on.
 
-    Whoever stops a job by a signal stops the sweep.
+    Whoever stops a job by a signal stops the sweep. Of a folder that another run has nothing is
+    written there.
 
     Args:
         folder: The job's.
@@ -64,7 +79,6 @@ def recorded(folder: Path) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    (folder / FAILED).unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
@@ -72,7 +86,9 @@ def recorded(folder: Path) -> Iterator[None]:
             sys.excepthook(type(error), error, error.__traceback__)
         words = [*HydraConfig.get().overrides.task]
         told = {"overrides": words, "reason": str(error) or type(error).__name__}
-        (folder / FAILED).write_text(json.dumps(told) + "\n")
+        _failed.append((" ".join(words), str(told["reason"])))
+        if has(folder):
+            (folder / FAILED).write_text(json.dumps(told) + "\n")
 
 
 _over: list[Path] = []
@@ -97,14 +113,12 @@ def concluded(write_report: Callable[[Sequence[str]], int]) -> int:
         The exit code: 1 if a job failed, and 0 where there was no sweep.
     """
     for folder in _over:
-        if any(folder.glob(f"*/{RESULT}")):
+        if any(folder.rglob(RESULT)):
             write_report([str(folder), "--out", str(folder / "report.html")])
-        failed = sorted(folder.glob(f"*/{FAILED}"))
-        for path in failed:
-            told = json.loads(path.read_text())
-            print(f"failed: {' '.join(told['overrides'])}: {told['reason']}", file=sys.stderr)
-        if failed:
+        for words, reason in _failed:
+            print(f"failed: {words}: {reason}", file=sys.stderr)
+        if _failed:
             again = f"the same command with hydra.sweep.dir={folder} runs what is missing"
-            print(f"{len(failed)} failed; {again}", file=sys.stderr)
+            print(f"{len(_failed)} failed; {again}", file=sys.stderr)
             return 1
     return 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim.report.reading import ReportError, Run, natural
-from sim.tracking.run_files import FAILED
+from sim.report.reading import ReportError, Run, natural, require_plain
+from sim.tracking.run_files import FAILED, RESULT
 
 MOST_REASONS = 30
 """How many are shown; the rarer ones are counted."""
@@ -88,7 +88,10 @@ def missing(folders: Sequence[Path]) -> list[tuple[str, str]]:
     """
     found = []
     for folder in dict.fromkeys(folders):
-        for path in sorted(folder.glob(f"*/{FAILED}"), key=lambda path: natural(str(path))):
+        for path in sorted(folder.rglob(FAILED), key=lambda path: natural(str(path))):
+            if (path.parent / RESULT).exists():  # it was run since
+                continue
+            require_plain(path)
             try:
                 told = json.loads(path.read_text(encoding="utf-8"))
                 found.append((" ".join(map(str, told["overrides"])), str(told["reason"])))

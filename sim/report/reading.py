@@ -168,10 +168,15 @@ def read_run(folder: Path, source: Path | None = None) -> Run:
 
 
 def _words(path: Path) -> tuple[str, ...]:
-    """Read what Hydra keeps of a command line; anything else than words tells nothing."""
-    text = "" if path.is_symlink() else _text(path)
-    said = [line.removeprefix("- ").strip("'\"") for line in text.splitlines()]
-    return tuple(word for word in said if "=" in word and word.isprintable())
+    """Read what Hydra keeps of a command line; what is no list of words tells nothing."""
+    if path.parent.is_symlink() or path.is_symlink() or not path.is_file():
+        return ()
+    try:
+        said = yaml.load(_text(path), yaml.CSafeLoader)
+    except yaml.YAMLError:
+        return ()
+    words = said if isinstance(said, list) else []
+    return tuple(w for w in words if isinstance(w, str) and "=" in w and w.isprintable())
 
 
 def flat(node: Mapping[Any, Any], separator: str, prefix: str = "") -> dict[str, Any]:
@@ -214,11 +219,14 @@ def _record(text: str, where: str) -> dict[str, Any]:
 
 
 def _require_plain(folder: Path) -> None:
-    """Refuse a link, which might put any file of the reader's into a report, and a device."""
     for name in (CONFIG, METRICS, RESULT, FAILURES, CLIENTS, PARTITION):
-        path = folder / name
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise ReportError(f"{path}: expected a plain file, found a link or a device")
+        require_plain(folder / name)
+
+
+def require_plain(path: Path) -> None:
+    """Refuse a link, which might put any file of the reader's into a report, and a device."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ReportError(f"{path}: expected a plain file, found a link or a device")
 
 
 def _text(path: Path) -> str:
