@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -98,10 +99,27 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
 
 def _only_with(key: str) -> str:
     """Name the options of a key's own group that have it: `sim.workers` is known to `sim=ray`."""
-    group = key.split(".")[0]
+    group, _, rest = key.partition(".")
     options = sorted(path.stem for path in (HERE / group).glob("*.yaml"))
-    having = [option for option in options if key in _known_keys(f"{group}={option}")]
+    having = [option for option in options if rest in _keys_in(HERE / group, option)]
     return f"; only with {group}={', '.join(having)}" if having else ""
+
+
+@cache
+def _keys_in(folder: Path, option: str) -> frozenset[str]:
+    """List the keys of an option, with those of what it chooses: Hydra takes 0.2 s for each."""
+    content = yaml.load((folder / f"{option}.yaml").read_text(), yaml.CSafeLoader) or {}
+    found = set(_keys({name: value for name, value in content.items() if name != "defaults"}, ""))
+    for chosen in content.get("defaults", []):
+        pairs = chosen.items() if isinstance(chosen, dict) else [("", chosen)]
+        for name, value in pairs:
+            part = str(name).removeprefix("override ")
+            inner = folder / part
+            for each in value if isinstance(value, list) else [value]:
+                if each != "_self_" and (inner / f"{each}.yaml").is_file():
+                    prefix = f"{part}." if part else ""
+                    found |= {prefix.rstrip("."), *(prefix + k for k in _keys_in(inner, each))}
+    return frozenset(found - {""})
 
 
 @cache

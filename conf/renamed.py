@@ -84,7 +84,7 @@ ADDED = {
 """Keys that there were not, and the value that says what was so without them."""
 
 ADDED_TO_PARTS: dict[str, dict[str, Any]] = {
-    "proxy_split": {"calibration_share": 0.0},
+    "proxy_split": {"calibration_share": 0.0, "labelled": False},
     "teaching": {"scheduler": None},
 }
 """The same of parts of strategies."""

@@ -43,10 +43,11 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
         )
     if labelled and (reason := private.task.label_fault(proxy.labels)):
         raise ConfigError(f"tracking.proxy_labels=true: {proxy.name}: {reason}")
-    share = OmegaConf.select(config, "strategy.proxy_split.calibration_share", default=0.0)
-    if share and not labelled:
+    split = OmegaConf.select(config, "strategy.proxy_split", default={})
+    told = {name: split.get(name) for name in ("calibration_share", "labelled") if split.get(name)}
+    for name, value in told.items() if not labelled else ():
         raise ConfigError(
-            f"strategy.proxy_split.calibration_share={share}: nobody knows whether labels of "
+            f"strategy.proxy_split.{name}={value}: nobody knows whether labels of "
             f"{proxy.name} mean what those of {private.name} do: expected 0, or "
             "tracking.proxy_labels=true if they do"
         )

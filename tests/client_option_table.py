@@ -156,8 +156,14 @@ NETWORKS: dict[str, Differs | str] = {
     "student.hidden of mlp": Differs("built", [4], [5], "start"),
     "student.hidden of cnn": Differs("bare student=cnn", 8, 9, "start"),
     "student.channels of cnn": Differs("bare student=cnn", [2, 3], [2, 4], "start"),
+    "student.norm of cifar_resnet":
+        Differs("bare student=resnet32 student.depth=8", "batch", "group", "start"),
+    "student.depth of cifar_resnet": Differs("bare student=resnet32", 8, 14, "start"),
+    "student.hidden of strided_cnn": Differs("bare student=strided_cnn", 8, 9, "start"),
+    "student.channels of strided_cnn": Differs("bare student=strided_cnn", [2, 3], [2, 4], "start"),
     **{f"student.norm of {name}": Differs(f"bare student={name}", "batch", "group", "start")
-       for name in ("resnet8", "resnet20", "resnet18", "mobilenet_v2_small", "shufflenet_v2_05")},
+       for name in ("resnet8", "resnet20", "resnet18", "mobilenet_v2_small", "shufflenet_v2_05",
+                    "strided_cnn")},
     **dict.fromkeys(
         (f"{where}.{number} of {name}"
          for name, numbers in OF_TASKS.items()

@@ -7,11 +7,12 @@ LATER = {"_target_": "torch.optim.lr_scheduler.LinearLR", "_partial_": True, "st
 """A schedule whose learning rate grows with the first turns."""
 LATER_WORDS = "{_target_:torch.optim.lr_scheduler.LinearLR,_partial_:true,start_factor:0.1}"
 
-FLOWERS = {"FedAvg": "fedavg", "FedAdam": "fedadam", "FedMedian": "fedmedian",
-           "MultiKrum": "multikrum"}  # fmt: skip
-
 ENSEMBLE: dict[str, Differs | str] = {
     "strategy.ensemble.temperature of DistillationStrategy": Differs("uniform", 1.0, 4.0, STUDENT),
+    **{f"strategy.proxy_split.labelled of {name}":
+       Differs(f"{base} strategy/scorer=oracle", True, False, "error")
+       for name, base in (("DistillationStrategy", "uniform"), ("FedDF", "feddf"),
+                          ("MutualStrategy", "mutual"))},
     "strategy.proxy_split.calibration_share of DistillationStrategy":
         Differs("uniform", 0.0, 0.3, STUDENT),
     "strategy.proxy_split.negative_share of DistillationStrategy":
@@ -216,6 +217,7 @@ PEERS: dict[str, Differs | str] = {
            ("sweeps", " strategy/scorer=num_examples", 1, 2, "column digest_loss"),
            ("missing", " topology/mixing=uniform topology=star availability.drop_probability=0.4",
             "own", "renormalise", "column digest_loss"))},
+    "strategy.proxy_split.labelled of Gossip": Differs("gossip", False, True, "error"),
     "strategy.proxy_split.calibration_share of Gossip":
         Differs("gossip", 0.0, 0.3, "column digested_examples"),
     "strategy.proxy_split.negative_share of Gossip":
@@ -235,62 +237,4 @@ PEERS: dict[str, Differs | str] = {
     "strategy.how.batch_size of Messenger": Differs("defkt", 8, 5, LINES),
     "strategy.how.optimizer.lr of SGD": Differs("defkt", 0.05, 0.1, LINES),
     "strategy.how.optimizer.momentum of SGD": Differs("defkt", 0.9, 0.0, LINES),
-}  # fmt: skip
-
-AVERAGES: dict[str, Differs | str] = {
-    "strategy.fraction_train of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
-    "strategy.fraction_evaluate of Averaging": Differs("averaging", 1.0, 0.5, "line bytes.request"),
-    "strategy.weigh_by of Averaging":
-        Differs("averaging data.limit=55", "examples", "clients", STUDENT),
-    **{f"strategy.{name} of PartialAveraging": Differs(f"partial{more}", one, other, what)
-       for name, more, one, other, what in (
-           ("own", "", ["classifier.*"], ["features.*"], "line bytes.request"),
-           ("own_epochs", "", None, 2, STUDENT),
-           ("keep_trained", "", False, True, "column accuracy"),
-           ("fraction_train", "", 1.0, 0.5, "line bytes.request"),
-           ("fraction_evaluate", "", 1.0, 0.5, "line bytes.request"),
-           ("weigh_by", " data.limit=55", "examples", "clients", STUDENT))},
-    **{f"strategy.{name} of Ditto": Differs(f"ditto{more}", one, other, what)
-       for name, more, one, other, what in (
-           ("weight", " clients.training.epochs=2", 1.0, 5.0, "column accuracy"),
-           ("own_epochs", "", None, 3, "column own_train_loss"),
-           ("fraction_train", "", 1.0, 0.5, "line bytes.request"),
-           ("fraction_evaluate", "", 1.0, 0.5, "line bytes.request"),
-           ("weigh_by", " data.limit=55", "examples", "clients", STUDENT))},
-    **{f"strategy.fraction_{phase} of {kind}":
-       Differs(f"averaging strategy={kind.lower()}", 1.0, 0.5, "line bytes.request")
-       for kind in ("FedNova", "FedDyn") for phase in ("train", "evaluate")},
-    "strategy.alpha of FedDyn":
-        Differs("averaging strategy=feddyn clients.training.epochs=2", 0.01, 1.0, STUDENT),
-    **{f"strategy.{name} of {kind}":
-       Differs(f"built strategy={file}", one, other, f"strategy {name}")
-       for kind, file in FLOWERS.items()
-       for name, one, other in (("fraction_train", 1.0, 0.5), ("fraction_evaluate", 1.0, 0.5),
-                                ("min_train_nodes", 1, 2), ("min_evaluate_nodes", 1, 2),
-                                ("min_available_nodes", 1, 2))},
-    "strategy.eta of FedAdam": Differs("built strategy=fedadam", 0.1, 0.2, "strategy eta"),
-    "strategy.num_malicious_nodes of MultiKrum":
-        Differs("built strategy=multikrum", 0, 1, "strategy num_malicious_nodes"),
-    "strategy.num_nodes_to_select of MultiKrum":
-        Differs("built strategy=multikrum", 5, 2, "strategy num_nodes_to_select"),
-}  # fmt: skip
-"""What Flower's own do with their options is Flower's: here they are seen to have them."""
-
-CODECS: dict[str, Differs | str] = {
-    "clients.codec": Differs("averaging", ("clients/codec=none",), ("clients/codec=float16",),
-                             "line bytes.reply"),
-    "clients.codec_down": Differs("averaging", None, "float16", "line bytes.request"),
-    **{f"clients.codec.{name}":
-       Differs(f"averaging rounds=2 clients/codec={file}", one, other, what)
-       for file, name, one, other, what in (
-           ("uint8", "kind of Precision", "uint8", "float16", "line bytes.reply"),
-           ("top_k", "share of TopK", 0.1, 0.5, "line bytes.reply"),
-           ("top_k", "memory of TopK", True, False, STUDENT),
-           ("qsgd", "bits of QSGD", 4, 2, "line bytes.reply"),
-           ("qsgd", "bucket of QSGD", 512, 8, "line bytes.reply"),
-           ("deflate student.hidden=[64]", "level of Deflate", 6, 0, "line bytes.reply"),
-           ("top_k_deflate", "codecs of Chain", ["uint8"], ["float16"], "line bytes.reply"),
-           ("gaussian", "clip of GaussianMechanism", 1.0, 0.01, STUDENT),
-           ("gaussian", "sigma of GaussianMechanism", 0.01, 0.1, STUDENT),
-       )},
 }  # fmt: skip

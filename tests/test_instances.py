@@ -32,7 +32,7 @@ from tests.tiny_runs import BASES, FEW, SAME, composed
 
 USED = {name: BASES[name] for name in ("own", "fed back", "codistillation", "one", "ffl", "okddip",
                                        "gossip", "push", "defkt", "cpfl", "averaging", "fml",
-                                       "fedkd", "feddf", "early")}  # fmt: skip
+                                       "fedkd", "feddf", "early", "fd", "fd plus")}  # fmt: skip
 USED |= {name: (*SAME, f"strategy={name}") for name in ("fedavg", "fedadam", "fedmedian")}
 USED |= {codec: (*SAME, "strategy=averaging", f"clients/codec={codec}")
          for codec in ("uint8", "top_k", "qsgd", "deflate", "gaussian",

@@ -13,7 +13,7 @@ import torch
 
 from conf.building import instantiate
 from sim.workers import ray_pool
-from tests import client_option_table, method_table, option_table, strategy_table
+from tests import averaging_table, client_option_table, method_table, option_table, strategy_table
 from tests.option_table import Differs
 from tests.places import ROOT
 from tests.shipped_options import shipped_keys
@@ -23,7 +23,7 @@ TABLES = (
     *(option_table.RUN, option_table.DATA, option_table.TOPOLOGY),
     *(client_option_table.MESSENGER, client_option_table.CLIENTS, client_option_table.NETWORKS),
     *(strategy_table.ENSEMBLE, strategy_table.MUTUAL, strategy_table.PEERS),
-    *(strategy_table.AVERAGES, strategy_table.CODECS, method_table.METHODS),
+    *(averaging_table.AVERAGES, averaging_table.CODECS, method_table.METHODS),
 )
 TABLE = {key: row for table in TABLES for key, row in table.items()}
 NAMED = {key: row for key, row in TABLE.items() if isinstance(row, str)}

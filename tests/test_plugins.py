@@ -65,7 +65,7 @@ def test_how_many_rules_were_found() -> None:
         for kind in ("scorer", "combiner", "loss", "rule")
         for p in (CONF / "strategy" / kind).glob("*.yaml")
     ]
-    assert len(shipped) == 13 + 6 + 4 + 6
+    assert len(shipped) == 14 + 7 + 4 + 6
     assert len(SCORERS) + len(COMBINERS) + len(LOSSES) + len(RULES) >= 18
 
 
@@ -181,6 +181,8 @@ def test_equal_teachers_combine_to_what_one_alone_does(
     targets = combiner(logits, weights, temperature)
     alone = combiner(teachers.logits, torch.ones(1, shape[1]), temperature)
     torch.testing.assert_close(targets, alone, rtol=1e-4, atol=1e-5)
+    if combiner is COMBINERS["true_labels"]:  # it looks at nobody's answers
+        return
     own = teachers.logits[0]  # of which sharpening leaves the likeliest class
     likeliest = alone.gather(-1, own.argmax(-1, keepdim=True))[:, 0]
     torch.testing.assert_close(likeliest, alone.amax(-1), rtol=1e-4, atol=1e-5)

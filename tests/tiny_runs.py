@@ -47,6 +47,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "averaging": ("strategy=averaging", *SAME),
     "partial": ("strategy=fedper", *SAME),
     "ditto": ("strategy=ditto", *SAME),
+    "fd": ("strategy=fd", "rounds=2", *MIXED),
+    "fd plus": ("strategy=feddistill_plus", "rounds=2", *SAME),
     "ktpfl": ("strategy=ktpfl", *MIXED, "rounds=3"),
     "scarlet": ("strategy=scarlet", *TAUGHT, "rounds=3"),
     **{name: (f"strategy={name}", *MIXED, "strategy.epochs=2", "strategy.synthesis.steps=2",

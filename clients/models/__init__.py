@@ -13,12 +13,14 @@ between two calls.
 
 from clients.models.dense_labelling import fcn
 from clients.models.mobile import mobilenet_v2_small, shufflenet_v2_05
-from clients.models.resnet import resnet8, resnet18, resnet20
+from clients.models.resnet import cifar_resnet, resnet8, resnet18, resnet20
 from clients.models.simple import cnn, lenet5, logistic_regression, mlp, vgg9
+from clients.models.strided import strided_cnn
 from clients.models.text import bag_of_embeddings, transformer
 
 __all__ = [
     "bag_of_embeddings",
+    "cifar_resnet",
     "cnn",
     "fcn",
     "lenet5",
@@ -29,6 +31,7 @@ __all__ = [
     "resnet18",
     "resnet20",
     "shufflenet_v2_05",
+    "strided_cnn",
     "transformer",
     "vgg9",
 ]

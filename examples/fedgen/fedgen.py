@@ -1,13 +1,14 @@
 """FedGen: a generator learns what features classifiers take for a class, and is sent to clients.
 
 Zhu, Hong, Zhou, "Data-Free Knowledge Distillation for Heterogeneous Federated Learning", ICML 2021
-(arXiv:2105.10056). Clients disclose how many examples of each label they have. Other than in the
-authors' code: latents are drawn once in a round, not at each step, and what is said of those of an
-example's label is said by the classifier that was received; the penalty is not multiplied by the
-ratio of batch sizes; Adam begins anew in each round, at one rate; clients are held to the generator
-in all local epochs, not in the first 20; alpha is 1, not 10.
+(arXiv:2105.10056). Clients disclose how many examples of each label they have. As the authors' code
+but for this: latents are drawn once in a round, `samples` of each kind; a step uses all of them,
+or one for each of its examples; what is said of the latter is said by the classifier received, not
+by the one that learns; counts are of all that a client has; and clients are weighed for each label,
+where a broadcast of the authors' has the mean over a batch's labels (`mixed_shares`).
 
     python run.py --config-dir examples/fedgen strategy=fedgen clients=same rounds=5
+    python run.py --config-dir examples/fedgen +experiment=fedgen_mnist strategy=fedgen_authors
 """
 
 from functools import partial
@@ -56,9 +57,10 @@ def penalty(parameters, anchors):
 
 
 def loss(outputs, labels, anchors):
-    """CE(x, y) + alpha KL(head(G(noise, y)) || x) of each example [B]."""
+    """CE(x, y) + alpha KL(head(G(noise, y)) || x) of each example [B], noise being its own."""
     own = cross_entropy(outputs.logits, labels, reduction="none")
-    return own + anchors["alpha"] * kl(outputs.logits, anchors["said"][labels], 1.0)
+    said = anchors["said"][outputs.rows % len(anchors["said"]), labels]
+    return own + anchors["alpha"] * kl(outputs.logits, said.softmax(-1), 1.0)
 
 
 OBJECTIVE = Objective(loss, penalty, anchors=("latents", "drawn", "said", "alpha"))
@@ -78,10 +80,11 @@ def train(clients, requests, contexts, device, *, samples):
         name = f"fedgen {server_round} {client_id}"
         with seeded_torch(named_generator(clients.seed, Purpose.DIGEST, name)), torch.no_grad():
             drawn = labels[torch.randint(len(labels), (samples,))]
-            latents = generator(torch.randn(samples, generator.noise), drawn)
-            each = torch.arange(generator.classes)
-            said = linear(generator(torch.randn(len(each), generator.noise), each), *head)
-        made = {"latents": latents, "drawn": drawn, "said": said.softmax(-1)}
+            latents = generator(torch.rand(samples, generator.noise), drawn)
+            each = torch.arange(generator.classes).repeat(samples)
+            said = linear(generator(torch.rand(len(each), generator.noise), each), *head)
+        made = {"latents": latents, "drawn": drawn}
+        made["said"] = said.view(samples, generator.classes, -1)
         made["alpha"] = torch.tensor(about["alpha"])
         return {name: tensor.to(device) for name, tensor in made.items()}
 
@@ -111,7 +114,7 @@ class FedGen(BaseStrategy):
 
     def __init__(
         self, *, student, seed, alpha=1.0, decay=0.98, diversity=1.0, epochs=50, lr=3e-4,
-        weight_decay=0.01, batch_size=32, samples=128, fraction=1.0,
+        weight_decay=0.01, batch_size=32, samples=128, mixed_shares=False, fraction=1.0,
     ):  # fmt: skip
         if HEAD[0] not in student.state_dict():
             raise ValueError(f"student: expected a linear classifier of the name {HEAD[0][:-7]}")
@@ -119,7 +122,9 @@ class FedGen(BaseStrategy):
         with seeded_torch(named_generator(seed, Purpose.STUDENT, "fedgen")):
             self.generator = Generator(*shape)
         self.alpha, self.decay, self.diversity, self.epochs = alpha, decay, diversity, epochs
-        self.adam = partial(torch.optim.Adam, lr=lr, weight_decay=weight_decay)
+        adam = partial(torch.optim.Adam, lr=lr, weight_decay=weight_decay)
+        self.lr, self.optimizer = lr, adam(self.generator.parameters())
+        self.mixed_shares = mixed_shares
         self.batch_size, self.fraction, self.seed = batch_size, fraction, seed
         self.labels = []
         self.train = Handler(
@@ -134,8 +139,7 @@ class FedGen(BaseStrategy):
         self.handlers = (self.train,)
 
     def configure_train(self, server_round, arrays, config, grid):
-        rounds = server_round - 2  # there is nothing to be held to in the first
-        alpha = max(1e-4, self.alpha * self.decay**rounds) if self.labels else 0.0
+        alpha = max(1e-4, self.alpha * self.decay ** (server_round - 1)) if self.labels else 0.0
         about = {"server-round": server_round, "alpha": alpha, "labels": self.labels or [0]}
         made = write_arrays(parameters_of(self.generator))
         content = RecordDict({"arrays": arrays, "generator": made, "config": ConfigRecord(about)})
@@ -154,35 +158,47 @@ class FedGen(BaseStrategy):
             heads.append([torch.tensor(arrays[name]) for name in HEAD])
             counts.append(torch.tensor(read_arrays(content["counts"])["by-class"]))
         seen = torch.stack(counts).sum(0)
-        self.labels = seen.nonzero()[:, 0].tolist()
+        now = seen.nonzero()[:, 0]
+        self.labels = sorted({*self.labels, *now.tolist()})  # that anybody ever had
         shares = torch.stack(counts) / seen.clamp_min(1)  # [K, C]: w_k of each label
         with seeded_torch(named_generator(self.seed, Purpose.DISTILLATION, str(server_round))):
-            last = self.teach(heads, shares)
+            last = self.teach(heads, shares, now, self.lr * self.decay ** (server_round - 1))
         return write_arrays(mean.mean()), MetricRecord({"generator-loss": last})
 
-    def teach(self, heads, shares):
-        """min_G sum_k mean w_k(y) CE(head_k(G(noise, y)), y) + diversity * D(G)."""
+    def teach(self, heads, shares, seen, lr):
+        """min_G sum_k mean w_k(y) CE(head_k(G(noise, y)), y) + diversity * D(G), y of `seen`."""
         weights, biases = (torch.stack(each) for each in zip(*heads, strict=True))
-        optimizer = self.adam(self.generator.train().parameters())
+        self.generator.train()
+        self.optimizer.param_groups[0]["lr"] = lr
         for _ in range(self.epochs):
-            labels = torch.tensor(self.labels)[torch.randint(len(self.labels), (self.batch_size,))]
-            noise = torch.randn(self.batch_size, self.generator.noise)
+            labels = seen[torch.randint(len(seen), (self.batch_size,))]
+            noise = torch.rand(self.batch_size, self.generator.noise)
             latents = self.generator(noise, labels)
             said = torch.einsum("sd,kcd->ksc", latents, weights) + biases[:, None]
             apart = cross_entropy(said.flatten(0, 1), labels.repeat(len(said)), reduction="none")
-            loss = (shares[:, labels] * apart.view(len(said), -1)).sum(0).mean()
+            of_each = shares[:, labels]  # [K, S]
+            if self.mixed_shares:
+                of_each = of_each.mean(1, keepdim=True)
+            loss = (of_each * apart.view(len(said), -1)).sum(0).mean()
             loss = loss + self.diversity * alike(latents, noise)
-            optimizer.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            self.optimizer.step()
         return float(loss.detach())
 
     def state(self):
+        moments = self.optimizer.state_dict()["state"]
+        adam = {f"{i} {n}": t.numpy() for i, own in moments.items() for n, t in own.items()}
         made = write_arrays(parameters_of(self.generator))
-        return RecordDict({"generator": made, "seen": ConfigRecord({"labels": self.labels})})
+        seen = ConfigRecord({"labels": self.labels})
+        return RecordDict({"generator": made, "adam": write_arrays(adam), "seen": seen})
 
     def restore(self, state):
         load_parameters(self.generator, read_arrays(state["generator"]))
+        moments = {}
+        for name, array in read_arrays(state["adam"]).items():
+            moments.setdefault(int(name.split()[0]), {})[name.split()[1]] = torch.tensor(array)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.labels = [*state["seen"]["labels"]]
 
 

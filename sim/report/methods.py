@@ -127,7 +127,9 @@ def _told_apart(methods: list[Method]) -> list[Method]:
 
 
 def _what(run: Run) -> dict[str, Any]:
-    return {k: v for k, v in run.config.items() if not _is_where(k)}
+    """Return what was done; a part that was told the run's seed has it in its config too."""
+    kept = {k: v for k, v in run.config.items() if not _is_where(k)}
+    return {k: v for k, v in kept.items() if not (k.endswith(".seed") and v == run.seed)}
 
 
 def _is_where(key: str) -> bool:

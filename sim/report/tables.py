@@ -30,8 +30,15 @@ MEASURES = {
 """Where `result.json` has an accuracy, and in which series it is while a run is not over."""
 
 
-ORACLE = "probes/oracle_right"
-"""A bound of all weights: the share of the probed proxy examples of which some teacher is right."""
+PROBED = {
+    "clients/own_accuracy/mean": "mean on own classes",
+    "clients/own_accuracy/min": "worst on own classes",
+    "probes/student_own_accuracy": "student on own classes",
+    "probes/student_own_accuracy_worst": "student on own classes, worst",
+    "probes/oracle_right": "oracle of teachers",
+}
+"""What probes find, and its name: accuracies on each client's own classes, and a bound of all
+weights, the share of the probed proxy examples of which some teacher is right."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,7 @@ def accuracies(run: Run) -> dict[str, float]:
         own = name not in (f"ensemble_{measure}", series) and f"clients/{name}/mean" not in found
         if own and measure in name:
             values[name.replace("_", " ")] = last(found[series])
-    if ORACLE in found:
-        values["oracle of teachers"] = last(found[ORACLE])
+    values |= {name: last(found[series]) for series, name in PROBED.items() if series in found}
     if EDGES in found:
         values[PEERS_MEAN] = values.pop("student")
     numbers = {name: float(v) for name, v in values.items() if isinstance(v, int | float)}

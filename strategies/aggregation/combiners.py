@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,30 @@ def enhanced_era(exponent: float = 2.0) -> WeightedMean:
     if not 0 < exponent < math.inf:
         raise ValueError(f"strategy.combiner.exponent={exponent}: expected > 0")
     return replace(mean_of_probs, then=partial(_power_of_probs, exponent=exponent))
+
+
+def true_labels(
+    logits: Tensor, weights: Tensor, temperature: float, *, labels: Tensor | None
+) -> Tensor:
+    """Combine nothing: targets are the true classes, where these are known.
+
+    For mutual learning as it was published, on labelled examples, and for a student that learns
+    from a labelled public set.
+
+    Args:
+        logits: Answers [K, N, C].
+        weights: Trust [K, N].
+        temperature: T > 0, of those without a label.
+        labels: int64 [N], -1 where there is none; None: of none.
+
+    Returns:
+        Targets [N, C]: one-hot, or the mean of probabilities.
+    """
+    means = mean_of_probs(logits, weights, temperature)
+    if labels is None:
+        return means
+    certain = one_hot(labels.clamp_min(0), logits.shape[-1]).to(means.dtype)
+    return torch.where((labels >= 0)[:, None], certain, means)
 
 
 def _softmax_of_probs(probs: Tensor, temperature: float, *, era_temperature: float) -> Tensor:

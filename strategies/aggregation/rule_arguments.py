@@ -2,8 +2,9 @@
 
 `ids` [N], of the proxy examples that are answered, or of test examples; `phase`, "distil" or
 "test"; `calibration`, the same clients' answers to a labelled share of the proxy set that is never
-distilled; and a combiner `teachers`, all that the cohort said. A rule that names one of them needs
-all answers in one place.
+distilled; `labels` [N] of the distilled examples, where the proxy set is declared to be labelled,
+and None in the phase "test"; and a combiner `teachers`, all that the cohort said. A rule that names
+one of them needs all answers in one place.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -19,8 +20,8 @@ from clients.data import Dataset
 from clients.messages.answers import Answers, stack
 from clients.signatures import names, needs, require_given
 
-OFFERED = ("ids", "phase", "calibration")
-CALIBRATION = "calibration"
+OFFERED = ("ids", "phase", "calibration", "labels")
+CALIBRATION, LABELS = "calibration", "labels"
 Known = Mapping[str, Any]
 """Some of OFFERED, by name."""
 
@@ -74,19 +75,25 @@ def of_clients(answers: Answers, client_ids: Collection[int]) -> Answers:
     )
 
 
-def calibrated(rules: Mapping[str, Callable[..., Any]], ids: Ids) -> Ids:
+def calibrated(rules: Mapping[str, Callable[..., Any]], ids: Ids, labelled: bool) -> Ids:
     """Return which calibration examples rules want answered [M]: all there are, or none.
 
     Args:
         rules: By the name of their axis.
         ids: Of the calibration examples there are.
+        labelled: Whether the server knows the labels of all others too.
 
     Returns:
         Those, if a rule names `calibration`.
 
     Raises:
-        ValueError: One needs it, and there is none; names the key.
+        ValueError: One needs it, or labels, and there are none; names the key.
     """
+    for axis in (axis for axis, rule in rules.items() if names(rule, LABELS) and not labelled):
+        raise ValueError(
+            f"strategy.{axis} looks at labels of what is distilled: expected "
+            "strategy.proxy_split.labelled=true, if the server is to know them"
+        )
     wants = {axis: rule for axis, rule in rules.items() if names(rule, CALIBRATION)}
     for axis, rule in wants.items():
         if not len(ids) and needs(rule, CALIBRATION):
@@ -111,11 +118,15 @@ def parted(answers: Answers, proxy: Dataset, ids: Ids) -> tuple[Answers, Calibra
     if not len(ids):
         return answers, None
     inputs = answers.mask.shape[1] // answers.sites
-    labels = torch.from_numpy(proxy.labels[ids])
-    if answers.soft:  # a label for each row
-        labels = labels.flatten()
+    labels = labels_of(proxy, ids)
     first = inputs - len(ids)
     return answers.at(slice(0, first)), Calibration(answers.at(slice(first, inputs)), labels)
+
+
+def labels_of(proxy: Dataset, ids: Ids) -> Tensor:
+    """Return labels of some proxy examples: one for each row of answers, numbers as they are."""
+    labels = torch.from_numpy(proxy.labels[ids])
+    return labels.flatten() if proxy.task.soft else labels
 
 
 def told(rule: Callable[..., Any], known: Known) -> dict[str, Any]:
@@ -164,8 +175,10 @@ def made_up_arguments(answers: Answers) -> Known:
     few = answers.at(slice(0, min(8, inputs)))
     rows, classes = few.logits.shape[1:]
     labels = torch.arange(rows) % classes if few.soft else torch.zeros(rows, classes)
+    every = torch.arange(answers.logits.shape[1])
     return {
         "ids": np.arange(inputs),
         "phase": "distil",
         CALIBRATION: Calibration(few, labels),
+        LABELS: every % classes if few.soft else torch.zeros(len(every), classes),
     }

@@ -63,6 +63,24 @@ def validation_accuracy(teachers: Answers, *, calibration: Calibration) -> Tenso
 
 
 @of_probabilities
+def oracle(teachers: Answers, *, labels: Tensor | None) -> Tensor:
+    """Trust a teacher by the probability that it gives to the true class: a bound of all scorers.
+
+    Args:
+        teachers: Answers of the cohort.
+        labels: The true classes int64 [N], -1 where there is none; None, as on the test set: all
+            are trusted alike, as where there is none.
+
+    Returns:
+        Scores in [0, 1] [K, N].
+    """
+    if labels is None:
+        return uniform(teachers)
+    probs = teachers.logits.softmax(-1)
+    true = probs.take_along_dim(labels.clamp_min(0)[None, :, None], -1)[..., 0]
+    return torch.where(labels >= 0, true, 1.0)
+
+
 def above_chance(teachers: Answers, *, calibration: Calibration, margin: float = 0.0) -> Tensor:
     """Trust alike the teachers that labelled proxy examples show to be better than chance.
 

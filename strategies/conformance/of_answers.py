@@ -77,7 +77,8 @@ def _scores_by_example(scorer: Any) -> str | None:
     before = scored(scorer, teachers)
     known = made_up_arguments(teachers)
     turned = teachers.at(order)
-    after = scorer(turned, **told(scorer, {**known, "ids": known["ids"][::-1].copy()}))
+    back = {"ids": known["ids"][::-1].copy(), "labels": known["labels"].flip(0)}
+    after = scorer(turned, **told(scorer, {**known, **back}))
     if unlike(after, before[:, order]):
         return "scores are those of other examples: are ids of a call before used?"
     return None

@@ -98,6 +98,11 @@ class Gossip(BaseStrategy):
         if ensemble.wants_negatives:
             proxy_split.require_negatives()
         ensemble = of_task(ensemble, test.task)
+        if proxy_split.labelled:
+            raise ValueError(
+                "strategy.proxy_split.labelled=true: expected false, for peers have no server that "
+                "knows labels"
+            )
         require_none(ensemble.stateful, "it is given by a server, and peers have none")
         self.rule, self.split = ensemble, proxy_split
         size = test.task.num_classes, test.task.sites

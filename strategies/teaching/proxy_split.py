@@ -4,9 +4,11 @@ from copy import copy
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from clients.data import Dataset
 from clients.seeding import Purpose, generator
+from strategies.aggregation.rule_arguments import labels_of
 
 Ids = npt.NDArray[np.int64]
 
@@ -15,7 +17,8 @@ class ProxySplit:
     """The proxy set, cut into negatives and the distilled examples, these in chunks.
 
     Attributes:
-        proxy: Shared inputs; their labels are never looked at.
+        proxy: Shared inputs; their labels are looked at only where these numbers say so.
+        labelled: Whether rules may.
         negative_ids: What discriminators are fitted against; never distilled. Ascending.
         calibration_ids: What teachers can be measured on, by labels; never distilled. Ascending.
         distilled_ids: All others, ascending.
@@ -34,6 +37,7 @@ class ProxySplit:
         calibration_share: float = 0.0,
         chunks: int = 1,
         probe_examples: int = 256,
+        labelled: bool = False,
     ) -> None:
         """Cut it.
 
@@ -49,6 +53,8 @@ class ProxySplit:
                 examples are answered.
             probe_examples: How many distilled examples probes look at, >= 1; all if there are
                 fewer.
+            labelled: Whether the server knows the labels of all of them, for rules that name
+                `labels`: a public labelled set, or a bound.
 
         Raises:
             ValueError: A number is out of range, or there is nothing to distil, or less than a
@@ -64,7 +70,7 @@ class ProxySplit:
         order = generator(seed, Purpose.NEGATIVES).permutation(len(proxy))
         cut = round(negative_share * len(proxy))
         rest = cut + round(calibration_share * len(proxy))
-        self.proxy = proxy
+        self.proxy, self.labelled = proxy, labelled
         self.negative_ids, self.distilled_ids = np.sort(order[:cut]), np.sort(order[rest:])
         self.calibration_ids = np.sort(order[cut:rest])
         self._leaves = f"{key}.negative_share={negative_share}: of {len(proxy)} proxy examples it"
@@ -89,6 +95,10 @@ class ProxySplit:
     def num_learned(self) -> int:
         """How many examples a round learns from, if all are covered."""
         return len(self.distilled_ids) if self.learned is None else int(self.learned.sum())
+
+    def labels_of(self, ids: Ids) -> Tensor | None:
+        """Return labels of distilled examples, one for each row; None if nobody knows them."""
+        return labels_of(self.proxy, ids) if self.labelled else None
 
     def of_round(self, ids: Ids) -> "ProxySplit":
         """Return the split of a round that learns from these of the distilled ids, ascending."""

@@ -88,14 +88,14 @@ class Teachers:
         asked = {n: each for n, each in ensemble.ask.items() if n in {*own, *self._tested}}
         self._testing = replace(ensemble, ask=asked)
         rehearse(self._testing, test.task.num_classes, test.task.sites)
-        self.rule, self.split, self.test = ensemble, proxy_split, test
+        self.rule, self.split, self._all, self.test = ensemble, proxy_split, proxy_split, test
         self.tested = tested or (lambda server_round: test)
         self.node_ids: list[int] = []
         self._seed, self._fraction, self.selection = seed, fraction, selection
         if selection is not None:
             require_selection(selection, proxy_split)
-        self._all = proxy_split
-        self._calibrated = calibrated(ensemble.stateful, proxy_split.calibration_ids)
+        known = proxy_split.calibration_ids, proxy_split.labelled
+        self._calibrated = calibrated(ensemble.stateful, *known)
         self._calibration: Calibration | None = None
         self._reducible = is_reducible(ensemble, test.task.num_classes, test.task.sites)
         self._whole = False
@@ -287,11 +287,11 @@ class Teachers:
         rule = self._testing if phase == "test" else self.rule
         if isinstance(answers, Part):
             return rule(answers, probe)
-        known: dict[str, Any] = {"ids": ids, "phase": phase}
+        labels = self.split.labels_of(ids) if phase == "distil" else None
+        known: dict[str, Any] = {"ids": ids, "phase": phase, "labels": labels}
         if (calibration := self._calibration) is not None:
             known["calibration"] = calibration.among(answers.client_ids)
-        keep = self._whole and phase == "distil"
-        return rule(self._beside_first(answers), probe, keep, known)
+        return rule(self._beside_first(answers), probe, self._whole and phase == "distil", known)
 
     def _beside_first(self, answers: Part | Answers) -> Part | Answers:
         """Put in what clients said of themselves as the round began: they say it once."""

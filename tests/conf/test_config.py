@@ -145,7 +145,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (["clients.training.epoch=3"], "did you mean 'clients.training.epochs'?"),
         (["strategy=dlda"], "'strategy=dlda': no such option; did you mean 'dlad'?"),
         (["availability=null"], "'availability=null': expected the name of an option (all: alw"),
-        (["partition=3"], "'partition=3': expected the name of an option (all: classes"),
+        (["partition=3"], "'partition=3': expected the name of an option (all: capped, classes"),
         (["strategy/scorer=margn"], "did you mean 'margin'?"),
         (["strategy=ffl", "strategy.epochs=3"], "it is called strategy.teaching.epochs now"),
         (["strategy.epochs=3"], "strategy.teaching.epochs now; only with strategy=codistillation,"),

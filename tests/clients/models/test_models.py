@@ -58,8 +58,8 @@ def last_linear(model: nn.Module) -> nn.Linear:
 
 
 def test_all_names_are_covered() -> None:
-    assert len(BUILDERS) == 10
-    assert len(CASES) == 10 + 5  # five builders take a norm, of which there are two
+    assert len(BUILDERS) == 11
+    assert len(CASES) == 11 + 6  # six builders take a norm, of which there are two
     assert all(inspect.isfunction(build) for build in BUILDERS.values())
 
 
@@ -200,6 +200,7 @@ def test_impossible_task(build: Builder, shape: Any, num_classes: Any, message: 
         ("vgg9", {"hidden": [8]}, r"hidden must be a list of 2 integers, got \[8\]$"),
         ("resnet8", {"width": 0}, r"width must be an integer in \[1, inf\), got 0$"),
         ("resnet20", {"width": 1.5}, r"width must be an integer in \[1, inf\), got 1.5$"),
+        ("cifar_resnet", {"depth": 30}, r"depth=30: expected 6 n \+ 2, such as 20, 32 or 56"),
         ("resnet18", {"width": "64"}, r"width must be an integer in \[1, inf\), got '64'$"),
         ("mobilenet_v2_small", {"width": 0.0}, r"width must be a number in \(0, inf\), got 0.0$"),
         ("mobilenet_v2_small", {"width": math.nan}, r"width must be .*, got nan$"),

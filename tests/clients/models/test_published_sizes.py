@@ -39,7 +39,10 @@ def count(model: nn.Module) -> int:
         ("resnet20", CIFAR, 10, {}, 272_474),
         ("resnet20", CIFAR, 100, {}, 278_324),
         ("resnet20", (3, 8, 8), 10, {"norm": "group"}, 272_474),
+        ("cifar_resnet", CIFAR, 10, {"depth": 32}, 466_906),
+        ("cifar_resnet", CIFAR, 10, {"depth": 56}, 855_770),
         ("resnet18", CIFAR, 10, {}, 11_173_962),
+        ("strided_cnn", MNIST, 10, {}, 26_412),  # less 22 biases before the norms
         ("mobilenet_v2_small", CIFAR, 1000, {"width": 1.0}, 3_504_872),
         ("shufflenet_v2_05", CIFAR, 1000, {}, 1_366_792),
     ],

@@ -46,6 +46,15 @@ def test_a_method_without_what_others_have_is_named_by_its_absence(tmp_path: Pat
     assert [m.name for m in methods] == ["mnist", "proxy_source=null"]
 
 
+def test_a_strategy_that_has_the_seed_is_one_method_over_all_seeds(tmp_path: Path) -> None:
+    """`strategy=averaging` has `seed: ${seed}`; a seed of its own is another thing."""
+    for seed in (0, 1):
+        write_run(tmp_path / "s" / str(seed), seed, config={"strategy": {"seed": seed}})
+    write_run(tmp_path / "s" / "2", 2, config={"strategy": {"seed": 7}})
+    methods = methods_of(find_runs([tmp_path / "s"]))
+    assert [[run.seed for run in m.runs] for m in methods] == [[0, 1], [2]]
+
+
 def test_what_is_only_looked_at_makes_no_other_method(tmp_path: Path) -> None:
     for seed, examples in enumerate((64, 256)):
         looked = {"proxy_split": {"probe_examples": examples}, "temperature": 1.0}

@@ -99,8 +99,10 @@ def test_rounds_in_which_nothing_was_measured_are_left_out(tmp_path: Path) -> No
     assert row[2:4] == ["40.00", "1.00"]
 
 
-def test_the_oracle_of_teachers_is_a_column(tmp_path: Path) -> None:
-    lines = [line(1, 0.4) | {"probes": {"oracle_right": 0.9}}]
+def test_what_probes_find_on_own_classes_and_the_oracle_are_columns(tmp_path: Path) -> None:
+    clients = {"own_accuracy": {"mean": 0.8, "min": 0.6}}
+    lines = [line(1, 0.4) | {"probes": {"oracle_right": 0.9}, "clients": clients}]
     _, _, markdown = report(tmp_path, write_run(tmp_path / "r", lines=lines))
-    assert "| oracle of teachers |" in markdown
-    assert table_of(markdown, "method | seeds")[0][-1] == "90.00"
+    head = "| mean on own classes | worst on own classes | oracle of teachers |"
+    assert head in markdown
+    assert table_of(markdown, "method | seeds")[0][-3:] == ["80.00", "60.00", "90.00"]

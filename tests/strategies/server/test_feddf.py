@@ -38,15 +38,30 @@ def models_in(folder: Path) -> dict[str, dict[str, Any]]:
 # --- the method ---
 
 
-def test_without_a_lesson_it_is_federated_averaging(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["strategy=feddf", *UNTAUGHT], ["strategy=fedensemble"]])
+def test_without_a_lesson_it_is_federated_averaging(words: list[str], tmp_path: Path) -> None:
     same = [f"seed={SEED}", "clients=same", "clients.num_clients=4", "clients.training.epochs=1",
             "data=blobs", "rounds=2"]  # fmt: skip
-    federated(tmp_path / "feddf", "strategy=feddf", *same, *UNTAUGHT)
+    federated(tmp_path / "feddf", *words, *same)
     federated(tmp_path / "fedavg", "strategy=averaging", *same)
     one, other = student_in(tmp_path / "feddf"), student_in(tmp_path / "fedavg")
     assert one.keys() == other.keys()
     for name, array in one.items():
         np.testing.assert_allclose(array, other[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_clients", "alone"), [(1, True), (4, False)])
+def test_fedensemble_measures_the_clients_networks_together(
+    num_clients: int, alone: bool, tmp_path: Path
+) -> None:
+    """Those of one client are that one, and the mean too."""
+    words = ["clients=same", f"seed={SEED}", "data=blobs", "partition=iid", "student=mlp"]
+    words += [f"clients.num_clients={num_clients}"]
+    federated(tmp_path / "run", "strategy=fedensemble", *words)
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    together, mean = line["strategy"]["ensemble_loss"], line["clients"]["loss"]["mean"]
+    assert (together == pytest.approx(mean, rel=1e-4)) == alone
+    assert (together == pytest.approx(line["student"]["loss"], rel=1e-4)) == alone
 
 
 def test_every_architecture_is_taught_by_all(tmp_path: Path) -> None:
