@@ -132,7 +132,11 @@ class FedGKT(BaseStrategy):
         task = tested(1).task
         shape = map_shape(models, architectures, task, tap)
         self._task = replace(task, input_shape=shape)
-        self.network = build(server, self._task, named_generator(seed, Purpose.STUDENT, "fedgkt"))
+        try:
+            rng = named_generator(seed, Purpose.STUDENT, "fedgkt")
+            self.network = build(server, self._task, rng)
+        except ValueError as error:
+            raise ValueError(f"strategy.server: maps of {tap} {shape}: {error}") from error
         self.handlers = handlers(tap, transfer(alpha, 1.0, temperature), shape, task)
         self._objective = transfer(1.0, alpha, temperature)
         self._distil, self._seed, self._fraction = distil, seed, fraction

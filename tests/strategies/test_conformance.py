@@ -168,8 +168,9 @@ SHORT = {
     "cpfl": ["strategy.first_rounds=1"],
     **{name: ["strategy.own=[features.*]"] for name in ("fedbn", "silobn")},
     "feddf": ["strategy.distil.steps=20"],
+    "fedgkt": ["strategy.server._target_=clients.models.mlp", "~strategy.server.norm"],
 }
-"""What suits the kit's networks, which have no batch norm, and its patience."""
+"""What suits the kit's networks, which have no batch norm and no maps, and its patience."""
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

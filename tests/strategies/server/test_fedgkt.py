@@ -13,7 +13,7 @@ from flwr.app import Message
 from clients.data import Dataset
 from clients.handlers.private_maps import MAPS, SAID, transfer
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.models import mlp
+from clients.models import mlp, resnet8
 from clients.models.factory import build
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator, named_generator
@@ -136,6 +136,10 @@ def test_maps_that_differ_or_are_not_there_are_refused() -> None:
     wanted = r"\(9,\) of 'linear', \(8,\) of 'mlp': expected one shape, as with clients=same"
     with pytest.raises(ValueError, match=wanted):
         made(tiny_clients(2, models=models))
+    with pytest.raises(
+        ValueError, match=r"strategy.server: maps of features.2 \(8,\): image_shape"
+    ):
+        made(alike(), server=resnet8)
 
 
 @pytest.mark.parametrize(
