@@ -5,6 +5,7 @@ Importing it imports neither torch, ray nor flwr.
 
 import argparse
 import difflib
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -81,7 +82,7 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
     for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
         if (key := part.replace("/", ".")) not in _known_keys(*plain) and (only := _only_with(key)):
             return f"'{part}': nothing to choose here{only}"
-    search = ",".join(search_path(*mine))
+    search = ",".join(map(json.dumps, search_path(*mine)))
     keys = _known_keys(f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices))
     for override in parsed:
         key = override.key_or_group

@@ -1,5 +1,6 @@
 """A plug-in as a YAML file of a user's has it, beside the config that it would be chosen into."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def _node(folder: Path, file: str) -> Any:
     group, option = str(Path(file).parent), Path(file).stem
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(HERE), version_base="1.3"):
-        words = [f"hydra.searchpath=[{','.join(search_path(folder))}]", f"{group}={option}"]
+        there = ",".join(map(json.dumps, search_path(folder)))
+        words = [f"hydra.searchpath=[{there}]", f"{group}={option}"]
         config = compose("config", overrides=words)
     found = OmegaConf.select(config, group.replace("/", "."))
     return found if isinstance(found, DictConfig) else node

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.run_lock import claim, release
 from tests.commands import run_py
 from tests.quick_runs import NO_FIGURES
 
@@ -38,3 +39,32 @@ def test_what_fails_is_recorded_and_what_is_missing_is_run_again(tmp_path: Path)
 
     other = run_py(*words, "seed=1")
     assert other.stderr.count("name another hydra.sweep.dir") == 4  # two told, and once more
+
+
+def test_a_job_that_another_process_runs_is_left_alone(tmp_path: Path) -> None:
+    """The same sweep begun twice: what is there, a user's own file too, stays as it is."""
+    job = tmp_path / "0"
+    claim(job)
+    try:
+        (job / "metrics.jsonl").write_text("{}\n")
+        (job / "notes.txt").write_text("mine")
+        done = run_py("-m", "seed=0", *TINY, f"hydra.sweep.dir={tmp_path}")
+        assert done.returncode == 1
+        assert "another run uses it" in done.stderr
+        assert not (job / "FAILED").exists()
+        assert {p.name for p in job.glob("[!.]*")} == {"lock", "metrics.jsonl", "notes.txt"}
+    finally:
+        release(job)
+
+
+def test_what_a_dead_run_left_is_taken_away_and_a_users_own_files_are_not(tmp_path: Path) -> None:
+    words = ["-m", "seed=0", *TINY, f"hydra.sweep.dir={tmp_path}", "checkpoint_every=0", "rounds=1"]
+    assert run_py(*words).returncode == 0
+    job = tmp_path / "0"
+    bits = (job / "student.safetensors").read_bytes()
+    (job / "result.json").unlink()
+    (job / "notes.txt").write_text("mine")
+    assert run_py(*words).returncode == 0
+    assert (job / "student.safetensors").read_bytes() == bits
+    assert (job / "notes.txt").read_text() == "mine"
+    assert len((job / "metrics.jsonl").read_text().splitlines()) == 1

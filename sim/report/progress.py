@@ -101,5 +101,6 @@ def progress_table(methods: Sequence[Method], target: float | None = None) -> Ta
             cells = [of_seeds(each, len(runs)) for each in values]
             rows.append([method.name, runs[0].whose, *cells])
     head = ["method", "whose", *columns.values()]
-    kept = [k for k in range(len(head)) if any(row[k] != NOTHING for row in rows)]
+    told = [*columns].index("reached") + 2 if target is not None else None  # also if nobody did
+    kept = [k for k in range(len(head)) if k == told or any(row[k] != NOTHING for row in rows)]
     return Table([head[k] for k in kept], [[row[k] for k in kept] for row in rows])

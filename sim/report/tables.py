@@ -37,8 +37,8 @@ PROBED = {
     "probes/student_own_accuracy_worst": "student on own classes, worst",
     "probes/oracle_right": "oracle of teachers",
 }
-"""What probes find, and its name: accuracies on each client's own classes, and a bound of all
-weights, the share of the probed proxy examples of which some teacher is right."""
+"""What probes find, and its name: accuracies on each client's own classes, and what choosing one
+teacher for each probed proxy example could reach."""
 
 
 @dataclass(frozen=True)

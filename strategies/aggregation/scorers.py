@@ -62,9 +62,11 @@ def validation_accuracy(teachers: Answers, *, calibration: Calibration) -> Tenso
     return share[:, None].expand_as(teachers.mask)
 
 
-@of_probabilities
 def oracle(teachers: Answers, *, labels: Tensor | None) -> Tensor:
-    """Trust a teacher by the probability that it gives to the true class: a bound of all scorers.
+    """Trust a teacher by the probability that it gives to the true class, which nobody knows.
+
+    What who knows the labels would do; no bound of all scorers: many who are nearly sure of another
+    class outweigh the one who is right.
 
     Args:
         teachers: Answers of the cohort.
@@ -81,6 +83,7 @@ def oracle(teachers: Answers, *, labels: Tensor | None) -> Tensor:
     return torch.where(labels >= 0, true, 1.0)
 
 
+@of_probabilities
 def above_chance(teachers: Answers, *, calibration: Calibration, margin: float = 0.0) -> Tensor:
     """Trust alike the teachers that labelled proxy examples show to be better than chance.
 

@@ -126,8 +126,8 @@ class Ditto(Averaging):
         )
         if not 0 <= weight < float("inf"):
             raise ValueError(f"strategy.weight={weight}: expected >= 0 and finite")
-        if own_epochs is not None and own_epochs < 0:
-            raise ValueError(f"strategy.own_epochs={own_epochs}: expected >= 0, or null")
+        if own_epochs is not None and not (isinstance(own_epochs, int) and own_epochs >= 0):
+            raise ValueError(f"strategy.own_epochs={own_epochs}: expected a number >= 0, or null")
         handler = replace(
             TRAIN,
             answer=partial(train, weight=weight, own_epochs=own_epochs),

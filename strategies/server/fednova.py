@@ -27,6 +27,7 @@ from clients.messages.sizes import NUM_EXAMPLES, examples_in
 from clients.models.factory import Parameters, buffer_names
 from clients.population.clients import SimulatedClients
 from clients.training.batches import local_steps
+from clients.training.objective import Objective
 from strategies.aggregation.parameters import WeightedSum, cast_to
 from strategies.server.averaging import Averaging, WeightedMean, unlike_request
 
@@ -129,6 +130,12 @@ class FedNova(Averaging):
     def require_clients(clients: SimulatedClients) -> None:
         """Refuse local training whose steps are not of one length; ValueError says which."""
         require_even_steps(clients.local_training)
+        goal = clients.objective
+        if isinstance(goal, Objective) and (goal.penalty or goal.correct):
+            raise ValueError(
+                "clients.objective: FedNova counts steps along the gradient of the loss alone: "
+                "expected one without penalty or correction"
+            )
 
     def intake(self, server_round: int, phase: str) -> Reducer | None:
         """Fold what clients trained into its normalised mean."""

@@ -76,7 +76,8 @@ class PartialAveraging(Averaging):
         )
         rng, task = np.random.default_rng(0), test.task
         networks = {name: build(model, task, rng) for name, model in models.items()}
-        self.shared = shared_by_all(own, student, networks)
+        patterns = [own] if isinstance(own, str) else own
+        self.shared = shared_by_all(patterns, student, networks)
         self.has_student = bool(self.shared)
         if own_epochs is not None:
             require_two_parts(own_epochs, self.shared, networks)
@@ -145,7 +146,7 @@ def require_two_parts(
     own_epochs: int, shared: frozenset[str], networks: Mapping[str, nn.Module]
 ) -> None:
     """Refuse to train one part after the other where there is one only; ValueError says so."""
-    if own_epochs < 1:
+    if not isinstance(own_epochs, int) or own_epochs < 1:
         raise ValueError(f"strategy.own_epochs={own_epochs}: expected >= 1, or null")
     for name, network in networks.items():
         learned = {each for each, _ in network.named_parameters()}

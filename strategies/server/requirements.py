@@ -20,6 +20,7 @@ from clients.training.objective import Objective
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
 from strategies.server.distillation import DIGESTED
+from strategies.server.federated_distillation import FederatedDistillation
 from strategies.server.mutual import MutualStrategy
 
 
@@ -95,6 +96,8 @@ def require_codec(strategy: Any, clients: SimulatedClients) -> None:
     """
     assert clients.codec is not None, "it is what is looked at"
     rehearse_codec(clients)
+    if FederatedDistillation in _kinds(strategy):
+        raise ValueError("clients.codec: clients send no parameters in this strategy: leave it out")
     answers = isinstance(strategy, partial) and "distil" in strategy.keywords
     if answers or _sends_targets(strategy):
         raise ValueError(
@@ -139,6 +142,8 @@ def _sends_targets(strategy: Any) -> bool:
 def _sends_parameters(strategy: partial[Any]) -> bool:
     if _sends_targets(strategy):
         return True
+    if strategy.func is FederatedDistillation:
+        return False
     if "distil" in strategy.keywords:
         return bool(strategy.keywords.get("feed_back", False))
     return not (strategy.func is MutualStrategy or wants(strategy, "mixing"))

@@ -54,7 +54,7 @@ class ProxySplit:
             probe_examples: How many distilled examples probes look at, >= 1; all if there are
                 fewer.
             labelled: Whether the server knows the labels of all of them, for rules that name
-                `labels`: a public labelled set, or a bound.
+                `labels`: a public labelled set, or to see what knowing them would be worth.
 
         Raises:
             ValueError: A number is out of range, or there is nothing to distil, or less than a

@@ -165,8 +165,8 @@ def test_a_student_that_is_fed_back_is_not_imitated_on_labelled_examples() -> No
 # --- what is refused, and what needs all answers in one place ---
 
 
-def needy(teachers: Answers, *, labels: Tensor) -> Tensor:
-    return labels
+def needy(teachers: Answers, *, truth: Tensor) -> Tensor:
+    return truth
 
 
 def calibrated_if_there_is(
@@ -176,11 +176,11 @@ def calibrated_if_there_is(
 
 
 def test_what_nobody_gives_is_refused_by_name() -> None:
-    said = r"strategy\.scorer\.labels is not set.*ids, phase, calibration"
+    said = r"strategy\.scorer\.truth is not set.*ids, phase, calibration"
     with pytest.raises(ValueError, match=said):
         EnsembleRule(needy, mean_of_probs)
-    with pytest.raises(ValueError, match=r"strategy\.combiner\.labels.*teachers, ids, phase"):
-        EnsembleRule(uniform, lambda one, two, three, *, labels: one)
+    with pytest.raises(ValueError, match=r"strategy\.combiner\.truth.*teachers, ids, phase"):
+        EnsembleRule(uniform, lambda one, two, three, *, truth: one)
     cure = r"strategy\.scorer measures teachers .* strategy\.proxy_split\.calibration_share > 0"
     with pytest.raises(ValueError, match=cure):
         distillation(tiny_clients(2), scorer=validation_accuracy)

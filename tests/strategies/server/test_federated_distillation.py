@@ -227,3 +227,9 @@ def test_clients_say_how_good_they_are_on_their_own_classes(tmp_path: Path) -> N
     # Who knows one class says it of all.
     assert min(own) == 1.0
     assert max(everything) < 0.6
+
+
+def test_a_codec_of_parameters_is_refused_where_none_are_sent(tmp_path: Path) -> None:
+    for name, word in (("up", "clients/codec=uint8"), ("down", "clients.codec_down=uint8")):
+        with pytest.raises(Exception, match="sends? no parameters"):
+            federated(tmp_path / name, "strategy=fd", "data=blobs", word)

@@ -112,3 +112,9 @@ def test_both_pools_and_a_resumed_run_have_the_same_bits(tmp_path: Path) -> None
     assert said.returncode == 1
     assert "FedNova counts steps of SGD" in said.stderr
     assert not (tmp_path / "no").exists()
+
+
+def test_an_objective_that_bends_gradients_is_refused(tmp_path: Path) -> None:
+    words = ["strategy=fednova", "clients=same", "data=blobs", "clients/objective=proximal"]
+    with pytest.raises(Exception, match="expected one without penalty or correction"):
+        federated(tmp_path / "run", *words)
