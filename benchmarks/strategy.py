@@ -61,3 +61,4 @@ class FoldedCohort(FixedCohort):
     """The same for our engine, which hands it partial means instead of every client's answer."""
 
     intake = Averaging.intake
+    weigh_by = "examples"

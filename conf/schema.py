@@ -105,6 +105,12 @@ def _function(key: str, node: DictConfig) -> Any:
         raise ConfigError(
             f"{key}={target}: cannot import '{module_name}': {error}{hint}"
         ) from error
+    theirs = str(getattr(module, "__file__", ""))
+    if "site-packages" in theirs and module_name in {folder.name for folder in EXAMPLES}:
+        raise ConfigError(
+            f"{key}={target}: '{module_name}' is an installed package here, {theirs}: expected a "
+            f"copy of examples/{module_name} under another name, and its folder by --config-dir"
+        )
     if not callable(getattr(module, name, None)):
         public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
         raise ConfigError(

@@ -62,7 +62,7 @@ def methods_of(runs: Sequence[Run]) -> list[Method]:
     groups: list[list[Run]] = []
     for run in runs:
         known = "seed" in run.config
-        same = [group for group in groups if known and _what(group[0]) == _what(run)]
+        same = [group for group in groups if known and _one_method(group[0], run)]
         same[0].append(run) if same else groups.append([run])
     names = _told(groups) or _names([_what(group[0]) for group in groups])
     methods = []
@@ -127,9 +127,19 @@ def _told_apart(methods: list[Method]) -> list[Method]:
 
 
 def _what(run: Run) -> dict[str, Any]:
-    """Return what was done; a part that was told the run's seed has it in its config too."""
-    kept = {k: v for k, v in run.config.items() if not _is_where(k)}
-    return {k: v for k, v in kept.items() if not (k.endswith(".seed") and v == run.seed)}
+    return {k: v for k, v in run.config.items() if not _is_where(k)}
+
+
+def _one_method(one: Run, other: Run) -> bool:
+    """Tell whether two runs did the same; a part that was told the run's seed has it, too."""
+    first, second = _what(one), _what(other)
+    differing = [key for key in first if first[key] != second.get(key, ABSENT)]
+    told = all(k.endswith(".seed") and _seeds_of(k, one, other) for k in differing)
+    return first.keys() == second.keys() and told
+
+
+def _seeds_of(key: str, *runs: Run) -> bool:
+    return all(run.config[key] == run.seed for run in runs)
 
 
 def _is_where(key: str) -> bool:

@@ -5,7 +5,7 @@ arXiv:2402.15070): clients of any architecture train and send their networks, on
 the server trains its generator, adds a batch of what it makes to a pool, and teaches the student
 the ensemble's logits of the pool. In further rounds clients train on, and the generator too. Other
 than in the authors' code an epoch's inputs are those of the generator's last step, not of its best,
-and the student's optimiser begins anew in each epoch.
+the generator goes on from epoch to epoch, and the student's optimiser begins anew in each.
 """
 
 import math

@@ -1,10 +1,14 @@
 """Methods of examples/ are chosen by name, and a user's own of the same name come first."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from omegaconf import OmegaConf
 
 from conf.command_line import explain
+from conf.errors import ConfigError
 from conf.resume import fingerprint
 from conf.schema import EXAMPLES, HERE, check_targets
 from tests.commands import run_py
@@ -40,3 +44,11 @@ def test_a_users_copy_comes_before_the_example(tmp_path: Path) -> None:
     done = run_py("--config-dir", str(tmp_path), "strategy=scaffold", "clients=same")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: mine"
+
+
+def test_an_installed_package_of_an_examples_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = ModuleType("moon")
+    theirs.__file__ = "/somewhere/site-packages/moon/__init__.py"
+    monkeypatch.setitem(sys.modules, "moon", theirs)
+    with pytest.raises(ConfigError, match="'moon' is an installed package here"):
+        check_targets(composed("strategy=moon", "clients=same"))

@@ -169,6 +169,18 @@ SHORT = {
     **{name: ["strategy.own=[features.*]"] for name in ("fedbn", "silobn")},
     "feddf": ["strategy.distil.steps=20"],
     "fedgkt": ["strategy.server._target_=clients.models.mlp", "~strategy.server.norm"],
+    **{
+        name: [
+            f"strategy.{key}"
+            for key in (
+                "epochs=2",
+                "synthesis.steps=2",
+                "synthesis.batch_size=8",
+                "synthesis.generator.width=2",
+            )
+        ]
+        for name in ("dense", "coboosting")
+    },
 }
 """What suits the kit's networks, which have no batch norm and no maps, and its patience."""
 

@@ -166,7 +166,7 @@ SHIPPED = [*{id(handler): handler for handler in [*SHIPPED, *MESSENGERS, *MADE]}
 
 
 def test_all_that_ship_were_found() -> None:
-    assert len(SHIPPED) == 2 + 1 + 3 + 6 + 1 + 2  # parameters, messengers, answers, peers, ...
+    assert len(SHIPPED) == 2 + 1 + 3 + 6 + 1 + 3  # parameters, messengers, answers, peers, ...
     assert {handler.kind for handler in [*PARAMETERS, *HANDLERS, *MADE]} == {
         handler.kind for handler in SHIPPED
     }

@@ -58,8 +58,8 @@ def last_linear(model: nn.Module) -> nn.Linear:
 
 
 def test_all_names_are_covered() -> None:
-    assert len(BUILDERS) == 11
-    assert len(CASES) == 11 + 6  # six builders take a norm, of which there are two
+    assert len(BUILDERS) == 12
+    assert len(CASES) == 12 + 7  # seven builders take a norm, of which there are two
     assert all(inspect.isfunction(build) for build in BUILDERS.values())
 
 

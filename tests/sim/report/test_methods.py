@@ -53,6 +53,10 @@ def test_a_strategy_that_has_the_seed_is_one_method_over_all_seeds(tmp_path: Pat
     write_run(tmp_path / "s" / "2", 2, config={"strategy": {"seed": 7}})
     methods = methods_of(find_runs([tmp_path / "s"]))
     assert [[run.seed for run in m.runs] for m in methods] == [[0, 1], [2]]
+    for seed in (0, 1):
+        write_run(tmp_path / "fixed" / str(seed), seed, config={"data": {"source": {"seed": 0}}})
+    fixed = methods_of(find_runs([tmp_path / "fixed"]))
+    assert [[run.seed for run in m.runs] for m in fixed] == [[0, 1]]
 
 
 def test_what_is_only_looked_at_makes_no_other_method(tmp_path: Path) -> None:
