@@ -5,7 +5,6 @@ Importing it imports neither torch, ray nor flwr.
 
 import argparse
 import difflib
-import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from conf.renamed import new_key, old_name_in
-from conf.schema import EXAMPLES, HERE, nearest, search_path
+from conf.schema import EXAMPLES, HERE, nearest, search_word
 
 OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
@@ -82,8 +81,7 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
     for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
         if (key := part.replace("/", ".")) not in _known_keys(*plain) and (only := _only_with(key)):
             return f"'{part}': nothing to choose here{only}"
-    search = ",".join(map(json.dumps, search_path(*mine)))
-    keys = _known_keys(f"hydra.searchpath=[{search}]", *(str(c.input_line) for c in choices))
+    keys = _known_keys(search_word(*mine), *(str(c.input_line) for c in choices))
     for override in parsed:
         key = override.key_or_group
         if override not in choices and key not in keys and not key.startswith("hydra."):

@@ -1,6 +1,5 @@
 """A plug-in as a YAML file of a user's has it, beside the config that it would be chosen into."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate
-from conf.schema import HERE, search_path
+from conf.schema import HERE, search_word
 
 
 def plugin_in(folder: Path, file: str) -> Any:
@@ -37,8 +36,7 @@ def _node(folder: Path, file: str) -> Any:
     group, option = str(Path(file).parent), Path(file).stem
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(HERE), version_base="1.3"):
-        there = ",".join(map(json.dumps, search_path(folder)))
-        words = [f"hydra.searchpath=[{there}]", f"{group}={option}"]
+        words = [search_word(folder), f"{group}={option}"]
         config = compose("config", overrides=words)
     found = OmegaConf.select(config, group.replace("/", "."))
     return found if isinstance(found, DictConfig) else node

@@ -6,6 +6,7 @@ torch nor ray nor flwr.
 
 import difflib
 import inspect
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
@@ -60,13 +61,18 @@ def register() -> None:
     And where examples lie, whose modules are imported by the names that their YAML gives.
     """
     ConfigStore.instance().store(name="schema", node=Config)
-    OmegaConf.register_new_resolver("examples", lambda: search_path(), replace=True)
+    OmegaConf.register_new_resolver("examples", search_path, replace=True)
     sys.path += [str(folder) for folder in EXAMPLES if str(folder) not in sys.path]
 
 
 def search_path(*folders: Path) -> list[str]:
     """Return where Hydra looks after conf/: in a user's folders, then in the examples."""
     return [f"file://{folder}" for folder in (*folders, *EXAMPLES)]
+
+
+def search_word(*folders: Path) -> str:
+    """Write the override that has Hydra look there; quoted, for folders have any names."""
+    return f"hydra.searchpath=[{','.join(map(json.dumps, search_path(*folders)))}]"
 
 
 def check_targets(config: DictConfig, section: str = "") -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import run
-from conf.schema import search_path
+from conf.schema import search_word
 from sim.workers import ray_pool
 from tests.commands import run_py
 from tests.composing import composed
@@ -41,7 +41,7 @@ def federated(folder: Path, *args: str, sim: str = "inline") -> dict:
     words, mine = [*args, f"sim={sim}", NO_FIGURES], ""
     if words[0] == "--config-dir":
         mine = words[1]
-        words[:2] = [f"hydra.searchpath=[{','.join(search_path(Path(mine)))}]"]
+        words[:2] = [search_word(Path(mine))]
     with modules_of(mine), nullcontext() if sim == "inline" else lent_ray():
         return run.federate(composed(*words), folder)
 

@@ -227,25 +227,26 @@ def proximal(mu: float, objective: Loss | Objective = cross_entropy) -> Objectiv
     objective = as_objective(objective)
     if mu == 0:
         return objective
-    if isinstance(objective.correct, partial) and objective.correct.func is _pulled:
+    if isinstance(objective.correct, partial) and objective.correct.func is pulled:
         raise ValueError(
             f"proximal_mu={mu}: there is a proximal term already; take a strategy's, such as "
             "FedProx's, or clients/objective=proximal"
         )
-    return replace(objective, correct=partial(_pulled, before=objective.correct, mu=mu))
+    return replace(objective, correct=partial(pulled, before=objective.correct, mu=mu))
 
 
-def _pulled(
+def pulled(
     gradients: Named,
     parameters: Named,
     anchors: Anchors,
     *,
     before: Callable[[Named, Named, Anchors], Named] | None,
     mu: float,
+    anchor: str = START,
 ) -> Named:
-    if before is not None:
-        gradients = before(gradients, parameters, anchors)
-    start = anchors[START]
+    """Add mu (w - w0), w0 being a named anchor, to gradients that were corrected `before`."""
+    gradients = gradients if before is None else before(gradients, parameters, anchors)
+    start = anchors[anchor]
     return {
         name: torch.add(gradient, parameters[name] - start[name], alpha=mu)
         for name, gradient in gradients.items()

@@ -21,7 +21,7 @@ from clients.handlers.state import MODEL, client_of, round_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, METRICS
 from clients.population.clients import SimulatedClients
-from clients.training.objective import Anchors, Named, Objective, as_objective
+from clients.training.objective import Anchors, Objective, as_objective, pulled
 from strategies.server.averaging import Averaging, WeighBy
 
 GLOBAL = "global"
@@ -67,17 +67,8 @@ def held(objective: Any, weight: float) -> Objective:
         Their sum, for clients that come with the anchor "global".
     """
     own = as_objective(objective)
-    correct = partial(_pulled, before=own.correct, weight=weight)
+    correct = partial(pulled, before=own.correct, mu=weight, anchor=GLOBAL)
     return replace(own, correct=correct, anchors=(*own.anchors, GLOBAL))
-
-
-def _pulled(
-    gradients: Named, parameters: Named, anchors: Anchors, *, before: Any, weight: float
-) -> Named:
-    if before is not None:
-        gradients = before(gradients, parameters, anchors)
-    shared = anchors[GLOBAL]
-    return {n: g + weight * (parameters[n] - shared[n]) for n, g in gradients.items()}
 
 
 def _both(
