@@ -1,12 +1,10 @@
 """Examples, imported and run as a user does, from another folder."""
 
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.commands import run_py
 from tests.federations import SEED
 from tests.places import ROOT
 from tests.quick_runs import federated, result_of
@@ -23,33 +21,36 @@ def imported(name: str) -> Any:
         sys.path.remove(str(EXAMPLES / name))
 
 
-def gone_on(folder: Path, words: list[str], target: str) -> Any:
-    """Run two rounds with checkpoints and go on to three, by `SEED`; return what is said then.
+def both_pools(
+    folder: Path, words: list[str], target: str = "", **others: str
+) -> dict[str, dict[str, Any]]:
+    """Run on both pools, and inline with other words; see that bits are as they should be.
 
     Args:
-        folder: Of the run.
-        words: `--config-dir`, the folder, and more.
-        target: Of the example's strategy, which a resumed run is told to trust.
+        folder: For a run folder of each name.
+        words: `--config-dir`, the folder, and more; with three rounds where there is a target.
+        target: What a resumed run is told to trust: then the one over Ray stops after two rounds,
+            and goes on from its checkpoint.
+        others: Of each other run, what it adds to the words.
 
     Returns:
-        Its `result.json`.
+        What `result.json` says, of `inline`, `ray` and the others.
     """
-    federated(folder, *words, f"seed={SEED}", "rounds=2", "checkpoint_every=1")
-    again = run_py(*words[:2], f"resume={folder}", "rounds=3", f"resume_targets=[{target}]")
-    assert again.returncode == 0, again.stderr
-    return json.loads((folder / "result.json").read_text())
-
-
-def both_pools(folder: Path, words: list[str], **others: str) -> dict[str, dict[str, Any]]:
-    """Run on both pools, and inline with other words; see that bits are as they should be."""
     words = [*words, f"seed={SEED}"]
-    runs = {
-        "inline": result_of(folder / "inline", *words, "sim=inline"),
-        "ray": federated(folder / "ray", *words, sim="ray"),
-    }
+    runs = {"inline": result_of(folder / "inline", *words, "sim=inline")}
+    if target:
+        runs["ray"] = gone_on(folder / "ray", words, target, sim="ray")
+    else:
+        runs["ray"] = federated(folder / "ray", *words, sim="ray")
     for name, word in others.items():
         runs[name] = federated(folder / name, *words, *word.split())
     for what in ("student_sha256", "metrics_sha256", "clients_sha256"):
         assert runs["inline"][what] == runs["ray"][what]
     assert all(runs[name]["metrics_sha256"] != runs["inline"]["metrics_sha256"] for name in others)
     return runs
+
+
+def gone_on(folder: Path, words: list[str], target: str, sim: str = "inline") -> dict[str, Any]:
+    """Run two rounds with checkpoints and go on to three; return what is said then."""
+    federated(folder, *words, "rounds=2", "checkpoint_every=1", sim=sim)
+    return federated(folder, *words[:2], resumed=[f"resume_targets=[{target}]"], sim=sim)

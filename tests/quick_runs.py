@@ -3,7 +3,7 @@
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import run
+from conf.resume import resumed_config
 from conf.schema import search_word
 from sim.workers import ray_pool
 from tests.commands import run_py
@@ -32,18 +33,27 @@ def result_of(folder: Path, *args: str, **env: str) -> dict:
     return json.loads((folder / "result.json").read_text())
 
 
-def federated(folder: Path, *args: str, sim: str = "inline") -> dict:
+def federated(
+    folder: Path, *args: str, sim: str = "inline", resumed: Sequence[str] | None = None
+) -> dict:
     """Do what `result_of` does in this process, where Ray, if wanted, is that of all tests.
 
-    It takes half a second less, and over Ray ten; there the seed must be that of its workers.
+    It takes half a second less, and over Ray ten; there the seed must be that of its workers. With
+    words for a resumed run the one in the folder goes on to its third round.
     """
-    folder.mkdir(parents=True)
-    words, mine = [*args, f"sim={sim}", NO_FIGURES], ""
+    words, mine, resume = [*args, f"sim={sim}", NO_FIGURES], "", resumed is not None
     if words[0] == "--config-dir":
         mine = words[1]
         words[:2] = [search_word(Path(mine))]
+    if not resume:
+        folder.mkdir(parents=True)
     with modules_of(mine), nullcontext() if sim == "inline" else lent_ray():
-        return run.federate(composed(*words), folder)
+        if resumed is not None:
+            words = [*words[:-2], f"resume={folder}", "rounds=3", *resumed]
+            config = resumed_config(composed(*words), words)
+        else:
+            config = composed(*words)
+        return run.federate(config, folder, resume)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import torch
 
 from clients.models import mlp
-from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
+from tests.example_runs import EXAMPLES, both_pools, imported
 
 GROWING = ["--config-dir", str(EXAMPLES / "growing"), "clients/shape=growing", "clients=same",
            "student=mlp", "student.hidden=[4]", "partition=iid", "strategy=distillation",
@@ -43,7 +43,8 @@ def test_only_who_stalls_grows_and_up_to_so_many() -> None:
 
 
 def test_growing_clients_learn_more_on_both_pools_and_after_a_resume(tmp_path: Path) -> None:
-    runs = both_pools(tmp_path, [*GROWING, "rounds=3"], fixed="clients/shape=none")
+    words, target = [*GROWING, "rounds=3"], "growing.choose,growing.apply"
+    runs = both_pools(tmp_path, words, target, fixed="clients/shape=none")
     grown, fixed = (runs[name]["clients_accuracy"]["mean"] for name in ("inline", "fixed"))
     assert grown > fixed + 0.05
     table = pq.read_table(tmp_path / "ray" / "clients.parquet").to_pandas()
@@ -53,6 +54,3 @@ def test_growing_clients_learn_more_on_both_pools_and_after_a_resume(tmp_path: P
     usual = pq.read_table(tmp_path / "fixed" / "clients.parquet").to_pandas()
     first, other = (each[each["round"] == 1]["accuracy"] for each in (table, usual))
     np.testing.assert_allclose(first, other, atol=1e-6)  # what has just grown answers as before
-    gone = gone_on(tmp_path / "resumed", GROWING, "growing.choose,growing.apply")
-    for what in ("student_sha256", "clients_sha256"):
-        assert gone[what] == runs["inline"][what]

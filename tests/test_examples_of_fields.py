@@ -14,13 +14,12 @@ from torch import Tensor
 from clients.messages.answers import Answers
 from clients.training.objective import Outputs
 from tests.commands import run_py
-from tests.example_runs import EXAMPLES, both_pools, gone_on, imported
-from tests.federations import SEED
+from tests.example_runs import EXAMPLES, both_pools, imported
 from tests.quick_runs import QUICK, federated
 
 ICKD = ["--config-dir", str(EXAMPLES / "ickd"), "strategy=ickd", "clients=same_channels",
         "student=hinted", "clients.num_clients=5", "clients.training.epochs=2",
-        "strategy.distil.epochs=2", "rounds=2"]  # fmt: skip
+        "strategy.distil.epochs=2"]  # fmt: skip
 NOISED = [
     "--config-dir",
     str(EXAMPLES / "noised_counts"),
@@ -75,22 +74,18 @@ def test_ickds_loss_by_hand(ickd: Any) -> None:
     )
 
 
-def test_ickd_is_the_same_on_both_pools_and_its_numbers_matter(tmp_path: Path) -> None:
+def test_ickd_has_the_same_bits_on_both_pools_and_resumed_and_its_numbers_matter(
+    tmp_path: Path,
+) -> None:
     runs = both_pools(
         tmp_path,
-        ICKD,
+        [*ICKD, "rounds=3"],
+        "ickd.ickd,ickd.correlation_field,ickd.hinted",
         light="strategy.loss.weight=0",
         other="strategy.ask.correlations.tap=features.3",
         plain="strategy.loss.kl_weight=2",
     )
     assert runs["inline"]["failures"] == 0
-
-
-def test_ickd_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    trusted = "ickd.ickd,ickd.correlation_field,ickd.hinted"
-    again = gone_on(tmp_path / "run", [word for word in ICKD if "rounds" not in word], trusted)
-    whole = federated(tmp_path / "whole", *ICKD[:-1], "rounds=3", f"seed={SEED}")
-    assert again["student_sha256"] == whole["student_sha256"]
 
 
 def test_teachers_are_trusted_by_the_class_they_say(noised: Any) -> None:
