@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
@@ -125,6 +126,7 @@ def _function(key: str, node: DictConfig) -> Any:
     return getattr(module, name)
 
 
+@cache
 def _arguments(function: Any) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function, eval_str=True).parameters)
 

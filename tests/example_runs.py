@@ -53,4 +53,5 @@ def both_pools(
 def gone_on(folder: Path, words: list[str], target: str, sim: str = "inline") -> dict[str, Any]:
     """Run two rounds with checkpoints and go on to three; return what is said then."""
     federated(folder, *words, "rounds=2", "checkpoint_every=1", sim=sim)
-    return federated(folder, *words[:2], resumed=[f"resume_targets=[{target}]"], sim=sim)
+    resumed = ["rounds=3", f"resume_targets=[{target}]"]
+    return federated(folder, *words[:2], resumed=resumed, sim=sim)

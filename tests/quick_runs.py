@@ -39,17 +39,17 @@ def federated(
     """Do what `result_of` does in this process, where Ray, if wanted, is that of all tests.
 
     It takes half a second less, and over Ray ten; there the seed must be that of its workers. With
-    words for a resumed run the one in the folder goes on to its third round.
+    words for a resumed run, `rounds=3` and more, the one in the folder goes on.
     """
     words, mine, resume = [*args, f"sim={sim}", NO_FIGURES], "", resumed is not None
-    if words[0] == "--config-dir":
+    if args[:1] == ("--config-dir",):
         mine = words[1]
         words[:2] = [search_word(Path(mine))]
     if not resume:
         folder.mkdir(parents=True)
     with modules_of(mine), nullcontext() if sim == "inline" else lent_ray():
         if resumed is not None:
-            words = [*words[:-2], f"resume={folder}", "rounds=3", *resumed]
+            words = [*words[:-2], f"resume={folder}", *resumed]
             config = resumed_config(composed(*words), words)
         else:
             config = composed(*words)

@@ -16,8 +16,10 @@ from tests.quick_runs import federated, hashes, modules_of, result_of
 
 PAGE = (ROOT / "docs/points.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
-SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2"]
-NO_STUDENT = ("strategy=averaging", "strategy=dml")
+SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2", "data.limit=800"]
+EPOCHS = {"strategy=averaging": [], "strategy=dml": ["strategy.teaching.epochs=1"],
+          "strategy=dlad": ["strategy.distil.epochs=2"]}  # fmt: skip
+"""What a student, if there is one, is taught for."""
 NOTED = {"Trainer": "smoothed_by", "Codec": "mean_change", "Asking probe": "attacked_accuracy"}
 """What the example of a section notes of each client."""
 KINDS = {
@@ -61,7 +63,8 @@ def test_the_table_of_the_page_is_that_of_the_command() -> None:
 @pytest.mark.parametrize("name", SECTIONS)
 def test_an_example_of_the_page_runs_and_changes_a_number(name: str, tmp_path: Path) -> None:
     words, others = written(SECTIONS[name], tmp_path / "my_rules")
-    short = SHORT if {*words} & {*NO_STUDENT} else [*SHORT, "strategy.distil.epochs=2"]
+    (learning,) = {*words} & {*EPOCHS} or {"strategy=dlad"}
+    short = [*SHORT, *EPOCHS[learning]]
     found = result_of(tmp_path / "run", *words, *short, "sim=inline")
     usual = federated(tmp_path / "usual", *others, *short)
     assert (found["rounds"], found["failures"]) == (2, 0)

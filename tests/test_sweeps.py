@@ -9,8 +9,8 @@ from conf.run_lock import claim, release
 from tests.commands import run_py
 from tests.quick_runs import NO_FIGURES
 
-TINY = ["data=blobs", "clients.num_clients=5", "clients.training.epochs=1", "rounds=2",
-        "sim=inline", NO_FIGURES, "checkpoint_every=1", "data.proxy_limit=60"]  # fmt: skip
+TINY = ["data=blobs", "student=mlp", "clients.num_clients=5", "clients.training.epochs=1",
+        "rounds=2", "sim=inline", NO_FIGURES, "checkpoint_every=1", "data.proxy_limit=60"]  # fmt: skip
 
 
 @pytest.mark.timeout(240)

@@ -33,7 +33,7 @@ def test_true_labels_are_the_targets_where_there_are_any() -> None:
     assert torch.equal(true_labels(LOGITS, weights, 1.0, labels=None), means)
 
 
-LABELLED = ["data=blobs", "partition=iid", "clients.num_clients=4", f"seed={SEED}",
+LABELLED = ["data=blobs", "student=mlp", "partition=iid", "clients.num_clients=4", f"seed={SEED}",
             "strategy.proxy_split.labelled=true"]  # fmt: skip
 IGNORANT = ["strategy/combiner=true_labels", "clients.training.epochs=0"]
 
