@@ -10,7 +10,8 @@ from tests.commands import run_py
 from tests.quick_runs import NO_FIGURES
 
 TINY = ["data=blobs", "student=mlp", "clients.num_clients=5", "clients.training.epochs=1",
-        "rounds=2", "sim=inline", NO_FIGURES, "checkpoint_every=1", "data.proxy_limit=60"]  # fmt: skip
+        "rounds=2", "sim=inline", NO_FIGURES, "checkpoint_every=1",
+        "data.proxy_limit=60"]  # fmt: skip
 
 
 @pytest.mark.timeout(240)
