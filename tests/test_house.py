@@ -8,6 +8,7 @@ import importlib
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ DOORS = {
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """Full dotted names, wherever in the file they are imported."""
     names: set[str] = set()
