@@ -3,7 +3,7 @@ PYTHON314 ?= python3.14
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: help venv lock run test test-slow fuzz matrix test-browser check bench bench-distil bench-full clean
+.PHONY: help venv lock run docs test test-slow fuzz matrix test-browser check bench bench-distil bench-full clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,14 @@ matrix: venv  ## faults and bits 50 times on each pool, about an hour
 
 test-browser: venv  ## of these TensorBoard and the report in a headless browser (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -m slow -rs tests/test_browser.py
+
+docs: .venv-docs/.ready  ## the site of docs/, in site/; a broken link ends it
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+
+.venv-docs/.ready: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	touch $@
 
 check: venv  ## ruff, mypy and docstrings against signatures
 	$(BIN)/ruff check .
