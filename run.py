@@ -1,10 +1,8 @@
-"""Run a federation: `python run.py`, `python run.py --help`; `report --help`, `conformance --help`.
+"""Run a federation: `python run.py`, `python run.py --help`; what else there is to do: stillhouse/.
 
 The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
 """
 
-import atexit
-import gc
 import sys
 import time
 from contextlib import closing, nullcontext
@@ -18,25 +16,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
-from conf.command_line import explain_command
 from conf.errors import BUILDING, Stopped, disk_explained, explained
-from conf.plugin_file import plugin_in
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, leave_nothing, release
 from conf.schema import check_keys, check_targets, register
-from conf.sweep import concluded, left_in, recorded
+from conf.sweep import left_in, recorded
 from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
 from sim.checkpoint.stopping import Stop
-from sim.report.command import main as write_report
-from strategies.conformance.command import main as check_plugin
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from clients.data import Splits
-    from clients.points import Point
     from clients.population.clients import SimulatedClients
     from sim.tracking.pending import Pending
     from sim.workers.pools import Pool
@@ -110,7 +103,6 @@ def federate(
         from sim.tracking.pending import Pending
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.pool_choice import AutoPool
-        from sim.workers.process_setup import require_device
         from strategies.server.estimated_work import estimated_work_s
 
         with explained(*BUILDING):
@@ -119,9 +111,7 @@ def federate(
             kept = fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, *kept)
             done = checkpoints.load(config.rounds) if resume else None
-            require_device("student_device", config.student_device)
-            clients = populate(config, load_splits(config))
-            strategy = build_strategy(config, clients)  # before a folder is begun
+            clients, strategy = federation(config)  # before a folder is begun
             shown = tracking_options(config, clients, begins=done is None)
             if isinstance(pool, AutoPool):
                 left = range(1 if done is None else done.server_round + 1, config.rounds + 1)
@@ -152,6 +142,39 @@ def federate(
             with explained(LeavingError):
                 write_peers(folder, strategy)
     return result
+
+
+def federation(config: DictConfig) -> "tuple[SimulatedClients, Any]":
+    """Draw the clients and build the strategy: what can be known before anything is run."""
+    from sim.workers.process_setup import require_device
+
+    require_device("student_device", config.student_device)
+    clients = populate(config, load_splits(config))
+    return clients, build_strategy(config, clients)
+
+
+def check(config: DictConfig) -> str:
+    """Do with a config what a run does before its first round; nothing is written.
+
+    Args:
+        config: The composed config.
+
+    Returns:
+        Who takes part, and estimates of the seconds and bytes.
+
+    Raises:
+        Stopped: The config cannot be run.
+    """
+    with explained(*BUILDING):
+        check_keys(config)
+        check_ranges(config)
+        check_targets(config)
+        from strategies.server.estimated_run import estimate
+
+        check_plugins(config)
+        clients, strategy = federation(config)
+        tracking_options(config, clients, begins=True)
+        return estimate(strategy, clients, config.rounds)
 
 
 def check_plugins(config: DictConfig) -> None:
@@ -223,29 +246,7 @@ def complete_strategy(
     return completed(strategy, offered(clients, student, config.rounds) | known, made)
 
 
-def engine_points() -> "tuple[Point, ...]":
-    """Return the points of the engine: probes of rounds, graphs, their weights, strategies."""
-    from sim.analysis.probes.conformance import ROUND_PROBE
-    from sim.checkpoint.trial_run import begun, made_for, trial_run
-    from sim.topology.conformance import MIXING, TOPOLOGY
-    from sim.workers.process_setup import assume_task_identity
-    from strategies.conformance.of_strategies import Engine, strategy_point
-
-    assume_task_identity(run_id=1)  # so that messages can be made up here
-    return ROUND_PROBE, TOPOLOGY, MIXING, strategy_point(Engine(begun, trial_run, made_for))
-
-
 if __name__ == "__main__":
-    # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
-    atexit.register(gc.freeze)
-    if sys.argv[1:2] == ["report"]:
-        sys.exit(write_report(sys.argv[2:]))
-    if sys.argv[1:2] == ["conformance"]:
-        sys.exit(check_plugin(sys.argv[2:], engine_points, plugin_in))
-    try:
-        main()
-        sys.exit(concluded(write_report))
-    except SystemExit as stop:
-        if stop.code and not composed and (hint := explain_command(sys.argv[1:])):
-            print(f"hint: {hint}", file=sys.stderr)
-        raise
+    from stillhouse.command import main as command
+
+    sys.exit(command(sys.argv[1:], otherwise="run"))

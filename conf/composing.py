@@ -1,0 +1,50 @@
+"""A config composed outside Hydra's own command: for `check`, and for runs that Python begins."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+
+from conf.command_line import explain
+from conf.errors import ConfigError
+from conf.schema import HERE, search_word
+
+
+@contextmanager
+def composed(
+    words: Sequence[str], folders: Sequence[Path] = ()
+) -> Iterator[tuple[DictConfig, Path]]:
+    """Compose the config of a run, for the block; Hydra is left as it was found.
+
+    Args:
+        words: The command line without flags, such as `["strategy=feddf", "seed=1"]`.
+        folders: The user's own config folders, as after `--config-dir`.
+
+    Yields:
+        The config, and the folder that a run of it would have.
+
+    Raises:
+        ConfigError: The words are not to be composed; says which, and what is nearest.
+    """
+    theirs, their_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(HERE), job_name="run", version_base="1.3"):
+            places = [search_word(*(folder.resolve() for folder in folders))]
+            try:
+                config = compose("config", [*places, *words], return_hydra_config=True)
+            except HydraException as error:
+                hint = explain([*words], [str(folder) for folder in folders])
+                raise ConfigError(hint or " ".join(str(error).split())) from error
+        HydraConfig.instance().set_config(config)
+        folder = Path(config.hydra.run.dir)
+        with open_dict(config):
+            del config["hydra"]
+        yield config, folder
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = theirs, their_config
