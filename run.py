@@ -5,6 +5,7 @@ The only file that knows clients/, strategies/ and sim/; nothing below it sees t
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from conf.schema import check_keys, check_targets, register
 from conf.sweep import left_in, recorded
 from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
+from sim.checkpoint.early_stop import Each, EarlyStop
 from sim.checkpoint.stopping import Stop
 
 if TYPE_CHECKING:
@@ -73,7 +75,11 @@ def main(config: DictConfig) -> None:
 
 
 def federate(
-    config: DictConfig, folder: Path, resume: bool = False, stop: Stop | None = None
+    config: DictConfig,
+    folder: Path,
+    resume: bool = False,
+    stop: Stop | None = None,
+    callbacks: Sequence[Each] = (),
 ) -> dict[str, Any]:
     """Build everything, run the rounds, write the run folder.
 
@@ -82,6 +88,7 @@ def federate(
         folder: The run folder; without a run yet, unless that is to be gone on with.
         resume: Whether to go on after the folder's last checkpoint.
         stop: Tells whether the run is to stop after a round; None = it is not.
+        callbacks: Told of each round; one that returns True ends the run with it.
 
     Returns:
         What `result.json` says.
@@ -91,9 +98,8 @@ def federate(
     """
     began, stop = time.perf_counter(), stop or Stop()
     with explained(*BUILDING):
-        check_keys(config)
-        check_ranges(config)
-        check_targets(config, "sim")
+        check_keys_and_values(config)
+        early = EarlyStop(**config.stop, callbacks=callbacks, evaluate_every=config.evaluate_every)
         pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
     with closing(pool):
         from clients.population.drawing import draw_student
@@ -106,7 +112,6 @@ def federate(
         from strategies.server.estimated_work import estimated_work_s
 
         with explained(*BUILDING):
-            check_targets(config)
             check_plugins(config)
             kept = fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, *kept)
@@ -127,14 +132,14 @@ def federate(
                     built = pool, clients, student, strategy, tracker, display, asking, checkpoints
                     numbers = {name: config[name] for name in NUMBERS}
                     numbers |= {"group_size": config.clients.group_size}
-                    run_rounds = prepare_rounds(*built, stop.asked, **numbers)
+                    run_rounds = prepare_rounds(*built, stop.asked, early, **numbers)
                 with explained(*ENDINGS), stop.at_the_end_of_rounds():
                     parameters = run_rounds()
             finally:
                 display.stop()
             tracker.write()
             said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-            said |= {"wall_time_s": time.perf_counter() - began}
+            said |= {"wall_time_s": time.perf_counter() - began, **early.told(config.rounds)}
             if leaked := clients.splits.proxy_in_test:
                 said["proxy_inputs_in_test"] = leaked
             result = conclude(folder, parameters, said)
@@ -166,19 +171,26 @@ def check(config: DictConfig) -> str:
         Stopped: The config cannot be run.
     """
     with explained(*BUILDING):
-        check_keys(config)
-        check_ranges(config)
-        check_targets(config)
+        check_keys_and_values(config)
+        check_plugins(config)
         from strategies.server.estimated_run import estimate
 
-        check_plugins(config)
+        EarlyStop(**config.stop)
         clients, strategy = federation(config)
         tracking_options(config, clients, begins=True)
         return estimate(strategy, clients, config.rounds)
 
 
+def check_keys_and_values(config: DictConfig) -> None:
+    """Refuse what can be told to be wrong before torch is imported."""
+    check_keys(config)
+    check_ranges(config)
+    check_targets(config, "sim")
+
+
 def check_plugins(config: DictConfig) -> None:
     """Refuse strategies that we do not run, and functions that do not fit, or want too much."""
+    check_targets(config)
     from clients.population.plugins import require_offered
     from strategies.aggregation.scorer_compatibility import require_pairs
 

@@ -48,6 +48,7 @@ CHANGEABLE = (
     "sim.peer_workers",
     "sim.peer_timeout_s",
     "sim.client_timeout_s",
+    *(f"stop.{name}" for name in ("metric", "above", "below", "patience", "mode")),
 )
 """What no bit of a round depends on, as long as no client hangs."""
 

@@ -5,14 +5,35 @@ Importing it puts the folder that holds clients/, strategies/, sim/, conf/ and r
 """
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillhouse.api import Result as Result
+    from stillhouse.api import RunError as RunError
+    from stillhouse.api import run as run
+    from stillhouse.api import stop_when as stop_when
+    from stillhouse.mlflow_callback import to_mlflow as to_mlflow
+    from stillhouse.wandb_callback import to_wandb as to_wandb
 
 _HERE = Path(__file__).resolve().parent
 HOUSE = _HERE / "house" if (_HERE / "house").is_dir() else _HERE.parent
 """Where everything else lies."""
 
 OURS = ("clients", "conf", "run", "sim", "strategies")
+
+_OFFERED = dict.fromkeys(("Result", "RunError", "run", "stop_when"), "api")
+_OFFERED |= {"to_mlflow": "mlflow_callback", "to_wandb": "wandb_callback"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: `stillhouse list` needs none of it."""
+    if name not in _OFFERED:
+        raise AttributeError(f"stillhouse has no '{name}'; it has {', '.join(sorted(_OFFERED))}")
+    found = globals()[name] = getattr(import_module(f"stillhouse.{_OFFERED[name]}"), name)
+    return found
 
 
 def _open_house() -> None:
