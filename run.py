@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate, pairs
 from conf.errors import BUILDING, Stopped, disk_explained, explained
@@ -142,10 +142,11 @@ def federate(
             said |= {"wall_time_s": time.perf_counter() - began, **early.told(config.rounds)}
             if leaked := clients.splits.proxy_in_test:
                 said["proxy_inputs_in_test"] = leaked
-            result = conclude(folder, parameters, said)
+            described = described_models(config, clients)
+            result = conclude(folder, parameters, said, described.pop(""))
             display.result(result, str(folder))
             with explained(LeavingError):
-                write_peers(folder, strategy)
+                write_peers(folder, strategy, described)
     return result
 
 
@@ -179,6 +180,16 @@ def check(config: DictConfig) -> str:
         clients, strategy = federation(config)
         tracking_options(config, clients, begins=True)
         return estimate(strategy, clients, config.rounds)
+
+
+def described_models(config: DictConfig, clients: "SimulatedClients") -> dict[str, dict[str, str]]:
+    """Say what each architecture is, and "", the student, for the files of their parameters."""
+    from sim.tracking.model_description import describe, header
+
+    nodes: Any = {"": config.student}
+    nodes |= {str(name): kind.model for name, kind in config.clients.architectures.items()}
+    plain: Any = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
+    return {name: header(describe(plain[name], clients.splits.test)) for name in plain}
 
 
 def check_keys_and_values(config: DictConfig) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stillhouse.api import run as run
     from stillhouse.api import stop_when as stop_when
     from stillhouse.mlflow_callback import to_mlflow as to_mlflow
+    from stillhouse.models import export as export
+    from stillhouse.models import load_student as load_student
     from stillhouse.wandb_callback import to_wandb as to_wandb
 
 _HERE = Path(__file__).resolve().parent
@@ -25,6 +27,7 @@ HOUSE = _HERE / "house" if (_HERE / "house").is_dir() else _HERE.parent
 OURS = ("clients", "conf", "run", "sim", "strategies")
 
 _OFFERED = dict.fromkeys(("Result", "RunError", "run", "stop_when"), "api")
+_OFFERED |= dict.fromkeys(("export", "load_student"), "models")
 _OFFERED |= {"to_mlflow": "mlflow_callback", "to_wandb": "wandb_callback"}
 
 

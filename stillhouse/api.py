@@ -14,11 +14,13 @@ from conf.composing import composed
 from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.resume import resumed_config
 from conf.run_lock import claim, release
+from conf.schema import targets_in
 from sim.checkpoint.early_stop import Each, stop_reason
 from sim.checkpoint.stopping import Stop
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
 
 class RunError(RuntimeError):
@@ -32,10 +34,12 @@ class Result:
     Attributes:
         folder: The run folder, docs/run_folder.md.
         numbers: The content of its `result.json`.
+        trusted: What the caller's own words named as the student's functions.
     """
 
     folder: Path
     numbers: dict[str, Any] = field(repr=False)
+    trusted: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def metrics(self) -> "pd.DataFrame":
@@ -52,6 +56,13 @@ class Result:
         from sim.tracking.run_folder import CLIENTS
 
         return _pandas("Result.clients").read_parquet(self.folder / CLIENTS)
+
+    @property
+    def student(self) -> "nn.Module":
+        """The student as `load_student` builds it: it takes inputs as the data's file has them."""
+        from stillhouse.models import load_student
+
+        return load_student(self.folder, trust=self.trusted)
 
 
 def run(
@@ -88,7 +99,8 @@ def run(
         with explained(*BUILDING):
             config, place = block.enter_context(composed(words, folders))
         folder = Path(config.resume or place).resolve()
-        return Result(folder, _federate(config, folder, words, callbacks))
+        named = tuple(str(node["_target_"]) for _, node in targets_in(config.student, ""))
+        return Result(folder, _federate(config, folder, words, callbacks), named)
 
 
 @contextmanager

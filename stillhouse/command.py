@@ -18,6 +18,7 @@ USAGE = """usage: stillhouse COMMAND WORDS
   check WORDS           the same but for the run: is the config sound, what would it cost?
   list [GROUP]          the options of a group of the config, or of all groups
   copy GROUP/OPTION     a shipped option as a file of your own, to be edited
+  export FOLDER         the student of a run as TorchScript or ONNX
   report FOLDER         a page about one run, or several
   conformance KIND X    does a function of yours keep the contract of its point?
   --version             ours, and those of what a result depends on"""
@@ -129,6 +130,22 @@ def _copy(words: list[str]) -> int:
     return 0
 
 
+def _export(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="stillhouse export")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a finished run")
+    parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: student.* there")
+    given = parser.parse_args(words)
+    from stillhouse.models import export
+
+    try:
+        print(export(given.folder, given.format, given.out))
+    except (ImportError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _version(words: list[str]) -> int:
     names = ("flwr", "ray", "torch")
     print(", ".join([f"stillhouse {_own_version()}", *(f"{n} {version(n)}" for n in names)]))
@@ -150,6 +167,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": _check,
     "list": _list,
     "copy": _copy,
+    "export": _export,
     "report": _report,
     "conformance": _conformance,
     "--version": _version,
