@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
@@ -31,12 +32,15 @@ def composed(
     Raises:
         ConfigError: The words are not to be composed; says which, and what is nearest.
     """
+    if absent := [folder for folder in folders if not folder.is_dir()]:
+        raise ConfigError(f"--config-dir {absent[0]}: no such folder")
     theirs, their_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(HERE), job_name="run", version_base="1.3"):
             places = [search_word(*(folder.resolve() for folder in folders))]
             try:
+                _require_one_run(words)
                 config = compose("config", [*places, *words], return_hydra_config=True)
             except HydraException as error:
                 hint = explain([*words], [str(folder) for folder in folders])
@@ -48,3 +52,15 @@ def composed(
         yield config, folder
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = theirs, their_config
+
+
+def _require_one_run(words: Sequence[str]) -> None:
+    """Refuse flags, and words that mean several runs: those are for Hydra's own command."""
+    if flags := [word for word in words if word.startswith("-")]:
+        raise ConfigError(f"'{flags[0]}': expected GROUP=OPTION or KEY=VALUE, and no flag")
+    for override in OverridesParser.create().parse_overrides([*words]):
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: several runs: expected one value, or [a,b] for a list; a "
+                "sweep is begun by stillhouse run -m"
+            )

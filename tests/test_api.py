@@ -96,6 +96,7 @@ def test_hydra_is_left_as_it_was(here: Path) -> None:
     ("words", "told"),
     [
         (["rouns=3"], "unknown key 'rouns'; did you mean 'rounds'?"),
+        (["seed=0,1"], "seed=0,1: several runs: expected one value"),
         (["rounds=0"], "rounds=0: expected an integer >= 1"),
         (["strategy=fedavg", "data=blobs", "sim=inline"], "set clients=same"),
         (["resume=nowhere"], "resume=nowhere: no run folder, it has no config.yaml"),

@@ -105,6 +105,9 @@ def test_a_check_tells_who_takes_part_and_leaves_nothing(
     ("word", "told"),
     [
         ("rouns=3", "error: unknown key 'rouns'; did you mean 'rounds'?\n"),
+        ("seed=0,1", "error: seed=0,1: several runs: expected one value, or [a,b] for a list; a "),
+        ("-m", "error: '-m': expected GROUP=OPTION or KEY=VALUE, and no flag\n"),
+        ("--config-dir=nowhere", "error: --config-dir nowhere: no such folder\n"),
         ("rounds=0", "error: rounds=0: expected an integer >= 1\n"),
         ("strategy=dlda", "error: 'strategy=dlda': no such option; did you mean 'dlad'? (all: "),
         ("clients.num_clients=2", "error: num_clients=2 with classes=2 own at most 4 of the 10"),

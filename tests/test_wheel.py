@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -28,7 +29,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(code: str, installed: Path, cwd: Path, **more: str) -> "CompletedProcess[str]":
     """Run code in a fresh interpreter that finds the installed package, and no checkout."""
     env = {**os.environ, "PYTHONPATH": str(installed), **more}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-P", "-c", code]  # -P: as a script, the working folder unseen
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
@@ -38,6 +39,13 @@ def test_the_wheel_has_what_git_has(wheel: Path) -> None:
     found = {name for name in files_in(wheel) if ".dist-info/" not in name}
     assert found == ours
     assert {name.split("/")[0].split("-")[0] for name in files_in(wheel)} == {"stillhouse"}
+
+
+def test_the_command_is_what_the_wheel_brings(wheel: Path) -> None:
+    (name,) = [name for name in files_in(wheel) if name.endswith("entry_points.txt")]
+    with zipfile.ZipFile(wheel) as archive:
+        told = archive.read(name).decode()
+    assert "[console_scripts]\nstillhouse = stillhouse.command:main\n" in told
 
 
 def test_a_module_of_ours_is_found_in_the_house(installed: Path, tmp_path: Path) -> None:
@@ -72,7 +80,8 @@ def test_a_module_of_our_name_that_nobody_imported_yet_is_not_in_the_way(
     installed: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "conf.py").touch()
-    done = python("import stillhouse, conf; print(conf.__file__)", installed, tmp_path)
+    code = "import sys; sys.path.insert(0, ''); import stillhouse, conf; print(conf.__file__)"
+    done = python(code, installed, tmp_path)
     assert done.stdout.strip().endswith("stillhouse/house/conf/__init__.py")
 
 
@@ -81,7 +90,10 @@ def test_a_module_of_our_name_that_nobody_imported_yet_is_not_in_the_way(
 def test_an_installed_package_runs_from_an_empty_folder(
     sim: str, installed: Path, tmp_path: Path
 ) -> None:
-    """With a rule of the user's that lies in the working folder, on Ray's workers too."""
+    """With a rule of the user's that lies in the working folder, on Ray's workers too.
+
+    And the model comes home from there.
+    """
     (tmp_path / "my_trainer.py").write_text(
         "from clients.training.loop import train\n"
         "def mine(network, dataset, indices, targets, loss, rng, **numbers):\n"
@@ -89,9 +101,12 @@ def test_an_installed_package_runs_from_an_empty_folder(
     )
     words = [sim, "clients.training._target_=my_trainer.mine", "clients.training.epochs=1"]
     words += ["strategy.distil.epochs=1", "clients.num_clients=5", "hydra.run.dir=out"]
-    code = f"import sys, stillhouse, run; sys.argv[1:] = {words}; run.main()"
+    code = f"import sys; from stillhouse.command import main; sys.exit(main(['run', *{words}]))"
     done = python(code, installed, tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["student_accuracy"] > 0.1
-    assert {path.name for path in tmp_path.iterdir()} >= {"out", "my_trainer.py"}
+    there = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    assert there == {"out", "my_trainer.py"}
+    code = "import stillhouse; print(stillhouse.load_student('out')[1].training)"
+    assert python(code, installed, tmp_path).stdout == "False\n"
