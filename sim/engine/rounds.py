@@ -122,12 +122,12 @@ def run_rounds(
     for server_round in range(first_round, rounds + 1):
         grid.begin_round(server_round)
         evaluate_now = server_round % evaluate_every == 0 or server_round == rounds
-        intake = _intake(strategy, server_round, "train")
         # Flower's strategies sample and add noise with the global generators.
         with seeded_globals(stream(seed, Purpose.FLOWER, server_round)):
             try:
                 # 1. Ask the cohort to train.  2. Collect its answers.
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
+                intake = _intake(strategy, server_round, "train")  # of what it has asked
                 replies = _exchange(grid, requests, intake, quorum, begun=0)
                 asked = len(grid.exchanges)
                 _show(watch, server_round, arrays, replies)
