@@ -53,7 +53,7 @@ check: venv  ## ruff, mypy and docstrings against signatures
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pydoclint --quiet clients strategies sim conf run.py
+	$(BIN)/pydoclint --quiet clients strategies sim conf stillhouse run.py
 
 .venv-pfl: .venv-pfl/.ready
 

@@ -1,12 +1,11 @@
-"""Run a federation: `python run.py`, `python run.py --help`; `report --help`, `conformance --help`.
+"""Run a federation: `python run.py`, `python run.py --help`; what else there is to do: stillhouse/.
 
 The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
 """
 
-import atexit
-import gc
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,28 +14,24 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate, pairs
-from conf.command_line import explain_command
 from conf.errors import BUILDING, Stopped, disk_explained, explained
-from conf.plugin_file import plugin_in
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, leave_nothing, release
 from conf.schema import check_keys, check_targets, register
-from conf.sweep import concluded, left_in, recorded
+from conf.sweep import left_in, recorded
 from conf.tracking import tracking_options
 from conf.unsupported_strategies import check_strategy
+from sim.checkpoint.early_stop import Each, EarlyStop
 from sim.checkpoint.stopping import Stop
-from sim.report.command import main as write_report
-from strategies.conformance.command import main as check_plugin
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from clients.data import Splits
-    from clients.points import Point
     from clients.population.clients import SimulatedClients
     from sim.tracking.pending import Pending
     from sim.workers.pools import Pool
@@ -80,7 +75,11 @@ def main(config: DictConfig) -> None:
 
 
 def federate(
-    config: DictConfig, folder: Path, resume: bool = False, stop: Stop | None = None
+    config: DictConfig,
+    folder: Path,
+    resume: bool = False,
+    stop: Stop | None = None,
+    callbacks: Sequence[Each] = (),
 ) -> dict[str, Any]:
     """Build everything, run the rounds, write the run folder.
 
@@ -89,6 +88,7 @@ def federate(
         folder: The run folder; without a run yet, unless that is to be gone on with.
         resume: Whether to go on after the folder's last checkpoint.
         stop: Tells whether the run is to stop after a round; None = it is not.
+        callbacks: Told of each round; one that returns True ends the run with it.
 
     Returns:
         What `result.json` says.
@@ -98,9 +98,8 @@ def federate(
     """
     began, stop = time.perf_counter(), stop or Stop()
     with explained(*BUILDING):
-        check_keys(config)
-        check_ranges(config)
-        check_targets(config, "sim")
+        check_keys_and_values(config)
+        early = EarlyStop(**config.stop, callbacks=callbacks, evaluate_every=config.evaluate_every)
         pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
     with closing(pool):
         from clients.population.drawing import draw_student
@@ -110,18 +109,14 @@ def federate(
         from sim.tracking.pending import Pending
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.pool_choice import AutoPool
-        from sim.workers.process_setup import require_device
         from strategies.server.estimated_work import estimated_work_s
 
         with explained(*BUILDING):
-            check_targets(config)
             check_plugins(config)
             kept = fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, *kept)
             done = checkpoints.load(config.rounds) if resume else None
-            require_device("student_device", config.student_device)
-            clients = populate(config, load_splits(config))
-            strategy = build_strategy(config, clients)  # before a folder is begun
+            clients, strategy = federation(config)  # before a folder is begun
             shown = tracking_options(config, clients, begins=done is None)
             if isinstance(pool, AutoPool):
                 left = range(1 if done is None else done.server_round + 1, config.rounds + 1)
@@ -137,25 +132,76 @@ def federate(
                     built = pool, clients, student, strategy, tracker, display, asking, checkpoints
                     numbers = {name: config[name] for name in NUMBERS}
                     numbers |= {"group_size": config.clients.group_size}
-                    run_rounds = prepare_rounds(*built, stop.asked, **numbers)
+                    run_rounds = prepare_rounds(*built, stop.asked, early, **numbers)
                 with explained(*ENDINGS), stop.at_the_end_of_rounds():
                     parameters = run_rounds()
             finally:
                 display.stop()
             tracker.write()
             said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-            said |= {"wall_time_s": time.perf_counter() - began}
+            said |= {"wall_time_s": time.perf_counter() - began, **early.told(config.rounds)}
             if leaked := clients.splits.proxy_in_test:
                 said["proxy_inputs_in_test"] = leaked
-            result = conclude(folder, parameters, said)
+            described = described_models(config, clients)
+            result = conclude(folder, parameters, said, described.pop(""))
             display.result(result, str(folder))
             with explained(LeavingError):
-                write_peers(folder, strategy)
+                write_peers(folder, strategy, described)
     return result
+
+
+def federation(config: DictConfig) -> "tuple[SimulatedClients, Any]":
+    """Draw the clients and build the strategy: what can be known before anything is run."""
+    from sim.workers.process_setup import require_device
+
+    require_device("student_device", config.student_device)
+    clients = populate(config, load_splits(config))
+    return clients, build_strategy(config, clients)
+
+
+def check(config: DictConfig) -> str:
+    """Do with a config what a run does before its first round; nothing is written.
+
+    Args:
+        config: The composed config.
+
+    Returns:
+        Who takes part, and estimates of the seconds and bytes.
+
+    Raises:
+        Stopped: The config cannot be run.
+    """
+    with explained(*BUILDING):
+        check_keys_and_values(config)
+        check_plugins(config)
+        from strategies.server.estimated_run import estimate
+
+        EarlyStop(**config.stop)
+        clients, strategy = federation(config)
+        tracking_options(config, clients, begins=True)
+        return estimate(strategy, clients, config.rounds)
+
+
+def described_models(config: DictConfig, clients: "SimulatedClients") -> dict[str, dict[str, str]]:
+    """Say what each architecture is, and "", the student, for the files of their parameters."""
+    from sim.tracking.model_description import describe, header
+
+    nodes: Any = {"": config.student}
+    nodes |= {str(name): kind.model for name, kind in config.clients.architectures.items()}
+    plain: Any = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
+    return {name: header(describe(plain[name], clients.splits.test)) for name in plain}
+
+
+def check_keys_and_values(config: DictConfig) -> None:
+    """Refuse what can be told to be wrong before torch is imported."""
+    check_keys(config)
+    check_ranges(config)
+    check_targets(config, "sim")
 
 
 def check_plugins(config: DictConfig) -> None:
     """Refuse strategies that we do not run, and functions that do not fit, or want too much."""
+    check_targets(config)
     from clients.population.plugins import require_offered
     from strategies.aggregation.scorer_compatibility import require_pairs
 
@@ -223,29 +269,7 @@ def complete_strategy(
     return completed(strategy, offered(clients, student, config.rounds) | known, made)
 
 
-def engine_points() -> "tuple[Point, ...]":
-    """Return the points of the engine: probes of rounds, graphs, their weights, strategies."""
-    from sim.analysis.probes.conformance import ROUND_PROBE
-    from sim.checkpoint.trial_run import begun, made_for, trial_run
-    from sim.topology.conformance import MIXING, TOPOLOGY
-    from sim.workers.process_setup import assume_task_identity
-    from strategies.conformance.of_strategies import Engine, strategy_point
-
-    assume_task_identity(run_id=1)  # so that messages can be made up here
-    return ROUND_PROBE, TOPOLOGY, MIXING, strategy_point(Engine(begun, trial_run, made_for))
-
-
 if __name__ == "__main__":
-    # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
-    atexit.register(gc.freeze)
-    if sys.argv[1:2] == ["report"]:
-        sys.exit(write_report(sys.argv[2:]))
-    if sys.argv[1:2] == ["conformance"]:
-        sys.exit(check_plugin(sys.argv[2:], engine_points, plugin_in))
-    try:
-        main()
-        sys.exit(concluded(write_report))
-    except SystemExit as stop:
-        if stop.code and not composed and (hint := explain_command(sys.argv[1:])):
-            print(f"hint: {hint}", file=sys.stderr)
-        raise
+    from stillhouse.command import main as command
+
+    sys.exit(command(sys.argv[1:], otherwise="run"))

@@ -110,6 +110,7 @@ RUNS: dict[str, list[str]] = {
 def hashes_of(words: list[str], folder: Path) -> dict[str, str]:
     """Run a federation, quietly; return the hashes of what it leaves."""
     from hydra import compose, initialize_config_dir
+    from safetensors.numpy import load_file, save
 
     import run
 
@@ -126,9 +127,9 @@ def hashes_of(words: list[str], folder: Path) -> dict[str, str]:
             run.federate(half, folder)
         result = run.federate(config, folder, resume="resumed" in words)
     hashes = {what: result[f"{what}_sha256"] for what in ("student", "metrics", "clients")}
-    digest = hashlib.sha256()  # what is left beside the student: of peers there is nothing else
+    digest = hashlib.sha256()  # what is left beside the student, without what its header says
     for path in sorted((folder / "peers").glob("*.safetensors")):
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(path.name.encode() + save(load_file(path)))
     return hashes | {"peers": digest.hexdigest()}
 
 

@@ -28,6 +28,10 @@ OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 COMMANDS = {
     "report": "a report is made by python run.py report FOLDER",
     "conformance": "a function is checked by python run.py conformance KIND MODULE.NAME",
+    "check": "a config is checked by python run.py check WORDS",
+    "copy": "a shipped option is copied by python run.py copy GROUP/OPTION",
+    "export": "a student is exported by python run.py export FOLDER",
+    "list": "options are listed by python run.py list GROUP",
 }
 """What run.py does beside running a federation, and how."""
 

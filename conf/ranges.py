@@ -22,6 +22,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "sim.peer_workers": (1, INFINITY, "an integer >= 1, or null for all workers"),
     "sim.peer_timeout_s": (1e-3, INFINITY, "> 0"),
     "sim.client_timeout_s": (1e-3, INFINITY, "> 0, or null for never"),
+    "stop.patience": (1, INFINITY, "an integer >= 1, or null"),
     "tracking.figures_every": (0, INFINITY, "an integer >= 0, 0 for never"),
     "student_threads": (1, INFINITY, "an integer >= 1, or null for sim.threads"),
     "student_workers": (1, INFINITY, "an integer >= 1"),

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
 
+from conf.building import instantiate
 from conf.errors import ConfigError
 from conf.renamed import (
     ADDED,
@@ -48,6 +49,7 @@ CHANGEABLE = (
     "sim.peer_workers",
     "sim.peer_timeout_s",
     "sim.client_timeout_s",
+    *(f"stop.{name}" for name in ("metric", "above", "below", "patience", "mode")),
 )
 """What no bit of a round depends on, as long as no client hangs."""
 
@@ -114,6 +116,26 @@ def fingerprint(config: DictConfig) -> str:
         if key not in (*CHANGEABLE, *OF_THE_CALL) and not (key in ADDED and value == ADDED[key])
     }
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def instantiate_trusted(place: str, node: Any, named: Sequence[str]) -> Any:
+    """Instantiate a node that a file has, if it is plain data and calls what its place trusts.
+
+    Args:
+        place: Of the node in the config.
+        node: As it was read, of anyone.
+        named: Targets that are allowed wherever they stand.
+
+    Returns:
+        What it makes.
+
+    Raises:
+        ConfigError: Names the key.
+    """
+    _require_data(node)
+    for inner, each in nodes(node, place):
+        require_trusted(inner, each, named)
+    return instantiate(OmegaConf.create(node))
 
 
 def _forget_the_machine(config: DictConfig, given: Sequence[str]) -> None:

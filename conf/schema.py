@@ -21,7 +21,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
-from conf.sections import SECTIONS, Clients, Data, Evaluation, Tracking
+from conf.sections import SECTIONS, Clients, Data, Evaluation, Stopping, Tracking
 
 HERE = Path(__file__).parent
 EXAMPLES = tuple(sorted(p for p in (HERE.parent / "examples").glob("*") if p.is_dir()))
@@ -53,6 +53,7 @@ class Config:
     topology: Any = None
     availability: Any = None
     probes: dict[str, Any] = field(default_factory=dict)
+    stop: Stopping = field(default_factory=Stopping)
     tracking: Tracking = field(default_factory=Tracking)
 
 

@@ -55,4 +55,21 @@ class Tracking:
     proxy_labels: bool | None = None
 
 
-SECTIONS = {"clients": Clients, "data": Data, "evaluation": Evaluation, "tracking": Tracking}
+@dataclass
+class Stopping:
+    """When a run ends before its last round, `sim.checkpoint.early_stop`."""
+
+    metric: str | None = None
+    above: float | None = None
+    below: float | None = None
+    patience: int | None = None
+    mode: str = "max"
+
+
+SECTIONS = {
+    "clients": Clients,
+    "data": Data,
+    "evaluation": Evaluation,
+    "stop": Stopping,
+    "tracking": Tracking,
+}

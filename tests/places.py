@@ -5,7 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 
-PACKAGES = ("clients", "strategies", "sim", "conf")
+PACKAGES = ("clients", "strategies", "sim", "conf", "stillhouse")
 SOURCES = sorted(
     path
     for name in (*PACKAGES, "run.py")

@@ -22,6 +22,7 @@ ALLOWED = {
     "sim": {"sim", "clients"},
     "conf": {"conf"},
     "run": {"run", *PACKAGES},
+    "stillhouse": {"run", *PACKAGES},
 }
 ROOMS = {
     "clients": (
@@ -31,6 +32,7 @@ ROOMS = {
     "strategies": ("aggregation", "teaching", "server", "decentralised", "conformance"),
     "sim": ("topology", "workers", "engine", "analysis", "tracking", "checkpoint", "report"),
     "conf": (),
+    "stillhouse": (),
 }
 """A room may import those before it; what lies beside the rooms imports none, and is anyone's."""
 

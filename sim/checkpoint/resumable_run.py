@@ -20,6 +20,7 @@ from clients.training.evaluation import evaluate
 from clients.training.loop import threads_of_torch
 from sim.analysis.probes.asking import Ask, Asking
 from sim.analysis.probes.values import Probe
+from sim.checkpoint.early_stop import EarlyStop
 from sim.checkpoint.writing import Checkpoint, Checkpoints
 from sim.engine.grid import PoolGrid
 from sim.engine.model_buffers import buffers_of
@@ -106,6 +107,7 @@ def prepare_rounds(
     asking: Asking,
     checkpoints: Checkpoints,
     stopping: Callable[[], bool],
+    early: EarlyStop,
     *,
     group_size: int,
     rounds: int,
@@ -125,6 +127,7 @@ def prepare_rounds(
         asking: Asks networks.
         checkpoints: Of the run; the one to go on from, if it does, has been loaded.
         stopping: Whether a round is to be the last that is run now.
+        early: Told of each round, and whether it is to be the last.
         group_size: Most clients that a worker gets at once, >= 1.
         rounds: R, the last round.
         checkpoint_every: Commit each so many rounds, and the last; 0 = never.
@@ -134,7 +137,7 @@ def prepare_rounds(
     Returns:
         What runs the rounds and returns the final student; without one it has no parameters.
     """
-    buffers = buffers_of(student, strategy)
+    numbers |= {"rounds": rounds, "seed": clients.seed, "buffers": buffers_of(student, strategy)}
     app = SimulatedApp(clients, (*(told(strategy, "handlers") or ()), *asking.handlers))
     pool.load(app)
     has_student = getattr(strategy, "has_student", True)
@@ -145,24 +148,23 @@ def prepare_rounds(
         with threads_of_torch(student_threads):
             return evaluate(student, clients.splits.test) if has_student else {}
 
-    def report(round_report: RoundReport) -> None:
+    def report(round_report: RoundReport) -> bool:
         display.round(tracker.round(round_report), round_report.first_failure())
+        return early.after_round(tracker.summaries, display.warn)
 
     about: dict[str, Any] = {"on_answer": display.answer, "on_note": display.warn}
     about |= {"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles}
     about |= {"states": pool.states(tracker.folder / STATES), "encode": app.encode_request}
     grid = PoolGrid(pool, clients.architectures, **about)
     start, first_round = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
-    often = checkpoint_every, rounds
-    commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, stopping)
+    often, ends = (checkpoint_every, rounds), (stopping, early.ended)
+    commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, *ends)
 
     def run() -> Parameters:
         arrays = run_rounds(
             strategy,
             grid,
             start,
-            rounds=rounds,
-            seed=clients.seed,
             evaluate=evaluate_student,
             report=report,
             first_round=first_round,
@@ -170,7 +172,6 @@ def prepare_rounds(
             watch=tracker.view,
             ask=partial(_ask, asking, taught, student_threads, grid, tracker, display, shared_of),
             stopping=stopping,
-            buffers=buffers,
             **numbers,
         )
         return read_arrays(arrays) if has_student else {}

@@ -108,6 +108,7 @@ class Checkpoints:
         grid: PoolGrid,
         tracker: Tracker,
         stopping: Callable[[], bool] = lambda: False,
+        ended: Callable[[], bool] = lambda: False,
     ) -> Callable[[int, ArrayRecord], None]:
         """Say what to call when a round is done.
 
@@ -119,13 +120,14 @@ class Checkpoints:
             grid: The run's.
             tracker: The run's.
             stopping: Whether the run was asked to stop: then this round is committed anyway.
+            ended: Whether this round has become the last.
 
         Returns:
             For the round loop's `commit`.
         """
 
         def commit(server_round: int, arrays: ArrayRecord) -> None:
-            due = every and (server_round % every == 0 or server_round == rounds)
+            due = every and (server_round % every == 0 or server_round == rounds or ended())
             if due or (stopping() and server_round < rounds):
                 states, clients, lines = grid.states.changed(), tracker.clients, tracker.lines()
                 about = strategy, clients, lines, tracker.state()

@@ -76,7 +76,7 @@ def run_rounds(
     rounds: int,
     seed: int,
     evaluate: Callable[[ArrayRecord], dict[str, float]],
-    report: Callable[[RoundReport], None],
+    report: Callable[[RoundReport], bool | None],
     evaluate_every: int = 1,
     quorum: float = 0.5,
     first_round: int = 1,
@@ -95,7 +95,8 @@ def run_rounds(
         rounds: R, the last round.
         seed: The run's seed.
         evaluate: Measures the global model; called after every round that is evaluated.
-        report: Called after each round, and with what there is of one that loses its quorum.
+        report: Called after each round, and with what there is of one that loses its quorum; True
+            = the run ends with this round as it does with the last.
         evaluate_every: Evaluate each so many rounds, and after the last.
         quorum: Share of requests in (0, 1] that must get a usable reply.
         first_round: 1, or the round after the checkpoint that `arrays` came from.
@@ -121,13 +122,13 @@ def run_rounds(
     for server_round in range(first_round, rounds + 1):
         grid.begin_round(server_round)
         evaluate_now = server_round % evaluate_every == 0 or server_round == rounds
-        intake = partial(_intake, strategy, server_round)
         # Flower's strategies sample and add noise with the global generators.
         with seeded_globals(stream(seed, Purpose.FLOWER, server_round)):
             try:
                 # 1. Ask the cohort to train.  2. Collect its answers.
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
-                replies = _exchange(grid, requests, intake("train"), quorum, begun=0)
+                intake = _intake(strategy, server_round, "train")  # of what it has asked
+                replies = _exchange(grid, requests, intake, quorum, begun=0)
                 asked = len(grid.exchanges)
                 _show(watch, server_round, arrays, replies)
                 # 3. Aggregate them into the global model.
@@ -141,23 +142,32 @@ def run_rounds(
                 # 4. Evaluate, on the clients and here.
                 evaluated: MetricRecord | None = None
                 if evaluate_now:
-                    asked = len(grid.exchanges)
-                    sent = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
-                    replies = _exchange(grid, sent, intake("evaluate"), quorum, asked)
-                    measure = partial(strategy.aggregate_evaluate, server_round)
-                    evaluated = _agreeing(strategy, measure, grid, replies, quorum)
+                    evaluated = _evaluated(strategy, server_round, arrays, grid, quorum)
             except (QuorumLost, BadModel):
                 report(_report(grid, arrays, {}, {}, {}))
                 raise
         student = evaluate(arrays) if evaluate_now else {}
-        stop = stopping()  # before the commit, which asks too: what is left is committed
         # 5. Report.
-        report(_report(grid, arrays, student, _scalars(trained), _scalars(evaluated)))
+        over = report(_report(grid, arrays, student, _scalars(trained), _scalars(evaluated)))
+        stop = stopping()  # before the commit, which asks too: what is left is committed
         # 6. Commit.
         commit(server_round, arrays)
+        if over:
+            break
         if stop and server_round < rounds:
             raise KeyboardInterrupt
     return arrays
+
+
+def _evaluated(
+    strategy: Strategy, server_round: int, arrays: ArrayRecord, grid: PoolGrid, quorum: float
+) -> MetricRecord | None:
+    """Have the clients evaluate the global model, and aggregate what they say."""
+    asked = len(grid.exchanges)
+    sent = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
+    replies = _exchange(grid, sent, _intake(strategy, server_round, "evaluate"), quorum, asked)
+    measure = partial(strategy.aggregate_evaluate, server_round)
+    return _agreeing(strategy, measure, grid, replies, quorum)
 
 
 def _report(

@@ -169,6 +169,9 @@ class Display:
             if value is not None:
                 table.add_row(name, f"{value:.4f}")
         self.console.print(table)
+        if early := result.get("stopped_early"):
+            said = f"ended early, after round {early['after_round']}: {early['reason']}"
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
         self.console.print(
             f"bytes down {result['request_bytes']:,}  up {result['reply_bytes']:,}  "
             f"seconds {result['wall_time_s']:.1f}  failures {result['failures']}",

@@ -139,9 +139,13 @@ def truncate(path: Path, lines: int) -> None:
         os.truncate(path, sum(map(len, whole)))
 
 
-def write_student(folder: Path, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write the final student's parameters and buffers as safetensors."""
-    (folder / STUDENT).write_bytes(save(_plain(parameters)))
+def write_student(
+    folder: Path,
+    parameters: Mapping[str, npt.NDArray[Any]],
+    about: dict[str, str] | None = None,
+) -> None:
+    """Write the final student's parameters and buffers as safetensors, and what it is."""
+    (folder / STUDENT).write_bytes(save(_plain(parameters), about))
 
 
 @runtime_checkable
@@ -157,12 +161,15 @@ class LeavingError(RuntimeError):
     """What a strategy leaves beside the student could not be written; the results are."""
 
 
-def write_peers(folder: Path, strategy: object) -> None:
+def write_peers(
+    folder: Path, strategy: object, about: Mapping[str, dict[str, str]] | None = None
+) -> None:
     """Write what a strategy leaves beside the student, if it does, as `peers/NAME.safetensors`.
 
     Args:
         folder: The run folder, with all results.
         strategy: Anyone's; what it calls `models` and is no method without arguments is its own.
+        about: What each is, by architecture; a client's own model is called ARCHITECTURE-CLIENT.
 
     Raises:
         LeavingError: It does not leave what it should; names it.
@@ -172,7 +179,9 @@ def write_peers(folder: Path, strategy: object) -> None:
         return
     try:
         left = {name: _plain(parameters) for name, parameters in strategy.models().items()}
-        files = {quote(name, safe=""): save(arrays) for name, arrays in left.items()}
+        known = about or {}
+        headers = {name: known.get(name, known.get(name.rpartition("-")[0])) for name in left}
+        files = {quote(name, safe=""): save(left[name], headers[name]) for name in left}
     except Exception as error:  # anyone's code
         raise LeavingError(
             f"{type(strategy).__name__}.models(): {type(error).__name__}: {error}; "
@@ -188,7 +197,10 @@ def _plain(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]
 
 
 def conclude(
-    folder: Path, student: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]
+    folder: Path,
+    student: Mapping[str, npt.NDArray[Any]],
+    about: Mapping[str, Any],
+    described: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the final student and `result.json`; `docs/run_folder.md` documents its keys.
 
@@ -196,12 +208,13 @@ def conclude(
         folder: The run folder, with its metrics and its per-client table.
         student: The final student's parameters and buffers; none where there is no student.
         about: What else the result says.
+        described: What the student is, for whoever loads it.
 
     Returns:
         The content of `result.json`.
     """
     if student:
-        write_student(folder, student)
+        write_student(folder, student, described)
     last = (read_lines(folder / METRICS) or [{"strategy": {}}])[-1]["strategy"]
     result = {
         **about,

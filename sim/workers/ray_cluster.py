@@ -147,7 +147,8 @@ def _read_secret() -> None:
 def worker_environment(threads: int) -> dict[str, str]:
     """Return what a worker process must find in its environment as it starts."""
     # Workers must find the same modules, user files included, as this process does; ours first.
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    ours, here = str(Path(__file__).parents[2]), os.getcwd()  # which "" stands for, in a notebook
+    paths = os.pathsep.join([ours, *(path or here for path in sys.path)])
     return {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads), "GLIBC_TUNABLES": TUNABLES}
 
 

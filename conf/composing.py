@@ -1,0 +1,66 @@
+"""A config composed outside Hydra's own command: for `check`, and for runs that Python begins."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+
+from conf.command_line import explain
+from conf.errors import ConfigError
+from conf.schema import HERE, search_word
+
+
+@contextmanager
+def composed(
+    words: Sequence[str], folders: Sequence[Path] = ()
+) -> Iterator[tuple[DictConfig, Path]]:
+    """Compose the config of a run, for the block; Hydra is left as it was found.
+
+    Args:
+        words: The command line without flags, such as `["strategy=feddf", "seed=1"]`.
+        folders: The user's own config folders, as after `--config-dir`.
+
+    Yields:
+        The config, and the folder that a run of it would have.
+
+    Raises:
+        ConfigError: The words are not to be composed; says which, and what is nearest.
+    """
+    if absent := [folder for folder in folders if not folder.is_dir()]:
+        raise ConfigError(f"--config-dir {absent[0]}: no such folder")
+    theirs, their_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(HERE), job_name="run", version_base="1.3"):
+            places = [search_word(*(folder.resolve() for folder in folders))]
+            try:
+                _require_one_run(words)
+                config = compose("config", [*places, *words], return_hydra_config=True)
+            except HydraException as error:
+                hint = explain([*words], [str(folder) for folder in folders])
+                raise ConfigError(hint or " ".join(str(error).split())) from error
+        HydraConfig.instance().set_config(config)
+        folder = Path(config.hydra.run.dir)
+        with open_dict(config):
+            del config["hydra"]
+        yield config, folder
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = theirs, their_config
+
+
+def _require_one_run(words: Sequence[str]) -> None:
+    """Refuse flags, and words that mean several runs: those are for Hydra's own command."""
+    if flags := [word for word in words if word.startswith("-")]:
+        raise ConfigError(f"'{flags[0]}': expected GROUP=OPTION or KEY=VALUE, and no flag")
+    for override in OverridesParser.create().parse_overrides([*words]):
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: several runs: expected one value, or [a,b] for a list; a "
+                "sweep is begun by stillhouse run -m"
+            )

@@ -1,0 +1,182 @@
+"""Runs that Python begins: `stillhouse.run("strategy=feddf", "seed=1")`; docs/api.md."""
+
+import io
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import run as federation
+from conf.composing import composed
+from conf.errors import BUILDING, Stopped, disk_explained, explained
+from conf.resume import resumed_config
+from conf.run_lock import claim, release
+from conf.schema import targets_in
+from sim.checkpoint.early_stop import Each, stop_reason
+from sim.checkpoint.stopping import Stop
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+
+class RunError(RuntimeError):
+    """A run that cannot begin or go on: its text is the line that the command prints."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: The run folder, docs/run_folder.md.
+        numbers: The content of its `result.json`.
+        trusted: What the caller's own words named as the student's functions.
+    """
+
+    folder: Path
+    numbers: dict[str, Any] = field(repr=False)
+    trusted: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def metrics(self) -> "pd.DataFrame":
+        """A row for each round, a column for each number, by its TensorBoard tag."""
+        from sim.tracking.round_metrics import flat
+        from sim.tracking.run_folder import METRICS, read_lines
+
+        rows = [flat(line) for line in read_lines(self.folder / METRICS)]
+        return _pandas("Result.metrics").DataFrame(rows).astype({"round": int})
+
+    @property
+    def clients(self) -> "pd.DataFrame":
+        """A row for each request to a client, docs/clients_table.md."""
+        from sim.tracking.run_folder import CLIENTS
+
+        return _pandas("Result.clients").read_parquet(self.folder / CLIENTS)
+
+    @property
+    def student(self) -> "nn.Module":
+        """The student as `load_student` builds it: it takes inputs as the data's file has them."""
+        from stillhouse.models import load_student
+
+        return load_student(self.folder, trust=self.trusted)
+
+
+def run(
+    *words: str,
+    config_dir: str | Path | Sequence[str | Path] = (),
+    callbacks: Sequence[Each] = (),
+    quiet: bool = False,
+) -> Result:
+    """Run a federation in this process, as `stillhouse run` does with the same words.
+
+    Args:
+        *words: Such as "strategy=feddf", "seed=1", "hydra.run.dir=out", "resume=out"; no sweep.
+        config_dir: Folders of YAML and modules of one's own, as after `--config-dir`.
+        callbacks: Each is called with a round's numbers by TensorBoard's tags, and `round`, as it
+            ends; one that returns True ends the run there.
+        quiet: Whether to print nothing.
+
+    Returns:
+        What the run came to.
+
+    Raises:
+        RunError: The words, the data or a file are not what they ought to be, or the run lost its
+            quorum; says what, in a line.
+        KeyboardInterrupt: It was interrupted; the round was finished, and committed.
+    """
+    given = [config_dir] if isinstance(config_dir, str | Path) else config_dir
+    folders = [Path(folder).resolve() for folder in given]
+    sys.path[1:1] = [str(folder) for folder in folders if str(folder) not in sys.path]
+    with ExitStack() as block:
+        block.enter_context(_told())
+        if quiet:
+            block.enter_context(redirect_stdout(io.StringIO()))
+            block.enter_context(redirect_stderr(io.StringIO()))
+        with explained(*BUILDING):
+            config, place = block.enter_context(composed(words, folders))
+        folder = Path(config.resume or place).resolve()
+        named = tuple(str(node["_target_"]) for _, node in targets_in(config.student, ""))
+        return Result(folder, _federate(config, folder, words, callbacks), named)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stopped:
+        raise RunError(str(stopped)) from stopped
+
+
+def _federate(
+    config: Any, folder: Path, words: Sequence[str], callbacks: Sequence[Each]
+) -> dict[str, Any]:
+    """Claim the folder, run, and give it free."""
+    stop, resume = Stop(), config.resume is not None
+    try:
+        with ExitStack() as block:
+            if threading.current_thread() is threading.main_thread():  # else no signal comes
+                block.enter_context(stop.listening(folder))
+            block.enter_context(disk_explained(folder))
+            with explained(*BUILDING):
+                if resume:
+                    config = resumed_config(config, words)
+                claim(folder, begun=resume)
+            return federation.federate(config, folder, resume, stop, callbacks)
+    except SystemExit as ended:
+        raise KeyboardInterrupt(f"{folder}: stopped; resume={folder} goes on") from ended
+    finally:
+        release(folder)
+
+
+def stop_when(
+    metric: str,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    patience: int | None = None,
+    mode: str = "max",
+) -> Callable[[dict[str, float]], bool]:
+    """Make a callback that ends a run by one of its numbers, counted from the first that it sees.
+
+    The words `stop.metric=... stop.above=...` do the same, and count on after a resume.
+
+    Args:
+        metric: A number's tag, such as "student/accuracy".
+        above: End once it is greater.
+        below: End once it is less.
+        patience: End once so many rounds in a row brought no better one, >= 1.
+        mode: Whether better is greater, "max", or less, "min".
+
+    Returns:
+        The callback; for one run.
+
+    Raises:
+        ValueError: There is nothing to end it, or the mode is none.
+    """
+    if above is None and below is None and patience is None:
+        raise ValueError(f"stop_when({metric!r}): expected above=, below= or patience=")
+    if mode not in ("max", "min"):
+        raise ValueError(f"stop_when: mode={mode!r}: expected max or min")
+    values: list[float] = []
+
+    def each(numbers: dict[str, float]) -> bool:
+        if metric not in numbers:
+            return False
+        values.append(numbers[metric])
+        why = stop_reason(values, above=above, below=below, patience=patience, mode=mode)
+        each.reason = f"{metric}: {why}"  # type: ignore[attr-defined]
+        return bool(why)
+
+    return each
+
+
+def _pandas(what: str) -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(f"{what} wants pandas: pip install 'stillhouse[pandas]'") from error
+    return pandas

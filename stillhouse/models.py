@@ -1,0 +1,125 @@
+"""The model goes home: from a run folder to a network that takes a file's pixels, or to a file."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from clients.data.task import classification
+from clients.models.factory import build, load_parameters
+from conf.errors import ConfigError
+from conf.resume import instantiate_trusted
+from sim.tracking.model_description import Description, read_description
+from sim.tracking.run_files import PEERS, STUDENT
+
+Format = Literal["torchscript", "onnx"]
+
+
+class FromFile(nn.Module):
+    """Turns inputs as the data's file has them into network inputs: (x * scale - mean) / std."""
+
+    def __init__(self, about: Description) -> None:
+        """Compute gain and shift of each channel as `clients.data` does, in float64, once."""
+        super().__init__()
+        std, channels = np.asarray(about["std"]), (-1, *(1 for _ in about["input_shape"][1:]))
+        gain, shift = about["scale"] / std, np.asarray(about["mean"]) / std
+        self.tokens = about["num_tokens"] is not None
+        self.register_buffer("gain", torch.from_numpy(gain).float().reshape(channels))
+        self.register_buffer("shift", torch.from_numpy(shift).float().reshape(channels))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Give [B, *input_shape] as float32, normalised; tokens as they are, int64."""
+        return inputs.long() if self.tokens else inputs.float() * self.gain - self.shift  # type: ignore[operator]
+
+
+def load_student(
+    folder: str | Path,
+    *,
+    peer: str | None = None,
+    normalised: bool = False,
+    trust: Sequence[str] = (),
+) -> nn.Module:
+    """Build the student of a run folder, or one of its peers, with what it has learned.
+
+    Args:
+        folder: The run folder.
+        peer: The name of a file in its `peers/`, such as "lenet5"; None = the student.
+        normalised: Whether it will be given inputs that are normalised already; else it takes them
+            as the data's file has them, [B, *input_shape], uint8 for images of 0 to 255.
+        trust: Names of model functions of one's own that may be called; those that are shipped may.
+
+    Returns:
+        The network in eval mode, on the CPU: inputs -> outputs, logits of a classification.
+
+    Raises:
+        ValueError: There is no such model, or it cannot be built; names the file.
+    """
+    path = Path(folder) / (STUDENT if peer is None else f"{PEERS}/{peer}.safetensors")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file: expected the folder of a finished run")
+    about = read_description(path)
+    network = _network(path, about, trust)
+    return (network if normalised else nn.Sequential(FromFile(about), network)).eval()
+
+
+def export(
+    folder: str | Path, format: Format = "torchscript", out: str | Path | None = None
+) -> Path:
+    """Write the student as a file that runs without this package.
+
+    It takes inputs as the data's file has them, any number at once.
+
+    Args:
+        folder: The run folder.
+        format: "torchscript", for `torch.jit.load` and C++, or "onnx".
+        out: Where to; None = `student.pt` or `student.onnx` in the folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: There is no student, or the format is none.
+        ImportError: For ONNX there are packages missing.
+    """
+    if format not in ("torchscript", "onnx"):
+        raise ValueError(f"--format {format}: expected torchscript or onnx")
+    lacking = [name for name in ("onnx", "onnxscript") if format == "onnx" and not find_spec(name)]
+    if lacking:
+        raise ImportError(f"--format onnx wants {lacking[0]}: pip install 'stillhouse[onnx]'")
+    model, about = load_student(folder), read_description(Path(folder) / STUDENT)
+    path = Path(out or Path(folder) / ("student.pt" if format == "torchscript" else "student.onnx"))
+    dtype = torch.int64 if about["num_tokens"] is not None else torch.float32
+    example = torch.zeros(2, *about["input_shape"], dtype=dtype)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # that it is older than torch.export, which C++ cannot load
+        if format == "torchscript":
+            traced = torch.jit.trace(model, example)  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, path)
+        else:
+            batch = ({0: torch.export.Dim("batch")},)
+            torch.onnx.export(model, (example,), path, dynamic_shapes=batch, external_data=False)
+    return path
+
+
+def _network(path: Path, about: Description, trust: Sequence[str]) -> nn.Module:
+    """Build what a description names, if that may be called, and load the file."""
+    outputs = about["output_shape"]
+    task = classification(tuple(about["input_shape"]), max(outputs[0], 1), about["num_tokens"])
+    task = replace(task, output_shape=tuple(outputs))
+    try:
+        model = instantiate_trusted("student", about["architecture"], trust)
+        network = build(model, task, np.random.default_rng(0))
+        load_parameters(network, load_file(path))
+    except ConfigError as error:
+        story = str(error).replace("resume_targets=", "trust=")
+        raise ValueError(f"{path}: {story}") from error
+    except Exception as error:  # of anyone's model function, of what anyone may have written
+        raise ValueError(f"{path}: its network cannot be built: {error}") from error
+    return network

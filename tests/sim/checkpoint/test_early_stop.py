@@ -1,0 +1,111 @@
+"""When a run ends before its last round: the rule by hand, and runs that it ends, on both pools."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run import federate
+from sim.checkpoint.early_stop import EarlyStop, stop_reason
+from tests.commands import run_py
+from tests.composing import composed
+from tests.quick_runs import NO_FIGURES
+
+TINY = ("data=blobs", "clients.num_clients=5", "clients.training.epochs=1", "data.proxy_limit=60",
+        "strategy.distil.epochs=1", NO_FIGURES)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "rule", "why"),
+    [
+        ([], {"above": 0.0}, ""),
+        ([0.5], {"above": 0.5}, ""),
+        ([0.6, 0.4], {"above": 0.5}, ""),
+        ([0.4, 0.6], {"above": 0.5}, "0.6 is above 0.5"),
+        ([0.4, 0.6], {"below": 0.5}, ""),
+        ([0.6, 0.4], {"below": 0.5}, "0.4 is below 0.5"),
+        ([0.1, 0.3, 0.2], {"patience": 2}, ""),
+        ([0.1, 0.3, 0.2, 0.3], {"patience": 2}, "no better than 0.3 for 2 rounds"),
+        ([0.1, 0.3, 0.2, 0.4], {"patience": 2}, ""),
+        ([3.0, 1.0, 2.0], {"patience": 1, "mode": "min"}, "no better than 1 for 1 rounds"),
+        ([3.0, 2.0, 1.0], {"patience": 1, "mode": "min"}, ""),
+        ([0.5, 0.9], {}, ""),
+    ],
+)
+def test_when_a_run_may_stop(values: list[float], rule: dict[str, Any], why: str) -> None:
+    assert stop_reason(values, **rule) == why
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"above": 0.5}, "stop.above: expected stop.metric too"),
+        ({"metric": "student/accuracy"}, "expected stop.above, stop.below or stop.patience"),
+        ({"metric": "a", "above": 1.0, "mode": "up"}, "stop.mode=up: expected max or min"),
+    ],
+)
+def test_a_rule_that_is_none_is_refused(rule: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        EarlyStop(**rule)
+
+
+def test_a_round_without_the_number_ends_nothing_and_earlier_ones_count() -> None:
+    early, said = EarlyStop("student/accuracy", patience=2), list[str]()
+    lines: list[dict[str, Any]] = [{"round": 1, "student": {"accuracy": 0.5}}]
+    lines += [{"round": 2, "student": {"accuracy": 0.4}}, {"round": 3, "student": {}}]
+    assert not early.after_round(lines, said.append)  # as after a resume
+    lines.append({"round": 4, "student": {"accuracy": 0.5}})
+    assert early.after_round(lines, said.append)
+    assert early.reason == "student/accuracy: no better than 0.5 for 2 rounds"
+    assert said == []
+
+
+def test_a_number_that_is_not_there_is_told_once() -> None:
+    early, said = EarlyStop("student/acuracy", above=0.5), list[str]()
+    lines: list[dict[str, Any]] = [{"round": 1, "student": {"accuracy": 0.9}}]
+    assert not early.after_round(lines, said.append)
+    lines.append({**lines[0], "round": 2})
+    assert not early.after_round(lines, said.append)
+    assert said == [
+        "stop.metric=student/acuracy: not among the numbers of round 1; "
+        "did you mean student/accuracy?"
+    ]
+
+
+def rounds_of(folder: Path) -> list[bytes]:
+    return (folder / "metrics.jsonl").read_bytes().splitlines()
+
+
+def run_in(folder: Path, *words: str) -> dict[str, Any]:
+    """Run in a process of its own, which Ray's end with."""
+    done = run_py(*words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "result.json").read_text())
+    assert ("ended early, after round " in done.stdout) == ("stopped_early" in found)
+    return dict(found)
+
+
+@pytest.mark.parametrize("sim", ["sim=inline", "sim.workers=1"])
+def test_a_run_ends_early_and_goes_on_with_the_same_bits(sim: str, tmp_path: Path) -> None:
+    """It is evaluated in each second round, and ends with the first of these that it may end in."""
+    words = (*TINY, sim, "rounds=4", "checkpoint_every=3", "evaluate_every=2")
+    rule = ("stop.metric=clients/train_loss/mean", "stop.above=-1")
+    early, whole = tmp_path / "early", tmp_path / "whole"
+    all_of_it = run_in(whole, *words, f"hydra.run.dir={whole}")
+    ended = run_in(early, *words, *rule, f"hydra.run.dir={early}")
+    assert ended["stopped_early"]["after_round"] == len(rounds_of(early)) == 2
+    assert ended["stopped_early"]["reason"].startswith("clients/train_loss/mean: ")
+    assert ended["student_accuracy"] is not None
+    assert ended["student_sha256"] != all_of_it["student_sha256"]
+    assert rounds_of(early) == rounds_of(whole)[:2]
+    again = run_in(early, f"resume={early}", "stop.metric=null", "stop.above=null")
+    assert "stopped_early" not in again | all_of_it
+    for what in ("student", "metrics", "clients"):
+        assert again[f"{what}_sha256"] == all_of_it[f"{what}_sha256"]
+
+
+def test_an_early_end_keeps_no_checkpoint_that_was_not_asked_for(tmp_path: Path) -> None:
+    rule = ("stop.metric=student/accuracy", "stop.above=-1", "rounds=3", "sim=inline")
+    assert federate(composed(*TINY, *rule), tmp_path)["stopped_early"]["after_round"] == 1
+    assert not (tmp_path / "checkpoint").exists()

@@ -1,0 +1,150 @@
+"""The command `stillhouse`: which word does what, and what is said of a wrong one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf.catalogue import about, copied, listed, options
+from conf.errors import ConfigError
+from stillhouse.command import main
+from tests.commands import run_py
+from tests.places import CONF, ROOT
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+def test_every_option_says_what_it_is() -> None:
+    assert [(group, option) for group, option, said in options() if not said] == []
+    assert len([*options()]) > 230
+    assert {group for group, _, _ in options()} >= {
+        str(path.relative_to(CONF))
+        for path in CONF.rglob("*")
+        if path.is_dir() and path.suffix == ""
+    } - {"__pycache__"}
+
+
+def test_what_is_said_is_the_first_sentence_of_the_comment(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("# @package _global_\n# Of Shen et al. 2020, a\n# thing. More of it.\nkey: 1\n")
+    assert about(path) == "Of Shen et al. 2020, a thing"
+    path.write_text(f"# {'long ' * 25}; more\n")
+    assert about(path) == ("long " * 25)
+    path.write_text("key: 1 # not this\n")
+    assert about(path) == ""
+
+
+def test_a_group_is_listed_with_the_word_that_chooses() -> None:
+    first, *rest = listed("strategy/scorer").splitlines()
+    assert first == "strategy/scorer  (strategy/scorer=OPTION)"
+    assert "  uniform                   Equal trust" in rest
+    assert "  samme " in listed("strategy/scorer")  # of examples/
+    assert listed("proxy").startswith("proxy  (+proxy=OPTION)")
+    assert listed("strategy/ask").startswith("strategy/ask  (strategy/ask=[OPTION])")
+    assert listed().count("(strategy/loss=OPTION)") == 1
+
+
+def test_a_group_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "strategy/scorers"]) == 1
+    told = capsys.readouterr().err
+    assert told == "error: 'strategy/scorers': no such group; did you mean 'strategy/scorer'?\n"
+
+
+def test_a_copied_option_is_used_once_edited(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["copy", "partition/dirichlet"]) == 0
+    told = capsys.readouterr().out.strip()
+    use = told.partition("stillhouse run ")[2].split()
+    path = here / "partition" / "my_dirichlet.yaml"
+    node = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(node | {"dirichlet_concentration": -1}))
+    assert main(["check", *use]) == 1
+    assert "dirichlet_concentration" in capsys.readouterr().err
+    path.write_text(yaml.safe_dump(node | {"dirichlet_concentration": 100.0}))
+    assert main(["check", *use, "clients.num_clients=7"]) == 0
+    assert capsys.readouterr().out.startswith("7 clients (")
+    assert main(["copy", "partition=dirichlet"]) == 1
+    assert "my_dirichlet.yaml: exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["partition/dirichle", "partition", "dirichlet", ""])
+def test_an_option_that_is_not_there_is_not_copied(name: str, here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such GROUP/OPTION"):
+        copied(name, here)
+    assert not [*here.iterdir()]
+
+
+def test_a_check_tells_who_takes_part_and_leaves_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "strategy=averaging", "clients=same", "student=logistic_regression"]) == 0
+    who, parameters, seconds, sent = capsys.readouterr().out.splitlines()
+    assert who.startswith("10 clients (10 student), ")
+    assert who.endswith("575 proxy and 359 test examples")
+    assert parameters == "parameters: student 650, (student) 650"
+    assert seconds.startswith("seconds: about ")
+    assert sent.startswith(f"bytes: about {2 * 4 * 650 * 10:,} a round of 10 clients")
+    assert main(["check", "rounds=3", "strategy.fraction=0.5"]) == 0
+    assert f"about {4 * 575 * 10 * 5:,} a round of 5 clients, and {4 * 575 * 10 * 15:,} in all" in (
+        capsys.readouterr().out
+    )
+    assert not [*here.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("rouns=3", "error: unknown key 'rouns'; did you mean 'rounds'?\n"),
+        ("seed=0,1", "error: seed=0,1: several runs: expected one value, or [a,b] for a list; a "),
+        ("-m", "error: '-m': expected GROUP=OPTION or KEY=VALUE, and no flag\n"),
+        ("--config-dir=nowhere", "error: --config-dir nowhere: no such folder\n"),
+        ("rounds=0", "error: rounds=0: expected an integer >= 1\n"),
+        ("strategy=dlda", "error: 'strategy=dlda': no such option; did you mean 'dlad'? (all: "),
+        ("clients.num_clients=2", "error: num_clients=2 with classes=2 own at most 4 of the 10"),
+        ("student._target_=nowhere.net", "error: student=nowhere.net: cannot import 'nowhere'"),
+    ],
+)
+def test_a_check_says_what_a_run_would(
+    word: str, told: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", word]) == 1
+    assert capsys.readouterr().err.startswith(told)
+    assert not [*here.iterdir()]
+
+
+def test_no_command_at_all(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert main([]) == main(["--help"]) == 0
+    assert capsys.readouterr().out.count("usage: stillhouse COMMAND") == 2
+    assert main(["strategy=dlad"]) == 2
+    assert "is it stillhouse run strategy=dlad?" in capsys.readouterr().err
+
+
+def test_versions_are_told_without_importing_what_has_them() -> None:
+    code = (
+        "import sys; from stillhouse.command import main; main(['--version']); main(['list'])\n"
+        "print('HEAVY', sorted({'torch', 'ray', 'flwr', 'typer'} & set(sys.modules)))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.startswith("stillhouse 0.1.0, flwr 1."), done.stderr
+    assert done.stdout.endswith("HEAVY []\n")
+
+
+def test_run_py_knows_the_commands_and_runs_without_one(tmp_path: Path) -> None:
+    assert run_py("list", "topology").stdout.startswith("topology  (topology=OPTION)")
+    words = ["sim=inline", "clients.training.epochs=1", "strategy.distil.epochs=1"]
+    done = run_py(*words, f"hydra.run.dir={tmp_path / 'a'}")
+    also = run_py("run", *words, f"hydra.run.dir={tmp_path / 'b'}")
+    assert (done.returncode, also.returncode) == (0, 0), done.stderr + also.stderr
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
+    assert one["student_sha256"] == two["student_sha256"]
