@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
-from conf.command_line import explain_command
+from conf.command_line import explain_command, without_plus
 from conf.errors import BUILDING, Stopped, disk_explained, explained
 from conf.plugin_file import plugin_in
 from conf.ranges import check_ranges
@@ -242,6 +242,7 @@ if __name__ == "__main__":
         sys.exit(write_report(sys.argv[2:]))
     if sys.argv[1:2] == ["conformance"]:
         sys.exit(check_plugin(sys.argv[2:], engine_points, plugin_in))
+    sys.argv[1:] = without_plus(sys.argv[1:])
     try:
         main()
         sys.exit(concluded(write_report))

@@ -5,6 +5,7 @@ Importing it imports neither torch, ray nor flwr.
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,11 +26,19 @@ OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
 
 
+OPTIONAL = ("proxy", "proxy_condition", "experiment", "debug")
+"""Groups of which nothing is chosen unless somebody asks. They wanted a plus once."""
+
 COMMANDS = {
     "report": "a report is made by python run.py report FOLDER",
     "conformance": "a function is checked by python run.py conformance KIND MODULE.NAME",
 }
 """What run.py does beside running a federation, and how."""
+
+
+def without_plus(words: list[str]) -> list[str]:
+    """Take the plus off choices of optional groups: `+experiment=fml` is `experiment=fml`."""
+    return [re.sub(rf"^\+\+?(?=({'|'.join(OPTIONAL)})=)", "", word) for word in words]
 
 
 def explain_command(words: list[str]) -> str | None:

@@ -46,7 +46,7 @@ MUTUAL = [*FEW, "clients.num_clients=5", "clients.training.epochs=1", "strategy.
     [
         ["strategy=ffl", *MUTUAL],
         ["strategy=dml", "strategy.teaching.update=sequential", "strategy.peers=clients", *MUTUAL],
-        ["+experiment=fedkd", *FEW, "clients.num_clients=5", "clients.messenger.epochs=1"],
+        ["experiment=fedkd", *FEW, "clients.num_clients=5", "clients.messenger.epochs=1"],
     ],
     ids=["ffl", "dml", "fedkd"],
 )
@@ -66,7 +66,7 @@ def test_mutual_learning_has_the_same_bits_everywhere(words: list[str], tmp_path
         for name in ("here", "there", "half")
     ]
     assert left[0] == left[1] == left[2]
-    assert bool(left[0]) == ("+experiment=fedkd" not in words)
+    assert bool(left[0]) == ("experiment=fedkd" not in words)
 
 
 def test_mutual_learning_shows_and_leaves_what_the_group_is(tmp_path: Path) -> None:

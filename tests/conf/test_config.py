@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig
 
 from clients.data import classification
-from conf.command_line import explain
+from conf.command_line import explain, without_plus
 from conf.errors import ConfigError
 from conf.ranges import check_ranges
 from conf.schema import check_keys, check_targets
@@ -173,7 +173,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
             "(all: attacked, none, personal, robustness, standard, with_features)",
         ),
         (["+probes=none"], "leave out the plus: probes=none"),
-        (["+experiment=byzantine", "rounds=x"], None),
+        (["experiment=byzantine", "rounds=x"], None),
         (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
         (["seed=3"], None),
     ],
@@ -181,6 +181,15 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
 def test_the_hint_for_what_hydra_refuses(overrides: list[str], hint: str | None) -> None:
     found = explain(overrides, [])
     assert found is None if hint is None else hint in str(found)
+
+
+def test_choices_of_optional_groups_may_have_a_plus() -> None:
+    words = ["+experiment=fml", "++debug=fast", "+proxy=mnist", "proxy_condition=only_classes"]
+    plain = ["experiment=fml", "debug=fast", "proxy=mnist", "proxy_condition=only_classes"]
+    assert without_plus(words) == plain
+    assert (composed(*plain).rounds, composed("experiment=fml").rounds) == (1, 10)
+    for word in ("+probes=mine", "-m", "+experiments=3", "+data.proxy=x", "proxy=npz"):
+        assert without_plus([word]) == [word]
 
 
 def test_a_probe_is_a_function_or_a_class_and_not_a_value() -> None:
@@ -214,8 +223,8 @@ def test_what_the_tracker_is_told() -> None:
     [
         ([], True),
         (["tracking.proxy_labels=false"], False),
-        (["+proxy=mnist"], False),
-        (["+proxy=mnist", "tracking.proxy_labels=true"], True),
+        (["proxy=mnist"], False),
+        (["proxy=mnist", "tracking.proxy_labels=true"], True),
     ],
 )
 def test_labels_of_another_data_set_are_compared_with_only_if_told(
@@ -247,7 +256,7 @@ def test_labels_of_a_proxy_set_are_those_of_the_clients_or_not_compared_with() -
         clients = SimpleNamespace(name="own.npz", task=task, label_values=(1, 2, 3))
         return SimpleNamespace(proxy=proxy, private=clients)
 
-    words = "+proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"
+    words = "proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"
     told = tracking_options(composed(*words), of(splits((1, 2, 3))), begins=True)
     assert told["proxy_labels"] is not None
     for values in (None, (1, 2, 4)):

@@ -31,9 +31,7 @@ def test_how_many_configs_there_are() -> None:
 
 def words_of(option: str) -> list[str]:
     """Choose an option, with what it needs beside itself."""
-    added = ("experiment", "debug", "proxy", "proxy_condition")
-    prefix = "+" if option.split("=")[0] in added else ""
-    return [prefix + option, *([REQUIRED[option]] if option in REQUIRED else [])]
+    return [option, *([REQUIRED[option]] if option in REQUIRED else [])]
 
 
 ALONE = ("clients", "debug", "experiment", "strategy", "strategy/rule", "strategy/head")
