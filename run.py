@@ -18,8 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from conf.building import instantiate, pairs
-from conf.command_line import explain_command, without_plus
-from conf.errors import BUILDING, Stopped, disk_explained, explained
+from conf.command_line import without_plus
+from conf.composition import composition_explained, usage_errors_in_one_line
+from conf.errors import Stopped
+from conf.explaining import BUILDING, disk_explained, explained, tell_raised
 from conf.plugin_file import plugin_in
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
@@ -44,21 +46,17 @@ if TYPE_CHECKING:
 NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every", "student_threads")
 
 register()
-composed = False
-"""Whether Hydra got as far as calling `main`: before that, a failure is the command line's."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Run the federation that the command line describes."""
-    global composed
-    composed = True
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(1, source.path)  # after our own, which a `strategies.py` would hide
     folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
     stop, sweeps = Stop(), HydraConfig.get().mode is RunMode.MULTIRUN
-    kept = recorded(folder) if sweeps else nullcontext()
+    kept = recorded(folder, config) if sweeps else nullcontext()
     try:
         with kept, stop.listening(folder), disk_explained(folder):
             with explained(*BUILDING):
@@ -73,6 +71,9 @@ def main(config: DictConfig) -> None:
             federate(config, folder, resume, stop)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
+    except Exception as error:
+        tell_raised(error, config)
+        sys.exit(1)
     finally:
         release(folder)
         if not sweeps:
@@ -97,7 +98,7 @@ def federate(
         Stopped: The config cannot be run, or the run could not go on.
     """
     began, stop = time.perf_counter(), stop or Stop()
-    with explained(*BUILDING):
+    with explained(*BUILDING, config=config):
         check_keys(config)
         check_ranges(config)
         check_targets(config, "sim")
@@ -113,7 +114,7 @@ def federate(
         from sim.workers.process_setup import require_device
         from strategies.server.estimated_work import estimated_work_s
 
-        with explained(*BUILDING):
+        with explained(*BUILDING, config=config):
             check_targets(config)
             check_plugins(config)
             kept = fingerprint(config), config.checkpoints_kept
@@ -133,7 +134,7 @@ def federate(
             pending.begin(tracker, display)
         with closing(tracker):
             try:
-                with explained(*BUILDING):
+                with explained(*BUILDING, config=config):
                     built = pool, clients, student, strategy, tracker, display, asking, checkpoints
                     numbers = {name: config[name] for name in NUMBERS}
                     numbers |= {"group_size": config.clients.group_size}
@@ -238,15 +239,12 @@ def engine_points() -> "tuple[Point, ...]":
 if __name__ == "__main__":
     # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
     atexit.register(gc.freeze)
+    usage_errors_in_one_line()
     if sys.argv[1:2] == ["report"]:
         sys.exit(write_report(sys.argv[2:]))
     if sys.argv[1:2] == ["conformance"]:
         sys.exit(check_plugin(sys.argv[2:], engine_points, plugin_in))
     sys.argv[1:] = without_plus(sys.argv[1:])
-    try:
+    with composition_explained(sys.argv[1:]):
         main()
-        sys.exit(concluded(write_report))
-    except SystemExit as stop:
-        if stop.code and not composed and (hint := explain_command(sys.argv[1:])):
-            print(f"hint: {hint}", file=sys.stderr)
-        raise
+    sys.exit(concluded(write_report))

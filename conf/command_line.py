@@ -84,13 +84,13 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                 )
         if not isinstance(value, str | list | ChoiceSweep) and not choice.is_delete():
             return f"'{choice.input_line}': expected the name of an option {every}"
-        if choice.is_add() and choice.key_or_group in _known_keys():
+        if choice.is_add() and choice.key_or_group in known_keys():
             return f"leave out the plus: {choice.key_or_group}={value}"
     plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
     for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
-        if (key := part.replace("/", ".")) not in _known_keys(*plain) and (only := _only_with(key)):
+        if (key := part.replace("/", ".")) not in known_keys(*plain) and (only := _only_with(key)):
             return f"'{part}': nothing to choose here{only}"
-    keys = _known_keys(search_word(*mine), *(str(c.input_line) for c in choices))
+    keys = known_keys(search_word(*mine), *(str(c.input_line) for c in choices))
     for override in parsed:
         key = override.key_or_group
         if override not in choices and key not in keys and not key.startswith("hydra."):
@@ -131,7 +131,7 @@ def _keys_in(folder: Path, option: str) -> frozenset[str]:
 
 
 @cache
-def _known_keys(*choices: str) -> list[str]:
+def known_keys(*choices: str) -> list[str]:
     """List every key of the config that the given group choices compose, which takes 0.2 s."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(HERE), version_base="1.3"):

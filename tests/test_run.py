@@ -159,7 +159,7 @@ def test_flower_strategies_run_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["rouns=3"], "hint: unknown key 'rouns'; did you mean 'rounds'?"),
+        (["rouns=3"], "error: unknown key 'rouns'; did you mean 'rounds'?"),
         (["clients.num_clients=5000"], "num_clients=5000 but only 863 examples"),
         (["student._target_=clients.models.resnet88"], "did you mean 'resnet8'?"),
         (["data=mnist"], "neither data.root nor $STILLHOUSE_DATA is set"),

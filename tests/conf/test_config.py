@@ -34,17 +34,23 @@ def composed_and_checked(*overrides: str) -> DictConfig:
     [
         ("rounds=0", "rounds=0: expected an integer >= 1"),
         ("tracking.figures_every=-1", "tracking.figures_every=-1: expected an integer >= 0, 0 for"),
-        ("quorum=1.5", r"quorum=1.5: expected a share in \(0, 1\]"),
+        ("quorum=1.5", r"quorum=1.5: expected a number in \(0, 1\]"),
         ("sim.workers=0", "sim.workers=0: expected an integer >= 1, or null"),
         ("clients.training.epochs=-1", "clients.training.epochs=-1: expected an integer >= 0"),
         ("clients.training.batch_size=1.5", "clients.training.batch_size=1.5: expected an integer"),
-        ("clients.training.optimizer.lr=0", "clients.training.optimizer.lr=0: expected > 0"),
+        (
+            "clients.training.optimizer.lr=0",
+            "clients.training.optimizer.lr=0: expected a number > 0",
+        ),
         ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
-        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \[0, 1\)"),
-        ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
+        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a number in \[0, 1\)"),
+        (
+            "strategy=ffl strategy.rule.temperature=0",
+            "strategy.rule.temperature=0: expected a number > 0",
+        ),
         (
             "strategy=ffl strategy.teaching.optimizer.lr=-1",
-            "strategy.teaching.optimizer.lr=-1: expected > 0",
+            "strategy.teaching.optimizer.lr=-1: expected a number > 0",
         ),
         ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
         *(
@@ -53,14 +59,14 @@ def composed_and_checked(*overrides: str) -> DictConfig:
                 f"clients.profile.{key}={is_}",
             )
             for kind, key, value, is_ in (
-                ("alike", "multiplications_per_s", "0", "0: expected > 0"),
-                ("alike", "download_bytes_per_s", "-1", "-1: expected > 0"),
-                ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected > 0"),
-                ("alike", "latency_s", "-0.1", "-0.1: expected >= 0"),
-                ("alike", "latency_s", "inf", "inf: expected >= 0 and finite"),
-                ("two_speeds", "slow_share", "1.1", r"1.1: expected a share in \[0, 1\]"),
-                ("two_speeds", "slowdown", "0.5", "0.5: expected >= 1"),
-                ("lognormal", "spread", "-1", "-1: expected from 0 to 10"),
+                ("alike", "multiplications_per_s", "0", "0: expected a number > 0"),
+                ("alike", "download_bytes_per_s", "-1", "-1: expected a number > 0"),
+                ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected a number > 0"),
+                ("alike", "latency_s", "-0.1", "-0.1: expected a number >= 0"),
+                ("alike", "latency_s", "inf", "inf: expected a number >= 0"),
+                ("two_speeds", "slow_share", "1.1", r"1.1: expected a number in \[0, 1\]"),
+                ("two_speeds", "slowdown", "0.5", "0.5: expected a number >= 1"),
+                ("lognormal", "spread", "-1", r"-1: expected a number in \[0, 10\]"),
             )
         ),
         ("seed=-1", "seed=-1: expected an integer >= 0"),
