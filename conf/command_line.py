@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from conf.renamed import new_key, old_name_in
 from conf.schema import EXAMPLES, HERE, nearest, search_word
+from conf.synonyms import our_key, our_option
 
 OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
@@ -79,9 +80,9 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
         value, every = choice.value(), f"(all: {', '.join(sorted(options))})"
         for one in [*value.list] if isinstance(value, ChoiceSweep) else [value]:
             if isinstance(one, str) and one not in options:
-                return (
-                    f"'{choice.key_or_group}={one}': no such option{nearest(one, options)} {every}"
-                )
+                group = choice.key_or_group
+                hint = our_option(group, one, options) or nearest(one, options)
+                return f"'{group}={one}': no such option{hint} {every}"
         if not isinstance(value, str | list | ChoiceSweep) and not choice.is_delete():
             return f"'{choice.input_line}': expected the name of an option {every}"
         if choice.is_add() and choice.key_or_group in known_keys():
@@ -101,7 +102,8 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                 only = "" if now in keys else _only_with(now)
                 if only or now in keys or not now.startswith("strategy."):
                     return f"unknown key '{key}'; it is called {now} now{only}"
-            return f"unknown key '{key}'{_only_with(key) or nearest(key, [*keys, *groups])}"
+            hint = our_key(key) or _only_with(key) or nearest(key, [*keys, *groups])
+            return f"unknown key '{key}'{hint}"
     return None
 
 

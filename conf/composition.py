@@ -21,6 +21,7 @@ from conf.command_line import explain_command, known_keys
 from conf.errors import tell
 from conf.ranges import expected_of
 from conf.schema import nearest
+from conf.synonyms import our_key
 
 KINDS = {"Integer": "an integer", "Float": "a number", "bool": "true or false"}
 """Of OmegaConf's, as it calls them where a value is of none of them."""
@@ -51,7 +52,9 @@ def usage_errors_in_one_line() -> None:
     """Have argparse, Hydra's too, leave out its usage before what is wrong with a flag."""
 
     def error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-        hint = "; options are words KEY=VALUE without dashes" * ("unrecognized" in message)
+        hint = ""
+        if flag := re.search("unrecognized arguments: -*([\\w-]+)", message):
+            hint = our_key(flag[1]) or "; options are words KEY=VALUE without dashes"
         tell(f"{message}{hint}; {parser.prog} --help says more")
         sys.exit(2)
 

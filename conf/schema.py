@@ -21,6 +21,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
 from conf.sections import SECTIONS, Clients, Data, Evaluation, Tracking
+from conf.synonyms import our_key
 from conf.user_code import place_in_user
 
 HERE = Path(__file__).parent
@@ -213,7 +214,7 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
             part, _, inner = (now := new_key(key)).removeprefix(f"{section}.").rpartition(".")
             if now != key and (not part or (part in node and inner in node[part])):
                 raise ConfigError(f"unknown key '{key}'; it is called {now} now")
-            raise ConfigError(f"unknown key '{key}'{nearest(name, known)}")
+            raise ConfigError(f"unknown key '{key}'{our_key(key) or nearest(name, known)}")
 
 
 def targets_in(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
