@@ -26,7 +26,7 @@ OF_OTHERS = {
         **dict.fromkeys(("lr", "eps", "gamma"), "Annotated[float, '> 0']"),
         **dict.fromkeys(("momentum", "weight_decay"), "Annotated[float, '>= 0']"),
         "betas": "Annotated[float, 'in [0, 1)']",
-        "T_max": "Annotated[int, '>= 1']",
+        **dict.fromkeys(("T_max", "step_size"), "Annotated[int, '>= 1']"),
     },
     "flwr": {
         **dict.fromkeys(("fraction_train", "fraction_evaluate"), "Annotated[float, 'in [0, 1]']"),

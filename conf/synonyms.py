@@ -35,8 +35,8 @@ KEYS = {
     ),
     "clients.training.optimizer.momentum": ("momentum", "clients.training.momentum"),
     "clients.training.max_grad_norm": ("clip", "grad_clip", "clip_grad", "max_norm"),
-    "clients.training.scheduler": ("scheduler", "lr_scheduler", "lr_schedule"),
-    "clients/training=adam": ("optimizer", "optim", "client_optimizer"),
+    "clients/training/scheduler": ("scheduler", "lr_scheduler", "lr_schedule"),
+    "clients/training/optimizer": ("optimizer", "optim", "client_optimizer"),
     "clients/objective=proximal clients.objective.mu": (
         "mu",
         "proximal_mu",

@@ -277,3 +277,16 @@ def test_default_methods_differ_in_the_axes_their_names_say() -> None:
     targets = [composed(f"strategy/scorer={s}").strategy.scorer["_target_"]
                for s in ("own_odds", "own_probability", "uniform")]  # fmt: skip
     assert all(a != b for a, b in itertools.combinations(targets, 2))
+
+
+@pytest.mark.parametrize("training", ["sgd", "adam", "kept_sgd"])
+def test_optimizer_and_schedule_are_chosen_by_name(training: str) -> None:
+    words = "clients/training/optimizer=adamw", "clients/training/scheduler=step"
+    node = composed(f"clients/training={training}", *words, "rounds=7").clients.training
+    assert node.optimizer == {
+        "_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.005, "weight_decay": 0.01,
+    }  # fmt: skip
+    assert node.scheduler._target_ == "torch.optim.lr_scheduler.StepLR"
+    cosine = composed("clients/training/scheduler=cosine", "rounds=7").clients.training.scheduler
+    assert cosine.T_max == 7
+    assert composed().clients.training.scheduler is None

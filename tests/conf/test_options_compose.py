@@ -22,7 +22,8 @@ def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "availability", "clients", "clients/codec", "clients/condition", "clients/messenger",
-        "clients/objective", "clients/profile", "clients/shape", "clients/training", "clients/view",
+        "clients/objective", "clients/profile", "clients/shape", "clients/training",
+        "clients/training/optimizer", "clients/training/scheduler", "clients/view",
         "data", "debug", "experiment", "partition", "probes", "proxy",
         "proxy_condition", "sim",
         "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
@@ -30,7 +31,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer",
         "strategy/selection", "student", "topology", "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 239
+    assert len(OPTIONS) == 246
 
 
 def words_of(option: str) -> list[str]:
