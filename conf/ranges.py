@@ -126,7 +126,7 @@ def _of_target(target: str) -> dict[str, str]:
 def _of_parts(node: DictConfig) -> dict[str, str]:
     """Read what parts of a strategy take that stands beside them: `strategy.fraction`."""
     found: dict[str, str] = {}
-    for part in node.values():
+    for part in (node[name] for name in node if not OmegaConf.is_missing(node, name)):
         if isinstance(part, DictConfig) and part.get("_partial_") and "_target_" in part:
             found |= {n: a for n, a in _of_target(str(part["_target_"])).items() if n not in part}
     return found

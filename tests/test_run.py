@@ -168,7 +168,7 @@ def test_flower_strategies_run_from_the_command_line(tmp_path: Path) -> None:
         (["partition=from_file"], "partition.path is not set: give partition.path=..."),
         (["sim=ray", "sim.address=localhost:1"], "sim.address=localhost:1: no Ray cluster answers"),
         (["strategy/discriminator=none"], "set strategy/discriminator=features"),
-        (["strategy.ensemble.weight_cap=0"], "weight_cap=0: expected in (0, 1]"),
+        (["strategy.ensemble.weight_cap=0"], "weight_cap=0: expected a number in (0, 1]"),
     ],
 )
 def test_bad_input_ends_with_one_line_that_names_it(

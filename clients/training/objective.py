@@ -229,8 +229,7 @@ def proximal(
     if mu == 0:
         return objective
     if isinstance(objective.correct, partial) and objective.correct.func is pulled:
-        one = "take a strategy's, such as FedProx's, or clients/objective=proximal"
-        raise ValueError(f"proximal_mu={mu}: there is a proximal term already; {one}")
+        raise ValueError(f"proximal_mu={mu}: there is a proximal term already, the objective's")
     return replace(objective, correct=partial(pulled, before=objective.correct, mu=mu))
 
 
@@ -272,11 +271,12 @@ def not_true(
     Raises:
         ValueError: A number is out of range.
 
-    Reference: Lee, Jeong, Shin, Bae, Yun, "Preservation of the Global Knowledge by Not-True
-    Distillation in Federated Learning", NeurIPS 2022 (arXiv:2106.03097), eq. 7.
+    Reference: Lee et al. (FedNTD), NeurIPS 2022 (arXiv:2106.03097), eq. 7.
     """
-    if not (0 <= weight < math.inf and 0 < temperature < math.inf):
-        raise ValueError(f"{weight=}, {temperature=}: expected >= 0, > 0, finite")
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"objective.weight={weight}: expected >= 0 and finite")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"objective.temperature={temperature}: expected > 0 and finite")
     loss = partial(_with_not_true, weight=weight, temperature=temperature, scale_by_t2=scale_by_t2)
     return Objective(loss, networks=(START,))
 
