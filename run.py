@@ -17,7 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate, pairs
-from conf.errors import BUILDING, Stopped, disk_explained, explained
+from conf.errors import Stopped
+from conf.explaining import BUILDING, disk_explained, explained, tell_raised
 from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, leave_nothing, release
@@ -39,21 +40,17 @@ if TYPE_CHECKING:
 NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every", "student_threads")
 
 register()
-composed = False
-"""Whether Hydra got as far as calling `main`: before that, a failure is the command line's."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Run the federation that the command line describes."""
-    global composed
-    composed = True
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(1, source.path)  # after our own, which a `strategies.py` would hide
     folder = Path(config.resume or HydraConfig.get().runtime.output_dir).resolve()
     stop, sweeps = Stop(), HydraConfig.get().mode is RunMode.MULTIRUN
-    kept = recorded(folder) if sweeps else nullcontext()
+    kept = recorded(folder, config) if sweeps else nullcontext()
     try:
         with kept, stop.listening(folder), disk_explained(folder):
             with explained(*BUILDING):
@@ -68,6 +65,9 @@ def main(config: DictConfig) -> None:
             federate(config, folder, resume, stop)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
+    except Exception as error:
+        tell_raised(error, config)
+        sys.exit(1)
     finally:
         release(folder)
         if not sweeps:
@@ -97,7 +97,7 @@ def federate(
         Stopped: The config cannot be run, or the run could not go on.
     """
     began, stop = time.perf_counter(), stop or Stop()
-    with explained(*BUILDING):
+    with explained(*BUILDING, config=config):
         check_keys_and_values(config)
         early = EarlyStop(**config.stop, callbacks=callbacks, evaluate_every=config.evaluate_every)
         pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
@@ -111,7 +111,7 @@ def federate(
         from sim.workers.pool_choice import AutoPool
         from strategies.server.estimated_work import estimated_work_s
 
-        with explained(*BUILDING):
+        with explained(*BUILDING, config=config):
             check_plugins(config)
             kept = fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, *kept)
@@ -128,7 +128,7 @@ def federate(
             pending.begin(tracker, display)
         with closing(tracker):
             try:
-                with explained(*BUILDING):
+                with explained(*BUILDING, config=config):
                     built = pool, clients, student, strategy, tracker, display, asking, checkpoints
                     numbers = {name: config[name] for name in NUMBERS}
                     numbers |= {"group_size": config.clients.group_size}

@@ -62,7 +62,7 @@ RUNS: dict[str, list[str]] = {
     "distillation": [*DISTIL, "strategy=distillation"],
     "distillation logits": [*DISTIL, "strategy=distillation", "strategy/combiner=mean_of_logits"],
     "distillation entropy": [*DISTIL, "strategy/scorer=entropy", "strategy/loss=reverse_kl"],
-    "corruption": [*DISTIL, "+experiment=byzantine", "clients.num_clients=6", "rounds=2"],
+    "corruption": [*DISTIL, "experiment=byzantine", "clients.num_clients=6", "rounds=2"],
     "profile": [*DISTIL, "clients/profile=lognormal"],
     "dirichlet": [*DISTIL, "partition=dirichlet", "partition.dirichlet_concentration=0.3"],
     # parameters
@@ -79,8 +79,8 @@ RUNS: dict[str, list[str]] = {
     "dml of clients": [
         *[*MUTUAL, "strategy=dml", "strategy.teaching.update=sequential", "strategy.peers=clients"]
     ],
-    "fml": [*EXCHANGE, "+experiment=fml", "clients.messenger.epochs=1"],
-    "fedkd": [*EXCHANGE, "+experiment=fedkd", "clients.messenger.epochs=1"],
+    "fml": [*EXCHANGE, "experiment=fml", "clients.messenger.epochs=1"],
+    "fedkd": [*EXCHANGE, "experiment=fedkd", "clients.messenger.epochs=1"],
     # without a server
     "gossip": [*GOSSIP, "topology=ring"],
     "gossip flaky": [*GOSSIP, "topology=epidemic", "availability=flaky"],
@@ -103,7 +103,7 @@ RUNS: dict[str, list[str]] = {
         *["topology.require_connected=false", "strategy.first_rounds=3"],
         "strategy.second.distil.epochs=2",
     ],
-    "proxyfl": [*EXCHANGE, "+experiment=proxyfl", "clients.messenger.epochs=1"],
+    "proxyfl": [*EXCHANGE, "experiment=proxyfl", "clients.messenger.epochs=1"],
 }
 
 

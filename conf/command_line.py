@@ -5,6 +5,7 @@ Importing it imports neither torch, ray nor flwr.
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,10 +21,14 @@ from omegaconf import OmegaConf
 
 from conf.renamed import new_key, old_name_in
 from conf.schema import EXAMPLES, HERE, nearest, search_word
+from conf.synonyms import our_key, our_option
 
 OPEN = ("clients.architectures", "probes", "strategy.teaching.taps")
 """Keys under which users put names of their own."""
 
+
+OPTIONAL = ("proxy", "proxy_condition", "experiment", "debug")
+"""Groups of which nothing is chosen unless somebody asks. They wanted a plus once."""
 
 COMMANDS = {
     "report": "a report is made by python run.py report FOLDER",
@@ -34,6 +39,11 @@ COMMANDS = {
     "list": "options are listed by python run.py list GROUP",
 }
 """What run.py does beside running a federation, and how."""
+
+
+def without_plus(words: list[str]) -> list[str]:
+    """Take the plus off choices of optional groups: `+experiment=fml` is `experiment=fml`."""
+    return [re.sub(rf"^\+\+?(?=({'|'.join(OPTIONAL)})=)", "", word) for word in words]
 
 
 def explain_command(words: list[str]) -> str | None:
@@ -74,18 +84,18 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
         value, every = choice.value(), f"(all: {', '.join(sorted(options))})"
         for one in [*value.list] if isinstance(value, ChoiceSweep) else [value]:
             if isinstance(one, str) and one not in options:
-                return (
-                    f"'{choice.key_or_group}={one}': no such option{nearest(one, options)} {every}"
-                )
+                group = choice.key_or_group
+                hint = our_option(group, one, options) or nearest(one, options)
+                return f"'{group}={one}': no such option{hint} {every}"
         if not isinstance(value, str | list | ChoiceSweep) and not choice.is_delete():
             return f"'{choice.input_line}': expected the name of an option {every}"
-        if choice.is_add() and choice.key_or_group in _known_keys():
+        if choice.is_add() and choice.key_or_group in known_keys():
             return f"leave out the plus: {choice.key_or_group}={value}"
     plain = [str(c.input_line) for c in choices if "/" not in c.key_or_group]
     for part in (choice.key_or_group for choice in choices if "/" in choice.key_or_group):
-        if (key := part.replace("/", ".")) not in _known_keys(*plain) and (only := _only_with(key)):
+        if (key := part.replace("/", ".")) not in known_keys(*plain) and (only := _only_with(key)):
             return f"'{part}': nothing to choose here{only}"
-    keys = _known_keys(search_word(*mine), *(str(c.input_line) for c in choices))
+    keys = known_keys(search_word(*mine), *(str(c.input_line) for c in choices))
     for override in parsed:
         key = override.key_or_group
         if override not in choices and key not in keys and not key.startswith("hydra."):
@@ -96,7 +106,8 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                 only = "" if now in keys else _only_with(now)
                 if only or now in keys or not now.startswith("strategy."):
                     return f"unknown key '{key}'; it is called {now} now{only}"
-            return f"unknown key '{key}'{_only_with(key) or nearest(key, [*keys, *groups])}"
+            hint = our_key(key) or _only_with(key) or nearest(key, [*keys, *groups])
+            return f"unknown key '{key}'{hint}"
     return None
 
 
@@ -126,7 +137,7 @@ def _keys_in(folder: Path, option: str) -> frozenset[str]:
 
 
 @cache
-def _known_keys(*choices: str) -> list[str]:
+def known_keys(*choices: str) -> list[str]:
     """List every key of the config that the given group choices compose, which takes 0.2 s."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(HERE), version_base="1.3"):

@@ -1,91 +1,42 @@
-"""Ranges of the configuration: numbers that are refused before anything is loaded."""
+"""Ranges of numbers, checked where the config is complete and nothing has been loaded.
 
-from omegaconf import DictConfig, OmegaConf
+A range stands in the annotation of the argument or of the schema's field that it is of, such as
+`Annotated[int, ">= 1"]` or `Annotated[float, "in (0, 1]"]`; what follows after a comma is said too.
+"""
 
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from conf.declarations import arguments_of
 from conf.errors import ConfigError
+from conf.schema import Config, targets_in
+from conf.sections import SECTIONS
 
-INFINITY = float("inf")
-
-RANGES: dict[str, tuple[float, float, str]] = {
-    "seed": (0, INFINITY, "an integer >= 0"),
-    "rounds": (1, INFINITY, "an integer >= 1"),
-    "evaluate_every": (1, INFINITY, "an integer >= 1"),
-    "evaluation.examples": (0, INFINITY, "an integer >= 0, 0 for the whole test set, or null"),
-    "quorum": (1e-9, 1, "a share in (0, 1]"),
-    "checkpoint_every": (0, INFINITY, "an integer >= 0, 0 for never"),
-    "checkpoints_kept": (1, INFINITY, "an integer >= 1"),
-    "sim.threads": (1, INFINITY, "an integer >= 1"),
-    "sim.workers": (1, INFINITY, "an integer >= 1, or null for one per core"),
-    "sim.state_memory_bytes": (0, INFINITY, "an integer >= 0"),
-    "sim.object_store_bytes": (78643200, INFINITY, "an integer >= 78643200, Ray's least, or null"),
-    "sim.gpus_per_worker": (1e-3, INFINITY, "> 0"),
-    "sim.peer_workers": (1, INFINITY, "an integer >= 1, or null for all workers"),
-    "sim.peer_timeout_s": (1e-3, INFINITY, "> 0"),
-    "sim.client_timeout_s": (1e-3, INFINITY, "> 0, or null for never"),
-    "stop.patience": (1, INFINITY, "an integer >= 1, or null"),
-    "tracking.figures_every": (0, INFINITY, "an integer >= 0, 0 for never"),
-    "student_threads": (1, INFINITY, "an integer >= 1, or null for sim.threads"),
-    "student_workers": (1, INFINITY, "an integer >= 1"),
-    "clients.num_clients": (1, INFINITY, "an integer >= 1"),
-    "clients.group_size": (1, INFINITY, "an integer >= 1"),
-    "clients.training.epochs": (0, INFINITY, "an integer >= 0"),
-    "clients.training.batch_size": (1, INFINITY, "an integer >= 1"),
-    "clients.training.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "clients.training.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
-    "data.proxy_share": (0, 1 - 1e-9, "a share in [0, 1)"),
-    "data.limit": (1, INFINITY, "an integer >= 1, or null for all"),
-    "data.test_limit": (1, INFINITY, "an integer >= 1, or null for all"),
-    "data.proxy_limit": (1, INFINITY, "an integer >= 1, or null for all"),
-    "strategy.fraction": (1e-12, 1, "a share in (0, 1]"),
-    "strategy.fraction_train": (0, 1, "a share in [0, 1]"),
-    "strategy.fraction_evaluate": (0, 1, "a share in [0, 1]"),
-    "strategy.digest_epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.ensemble.fallback_below": (0, 1, "a probability in [0, 1]"),
-    "strategy.proxy_split.chunks": (1, INFINITY, "an integer >= 1"),
-    "strategy.proxy_split.probe_examples": (1, INFINITY, "an integer >= 1"),
-    "strategy.teaching.epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.teaching.batch_size": (1, INFINITY, "an integer >= 1"),
-    "strategy.most_peers": (1, INFINITY, "an integer >= 1"),
-    "strategy.teaching.refresh_epochs": (1, INFINITY, "an integer >= 1, or null for never"),
-    "strategy.teaching.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "strategy.teaching.head_optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "strategy.rule.temperature": (1e-12, INFINITY, "> 0"),
-    "strategy.rule.ramp_epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.rule.burn_in_epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.rule.hard_loss_weight": (0, INFINITY, ">= 0"),
-    "strategy.rule.soft_loss_weight": (0, INFINITY, ">= 0"),
-    "strategy.head.channels": (1, INFINITY, "an integer >= 1, or null for the peers' mean"),
-    "strategy.head.width": (1, INFINITY, "an integer >= 1"),
-    "clients.condition.from_round": (1, INFINITY, "an integer >= 1"),
-    "clients.condition.share": (0, 1, "a share in [0, 1]"),
-    "clients.condition.votes": (1, INFINITY, "an integer >= 1"),
-    "clients.objective.mu": (0, 1e12, ">= 0 and finite"),
-    "clients.objective.weight": (0, 1e12, ">= 0 and finite"),
-    "clients.objective.temperature": (1e-12, INFINITY, "> 0"),
-    "clients.profile.multiplications_per_s": (1e-12, INFINITY, "> 0"),
-    "clients.profile.download_bytes_per_s": (1e-12, INFINITY, "> 0"),
-    "clients.profile.upload_bytes_per_s": (1e-12, INFINITY, "> 0"),
-    "clients.profile.latency_s": (0, 1e12, ">= 0 and finite"),
-    "clients.profile.slow_share": (0, 1, "a share in [0, 1]"),
-    "clients.profile.slowdown": (1, 1e12, ">= 1 and finite"),
-    "clients.profile.spread": (0, 10, "from 0 to 10"),
-    "clients.messenger.epochs": (0, INFINITY, "an integer >= 0"),
-    "clients.messenger.batch_size": (1, INFINITY, "an integer >= 1"),
-    "clients.messenger.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "strategy.sweeps": (1, INFINITY, "an integer >= 1"),
-    "strategy.how.epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.how.batch_size": (1, INFINITY, "an integer >= 1"),
-    "strategy.how.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "strategy.first_rounds": (1, INFINITY, "an integer >= 1"),
-    "strategy.second.distil.epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.second.distil.batch_size": (1, INFINITY, "an integer >= 1"),
-    "strategy.second.distil.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "strategy.distil.epochs": (0, INFINITY, "an integer >= 0"),
-    "strategy.distil.batch_size": (1, INFINITY, "an integer >= 1"),
-    "strategy.distil.optimizer.lr": (1e-12, INFINITY, "> 0"),
-    "strategy.distil.max_grad_norm": (1e-12, INFINITY, "> 0, or null"),
+DECLARED = re.compile(r"Annotated\[(int|float), '(.*?)'\]")
+RANGE = re.compile(r"(>=?) ([\d.e]+)|in ([\[(])([\d.e]+), ([\d.e]+)([\])])")
+NODES = ("train", "evaluate", "available")
+OF_OTHERS = {
+    "torch": {
+        **dict.fromkeys(("lr", "eps", "gamma"), "Annotated[float, '> 0']"),
+        **dict.fromkeys(("momentum", "weight_decay"), "Annotated[float, '>= 0']"),
+        "betas": "Annotated[float, 'in [0, 1)']",
+        **dict.fromkeys(("T_max", "step_size"), "Annotated[int, '>= 1']"),
+    },
+    "flwr": {
+        **dict.fromkeys(("fraction_train", "fraction_evaluate"), "Annotated[float, 'in [0, 1]']"),
+        "num_malicious_nodes": "Annotated[int, '>= 0']",
+        "num_nodes_to_select": "Annotated[int, '>= 1']",
+        **{f"min_{of}_nodes": "Annotated[int, '>= 0']" for of in NODES},
+        "eta": "Annotated[float, '> 0']",
+    },
 }
-"""What can be refused before anything is loaded; functions check their other arguments."""
+"""What other packages declare in no annotation of theirs."""
 
 
 def check_ranges(config: DictConfig) -> None:
@@ -97,11 +48,97 @@ def check_ranges(config: DictConfig) -> None:
     Raises:
         ConfigError: Names the key, the value and what was expected.
     """
-    for key, (low, high, expected) in RANGES.items():
-        value = OmegaConf.select(config, key)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{key}={value!r}: expected {expected}")
-        if not low <= value <= high or ("integer" in expected and value != int(value)):
-            raise ConfigError(f"{key}={value}: expected {expected}")
+    for key, value, annotation in declared_in(config):
+        if reason := out_of_range(value, annotation):
+            shown = repr(value) if isinstance(value, str | bool) else value
+            raise ConfigError(f"{key}={shown}: expected {reason}")
+
+
+def expected_of(key: str) -> str | None:
+    """Say what a key of the schema has to be; None if it has no range."""
+    return _expected(_of_schema().get(key, ""))
+
+
+def out_of_range(value: Any, annotation: str) -> str | None:
+    """Say what was expected of a value instead.
+
+    Args:
+        value: Of the config; of a list each number has to be in the range.
+        annotation: As text, such as "Annotated[int, '>= 1'] | None".
+
+    Returns:
+        What it ought to be, or None if it is, or if no range is declared.
+    """
+    declared = DECLARED.search(annotation)
+    if declared is None or value is None or isinstance(value, DictConfig):
+        return None
+    if isinstance(value, ListConfig | list):
+        fits = all(each is None or _fits(each, *declared.groups()) for each in value)
+    else:
+        others = any(kind in annotation for kind in ("str", "Literal"))  # a name, as well
+        fits = (others and isinstance(value, str)) or _fits(value, *declared.groups())
+    return None if fits else _expected(annotation)
+
+
+def _expected(annotation: str) -> str | None:
+    declared = DECLARED.search(annotation)
+    if declared is None:
+        return None
+    kind = "an integer" if declared[1] == "int" else "a number"
+    may_be_null = re.search("None|Optional", annotation) and "null" not in declared[2]
+    return f"{kind} {declared[2]}" + ", or null" * bool(may_be_null)
+
+
+def _fits(value: Any, kind: str, text: str) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    if kind == "int" and value != int(value):
+        return False
+    found = RANGE.match(text)
+    assert found is not None, text
+    more, least, left, low, high, right = found.groups()
+    if more:
+        return value > float(least) or (more == ">=" and value == float(least))
+    inside = float(low) < value < float(high)
+    return (
+        inside or (left == "[" and value == float(low)) or (right == "]" and value == float(high))
+    )
+
+
+def declared_in(config: DictConfig) -> Iterator[tuple[str, Any, str]]:
+    """List the keys of which something is declared, each with its value and its annotation."""
+    for key, annotation in _of_schema().items():
+        yield key, OmegaConf.select(config, key), annotation
+    for name, kind in config.clients.architectures.items():
+        yield f"clients.architectures.{name}.share", kind.get("share"), "Annotated[float, '> 0']"
+    for key, node in targets_in(config, ""):
+        target = str(node["_target_"])
+        declared = {**_of_parts(node), **_of_target(target)}
+        for name, annotation in declared.items():
+            if name in node and not OmegaConf.is_missing(node, name):
+                yield f"{key}.{name}", node[name], annotation
+
+
+def _of_target(target: str) -> dict[str, str]:
+    return OF_OTHERS.get(target.split(".")[0]) or arguments_of(target)
+
+
+def _of_parts(node: DictConfig) -> dict[str, str]:
+    """Read what parts of a strategy take that stands beside them: `strategy.fraction`."""
+    found: dict[str, str] = {}
+    for part in (node[name] for name in node if not OmegaConf.is_missing(node, name)):
+        if isinstance(part, DictConfig) and part.get("_partial_") and "_target_" in part:
+            found |= {n: a for n, a in _of_target(str(part["_target_"])).items() if n not in part}
+    return found
+
+
+@cache
+def _of_schema() -> dict[str, str]:
+    """Read the ranges of the schema's own fields, and of its sections'."""
+    found = {}
+    for section, kind in (("", Config), *SECTIONS.items()):
+        assert is_dataclass(kind)
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            text = str(hint).replace("typing.", "").replace("<class 'int'>", "int")
+            found[f"{section}.{name}".lstrip(".")] = text
+    return {key: text for key, text in found.items() if "Annotated" in text}

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
@@ -22,6 +22,8 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
 from conf.sections import SECTIONS, Clients, Data, Evaluation, Stopping, Tracking
+from conf.synonyms import our_key
+from conf.user_code import place_in_user
 
 HERE = Path(__file__).parent
 EXAMPLES = tuple(sorted(p for p in (HERE.parent / "examples").glob("*") if p.is_dir()))
@@ -32,12 +34,12 @@ EXAMPLES = tuple(sorted(p for p in (HERE.parent / "examples").glob("*") if p.is_
 class Config:
     """The whole experiment. `Any` stands for a node with `_target_`."""
 
-    seed: int = 0
-    rounds: int = 1
-    evaluate_every: int = 1
-    quorum: float = 0.5
-    checkpoint_every: int = 0
-    checkpoints_kept: int = 2
+    seed: Annotated[int, ">= 0"] = 0
+    rounds: Annotated[int, ">= 1"] = 1
+    evaluate_every: Annotated[int, ">= 1"] = 1
+    quorum: Annotated[float, "in (0, 1]"] = 0.5
+    checkpoint_every: Annotated[int, ">= 0, 0 for never"] = 0
+    checkpoints_kept: Annotated[int, ">= 1"] = 2
     resume: str | None = None
     resume_targets: list[str] = field(default_factory=list)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -47,8 +49,8 @@ class Config:
     partition: Any = MISSING
     student: Any = MISSING
     student_device: str = "cpu"
-    student_threads: int | None = None
-    student_workers: int = 1
+    student_threads: Annotated[int, ">= 1, or null for sim.threads"] | None = None
+    student_workers: Annotated[int, ">= 1"] = 1
     strategy: Any = MISSING
     topology: Any = None
     availability: Any = None
@@ -107,11 +109,14 @@ def _function(key: str, node: DictConfig) -> Any:
     module_name, _, name = target.rpartition(".")
     try:
         module = import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # anyone's module
         now = new_name(target)
         hint = f"; it is called {now} now" if now != target else ""
+        said = getattr(error, "msg", None) or str(error)
+        if not isinstance(error, ImportError | ValueError):
+            said = f"{type(error).__name__}: {said}"
         raise ConfigError(
-            f"{key}={target}: cannot import '{module_name}': {error}{hint}"
+            f"{key}={target}: cannot import '{module_name}': {said}{place_in_user(error)}{hint}"
         ) from error
     theirs = str(getattr(module, "__file__", ""))
     if "site-packages" in theirs and module_name in {folder.name for folder in EXAMPLES}:
@@ -196,6 +201,7 @@ def _refuse_type(key: str, value: Any, annotation: Any) -> None:
     """Refuse a plain value where the function says that it takes another plain type."""
     union = get_origin(annotation) in (Union, UnionType)
     options = get_args(annotation) if union else (annotation,)
+    options = tuple(get_args(o)[0] if get_origin(o) is Annotated else o for o in options)
     if not all(option in PLAIN for option in options):
         return  # the function itself must judge
     accepted = {*options, *([int] if float in options else [])}
@@ -211,7 +217,7 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
             part, _, inner = (now := new_key(key)).removeprefix(f"{section}.").rpartition(".")
             if now != key and (not part or (part in node and inner in node[part])):
                 raise ConfigError(f"unknown key '{key}'; it is called {now} now")
-            raise ConfigError(f"unknown key '{key}'{nearest(name, known)}")
+            raise ConfigError(f"unknown key '{key}'{our_key(key) or nearest(name, known)}")
 
 
 def targets_in(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:

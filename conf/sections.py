@@ -1,7 +1,7 @@
 """Sections of the configuration: their names, types and defaults."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
 
@@ -10,8 +10,8 @@ from omegaconf import MISSING
 class Clients:
     """The population. `architectures` holds {share, model}, or {share, model, tier}, by name."""
 
-    num_clients: int = MISSING
-    group_size: int = 8
+    num_clients: Annotated[int, ">= 1"] = MISSING
+    group_size: Annotated[int, ">= 1"] = 8
     together: bool = True
     architectures: dict[str, Any] = field(default_factory=dict)
     training: Any = MISSING
@@ -31,27 +31,27 @@ class Data:
 
     source: Any = MISSING
     root: str | None = None
-    proxy_share: float = 0.2
+    proxy_share: Annotated[float, "in [0, 1)"] = 0.2
     proxy_source: Any = None
     proxy_condition: Any = None
-    limit: int | None = None
-    proxy_limit: int | None = None
-    test_limit: int | None = None
+    limit: Annotated[int, ">= 1, or null for all"] | None = None
+    proxy_limit: Annotated[int, ">= 1, or null for all"] | None = None
+    test_limit: Annotated[int, ">= 1, or null for all"] | None = None
 
 
 @dataclass
 class Evaluation:
     """What is measured of clients, and of their ensemble, before the last round."""
 
-    examples: int | None = None
+    examples: Annotated[int, ">= 0, 0 for the whole test set, or null"] | None = None
 
 
 @dataclass
 class Tracking:
     """What is shown of a run beside its numbers."""
 
-    figures_every: int = 20
-    watch: list[int] = field(default_factory=list)
+    figures_every: Annotated[int, ">= 0, 0 for never"] = 20
+    watch: list[Annotated[int, ">= 0"]] = field(default_factory=list)
     proxy_labels: bool | None = None
 
 

@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from conf.errors import ConfigError, Stopped
+from conf.explaining import tell_raised
 from conf.run_lock import has, release
 
 CONFIG, CHECKPOINT, RESULT, FAILED = "config.yaml", "checkpoint", "result.json", "FAILED"
@@ -67,7 +68,7 @@ _failed: list[tuple[str, str]] = []
 
 
 @contextmanager
-def recorded(folder: Path) -> Iterator[None]:
+def recorded(folder: Path, config: DictConfig) -> Iterator[None]:
     """Write down why a job of a sweep failed, in its folder, and let the sweep go on.
 
     Whoever stops a job by a signal stops the sweep. Of a folder that another run has nothing is
@@ -75,6 +76,7 @@ def recorded(folder: Path) -> Iterator[None]:
 
     Args:
         folder: The job's.
+        config: Its composed config.
 
     Yields:
         Nothing.
@@ -82,10 +84,9 @@ def recorded(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, Stopped):  # a defect, which keeps its traceback
-            sys.excepthook(type(error), error, error.__traceback__)
+        reason = str(error) if isinstance(error, Stopped) else tell_raised(error, config)
         words = [*HydraConfig.get().overrides.task]
-        told = {"overrides": words, "reason": str(error) or type(error).__name__}
+        told = {"overrides": words, "reason": reason}
         _failed.append((" ".join(words), str(told["reason"])))
         if has(folder):
             (folder / FAILED).write_text(json.dumps(told) + "\n")

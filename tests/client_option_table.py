@@ -6,6 +6,7 @@ HALVED = {"_target_": "torch.optim.lr_scheduler.StepLR", "_partial_": True, "ste
           "gamma": 0.5}  # fmt: skip
 """A schedule whose learning rate falls with each turn."""
 HALVED_WORDS = "{_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:1,gamma:0.5}"
+BY_STEP = "clients.training.scheduler_by=step"
 
 MESSENGER: dict[str, Differs | str] = {
     "clients.messenger": Differs("averaging", ("clients/messenger=none",),
@@ -131,6 +132,9 @@ CLIENTS: dict[str, Differs | str] = {
                                                   "column train_loss"),
     "clients.training.steps of train": Differs("uniform", None, 5, "column train_loss"),
     "clients.training.drop_last of train": Differs("uniform", False, True, "column train_loss"),
+    "clients.training.scheduler":
+        Differs(f"uniform {BY_STEP}", ("clients/training/scheduler=none",),
+                ("clients/training/scheduler=exponential",), "column train_loss"),
     "clients.training.scheduler of train":
         Differs("uniform clients.training.scheduler_by=step", None, HALVED, "column train_loss"),
     "clients.training.scheduler_by of train":
@@ -147,6 +151,16 @@ CLIENTS: dict[str, Differs | str] = {
            ("scheduler", " clients.training.scheduler_by=step", None, HALVED),
            ("scheduler_by", f" clients.training.scheduler={HALVED_WORDS}", "round", "step"),
            ("stop_below", " clients.training.epochs=4", None, 0.9))},
+    **{f"clients.training.optimizer.{name} of AdamW":
+       Differs("uniform clients/training/optimizer=adamw", one, other, "column train_loss")
+       for name, one, other in (("lr", 0.05, 0.1), ("weight_decay", 0.0, 0.5))},
+    **{f"clients.training.scheduler.{name}":
+       Differs(f"uniform {BY_STEP} clients/training/scheduler={kind}{more}",
+               one, other, "column train_loss")
+       for kind, more, name, one, other in (
+           ("exponential", "", "gamma of ExponentialLR", 1.0, 0.5),
+           ("step", "", "step_size of StepLR", 1, 100),
+           ("step", " clients.training.scheduler.step_size=1", "gamma of StepLR", 1.0, 0.5))},
     "clients.training.optimizer.lr of SGD": Differs("uniform", 0.05, 0.1, "column train_loss"),
     "clients.training.optimizer.momentum of SGD": Differs("uniform", 0.9, 0.0,
                                                           "column train_loss"),

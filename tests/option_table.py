@@ -123,11 +123,11 @@ DATA: dict[str, Differs | str] = {
                                     {"_target_": "clients.data.proxy_conditions.noisy_inputs",
                                      "_partial_": True}, "splits"),
     "data.proxy_condition.classes of only_classes":
-        Differs("built +proxy_condition=only_classes", [0, 1], [0, 2], "splits"),
+        Differs("built proxy_condition=only_classes", [0, 1], [0, 2], "splits"),
     "data.proxy_condition.deviation of noisy_inputs":
-        Differs("built +proxy_condition=noisy_inputs", 0.1, 0.5, "splits"),
+        Differs("built proxy_condition=noisy_inputs", 0.1, 0.5, "splits"),
     "data.proxy_condition.share of contaminated":
-        Differs("built +proxy_condition=contaminated", 0.1, 0.5, "splits"),
+        Differs("built proxy_condition=contaminated", 0.1, 0.5, "splits"),
     "data.proxy_source": Differs("built", None, {"_target_": "clients.data.blobs", "seed": 3},
                                  "splits"),
     "data.proxy_source.path of npz": Differs("proxy", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),

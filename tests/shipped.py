@@ -56,7 +56,7 @@ def _strategy_of(experiment: str) -> str:
 def serverless() -> list[str]:
     """List the overrides that choose a method without a server: those that want a graph."""
     methods = {f"strategy={name}": name for name in names("strategy")}
-    methods |= {f"+experiment={name}": _strategy_of(name) for name in names("experiment")}
+    methods |= {f"experiment={name}": _strategy_of(name) for name in names("experiment")}
     kinds = {choice: _class_of(name) for choice, name in methods.items()}
     return [
         choice

@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which somebody ran the second example of docs/reading-drift.md, but shorter."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "runs" / "byzantine").mkdir(parents=True)
-    federate(composed("+experiment=byzantine", *SHORT), folder / "runs" / "byzantine")
+    federate(composed("experiment=byzantine", *SHORT), folder / "runs" / "byzantine")
     return folder
 
 

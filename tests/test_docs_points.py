@@ -43,7 +43,7 @@ def written(section: str, folder: Path) -> tuple[list[str], list[str]]:
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text(config)
         group, option = Path(name).parent, Path(name).stem
-        options |= {f"{group}={option}", f"{group}=[{option}]", f"+{group}={option}"}
+        options |= {f"{group}={option}", f"{group}=[{option}]"}
     (module,) = {*re.findall(r"_target_: (my_\w+)\.", section)}
     (folder / f"{module}.py").write_text(code)
     (words,) = re.findall(r"^#   python run.py --config-dir my_rules (.*)$", section, re.M)

@@ -26,7 +26,7 @@ METHODS = {
 def test_methods_are_ordered_as_in_fedgens_table(tmp_path: Path) -> None:
     for name, words in METHODS.items():
         command = [
-            sys.executable, "run.py", *words, "+experiment=fedgen_mnist", f"strategy={name}",
+            sys.executable, "run.py", *words, "experiment=fedgen_mnist", f"strategy={name}",
             "sim=inline", "rounds=30", f"data.root={DATA}", f"hydra.run.dir={tmp_path / name}",
         ]  # fmt: skip
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("STILLHOUSE_DATA") or ROOT.parent / "shared" / "data"
 def test_students_are_ordered_as_the_rules_that_taught_them(tmp_path: Path) -> None:
     rules = ["own_odds", "own_probability", "max_prob", "uniform"]
     command = [
-        sys.executable, "run.py", "-m", "+experiment=two_classes", "data=mnist", "sim=inline",
+        sys.executable, "run.py", "-m", "experiment=two_classes", "data=mnist", "sim=inline",
         f"strategy/scorer={','.join(rules)}", f"data.root={DATA}", f"hydra.sweep.dir={tmp_path}",
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

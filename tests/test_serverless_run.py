@@ -17,7 +17,7 @@ METHODS = {
     ],
     "dpsgd": ["strategy=dpsgd", "topology=ring", "clients=same", "student=mlp"],
     "push_sum": ["strategy=push_sum", "topology=epidemic", "clients=same", "student=mlp"],
-    "proxyfl": ["+experiment=proxyfl"],
+    "proxyfl": ["experiment=proxyfl"],
 }  # fmt: skip
 SAME = ("metrics.jsonl", "clients.parquet")
 

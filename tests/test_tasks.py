@@ -122,7 +122,7 @@ def test_texts_are_told_apart(tmp_path: Path) -> None:
             "MutualTransfer learns one class of each input",
         ),
         (
-            ["+experiment=fml", "clients.architectures.linear.share=1"],
+            ["experiment=fml", "clients.architectures.linear.share=1"],
             "clients.messenger: its rules learn one class of each input",
         ),
         (

@@ -72,7 +72,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "mnist": (*(word for word in FEW if not word.startswith("data")), "data=mnist"),
     "npz": (*(word for word in FEW if not word.startswith("data")), "data=npz"),
     "any data": tuple(word for word in FEW if not word.startswith("data")),
-    "proxy": (*FEW, "+proxy=npz"),
+    "proxy": (*FEW, "proxy=npz"),
 }  # fmt: skip
 """Overrides that make a run of each kind tiny."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ OFFERED = ("rng", "test")
 """A generator of the run, and the test set."""
 
 
-def only_classes(proxy: Dataset, *, classes: Sequence[int]) -> Dataset:
+def only_classes(proxy: Dataset, *, classes: Sequence[Annotated[int, ">= 0"]]) -> Dataset:
     """Class overlap of the proxy set: inputs of some classes only are left.
 
     Args:
@@ -41,7 +41,9 @@ def only_classes(proxy: Dataset, *, classes: Sequence[int]) -> Dataset:
     return subset(proxy, kept)
 
 
-def noisy_inputs(proxy: Dataset, *, rng: np.random.Generator, deviation: float = 0.5) -> Dataset:
+def noisy_inputs(
+    proxy: Dataset, *, rng: np.random.Generator, deviation: Annotated[float, ">= 0"] = 0.5
+) -> Dataset:
     """Noise of the proxy set: each number of an input is off by a normal one.
 
     Args:
@@ -67,7 +69,11 @@ def noisy_inputs(proxy: Dataset, *, rng: np.random.Generator, deviation: float =
 
 
 def contaminated(
-    proxy: Dataset, *, test: Dataset, rng: np.random.Generator, share: float = 0.1
+    proxy: Dataset,
+    *,
+    test: Dataset,
+    rng: np.random.Generator,
+    share: Annotated[float, "in [0, 1]"] = 0.1,
 ) -> Dataset:
     """Contamination of the proxy set by the test set: some of its inputs are test inputs.
 

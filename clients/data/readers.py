@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from clients.data.dataset import Dataset
@@ -33,8 +35,8 @@ def digits(test_share: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
 
 
 def blobs(
-    num_examples: int = 600,
-    num_classes: int = 4,
+    num_examples: Annotated[int, ">= 1"] = 600,
+    num_classes: Annotated[int, ">= 1"] = 4,
     image_shape: tuple[int, int, int] = (1, 4, 4),
     spread: float = 1.0,
     seed: int = 0,

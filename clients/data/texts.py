@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,9 @@ UNKNOWN, FIRST = 1, 2
 
 def shakespeare(
     root: str | None = None,
-    num_speakers: int = 10,
-    length: int = 32,
-    num_tokens: int = 2000,
+    num_speakers: Annotated[int, ">= 1"] = 10,
+    length: Annotated[int, ">= 1"] = 32,
+    num_tokens: Annotated[int, ">= 2"] = 2000,
     test_share: float = 0.2,
     seed: int = 0,
 ) -> tuple[Dataset, Dataset]:

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ def npz(
     path: str,
     test_share: float = 0.2,
     seed: int = 0,
-    num_classes: int | None = None,
+    num_classes: Annotated[int, ">= 1"] | None = None,
     layout: str | None = None,
 ) -> tuple[Dataset, Dataset]:
     """A user's own file, written with `numpy.savez`.

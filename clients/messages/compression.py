@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,7 @@ class TopK:
     (arXiv:1809.07599), algorithm 1; there of a gradient, here of what a round changes.
     """
 
-    share: float = 0.1
+    share: Annotated[float, "in (0, 1]"] = 0.1
     memory: bool = True
 
     def __post_init__(self) -> None:
@@ -114,8 +115,8 @@ class QSGD:
     the largest size in the place of the norm, as in its experiments; without its Elias code.
     """
 
-    bits: int = 4
-    bucket: int = 512
+    bits: Annotated[int, "in [1, 16]"] = 4
+    bucket: Annotated[int, ">= 1"] = 512
 
     def __post_init__(self) -> None:
         if self.bits not in range(1, 9) or self.bucket < 1:
@@ -179,8 +180,8 @@ class GaussianMechanism:
     (arXiv:1710.06963), where the server adds the noise.
     """
 
-    clip: float = 1.0
-    sigma: float = 0.01
+    clip: Annotated[float, "> 0"] = 1.0
+    sigma: Annotated[float, ">= 0"] = 0.01
 
     def __post_init__(self) -> None:
         if not (0 < self.clip < float("inf") and 0 <= self.sigma < float("inf")):
@@ -224,7 +225,7 @@ class Deflate:
         ValueError: The level is out of range.
     """
 
-    level: int = 6
+    level: Annotated[int, "in [0, 9]"] = 6
 
     def __post_init__(self) -> None:
         if self.level not in range(10):

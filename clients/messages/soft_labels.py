@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class SoftLabels:
     quantization and delta coding", IEEE TNSE 2022 (arXiv:2012.00632).
     """
 
-    bits: int = 1
+    bits: Annotated[int, "in [1, 16]"] = 1
     logits: bool = False
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ is undone.
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ def mc_dropout(
     inputs: Tensor,
     *,
     rng: np.random.Generator,
-    draws: int = 8,
-    rate: float = 0.1,
+    draws: Annotated[int, ">= 2"] = 8,
+    rate: Annotated[float, "in (0, 1)"] = 0.1,
 ) -> Tensor:
     """Confidence that is large where answers hardly depend on which units are dropped.
 
@@ -82,7 +82,9 @@ def mc_dropout(
     return 1 - spread.flatten(1).mean(1) if spread.dim() > 1 else 1 - spread
 
 
-def energy(network: nn.Module, inputs: Tensor, *, own: Tensor, temperature: float = 1.0) -> Tensor:
+def energy(
+    network: nn.Module, inputs: Tensor, *, own: Tensor, temperature: Annotated[float, "> 0"] = 1.0
+) -> Tensor:
     """Confidence by energy E = -T logsumexp(logits / T): the share of own examples with a larger.
 
     Args:
@@ -110,7 +112,9 @@ def energy(network: nn.Module, inputs: Tensor, *, own: Tensor, temperature: floa
     return share_below(known(inputs), known(own))
 
 
-def nearest_own(network: nn.Module, inputs: Tensor, *, own: Tensor, neighbours: int = 10) -> Tensor:
+def nearest_own(
+    network: nn.Module, inputs: Tensor, *, own: Tensor, neighbours: Annotated[int, ">= 1"] = 10
+) -> Tensor:
     """Confidence by the density of own examples, in features: how near the k-th nearest one is.
 
     Penultimate features are brought to length 1; nearness is the cosine. The nearness of an own

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -25,8 +26,8 @@ def fcn(
     image_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    channels: Sequence[int] = (16, 16, 16),
-    dilation: int = 2,
+    channels: Sequence[Annotated[int, ">= 1"]] = (16, 16, 16),
+    dilation: Annotated[int, ">= 1"] = 2,
 ) -> nn.Module:
     """Build a fully convolutional network of 3x3 convolutions that keep the size of the image.
 

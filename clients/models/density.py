@@ -1,6 +1,7 @@
 """Confidence by density: how much likelier an input is among a client's own than in noise."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ def kulsif(
     *,
     own: Tensor,
     rng: np.random.Generator,
-    sigma: float = 5.0,
-    points: int = 250,
+    sigma: Annotated[float, "> 0"] = 5.0,
+    points: Annotated[int, ">= 1"] = 250,
 ) -> Tensor:
     """Confidence by density of own inputs against uniform noise: the share of own ones below it.
 

@@ -8,6 +8,7 @@ regression on inputs divided by their largest norm.
 
 import warnings
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +44,9 @@ class DiscriminatorRecipe:
 
     inputs: str = "features"
     balanced: bool = False
-    l2: float = 0.01
-    epsilon: float | None = None
-    delta: float = 1e-5
+    l2: Annotated[float, ">= 0"] = 0.01
+    epsilon: Annotated[float, "> 0"] | None = None
+    delta: Annotated[float, "in (0, 1)"] = 1e-5
 
     def __post_init__(self) -> None:
         if self.inputs not in ("features", "pixels"):

@@ -43,12 +43,14 @@ def build(
         The network, in train mode, float32, on the CPU; its lazy modules know their shapes.
 
     Raises:
-        ValueError: A lazy module has no shape after a first input.
+        ValueError: It is no network, or a lazy module has no shape after a first input.
     """
     bound = model.keywords if isinstance(model, partial) else {}
     with seeded_torch(rng):
         given = {k: v for k, v in offered(task).items() if _takes(model, k)}
         network = model(**{k: v for k, v in given.items() if k not in bound})
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"gave {type(network).__name__}, expected a torch.nn.Module")
         if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
             with torch.no_grad():  # their shapes, and then their numbers, come with a first input
                 network.eval()(task.blank(1))

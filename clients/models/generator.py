@@ -1,6 +1,7 @@
 """Generators: from noise to inputs of a task, for whoever distils without data."""
 
 import math
+from typing import Annotated
 
 from torch import nn
 
@@ -11,7 +12,7 @@ SLOPE = 0.2
 
 
 def image_generator(
-    image_shape: tuple[int, int, int], noise_size: int, *, width: int = 64
+    image_shape: tuple[int, int, int], noise_size: int, *, width: Annotated[int, ">= 1"] = 64
 ) -> nn.Module:
     """Build DENSE's generator: a linear layer to a small map, twice enlarged and convolved.
 

@@ -1,6 +1,7 @@
 """Residual networks for small images (CIFAR stem: 3x3, stride 1, no pooling)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import nn
 
@@ -104,7 +105,7 @@ def cifar_resnet(
     image_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    depth: int = 32,
+    depth: Annotated[int, ">= 1"] = 32,
     width: int = 16,
     norm: Norm = "batch",
 ) -> nn.Module:

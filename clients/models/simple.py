@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 from torch import nn
 
@@ -45,7 +46,10 @@ def logistic_regression(image_shape: tuple[int, ...], num_classes: int) -> nn.Mo
 
 
 def mlp(
-    image_shape: tuple[int, ...], num_classes: int, *, hidden: Sequence[int] = (200, 200)
+    image_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    hidden: Sequence[Annotated[int, ">= 1"]] = (200, 200),
 ) -> nn.Module:
     """Build a fully connected network with ReLU ("2NN" of the FedAvg paper by default).
 
@@ -99,8 +103,8 @@ def cnn(
     image_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    channels: Sequence[int] = (32, 64),
-    hidden: int = 512,
+    channels: Sequence[Annotated[int, ">= 1"]] = (32, 64),
+    hidden: Annotated[int, ">= 1"] = 512,
 ) -> nn.Module:
     """Build the FedAvg CNN: padded 5x5 convolutions, each ReLU and 2x2 max-pool, one hidden layer.
 

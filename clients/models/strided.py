@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import nn
 
@@ -20,8 +21,8 @@ def strided_cnn(
     image_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    channels: Sequence[int] = (6, 16),
-    hidden: int = 32,
+    channels: Sequence[Annotated[int, ">= 1"]] = (6, 16),
+    hidden: Annotated[int, ">= 1"] = 32,
     norm: Norm = "batch",
 ) -> nn.Module:
     """Build FedGen's CNN: 3x3 convolutions of stride 2, each norm and ReLU, a linear bottleneck.

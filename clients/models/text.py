@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ def bag_of_embeddings(
     num_classes: int,
     num_tokens: int,
     *,
-    width: int = 32,
-    hidden: Sequence[int] = (),
+    width: Annotated[int, ">= 1"] = 32,
+    hidden: Sequence[Annotated[int, ">= 1"]] = (),
 ) -> nn.Module:
     """Build a classifier of the mean embedding of a text's tokens, in whatever order.
 
@@ -51,9 +52,9 @@ def transformer(
     num_classes: int,
     num_tokens: int,
     *,
-    width: int = 32,
-    heads: int = 2,
-    layers: int = 1,
+    width: Annotated[int, ">= 1"] = 32,
+    heads: Annotated[int, ">= 1"] = 2,
+    layers: Annotated[int, ">= 1"] = 1,
 ) -> nn.Module:
     """Build a transformer encoder whose mean over a text's tokens is classified.
 

@@ -5,6 +5,7 @@ a rule of `clients.mutual.rules`. Peers may differ in the number of their channe
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,11 @@ class Fusion(nn.Module):
     """
 
     def __init__(
-        self, shapes: Sequence[Shape], num_classes: int, *, channels: int | None = None
+        self,
+        shapes: Sequence[Shape],
+        num_classes: int,
+        *,
+        channels: Annotated[int, ">= 1"] | None = None,
     ) -> None:
         """Build it, convolutions drawn as He et al. 2015 do.
 
@@ -107,7 +112,9 @@ class Attention(nn.Module):
     AAAI 2020; projections per peer, for unequal channels, are ours.
     """
 
-    def __init__(self, shapes: Sequence[Shape], num_classes: int, *, width: int = 8) -> None:
+    def __init__(
+        self, shapes: Sequence[Shape], num_classes: int, *, width: Annotated[int, ">= 1"] = 8
+    ) -> None:
         """Build it.
 
         Args:

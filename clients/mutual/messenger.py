@@ -5,6 +5,7 @@ the messenger, which all clients have alike.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +38,8 @@ class Messenger:
 
     rule: Rule
     optimizer: Optimizer
-    epochs: int
-    batch_size: int
+    epochs: Annotated[int, ">= 0"]
+    batch_size: Annotated[int, ">= 1"]
     head: HeadFunction | None = None
 
 

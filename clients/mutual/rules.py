@@ -8,6 +8,8 @@ gradient with respect to its own. What is a target must be detached, here and no
 nothing, and all means are over B. A hard label is a one-hot row.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,9 +29,9 @@ def dml(
     epoch: int,
     head: nn.Module | None,
     *,
-    hard_loss_weight: float = 1.0,
-    soft_loss_weight: float = 1.0,
-    temperature: float = 1.0,
+    hard_loss_weight: Annotated[float, ">= 0"] = 1.0,
+    soft_loss_weight: Annotated[float, ">= 0"] = 1.0,
+    temperature: Annotated[float, "> 0"] = 1.0,
 ) -> Terms:
     """Deep mutual learning: each peer imitates each other one.
 
@@ -67,9 +69,9 @@ def one(
     epoch: int,
     head: nn.Module | None,
     *,
-    temperature: float = 3.0,
-    ramp_epochs: int = 80,
-    soft_loss_weight: float = 1.0,
+    temperature: Annotated[float, "> 0"] = 3.0,
+    ramp_epochs: Annotated[int, ">= 0"] = 80,
+    soft_loss_weight: Annotated[float, ">= 0"] = 1.0,
 ) -> Terms:
     """ONE: peers imitate their gated sum, which is taught too.
 
@@ -108,9 +110,9 @@ def okddip(
     epoch: int,
     head: nn.Module | None,
     *,
-    temperature: float = 3.0,
-    ramp_epochs: int = 80,
-    soft_loss_weight: float = 1.0,
+    temperature: Annotated[float, "> 0"] = 3.0,
+    ramp_epochs: Annotated[int, ">= 0"] = 80,
+    soft_loss_weight: Annotated[float, ">= 0"] = 1.0,
 ) -> Terms:
     """OKDDip: auxiliary peers imitate mixtures of each other, the leader, the last, their mean.
 
@@ -154,9 +156,9 @@ def ffl(
     epoch: int,
     head: nn.Module | None,
     *,
-    temperature: float = 3.0,
-    ramp_epochs: int = 80,
-    soft_loss_weight: float = 1.0,
+    temperature: Annotated[float, "> 0"] = 3.0,
+    ramp_epochs: Annotated[int, ">= 0"] = 80,
+    soft_loss_weight: Annotated[float, ">= 0"] = 1.0,
     detach_features: bool = False,
 ) -> Terms:
     """Feature fusion: the fused classifier teaches the peers, and their mean teaches it.
@@ -201,8 +203,8 @@ def codistillation(
     epoch: int,
     head: nn.Module | None,
     *,
-    soft_loss_weight: float = 1.0,
-    burn_in_epochs: int = 1,
+    soft_loss_weight: Annotated[float, ">= 0"] = 1.0,
+    burn_in_epochs: Annotated[int, ">= 0"] = 1,
 ) -> Terms:
     """Codistillation: each peer imitates the mean of what the others said some time ago.
 
@@ -245,7 +247,7 @@ def adaptive_mutual(
     epoch: int,
     head: nn.Module | None,
     *,
-    temperature: float = 1.0,
+    temperature: Annotated[float, "> 0"] = 1.0,
 ) -> Terms:
     """FedKD: mentor, the first, and mentee, the last, imitate each other less while both are wrong.
 

@@ -6,6 +6,7 @@ Each takes a partition, `of`, and cuts by it first; what is then left out is nob
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,12 @@ ROUNDING = 1e-9
 
 
 def long_tailed(
-    labels: Labels, num_clients: int, rng: np.random.Generator, *, of: Cut, ratio: float
+    labels: Labels,
+    num_clients: int,
+    rng: np.random.Generator,
+    *,
+    of: Cut,
+    ratio: Annotated[float, ">= 1"],
 ) -> Partition:
     """Long-tailed classes: of class c of C are left n_c ~ mu^(c / (C - 1)), mu = 1 / ratio.
 
@@ -51,7 +57,12 @@ def long_tailed(
 
 
 def step_imbalance(
-    labels: Labels, num_clients: int, rng: np.random.Generator, *, of: Cut, ratio: float
+    labels: Labels,
+    num_clients: int,
+    rng: np.random.Generator,
+    *,
+    of: Cut,
+    ratio: Annotated[float, ">= 1"],
 ) -> Partition:
     """Step imbalance: of the last half of the classes is left 1 / ratio of what others have.
 
@@ -80,7 +91,12 @@ def step_imbalance(
 
 
 def missing_classes(
-    labels: Labels, num_clients: int, rng: np.random.Generator, *, of: Cut, missing: int
+    labels: Labels,
+    num_clients: int,
+    rng: np.random.Generator,
+    *,
+    of: Cut,
+    missing: Annotated[int, ">= 0"],
 ) -> Partition:
     """Missing classes: each client lacks so many, drawn for itself, of those it may have had.
 
@@ -109,7 +125,12 @@ def missing_classes(
 
 
 def duplicated(
-    labels: Labels, num_clients: int, rng: np.random.Generator, *, of: Cut, share: float
+    labels: Labels,
+    num_clients: int,
+    rng: np.random.Generator,
+    *,
+    of: Cut,
+    share: Annotated[float, "in [0, 1]"],
 ) -> Partition:
     """Duplicated examples: a share of each client's is there twice.
 
@@ -138,7 +159,12 @@ def duplicated(
 
 
 def capped(
-    labels: Labels, num_clients: int, rng: np.random.Generator, *, of: Cut, most: int
+    labels: Labels,
+    num_clients: int,
+    rng: np.random.Generator,
+    *,
+    of: Cut,
+    most: Annotated[int, ">= 1"],
 ) -> Partition:
     """Capped sizes: of each client's examples at most so many are used, drawn for itself.
 

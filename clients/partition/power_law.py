@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,9 +18,9 @@ def power_law(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    classes: int = 2,
-    spread: float = 2.0,
-    min_examples: int = 5,
+    classes: Annotated[int, ">= 1"] = 2,
+    spread: Annotated[float, "in [0, 10]"] = 2.0,
+    min_examples: Annotated[int, ">= 0"] = 5,
 ) -> Partition:
     """Sizes by a power law: few classes each, a class's examples in lognormal proportions.
 

@@ -7,6 +7,8 @@ Which examples of a class a client gets is random, so the order of the input doe
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,9 +58,9 @@ def dirichlet(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    dirichlet_concentration: float,
+    dirichlet_concentration: Annotated[float, "> 0"],
     balance: bool = False,
-    min_examples: int = 1,
+    min_examples: Annotated[int, ">= 0"] = 1,
     max_redraws: int = MAX_REDRAWS,
 ) -> Partition:
     """Share every class among the clients by its own draw q ~ Dir(concentration * 1_K).
@@ -110,7 +112,7 @@ def dirichlet_per_client(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    dirichlet_concentration: float,
+    dirichlet_concentration: Annotated[float, "> 0"],
 ) -> Partition:
     """Give every client its own class prior q_k ~ Dir(concentration * p) and equally many examples.
 
@@ -142,7 +144,11 @@ def dirichlet_per_client(
 
 
 def shards(
-    labels: Labels, num_clients: int, rng: np.random.Generator, *, shards_per_client: int = 2
+    labels: Labels,
+    num_clients: int,
+    rng: np.random.Generator,
+    *,
+    shards_per_client: Annotated[int, ">= 1"] = 2,
 ) -> Partition:
     """Sort by label, cut into equal shards, give every client the same number at random.
 
@@ -181,7 +187,7 @@ def classes_per_client(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    classes: int = 2,
+    classes: Annotated[int, ">= 1"] = 2,
     max_redraws: int = MAX_REDRAWS,
 ) -> Partition:
     """Give every client examples of exactly so many classes; owners of a class share it evenly.
@@ -225,8 +231,8 @@ def quantity_skew(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    dirichlet_concentration: float,
-    min_examples: int = 1,
+    dirichlet_concentration: Annotated[float, "> 0"],
+    min_examples: Annotated[int, ">= 0"] = 1,
     max_redraws: int = MAX_REDRAWS,
 ) -> Partition:
     """Give clients random examples, but numbers of them in proportion to one Dirichlet draw.

@@ -6,7 +6,7 @@ none, or soft labels [n, C]. What is drawn from `rng` is the same in each round:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,8 @@ def permuted_labels(
     client_id: int,
     server_round: int,
     *,
-    clients: Sequence[int],
-    from_round: int = 1,
+    clients: Sequence[Annotated[int, ">= 0"]],
+    from_round: Annotated[int, ">= 1"] = 1,
     shift: int = 1,
 ) -> Integers:
     """Label permutation: some clients take every class for another one, y -> (y + shift) mod C.
@@ -63,7 +63,7 @@ def symmetric_noise(
     server_round: int,
     *,
     rng: np.random.Generator,
-    share: float,
+    share: Annotated[float, "in [0, 1]"],
 ) -> Integers:
     """Symmetric label noise: each label is another class with probability `share`, any alike.
 
@@ -99,7 +99,7 @@ def pair_noise(
     server_round: int,
     *,
     rng: np.random.Generator,
-    share: float,
+    share: Annotated[float, "in [0, 1]"],
 ) -> Integers:
     """Pair label noise, which depends on the class: y -> (y + 1) mod C with probability `share`.
 
@@ -168,7 +168,12 @@ def coarse_labels(
 
 
 def label_free(
-    labels: Integers, num_classes: int, client_id: int, server_round: int, *, clients: Sequence[int]
+    labels: Integers,
+    num_classes: int,
+    client_id: int,
+    server_round: int,
+    *,
+    clients: Sequence[Annotated[int, ">= 0"]],
 ) -> Integers:
     """Label-free clients: some have no label at all, and learn nothing in local training.
 
@@ -199,9 +204,9 @@ def taggers(
     server_round: int,
     *,
     rng: np.random.Generator,
-    quality: Sequence[float] | None = None,
-    beta: Sequence[float] = (6.0, 2.0),
-    votes: int = 5,
+    quality: Sequence[Annotated[float, "in [0, 1]"]] | None = None,
+    beta: Sequence[Annotated[float, "> 0"]] = (6.0, 2.0),
+    votes: Annotated[int, ">= 1"] = 5,
     soft: bool = True,
 ) -> Labels:
     """Labels by taggers: several people look at each example, of a quality of the client's own.

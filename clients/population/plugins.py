@@ -3,7 +3,7 @@
 What one names beyond this is refused before anything is loaded.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -84,13 +84,35 @@ def cut(
 
     Returns:
         Indices of each client's.
+
+    Raises:
+        ValueError: The partition gave something else.
     """
     everything = np.arange(len(private))
     offered: dict[str, Callable[[], Any]] = {
         "ids": everything.copy,
         "inputs": partial(normalised, private, everything),
     }
-    return _told(partition, offered)(labels, num_clients, rng)
+    found = _told(partition, offered)(labels, num_clients, rng)
+    if reason := _misfit(found, num_clients, len(private)):
+        raise ValueError(f"partition: the function returned {reason}")
+    return found
+
+
+def _misfit(found: Any, num_clients: int, num_examples: int) -> str | None:
+    """Say why this is no partition: K arrays of indices, or ours, which checks itself."""
+    if not isinstance(found, Sequence):
+        return f"{type(found).__name__}, expected {num_clients} arrays of indices"
+    if len(found) != num_clients:
+        return f"examples of {len(found)} clients, expected {num_clients}"
+    for client_id, own in enumerate(found) if not isinstance(found, Partition) else ():
+        indices = np.asarray(own)
+        if indices.ndim != 1 or not (indices.dtype.kind in "iu" or not len(indices)):
+            return f"{indices.dtype} {indices.shape} for client {client_id}, expected integers [n]"
+    flat = found.indices if isinstance(found, Partition) else np.concatenate(found)
+    if len(flat) and not 0 <= flat.min() <= flat.max() < num_examples:
+        return f"indices {flat.min()} to {flat.max()}, expected 0 to {num_examples - 1}"
+    return None
 
 
 def labels_of(

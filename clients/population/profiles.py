@@ -6,7 +6,7 @@ them. Speeds count multiplications of training and inference as they run, not a 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -105,10 +105,10 @@ def alike(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    multiplications_per_s: float,
-    download_bytes_per_s: float,
-    upload_bytes_per_s: float,
-    latency_s: float,
+    multiplications_per_s: Annotated[float, "> 0"],
+    download_bytes_per_s: Annotated[float, "> 0"],
+    upload_bytes_per_s: Annotated[float, "> 0"],
+    latency_s: Annotated[float, ">= 0"],
 ) -> Profiles:
     """Give all clients one profile.
 
@@ -131,12 +131,12 @@ def two_speeds(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    slow_share: float,
-    slowdown: float,
-    multiplications_per_s: float,
-    download_bytes_per_s: float,
-    upload_bytes_per_s: float,
-    latency_s: float,
+    slow_share: Annotated[float, "in [0, 1]"],
+    slowdown: Annotated[float, ">= 1"],
+    multiplications_per_s: Annotated[float, "> 0"],
+    download_bytes_per_s: Annotated[float, "> 0"],
+    upload_bytes_per_s: Annotated[float, "> 0"],
+    latency_s: Annotated[float, ">= 0"],
 ) -> Profiles:
     """Make some clients slower than the others, in computing and on their link alike.
 
@@ -167,11 +167,11 @@ def lognormal(
     num_clients: int,
     rng: np.random.Generator,
     *,
-    spread: float,
-    multiplications_per_s: float,
-    download_bytes_per_s: float,
-    upload_bytes_per_s: float,
-    latency_s: float,
+    spread: Annotated[float, "in [0, 10]"],
+    multiplications_per_s: Annotated[float, "> 0"],
+    download_bytes_per_s: Annotated[float, "> 0"],
+    upload_bytes_per_s: Annotated[float, "> 0"],
+    latency_s: Annotated[float, ">= 0"],
 ) -> Profiles:
     """Draw speeds whose logarithms are normal; how a client computes says nothing of its link.
 

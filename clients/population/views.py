@@ -7,7 +7,7 @@ own is a function of the inputs of a batch that gets what it names of `client_id
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,11 @@ OFFERED = ("client_id", "phase", "rng")
 
 
 def flipped(
-    inputs: Inputs, *, phase: Seeing, rng: np.random.Generator, share: float = 0.5
+    inputs: Inputs,
+    *,
+    phase: Seeing,
+    rng: np.random.Generator,
+    share: Annotated[float, "in [0, 1]"] = 0.5,
 ) -> Inputs:
     """View in which images are mirrored, left to right, at random in training.
 
@@ -47,7 +51,9 @@ def flipped(
     return inputs
 
 
-def shifted(inputs: Inputs, *, phase: Seeing, rng: np.random.Generator, pixels: int = 2) -> Inputs:
+def shifted(
+    inputs: Inputs, *, phase: Seeing, rng: np.random.Generator, pixels: Annotated[int, ">= 0"] = 2
+) -> Inputs:
     """View in which images are moved at random in training: padded by their edges, and cropped.
 
     Args:
@@ -98,8 +104,8 @@ def occluded(
     *,
     client_id: int,
     rng: np.random.Generator,
-    share: float = 0.25,
-    clients: Sequence[int] | None = None,
+    share: Annotated[float, "in [0, 1]"] = 0.25,
+    clients: Sequence[Annotated[int, ">= 0"]] | None = None,
 ) -> Inputs:
     """View in which a square of each image is hidden, at a place drawn for each image.
 
@@ -128,7 +134,11 @@ def occluded(
 
 
 def low_resolution(
-    inputs: Inputs, *, client_id: int, factor: int = 2, clients: Sequence[int] | None = None
+    inputs: Inputs,
+    *,
+    client_id: int,
+    factor: Annotated[int, ">= 1"] = 2,
+    clients: Sequence[Annotated[int, ">= 0"]] | None = None,
 ) -> Inputs:
     """View in which blocks of pixels are one: their mean.
 

@@ -8,7 +8,7 @@ no parameters.
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,8 @@ def share_of_units(
     plan: Widths,
     client_id: int,
     server_round: int,
-    keep: Sequence[float] = (0.5,),
-    from_round: int = 1,
+    keep: Sequence[Annotated[float, "in (0, 1]"]] = (0.5,),
+    from_round: Annotated[int, ">= 1"] = 1,
 ) -> Widths:
     """Choose once, for good, a share of the units of every hidden layer.
 

@@ -1,7 +1,7 @@
 """Early stopping: the trainer that keeps what was best on labelled examples of its own."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,8 @@ def best_on_validation(
     rng: np.random.Generator,
     *,
     validation: Validation,
-    patience_steps: int = 1000,
-    every: int = 100,
+    patience_steps: Annotated[int, ">= 1"] = 1000,
+    every: Annotated[int, ">= 1"] = 100,
     **numbers: Any,
 ) -> list[float]:
     """Train by `clients.training.loop.train`, with early stopping: the best parameters are kept.

@@ -1,6 +1,7 @@
 """Objectives of a student that look at each of its teachers, not at their targets alone."""
 
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from clients.training.losses import cross_entropy, kl
 from clients.training.objective import Anchors, Objective, Outputs
 
 
-def consensus_and_diversity(diversity_weight: float = 0.05) -> Objective:
+def consensus_and_diversity(diversity_weight: Annotated[float, ">= 0"] = 0.05) -> Objective:
     """Make Fed-ET's objective: the consensus as a hard label, and those who say another class.
 
     CE(student, y) + weight KL(s || student), y the likeliest class of the targets and s the mean,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +27,16 @@ def train(
     objective: Loss | Objective,
     rng: np.random.Generator,
     *,
-    epochs: int,
-    batch_size: int,
+    epochs: Annotated[int, ">= 0"],
+    batch_size: Annotated[int, ">= 1"],
     optimizer: Optimizer,
-    max_grad_norm: float | None = None,
+    max_grad_norm: Annotated[float, "> 0"] | None = None,
     autocast: Precision | None = None,
-    steps: int | None = None,
+    steps: Annotated[int, ">= 0"] | None = None,
     drop_last: bool = False,
     scheduler: Scheduler | None = None,
     scheduler_by: By = "round",
-    stop_below: float | None = None,
+    stop_below: Annotated[float, ">= 0"] | None = None,
     watch: Callable[[], bool] | None = None,
     watch_every: int = 100,
     anchors: Anchors | None = None,

@@ -6,10 +6,11 @@ that `correct` may change before they are clipped. Each part is a pure function 
 and says why clients train one by one where it cannot.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -22,13 +23,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 Named = Mapping[str, Tensor]
 """Parameters, or their gradients, by name."""
-
 Anchors = Mapping[str, Any]
 """What an objective compares with: tensors, or parameters and buffers of a network, by name."""
 
 START = "start"
-"""The anchor that every training has: parameters and buffers as they were when it began, a
-student's with each round."""
+"""The anchor that every training has: parameters and buffers as it began, a student's by round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +193,8 @@ def with_temperature(loss: DistillationLoss, temperature: float) -> Loss | Objec
     """
     if isinstance(loss, Objective):
         if isinstance(loss.loss, OnLogits):
-            of_logits: Any = loss.loss.loss
-            return replace(loss, loss=OnLogits(partial(of_logits, temperature=temperature)))
+            logits: Any = loss.loss.loss
+            return replace(loss, loss=OnLogits(partial(logits, temperature=temperature)))
         function: Any = loss.loss
         return replace(loss, loss=partial(function, temperature=temperature))
     return partial(loss, temperature=temperature)
@@ -204,11 +203,13 @@ def with_temperature(loss: DistillationLoss, temperature: float) -> Loss | Objec
 # --- what is shipped ---
 
 
-def proximal(mu: float, objective: Loss | Objective = cross_entropy) -> Objective:
+def proximal(
+    mu: Annotated[float, ">= 0"], objective: Loss | Objective = cross_entropy
+) -> Objective:
     """Add a proximal term, mu/2 ||w - w0||^2, w0 being the parameters at the start: FedProx.
 
-    Its gradient mu (w - w0) is added to that of the loss, before both are clipped and before an
-    optimiser adds its weight decay; a parameter that a step's loss does not reach is not pulled.
+    Its gradient mu (w - w0) is added to that of the loss before both are clipped and an optimiser
+    adds its weight decay; a parameter that a step's loss does not reach is not pulled.
 
     Args:
         mu: >= 0.
@@ -222,16 +223,13 @@ def proximal(mu: float, objective: Loss | Objective = cross_entropy) -> Objectiv
 
     Reference: Li et al., MLSys 2020 (arXiv:1812.06127), eq. 2.
     """
-    if not 0 <= mu < float("inf"):
+    if not 0 <= mu < math.inf:
         raise ValueError(f"proximal_mu={mu}: expected >= 0 and finite")
     objective = as_objective(objective)
     if mu == 0:
         return objective
     if isinstance(objective.correct, partial) and objective.correct.func is pulled:
-        raise ValueError(
-            f"proximal_mu={mu}: there is a proximal term already; take a strategy's, such as "
-            "FedProx's, or clients/objective=proximal"
-        )
+        raise ValueError(f"proximal_mu={mu}: there is a proximal term already, the objective's")
     return replace(objective, correct=partial(pulled, before=objective.correct, mu=mu))
 
 
@@ -246,14 +244,17 @@ def pulled(
 ) -> Named:
     """Add mu (w - w0), w0 being a named anchor, to gradients that were corrected `before`."""
     gradients = gradients if before is None else before(gradients, parameters, anchors)
-    start = anchors[anchor]
     return {
-        name: torch.add(gradient, parameters[name] - start[name], alpha=mu)
+        name: torch.add(gradient, parameters[name] - anchors[anchor][name], alpha=mu)
         for name, gradient in gradients.items()
     }
 
 
-def not_true(weight: float = 1.0, temperature: float = 1.0, scale_by_t2: bool = True) -> Objective:
+def not_true(
+    weight: Annotated[float, ">= 0"] = 1.0,
+    temperature: Annotated[float, "> 0"] = 1.0,
+    scale_by_t2: bool = True,
+) -> Objective:
     """Keep what a network said, before it trained, of the classes that are not the label: FedNTD.
 
     Cross-entropy + weight * KL(q0 || q), q and q0 being the softmax over all classes but the label
@@ -262,7 +263,7 @@ def not_true(weight: float = 1.0, temperature: float = 1.0, scale_by_t2: bool = 
     Args:
         weight: Of the second term, >= 0.
         temperature: T > 0 of q and q0.
-        scale_by_t2: Multiply the second term by T**2; which the authors do we know from memory.
+        scale_by_t2: Multiply the second term by T**2; from memory.
 
     Returns:
         The objective, for labels.
@@ -270,12 +271,11 @@ def not_true(weight: float = 1.0, temperature: float = 1.0, scale_by_t2: bool = 
     Raises:
         ValueError: A number is out of range.
 
-    Reference: Lee, Jeong, Shin, Bae, Yun, "Preservation of the Global Knowledge by Not-True
-    Distillation in Federated Learning", NeurIPS 2022 (arXiv:2106.03097), eq. 7.
+    Reference: Lee et al. (FedNTD), NeurIPS 2022 (arXiv:2106.03097), eq. 7.
     """
-    if not 0 <= weight < float("inf"):
+    if not 0 <= weight < math.inf:
         raise ValueError(f"objective.weight={weight}: expected >= 0 and finite")
-    if not 0 < temperature < float("inf"):
+    if not 0 < temperature < math.inf:
         raise ValueError(f"objective.temperature={temperature}: expected > 0 and finite")
     loss = partial(_with_not_true, weight=weight, temperature=temperature, scale_by_t2=scale_by_t2)
     return Objective(loss, networks=(START,))

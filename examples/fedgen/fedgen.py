@@ -8,7 +8,7 @@ by the one that learns; counts are of all that a client has; and clients are wei
 where a broadcast of the authors' has the mean over a batch's labels (`mixed_shares`).
 
     python run.py --config-dir examples/fedgen strategy=fedgen clients=same rounds=5
-    python run.py --config-dir examples/fedgen +experiment=fedgen_mnist strategy=fedgen_authors
+    python run.py --config-dir examples/fedgen experiment=fedgen_mnist strategy=fedgen_authors
 """
 
 from functools import partial

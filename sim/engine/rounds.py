@@ -4,7 +4,8 @@ Flower's own, `Strategy.start`, always runs rounds 1..N and cannot resume, stop 
 calls the same five methods of a strategy, and nothing else of it.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -123,7 +124,7 @@ def run_rounds(
         grid.begin_round(server_round)
         evaluate_now = server_round % evaluate_every == 0 or server_round == rounds
         # Flower's strategies sample and add noise with the global generators.
-        with seeded_globals(stream(seed, Purpose.FLOWER, server_round)):
+        with _told_which(server_round), seeded_globals(stream(seed, Purpose.FLOWER, server_round)):
             try:
                 # 1. Ask the cohort to train.  2. Collect its answers.
                 requests = strategy.configure_train(server_round, arrays, ConfigRecord(), grid)
@@ -168,6 +169,17 @@ def _evaluated(
     replies = _exchange(grid, sent, _intake(strategy, server_round, "evaluate"), quorum, asked)
     measure = partial(strategy.aggregate_evaluate, server_round)
     return _agreeing(strategy, measure, grid, replies, quorum)
+
+
+@contextmanager
+def _told_which(server_round: int) -> Iterator[None]:
+    """Note the round on an error that does not say it, such as one of a user's scorer."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ENDINGS):
+            error.add_note(f"round {server_round}")
+        raise
 
 
 def _report(

@@ -1,5 +1,7 @@
 """Which peers are there in a round, and which messages arrive: from seed and round alone."""
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,13 +30,13 @@ class Availability:
         *,
         num_peers: int,
         seed: int,
-        sleep_probability: float = 0.0,
-        drop_probability: float = 0.0,
-        late_probability: float = 0.0,
-        late_rounds: int = 1,
-        leave_probability: float = 0.0,
-        join_probability: float = 0.0,
-        present_share: float = 1.0,
+        sleep_probability: Annotated[float, "in [0, 1]"] = 0.0,
+        drop_probability: Annotated[float, "in [0, 1]"] = 0.0,
+        late_probability: Annotated[float, "in [0, 1]"] = 0.0,
+        late_rounds: Annotated[int, ">= 1"] = 1,
+        leave_probability: Annotated[float, "in [0, 1]"] = 0.0,
+        join_probability: Annotated[float, "in [0, 1]"] = 0.0,
+        present_share: Annotated[float, "in (0, 1]"] = 1.0,
     ) -> None:
         """Bind the numbers to a federation.
 

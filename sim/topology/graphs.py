@@ -8,6 +8,7 @@ sequences.py, a graph from a file is in edge_file.py.
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import networkx as nx
 import numpy as np
@@ -64,7 +65,7 @@ def complete(num_peers: int) -> nx.Graph:
     return nx.complete_graph(num_peers)
 
 
-def torus(num_peers: int, *, rows: int | None = None) -> nx.Graph:
+def torus(num_peers: int, *, rows: Annotated[int, ">= 1"] | None = None) -> nx.Graph:
     """Lay the peers out row by row on a grid whose borders meet: up to four neighbours each.
 
     Args:
@@ -112,7 +113,9 @@ def num_offsets(num_peers: int) -> int:
     return (num_peers - 1).bit_length()
 
 
-def clusters(num_peers: int, *, num_clusters: int = 2, bridges: bool = True) -> nx.Graph:
+def clusters(
+    num_peers: int, *, num_clusters: Annotated[int, ">= 1"] = 2, bridges: bool = True
+) -> nx.Graph:
     """Join all peers of a cluster, and each cluster by one edge with the next: a ring of cliques.
 
     Args:
@@ -142,7 +145,11 @@ def clusters(num_peers: int, *, num_clusters: int = 2, bridges: bool = True) -> 
 
 
 def k_regular(
-    num_peers: int, rng: np.random.Generator, *, degree: int = 4, connected: bool = True
+    num_peers: int,
+    rng: np.random.Generator,
+    *,
+    degree: Annotated[int, ">= 1"] = 4,
+    connected: bool = True,
 ) -> nx.Graph:
     """Draw a graph in which every peer has `degree` neighbours.
 
@@ -176,8 +183,8 @@ def small_world(
     num_peers: int,
     rng: np.random.Generator,
     *,
-    degree: int = 4,
-    rewiring_probability: float = 0.2,
+    degree: Annotated[int, ">= 1"] = 4,
+    rewiring_probability: Annotated[float, "in [0, 1]"] = 0.2,
 ) -> nx.Graph:
     """Draw a Watts-Strogatz graph: a ring of `degree` nearest neighbours, some edges rewired.
 
@@ -213,7 +220,7 @@ def erdos_renyi(
     num_peers: int,
     rng: np.random.Generator,
     *,
-    edge_probability: float = 0.5,
+    edge_probability: Annotated[float, "in [0, 1]"] = 0.5,
     connected: bool = True,
 ) -> nx.Graph:
     """Join every two peers with the same probability.

@@ -5,7 +5,7 @@ Those that take `server_round` always change. Those that only draw (matchings, e
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import networkx as nx
 import numpy as np
@@ -59,7 +59,9 @@ def random_matchings(num_peers: int, rng: np.random.Generator) -> nx.Graph:
     return graph
 
 
-def epidemic(num_peers: int, rng: np.random.Generator, *, receivers: int = 2) -> nx.Graph:
+def epidemic(
+    num_peers: int, rng: np.random.Generator, *, receivers: Annotated[int, ">= 1"] = 2
+) -> nx.Graph:
     """Let each peer send to so many others, drawn at random.
 
     Args:

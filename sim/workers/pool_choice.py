@@ -1,7 +1,7 @@
 """`sim=auto`: a pool in this process where Ray would not pay, else one over Ray; the same bits."""
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import joblib
 
@@ -41,16 +41,16 @@ class AutoPool:
     """
 
     seed: int
-    workers: int | None = None
-    threads: int = 1
+    workers: Annotated[int, ">= 1"] | None = None
+    threads: Annotated[int, ">= 1"] = 1
     device: str = "cpu"
-    gpus_per_worker: float = 1.0
-    object_store_bytes: int | None = None
+    gpus_per_worker: Annotated[float, "> 0"] = 1.0
+    object_store_bytes: Annotated[int, ">= 78643200, Ray's least"] | None = None
     address: str | None = None
-    peer_workers: int | None = None
-    peer_timeout_s: float = 120.0
-    client_timeout_s: float | None = None
-    state_memory_bytes: int = 2**30
+    peer_workers: Annotated[int, ">= 1"] | None = None
+    peer_timeout_s: Annotated[float, "> 0"] = 120.0
+    client_timeout_s: Annotated[float, "> 0, or null for never"] | None = None
+    state_memory_bytes: Annotated[int, ">= 0"] = 2**30
 
     def __post_init__(self) -> None:
         """Start Ray if it is wanted; set this process to what either pool would."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
@@ -100,10 +100,10 @@ class InlinePool:
     def __init__(
         self,
         seed: int,
-        threads: int = 1,
+        threads: Annotated[int, ">= 1"] = 1,
         device: str = "cpu",
-        state_memory_bytes: int = 2**30,
-        client_timeout_s: float | None = None,
+        state_memory_bytes: Annotated[int, ">= 0"] = 2**30,
+        client_timeout_s: Annotated[float, "> 0, or null for never"] | None = None,
     ) -> None:
         """Prepare the pool.
 

@@ -42,6 +42,8 @@ def require_device(key: str, device: str) -> None:
         torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"{key}={device}: expected cpu or cuda") from error
+    if torch.device(device).type not in ("cpu", "cuda"):
+        raise ValueError(f"{key}={device}: expected cpu or cuda")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"{key}={device}: torch sees no GPU here")
 

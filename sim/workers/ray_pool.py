@@ -7,7 +7,7 @@ Whatever needs torch is imported where it is used: Ray starts while this process
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import joblib
 import ray
@@ -49,15 +49,15 @@ class RayPool:
     def __init__(
         self,
         seed: int,
-        workers: int | None = None,
-        threads: int = 1,
+        workers: Annotated[int, ">= 1"] | None = None,
+        threads: Annotated[int, ">= 1"] = 1,
         device: str = "cpu",
-        gpus_per_worker: float = 1.0,
-        object_store_bytes: int | None = None,
+        gpus_per_worker: Annotated[float, "> 0"] = 1.0,
+        object_store_bytes: Annotated[int, ">= 78643200, Ray's least"] | None = None,
         address: str | None = None,
-        peer_workers: int | None = None,
-        peer_timeout_s: float = 120.0,
-        client_timeout_s: float | None = None,
+        peer_workers: Annotated[int, ">= 1"] | None = None,
+        peer_timeout_s: Annotated[float, "> 0"] = 120.0,
+        client_timeout_s: Annotated[float, "> 0, or null for never"] | None = None,
     ) -> None:
         """Begin to start Ray, or join a cluster or a Ray of this process, and the workers.
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ uniform where nobody covers the example."""
 # --- sharpened means: functions that make a combiner, so bound without `_partial_` ---
 
 
-def era(era_temperature: float = 0.1) -> WeightedMean:
+def era(era_temperature: Annotated[float, "> 0"] = 0.1) -> WeightedMean:
     """Make DS-FL's combiner, entropy reduction aggregation: softmax(mean of probs / T_era).
 
     Args:
@@ -124,7 +125,7 @@ def era(era_temperature: float = 0.1) -> WeightedMean:
     return replace(mean_of_probs, then=then)
 
 
-def enhanced_era(exponent: float = 2.0) -> WeightedMean:
+def enhanced_era(exponent: Annotated[float, "> 0"] = 2.0) -> WeightedMean:
     """Make SCARLET's combiner, enhanced ERA: p**beta / sum_c p_c**beta of the mean p of probs.
 
     Args:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,9 +88,9 @@ class EnsembleRule:
     scorer: Scorer
     combiner: Combiner
     discriminator: DiscriminatorRecipe | Confidence | None = None
-    temperature: float = 1.0
-    weight_cap: float = 1.0
-    fallback_below: float = 1e-3
+    temperature: Annotated[float, "> 0"] = 1.0
+    weight_cap: Annotated[float, "in (0, 1]"] = 1.0
+    fallback_below: Annotated[float, "in [0, 1]"] = 1e-3
     answers: Codec | str = "float32"
     ask: Fields = field(default_factory=dict)
     soft: bool = True

@@ -74,6 +74,10 @@ def unless_unknown(scores: Tensor, own_probs: Tensor, mask: Tensor, below: float
 
 
 def _require_shape(scores: Tensor, mask: Tensor) -> None:
+    if not isinstance(scores, Tensor):
+        raise ValueError(f"returned {type(scores).__name__}, expected a tensor of scores [K, N]")
+    if scores.device != mask.device:
+        raise ValueError(f"scores are on {scores.device}, expected {mask.device}")
     if scores.shape != mask.shape:
         raise ValueError(f"scores {tuple(scores.shape)}: expected {tuple(mask.shape)}, [K, N]")
 

@@ -1,5 +1,7 @@
 """Robust combiners: means of probabilities that a few teachers cannot move far."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -11,8 +13,8 @@ def spectral_filter(
     weights: Tensor,
     temperature: float,
     *,
-    share: float = 0.2,
-    most_variance: float = 0.05,
+    share: Annotated[float, "in [0, 1)"] = 0.2,
+    most_variance: Annotated[float, ">= 0"] = 0.05,
 ) -> Tensor:
     """Mean of probabilities without the teachers that are farthest out, example by example.
 

@@ -5,9 +5,10 @@ function anywhere on the Python path and three YAML lines under `conf/strategy/s
 use `teachers.logits`, `own_probs` and `num_examples`, and what the function names of
 `strategies.aggregation.rule_arguments`; silent and masked clients are `normalise`'s business. A
 function whose score of a client and an example depends on that client's answer to it alone lets
-workers sum up answers where they are made. One that was derived for a certain kind of
-discriminator says so with `for_discriminators`; nobody has to.
+workers sum up answers where they are made. One that is for a kind of discriminator may say so.
 """
+
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -17,8 +18,7 @@ from strategies.aggregation.rule_arguments import Calibration
 from strategies.aggregation.scorer_compatibility import for_discriminators, of_probabilities
 
 PROBABILITY_FLOOR = 1e-4
-"""Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: a client sends them, and no
-client may claim odds above 9,999 for an example."""
+"""Discriminators' probabilities are clamped to [1e-4, 1 - 1e-4]: no client claims larger odds."""
 
 
 def uniform(teachers: Answers) -> Tensor:
@@ -84,7 +84,9 @@ def oracle(teachers: Answers, *, labels: Tensor | None) -> Tensor:
 
 
 @of_probabilities
-def above_chance(teachers: Answers, *, calibration: Calibration, margin: float = 0.0) -> Tensor:
+def above_chance(
+    teachers: Answers, *, calibration: Calibration, margin: Annotated[float, "in [0, 1)"] = 0.0
+) -> Tensor:
     """Trust alike the teachers that labelled proxy examples show to be better than chance.
 
     Args:
@@ -207,7 +209,7 @@ def own_odds(teachers: Answers) -> Tensor:
 
 
 @for_discriminators(True, "in others a threshold of 0.5 is not in the middle, it moves with n_k")
-def own_selection(teachers: Answers, *, threshold: float = 0.5) -> Tensor:
+def own_selection(teachers: Answers, *, threshold: Annotated[float, "in (0, 1)"] = 0.5) -> Tensor:
     """Trust a teacher on the examples that its discriminator takes for its own kind, and no other.
 
     Own-distribution selection as in IDKD, whose detector of foreign examples is another one; what
@@ -235,7 +237,11 @@ def own_selection(teachers: Answers, *, threshold: float = 0.5) -> Tensor:
 @of_probabilities
 @for_discriminators(True, "in others a threshold is not a share, it moves with n_k")
 def unambiguous_selection(
-    teachers: Answers, *, phase: str = "distil", threshold: float = 0.25, ambiguity: float = 2.0
+    teachers: Answers,
+    *,
+    phase: str = "distil",
+    threshold: Annotated[float, "in (0, 1)"] = 0.25,
+    ambiguity: Annotated[float, "in (0, 2]"] = 2.0,
 ) -> Tensor:
     """Trust teachers as `own_selection`, and on examples of which they agree, as Selective-FD.
 
@@ -289,8 +295,6 @@ def num_examples_own_odds(teachers: Answers) -> Tensor:
 
 def _own_probs(teachers: Answers) -> Tensor:
     if teachers.own_probs is None:
-        raise ValueError(
-            "this scorer needs each client's discriminator: set strategy/discriminator=features "
-            "or strategy/discriminator=pixels"
-        )
+        needed = "set strategy/discriminator=features or strategy/discriminator=pixels"
+        raise ValueError(f"this scorer needs each client's discriminator: {needed}")
     return teachers.own_probs.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)

@@ -29,17 +29,27 @@ def targets_by_input(targets: Tensor, covered: Tensor, sites: int) -> Tensor:
     return torch.unflatten(known, 0, (-1, sites))[covered_inputs(covered, sites)]
 
 
-def no_numbers(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
-    """Say why these are no targets of a regression, where anybody is trusted."""
+def _misshapen(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
+    if not isinstance(targets, Tensor):
+        return f"gave {type(targets).__name__}, expected a tensor of targets {shape}"
+    if targets.device != covered.device:
+        return f"gave targets on {targets.device}, expected {covered.device}"
     if tuple(targets.shape) != shape:
         return f"gave targets of shape {tuple(targets.shape)}, expected {shape}"
+    return None
+
+
+def no_numbers(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Say why these are no targets of a regression, where anybody is trusted."""
+    if reason := _misshapen(targets, covered, shape):
+        return reason
     return None if targets[covered].isfinite().all() else "gave targets that are not finite"
 
 
 def off_simplex(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
     """Say why these are no soft labels, where anybody is trusted."""
-    if tuple(targets.shape) != shape:
-        return f"gave targets of shape {tuple(targets.shape)}, expected {shape}"
+    if reason := _misshapen(targets, covered, shape):
+        return reason
     there = targets[covered]
     if not there.numel():
         return None

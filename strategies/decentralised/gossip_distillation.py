@@ -6,7 +6,7 @@ neighbours, where mixing weight times confidence makes soft labels of them; each
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class Gossip(BaseStrategy):
         loss: DistillationLoss,
         distil: Trainer,
         with_own: bool = True,
-        sweeps: int = 1,
+        sweeps: Annotated[int, ">= 1"] = 1,
         report: Callable[[RoundView], None] = lambda view: None,
         watch: Callable[[GraphView], None] = lambda view: None,
     ) -> None:

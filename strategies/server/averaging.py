@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from copy import copy
 from functools import partial
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -30,9 +30,9 @@ class Averaging(FedAvg):
     def __init__(
         self,
         *,
-        seed: int,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 1.0,
+        seed: Annotated[int, ">= 0"],
+        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
         weigh_by: WeighBy = "examples",
     ) -> None:
         """Choose how many clients take part.

@@ -11,7 +11,7 @@ the generator goes on from epoch to epoch, and the student's optimiser begins an
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -86,8 +86,8 @@ class DataFreeDistillation(BaseStrategy):
         seed: int,
         synthesis: Synthesis,
         distil: Trainer,
-        temperature: float = 20.0,
-        epochs: int = 200,
+        temperature: Annotated[float, "> 0"] = 20.0,
+        epochs: Annotated[int, ">= 0"] = 200,
         boost: Callable[..., Tensor] | None = None,
         student_threads: int | None = None,
     ) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -79,7 +79,7 @@ class DistillationStrategy(BaseStrategy):
         seed: int,
         local_training: bool = True,
         feed_back: bool | str = False,
-        digest_epochs: int = 1,
+        digest_epochs: Annotated[int, ">= 0"] = 1,
         overlap: bool = False,
         student_threads: int | None = None,
         report: Report = unwatched,

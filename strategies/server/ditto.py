@@ -8,7 +8,7 @@ client received in the round. A client's v begins as what it receives first.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 
@@ -89,10 +89,10 @@ class Ditto(Averaging):
         self,
         *,
         seed: int,
-        weight: float = 1.0,
-        own_epochs: int | None = None,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 1.0,
+        weight: Annotated[float, ">= 0"] = 1.0,
+        own_epochs: Annotated[int, ">= 0"] | None = None,
+        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
         weigh_by: WeighBy = "examples",
     ) -> None:
         """Choose how clients learn, and how many take part.

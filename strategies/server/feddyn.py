@@ -10,7 +10,7 @@ what is kept here is -h / alpha. Running statistics are averaged as they are.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -104,9 +104,9 @@ class FedDyn(Averaging):
         student: nn.Module,
         num_clients: int,
         seed: int,
-        alpha: float = 0.01,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 1.0,
+        alpha: Annotated[float, "> 0"] = 0.01,
+        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
     ) -> None:
         """Choose how far objectives are bent, and how many clients take part.
 

@@ -6,7 +6,7 @@ its FD; there is no FAug. FedDistill+ is FedGen's baseline (Zhu et al., 2021, ar
 """
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -39,11 +39,11 @@ class FederatedDistillation(BaseStrategy):
         *,
         test: Dataset,
         seed: int,
-        weight: float = 1.0,
+        weight: Annotated[float, ">= 0"] = 1.0,
         regulariser: str = "kl",
         leave_one_out: bool = True,
-        fraction: float = 1.0,
-        fraction_evaluate: float = 1.0,
+        fraction: Annotated[float, "in (0, 1]"] = 1.0,
+        fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
     ) -> None:
         """Compose the method.
 

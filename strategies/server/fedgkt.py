@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -95,9 +95,9 @@ class FedGKT(BaseStrategy):
         server: ModelFunction,
         distil: Trainer,
         tap: str = "features.2",
-        temperature: float = 3.0,
-        alpha: float = 1.0,
-        fraction: float = 1.0,
+        temperature: Annotated[float, "> 0"] = 3.0,
+        alpha: Annotated[float, ">= 0"] = 1.0,
+        fraction: Annotated[float, "in (0, 1]"] = 1.0,
         student_threads: int | None = None,
     ) -> None:
         """Build the server's network.

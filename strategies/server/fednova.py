@@ -9,7 +9,7 @@ clients it is federated averaging. Running statistics are averaged as they are.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -108,8 +108,8 @@ class FedNova(Averaging):
         *,
         student: nn.Module,
         seed: int,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 1.0,
+        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
     ) -> None:
         """Choose how many clients take part.
 

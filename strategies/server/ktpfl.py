@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -85,13 +85,13 @@ class KTpFL(BaseStrategy):
         num_clients: int,
         seed: int,
         loss: DistillationLoss,
-        temperature: float = 10.0,
-        digest_epochs: int = 1,
-        examples: int = 5000,
-        fraction: float = 1.0,
-        pull: float = 1.0,
-        step: float = 0.01,
-        sharpness: float = 5.0,
+        temperature: Annotated[float, "> 0"] = 10.0,
+        digest_epochs: Annotated[int, ">= 0"] = 1,
+        examples: Annotated[int, ">= 1"] = 5000,
+        fraction: Annotated[float, "in (0, 1]"] = 1.0,
+        pull: Annotated[float, ">= 0"] = 1.0,
+        step: Annotated[float, "> 0"] = 0.01,
+        sharpness: Annotated[float, ">= 0"] = 5.0,
     ) -> None:
         """Begin with equal coefficients.
 

@@ -8,7 +8,7 @@ place of labels. What an architecture's peer learned goes back to the clients of
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -56,7 +56,7 @@ class MutualStrategy(BaseStrategy):
         seed: int,
         train_peers: TrainPeers,
         peers: Literal["architectures", "clients"] = "architectures",
-        most_peers: int = 4,
+        most_peers: Annotated[int, ">= 1"] = 4,
         report: Report = unwatched,
     ) -> None:
         """Compose a method.

@@ -8,6 +8,7 @@ al., ICML 2021, arXiv:2102.07078), everything (local training alone).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -41,10 +42,10 @@ class PartialAveraging(Averaging):
         test: Dataset,
         seed: int,
         own: Sequence[str],
-        own_epochs: int | None = None,
+        own_epochs: Annotated[int, ">= 0"] | None = None,
         keep_trained: bool = False,
-        fraction_train: float = 1.0,
-        fraction_evaluate: float = 1.0,
+        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
         weigh_by: WeighBy = "examples",
     ) -> None:
         """Choose what is shared, and how many clients take part.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -116,10 +116,10 @@ class Scarlet(BaseStrategy):
         ensemble: EnsembleRule,
         loss: DistillationLoss,
         distil: Trainer,
-        examples: int = 1000,
-        keep_rounds: int = 50,
-        digest_epochs: int = 5,
-        fraction: float = 1.0,
+        examples: Annotated[int, ">= 1"] = 1000,
+        keep_rounds: Annotated[int, ">= 1"] = 50,
+        digest_epochs: Annotated[int, ">= 0"] = 5,
+        fraction: Annotated[float, "in (0, 1]"] = 1.0,
         student_threads: int | None = None,
     ) -> None:
         """Begin with an empty cache.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -30,7 +30,7 @@ class Stages(BaseStrategy):
         *,
         first: partial[Any],
         second: partial[Any],
-        first_rounds: int,
+        first_rounds: Annotated[int, ">= 1"],
         rounds: int,
         **offered: Any,
     ) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
@@ -45,13 +45,13 @@ class GroupRecipe:
 
     rule: Rule
     optimizer: Optimizer
-    epochs: int
-    batch_size: int
+    epochs: Annotated[int, ">= 0"]
+    batch_size: Annotated[int, ">= 1"]
     head: HeadFunction | None = None
     head_optimizer: Optimizer | None = None
     taps: dict[str, str] | None = None
     update: Update = "simultaneous"
-    refresh_epochs: int | None = None
+    refresh_epochs: Annotated[int, ">= 1, or null for never"] | None = None
     scheduler: Scheduler | None = None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Which proxy examples serve for what, all drawn once from the seed."""
 
 from copy import copy
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,10 @@ class ProxySplit:
         *,
         proxy: Dataset,
         seed: int,
-        negative_share: float = 0.2,
-        calibration_share: float = 0.0,
-        chunks: int = 1,
-        probe_examples: int = 256,
+        negative_share: Annotated[float, "in [0, 1)"] = 0.2,
+        calibration_share: Annotated[float, "in [0, 1)"] = 0.0,
+        chunks: Annotated[int, ">= 1"] = 1,
+        probe_examples: Annotated[int, ">= 1"] = 256,
         labelled: bool = False,
     ) -> None:
         """Cut it.

@@ -7,7 +7,7 @@ not learned from unless they are selected.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,11 @@ a generator of the round, and the round."""
 
 
 def random(
-    *, ids: Ids, rng: np.random.Generator, share: float = 0.5, examples: int | None = None
+    *,
+    ids: Ids,
+    rng: np.random.Generator,
+    share: Annotated[float, "in (0, 1]"] = 0.5,
+    examples: Annotated[int, ">= 1"] | None = None,
 ) -> Ids:
     """Selection of some examples at random.
 
@@ -48,7 +52,7 @@ def random(
     return rng.permutation(len(ids))[:most]
 
 
-def uncertain(*, student: Tensor, share: float = 0.5) -> Ids:
+def uncertain(*, student: Tensor, share: Annotated[float, "in (0, 1]"] = 0.5) -> Ids:
     """Selection of those of which the student is least sure: largest entropy of its softmax.
 
     Args:
@@ -66,7 +70,9 @@ def uncertain(*, student: Tensor, share: float = 0.5) -> Ids:
     return np.argsort(-entropy, kind="stable")[: _most(share, len(entropy))]
 
 
-def diverse(*, student: Tensor, rng: np.random.Generator, share: float = 0.5) -> Ids:
+def diverse(
+    *, student: Tensor, rng: np.random.Generator, share: Annotated[float, "in (0, 1]"] = 0.5
+) -> Ids:
     """Selection of examples that are far from each other in what the student says of them.
 
     Greedy k-center: after a first one at random, always the one that is farthest, by its softmax,
@@ -93,7 +99,9 @@ def diverse(*, student: Tensor, rng: np.random.Generator, share: float = 0.5) ->
     return np.array(chosen)
 
 
-def minority(*, student: Tensor, rng: np.random.Generator, share: float = 0.5) -> Ids:
+def minority(
+    *, student: Tensor, rng: np.random.Generator, share: Annotated[float, "in (0, 1]"] = 0.5
+) -> Ids:
     """Selection of as many of each class as can be, by what the student takes them for.
 
     Args:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +55,15 @@ class Synthesis:
 
     generator: Callable[..., nn.Module]
     optimizer: Optimizer
-    steps: int = 30
-    batch_size: int = 256
-    noise_size: int = 256
-    bn_weight: float = 1.0
-    adversarial_weight: float = 1.0
-    adversarial_temperature: float = 1.0
+    steps: Annotated[int, ">= 0"] = 30
+    batch_size: Annotated[int, ">= 1"] = 256
+    noise_size: Annotated[int, ">= 1"] = 256
+    bn_weight: Annotated[float, ">= 0"] = 1.0
+    adversarial_weight: Annotated[float, ">= 0"] = 1.0
+    adversarial_temperature: Annotated[float, "> 0"] = 1.0
     only_disagreed: bool = True
-    hard_power: float = 0.0
-    perturbation: float = 0.0
+    hard_power: Annotated[float, ">= 0"] = 0.0
+    perturbation: Annotated[float, ">= 0"] = 0.0
 
     def __post_init__(self) -> None:
         least = {"steps": 0, "batch_size": 2, "noise_size": 1, "bn_weight": 0}
@@ -195,8 +196,8 @@ def boosted_weights(
     labels: Tensor,
     epoch: int,
     *,
-    step: float,
-    decay: float,
+    step: Annotated[float, "> 0"],
+    decay: Annotated[float, "in (0, 1]"],
 ) -> Tensor:
     """Move an ensemble's weights a step of one size each, so that it errs less on hard inputs.
 

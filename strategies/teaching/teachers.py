@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Teachers:
         proxy_split: ProxySplit,
         test: Dataset,
         seed: int,
-        fraction: float = 1.0,
+        fraction: Annotated[float, "in (0, 1]"] = 1.0,
         selection: Selection | None = None,
         tested: Callable[[int], Dataset] | None = None,
     ) -> None:

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig
 
 from clients.data import classification
-from conf.command_line import explain
+from conf.command_line import explain, without_plus
 from conf.errors import ConfigError
 from conf.ranges import check_ranges
 from conf.schema import check_keys, check_targets
@@ -34,17 +34,23 @@ def composed_and_checked(*overrides: str) -> DictConfig:
     [
         ("rounds=0", "rounds=0: expected an integer >= 1"),
         ("tracking.figures_every=-1", "tracking.figures_every=-1: expected an integer >= 0, 0 for"),
-        ("quorum=1.5", r"quorum=1.5: expected a share in \(0, 1\]"),
+        ("quorum=1.5", r"quorum=1.5: expected a number in \(0, 1\]"),
         ("sim.workers=0", "sim.workers=0: expected an integer >= 1, or null"),
         ("clients.training.epochs=-1", "clients.training.epochs=-1: expected an integer >= 0"),
         ("clients.training.batch_size=1.5", "clients.training.batch_size=1.5: expected an integer"),
-        ("clients.training.optimizer.lr=0", "clients.training.optimizer.lr=0: expected > 0"),
+        (
+            "clients.training.optimizer.lr=0",
+            "clients.training.optimizer.lr=0: expected a number > 0",
+        ),
         ("clients.training.epochs=many", "clients.training.epochs='many': expected an integer"),
-        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a share in \[0, 1\)"),
-        ("strategy=ffl strategy.rule.temperature=0", "strategy.rule.temperature=0: expected > 0"),
+        ("data.proxy_share=1", r"data.proxy_share=1.0: expected a number in \[0, 1\)"),
+        (
+            "strategy=ffl strategy.rule.temperature=0",
+            "strategy.rule.temperature=0: expected a number > 0",
+        ),
         (
             "strategy=ffl strategy.teaching.optimizer.lr=-1",
-            "strategy.teaching.optimizer.lr=-1: expected > 0",
+            "strategy.teaching.optimizer.lr=-1: expected a number > 0",
         ),
         ("clients/messenger=fml clients.messenger.batch_size=0", "clients.messenger.batch_size=0"),
         *(
@@ -53,14 +59,14 @@ def composed_and_checked(*overrides: str) -> DictConfig:
                 f"clients.profile.{key}={is_}",
             )
             for kind, key, value, is_ in (
-                ("alike", "multiplications_per_s", "0", "0: expected > 0"),
-                ("alike", "download_bytes_per_s", "-1", "-1: expected > 0"),
-                ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected > 0"),
-                ("alike", "latency_s", "-0.1", "-0.1: expected >= 0"),
-                ("alike", "latency_s", "inf", "inf: expected >= 0 and finite"),
-                ("two_speeds", "slow_share", "1.1", r"1.1: expected a share in \[0, 1\]"),
-                ("two_speeds", "slowdown", "0.5", "0.5: expected >= 1"),
-                ("lognormal", "spread", "-1", "-1: expected from 0 to 10"),
+                ("alike", "multiplications_per_s", "0", "0: expected a number > 0"),
+                ("alike", "download_bytes_per_s", "-1", "-1: expected a number > 0"),
+                ("lognormal", "upload_bytes_per_s", "fast", "'fast': expected a number > 0"),
+                ("alike", "latency_s", "-0.1", "-0.1: expected a number >= 0"),
+                ("alike", "latency_s", "inf", "inf: expected a number >= 0"),
+                ("two_speeds", "slow_share", "1.1", r"1.1: expected a number in \[0, 1\]"),
+                ("two_speeds", "slowdown", "0.5", "0.5: expected a number >= 1"),
+                ("lognormal", "spread", "-1", r"-1: expected a number in \[0, 10\]"),
             )
         ),
         ("seed=-1", "seed=-1: expected an integer >= 0"),
@@ -173,7 +179,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
             "(all: attacked, none, personal, robustness, standard, with_features)",
         ),
         (["+probes=none"], "leave out the plus: probes=none"),
-        (["+experiment=byzantine", "rounds=x"], None),
+        (["experiment=byzantine", "rounds=x"], None),
         (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
         (["seed=3"], None),
     ],
@@ -181,6 +187,15 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
 def test_the_hint_for_what_hydra_refuses(overrides: list[str], hint: str | None) -> None:
     found = explain(overrides, [])
     assert found is None if hint is None else hint in str(found)
+
+
+def test_choices_of_optional_groups_may_have_a_plus() -> None:
+    words = ["+experiment=fml", "++debug=fast", "+proxy=mnist", "proxy_condition=only_classes"]
+    plain = ["experiment=fml", "debug=fast", "proxy=mnist", "proxy_condition=only_classes"]
+    assert without_plus(words) == plain
+    assert (composed(*plain).rounds, composed("experiment=fml").rounds) == (1, 10)
+    for word in ("+probes=mine", "-m", "+experiments=3", "+data.proxy=x", "proxy=npz"):
+        assert without_plus([word]) == [word]
 
 
 def test_a_probe_is_a_function_or_a_class_and_not_a_value() -> None:
@@ -214,8 +229,8 @@ def test_what_the_tracker_is_told() -> None:
     [
         ([], True),
         (["tracking.proxy_labels=false"], False),
-        (["+proxy=mnist"], False),
-        (["+proxy=mnist", "tracking.proxy_labels=true"], True),
+        (["proxy=mnist"], False),
+        (["proxy=mnist", "tracking.proxy_labels=true"], True),
     ],
 )
 def test_labels_of_another_data_set_are_compared_with_only_if_told(
@@ -247,7 +262,7 @@ def test_labels_of_a_proxy_set_are_those_of_the_clients_or_not_compared_with() -
         clients = SimpleNamespace(name="own.npz", task=task, label_values=(1, 2, 3))
         return SimpleNamespace(proxy=proxy, private=clients)
 
-    words = "+proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"
+    words = "proxy=npz", "data.proxy_source.path=a.npz", "tracking.proxy_labels=true"
     told = tracking_options(composed(*words), of(splits((1, 2, 3))), begins=True)
     assert told["proxy_labels"] is not None
     for values in (None, (1, 2, 4)):
@@ -262,3 +277,16 @@ def test_default_methods_differ_in_the_axes_their_names_say() -> None:
     targets = [composed(f"strategy/scorer={s}").strategy.scorer["_target_"]
                for s in ("own_odds", "own_probability", "uniform")]  # fmt: skip
     assert all(a != b for a, b in itertools.combinations(targets, 2))
+
+
+@pytest.mark.parametrize("training", ["sgd", "adam", "kept_sgd"])
+def test_optimizer_and_schedule_are_chosen_by_name(training: str) -> None:
+    words = "clients/training/optimizer=adamw", "clients/training/scheduler=step"
+    node = composed(f"clients/training={training}", *words, "rounds=7").clients.training
+    assert node.optimizer == {
+        "_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.005, "weight_decay": 0.01,
+    }  # fmt: skip
+    assert node.scheduler._target_ == "torch.optim.lr_scheduler.StepLR"
+    cosine = composed("clients/training/scheduler=cosine", "rounds=7").clients.training.scheduler
+    assert cosine.T_max == 7
+    assert composed().clients.training.scheduler is None

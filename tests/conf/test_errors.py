@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.errors import ConfigError, Stopped, disk_explained, explained
+from conf.errors import ConfigError, Stopped
+from conf.explaining import disk_explained, explained
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def test_a_users_copy_comes_before_the_example(tmp_path: Path) -> None:
     (tmp_path / "scaffold.py").write_text("def Mine(*, slope):\n    raise ValueError('mine')\n")
     done = run_py("--config-dir", str(tmp_path), "strategy=scaffold", "clients=same")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: mine"
+    line = f"strategy=scaffold.Mine: ValueError: mine ({tmp_path}/scaffold.py, line 2)"
+    assert done.stderr == f"error: {line}\n"
 
 
 def test_an_installed_package_of_an_examples_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

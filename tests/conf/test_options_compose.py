@@ -1,12 +1,16 @@
 """Every shipped option composes with targets that exist, and comes back from a run folder."""
 
 import itertools
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from conf.ranges import check_ranges
+from conf.errors import ConfigError
+from conf.ranges import check_ranges, declared_in, out_of_range
 from conf.resume import fingerprint
 from conf.schema import check_keys, check_targets
 from tests.composing import composed
@@ -18,7 +22,8 @@ def test_how_many_configs_there_are() -> None:
     groups = {option.split("=")[0] for option in OPTIONS}
     assert groups == {
         "availability", "clients", "clients/codec", "clients/condition", "clients/messenger",
-        "clients/objective", "clients/profile", "clients/shape", "clients/training", "clients/view",
+        "clients/objective", "clients/profile", "clients/shape", "clients/training",
+        "clients/training/optimizer", "clients/training/scheduler", "clients/view",
         "data", "debug", "experiment", "partition", "probes", "proxy",
         "proxy_condition", "sim",
         "strategy", "strategy/ask", "strategy/combiner", "strategy/discriminator",
@@ -26,14 +31,12 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer",
         "strategy/selection", "student", "topology", "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 239
+    assert len(OPTIONS) == 246
 
 
 def words_of(option: str) -> list[str]:
     """Choose an option, with what it needs beside itself."""
-    added = ("experiment", "debug", "proxy", "proxy_condition")
-    prefix = "+" if option.split("=")[0] in added else ""
-    return [prefix + option, *([REQUIRED[option]] if option in REQUIRED else [])]
+    return [option, *([REQUIRED[option]] if option in REQUIRED else [])]
 
 
 ALONE = ("clients", "debug", "experiment", "strategy", "strategy/rule", "strategy/head")
@@ -75,6 +78,49 @@ def test_every_option_composes_with_targets_that_exist(options: list[str]) -> No
     check_keys(config)
     check_ranges(config)
     check_targets(config)
+
+
+FREE = {"shift", "turns", "defaults"}
+"""Numbers that may be any: moves around a circle."""
+
+_refused: set[str] = set()
+"""Keys that were tried already: many configs have the same."""
+
+
+def numbers_of(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Find all numbers of a config, and lists of numbers, with their keys."""
+    if isinstance(node, DictConfig):
+        for name in map(str, node):
+            if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+                continue  # the other key is one of these
+            yield from numbers_of(node[name], f"{key}.{name}".lstrip("."))
+    elif isinstance(node, ListConfig):
+        if node and all(type(each) in (int, float) for each in node):
+            yield key, [*node]
+    elif type(node) in (int, float):
+        yield key, node
+
+
+@pytest.mark.parametrize("options", TOGETHER, ids=" ".join)
+def test_every_number_has_a_range_beyond_which_it_is_refused(options: list[str]) -> None:
+    config = composed(*(word for option in options for word in words_of(option)))
+    declared = {key: text for key, _, text in declared_in(config)}
+    for key, value in numbers_of(config):
+        if key.split(".")[-1] in FREE:
+            continue
+        assert "Annotated" in declared.get(key, ""), key
+        assert out_of_range(value, declared[key]) is None
+        for wrong in (-1, float("nan"), float("inf"), True):
+            assert out_of_range(wrong, declared[key])
+        if key not in _refused:
+            _refused.add(key)
+            wrong = [-1] if isinstance(value, list) else -1
+            OmegaConf.update(config, key, wrong)
+            with pytest.raises(ConfigError) as refused:
+                check_ranges(config)
+            said = rf"{re.escape(f'{key}={wrong}')}(\.0)?: expected an? (integer|number) (>|in).*"
+            assert re.fullmatch(said, str(refused.value))
+            OmegaConf.update(config, key, value)
 
 
 @pytest.mark.parametrize("options", TOGETHER, ids=" ".join)

@@ -164,7 +164,7 @@ def test_an_own_yaml_with_an_old_name_is_told_the_new_one(tmp_path: Path) -> Non
             "542f5730bfbb9801a6e51d66f8e5e8b2dc1a78fc8fd232f09d80d4eaa59dbe46",
         ),
         (
-            ("+experiment=byzantine",),
+            ("experiment=byzantine",),
             "8f95d59a4c6c01722f1b75c384f465f202bd39718712c466011f194770541145",
         ),
     ],

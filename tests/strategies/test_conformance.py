@@ -94,6 +94,8 @@ def files_of(kind: str) -> dict[str, Path]:
 def built(kind: str, path: Path) -> Any:
     """Build what a file says."""
     node = OmegaConf.merge(OmegaConf.load(path), MORE.get(path.stem, {}))
+    if kind == "trainer" and "defaults" in node:  # its optimiser is chosen
+        node = composed(f"clients/training={path.stem}").clients.training
     if kind == "data":
         node = node.source
     made = instantiate(node)

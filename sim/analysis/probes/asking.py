@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import nn
@@ -52,9 +52,9 @@ class Ask:
 
     of: Callable[..., Mapping[str, Any]]
     inputs: str | tuple[Dataset, Dataset] = "test"
-    examples: int | None = 256
-    every: int = 1
-    share: float = 1.0
+    examples: Annotated[int, ">= 1"] | None = 256
+    every: Annotated[int, ">= 0"] = 1
+    share: Annotated[float, "in (0, 1]"] = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, and a function that wants what nobody has.

@@ -3,6 +3,8 @@
 A view shows a fixed subset of the distilled proxy examples, `strategy.proxy_split.probe_examples`.
 """
 
+from typing import Annotated
+
 import torch
 
 from clients.messages.round_views import RoundView
@@ -95,7 +97,9 @@ def output_drift(view: RoundView) -> dict[str, Value]:
     }
 
 
-def output_matrices(view: RoundView, *, most_clients: int = 32) -> dict[str, Value]:
+def output_matrices(
+    view: RoundView, *, most_clients: Annotated[int, ">= 1"] = 32
+) -> dict[str, Value]:
     """Tell how far the answers of each two teachers are from each other.
 
     Args:

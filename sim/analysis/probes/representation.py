@@ -1,6 +1,7 @@
 """The probe of drift in representation space."""
 
 import math
+from typing import Annotated
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from sim.analysis.probes.values import ByClient, Table, Value, some_of
 
 
 def representation_drift(
-    view: RoundView, *, most_clients: int = 8, unbiased: bool = True
+    view: RoundView, *, most_clients: Annotated[int, ">= 1"] = 8, unbiased: bool = True
 ) -> dict[str, Value]:
     """Tell how alike clients and student see the view's examples.
 

@@ -6,6 +6,8 @@ channel. An epsilon of pixels in [0, 1] is that by `Dataset.std`: 0.1 of MNIST's
 about; of images that is black to white.
 """
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,12 @@ from clients.data import Task
 
 
 def fgsm(
-    network: nn.Module, inputs: Tensor, labels: Tensor, *, task: Task, epsilon: float = 0.1
+    network: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    task: Task,
+    epsilon: Annotated[float, ">= 0"] = 0.1,
 ) -> dict[str, float]:
     """Measure what is left after the fast gradient sign method, one step of size epsilon.
 
@@ -46,9 +53,9 @@ def pgd(
     *,
     task: Task,
     rng: np.random.Generator,
-    epsilon: float = 0.1,
-    steps: int = 10,
-    step_size: float | None = None,
+    epsilon: Annotated[float, ">= 0"] = 0.1,
+    steps: Annotated[int, ">= 1"] = 10,
+    step_size: Annotated[float, "> 0"] | None = None,
 ) -> dict[str, float]:
     """Measure what is left after projected gradient descent, within epsilon of each input.
 

@@ -1,7 +1,7 @@
 """When a probe is asked."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy.typing as npt
 
@@ -19,7 +19,7 @@ def is_due(server_round: int, rounds: int) -> bool:
 class Every:
     """Asks another probe in round 1 and every so many rounds after it."""
 
-    def __init__(self, rounds: int, probe: Probe) -> None:
+    def __init__(self, rounds: Annotated[int, ">= 0, 0 for never"], probe: Probe) -> None:
         """Wait for round 1.
 
         Args:

@@ -99,7 +99,7 @@ def report_as_user(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[
 def test_a_real_run_that_was_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    words = ["+debug=fast", "sim=inline", "checkpoint_every=1"]
+    words = ["debug=fast", "sim=inline", "checkpoint_every=1"]
     federate(composed(*words, "rounds=1"), folder)
     federate(composed(*words, "rounds=3"), folder, resume=True)
     done = report_as_user("run", cwd=tmp_path)

@@ -40,7 +40,7 @@ def test_everything_that_is_shipped_is_looked_at(edges: Path) -> None:
     assert (len(TOPOLOGIES), len(MIXINGS)) == (15, 4)
     assert serverless() == [
         *("strategy=adapt_then_combine", "strategy=cpfl", "strategy=defkt", "strategy=dpsgd"),
-        *("strategy=gossip", "strategy=push_sum", "+experiment=proxyfl"),
+        *("strategy=gossip", "strategy=push_sum", "experiment=proxyfl"),
     ]
     built = [mixings_of(name, 8, 0, edges) for name in TOPOLOGIES]
     assert all(built)

@@ -21,7 +21,7 @@ METHODS = {
     "fedaux": ["strategy=fedaux"],
     "fedgo": ["strategy=fedgo"],
     "dafkd": ["strategy=dafkd"],
-    "cfd": ["+experiment=cfd"],
+    "cfd": ["experiment=cfd"],
 }
 
 

@@ -1,0 +1,79 @@
+"""What functions declare of their arguments, read from their source: nothing is imported.
+
+`epochs: Annotated[int, ">= 0"]` is where the range of a number stands; so it can be checked before
+torch is loaded, which takes seconds.
+"""
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def arguments_of(target: str) -> dict[str, str]:
+    """Read the annotations of a function, or of a class's fields or `__init__`.
+
+    Args:
+        target: Its name with its module.
+
+    Returns:
+        Annotation of each argument as text; none of what is made otherwise, or cannot be read.
+    """
+    module, _, name = target.rpartition(".")
+    file = next(filter(None, (_file_of(Path(root), module) for root in sys.path)), None)
+    if file is None:
+        return {}
+    for node in _tree(file).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _forwarded(node, module) | _arguments(node)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _of_class(node, module)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for each in node.names:
+                if (each.asname or each.name) == name:
+                    return arguments_of(f"{node.module}.{each.name}")
+    return {}
+
+
+def _file_of(root: Path, module: str) -> Path | None:
+    path = root.joinpath(*module.split("."))
+    options = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in options if module and file.is_file()), None)
+
+
+@cache
+def _tree(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError):  # told where it is imported
+        return ast.Module([], [])
+
+
+def _arguments(node: ast.FunctionDef) -> dict[str, str]:
+    every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+    return {each.arg: ast.unparse(each.annotation) for each in every if each.annotation}
+
+
+def _forwarded(node: ast.FunctionDef, module: str) -> dict[str, str]:
+    """Read what a function takes for another, which it calls with its own `**numbers`."""
+    rest, found = node.args.kwarg, dict[str, str]()
+    for call in ast.walk(node) if rest else ():
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            given = [ast.unparse(each.value) for each in call.keywords if each.arg is None]
+            if rest and rest.arg in given:
+                found |= arguments_of(f"{module}.{call.func.id}")
+    return found
+
+
+def _of_class(node: ast.ClassDef, module: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for base in node.bases:
+        if isinstance(base, ast.Name):
+            found |= arguments_of(f"{module}.{base.id}")
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+            found[each.target.id] = ast.unparse(each.annotation)
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            found |= _arguments(each)
+    return found

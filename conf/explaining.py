@@ -1,0 +1,156 @@
+"""From what goes wrong before and between rounds to one line for the user."""
+
+import errno
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import WHOLE, ConfigError, Stopped, tell
+from conf.schema import targets_in
+from conf.user_code import frames_of_user, place_in_user
+
+PACKAGES = ("clients", "strategies", "sim", "flwr", "torch")
+
+BUILDING = (ConfigError, InstantiationException, OmegaConfBaseException, OSError, ValueError)
+"""What wrong input raises before the first round. Whatever else is raised, there or later, is a
+defect, of ours or of a rule that a user brought, and keeps its traceback."""
+
+
+def key_of_user(error: BaseException, config: DictConfig | None) -> str:
+    """Name the key whose `_target_` has raised an error, such as `strategy.scorer=mine.sure: `.
+
+    Args:
+        error: What was raised.
+        config: The composed config; None = there is none yet.
+
+    Returns:
+        The key and what it names, with a colon; "" if no target of the config did.
+    """
+    named = [] if config is None else [*targets_in(config, "")]
+    found = ""
+    for frame, _ in frames_of_user(error):
+        for key, node in named:
+            module, _, name = str(node["_target_"]).rpartition(".")
+            file = getattr(sys.modules.get(module), "__file__", None)
+            inside = frame.f_code.co_qualname.split(".")[0] == name
+            if file == frame.f_code.co_filename and inside:
+                found = f"{key}={module}.{name}: "
+    return found
+
+
+def raised_by_user(error: BaseException, config: DictConfig | None) -> str:
+    """Say in one line what a user's code has raised, where, and which key names it.
+
+    Args:
+        error: What was raised.
+        config: The composed config; None = there is none yet.
+
+    Returns:
+        The line; "" if it was not a user's code.
+    """
+    if place := place_in_user(error):
+        return f"{key_of_user(error, config)}{type(error).__name__}: {error}{place}"
+    if isinstance(error, TypeError) and config is not None:  # of the call: no frame is theirs
+        for key, node in targets_in(config, ""):
+            module, _, name = str(node["_target_"]).rpartition(".")
+            if module.split(".")[0] not in PACKAGES and str(error).startswith(f"{name}() "):
+                return f"{key}={module}.{name}: {error}; docs/points.md says what it is given"
+    return ""
+
+
+def tell_raised(error: Exception, config: DictConfig) -> str:
+    """Print an error that nobody expected, and its traceback: of a user's code without ours.
+
+    Args:
+        error: What was raised.
+        config: The composed config, for the key that names the code.
+
+    Returns:
+        The line that was printed last.
+    """
+    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    story = raised_by_user(error, config)
+    if story and not WHOLE:
+        lines = traceback.StackSummary.extract(frames_of_user(error)).format()
+        head = "Traceback (most recent call last):\n" if lines else ""
+        print("".join([head, *lines]), end="", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    story = notes + (story or f"{type(error).__name__}: {error}; a defect, not of your config")
+    tell(" ".join(story.split()))
+    return story
+
+
+@contextmanager
+def explained(*kinds: type[Exception], config: DictConfig | None = None) -> Iterator[None]:
+    """Tell the user about errors of these kinds, at once: what is to be closed may take seconds.
+
+    Args:
+        *kinds: Which errors say all that there is to say.
+        config: The composed config, for the key that names a user's code that raised one.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Stopped: Instead of the error, with its message.
+    """
+    try:
+        yield
+    except kinds as error:
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if not isinstance(cause, (*kinds, TypeError)):
+            raise
+        theirs = "" if isinstance(cause, ConfigError) else raised_by_user(cause, config)
+        story = theirs or str(cause)
+        if isinstance(cause, TypeError) and not theirs:  # arguments that do not fit: of which key?
+            key = str(error).partition("full_key: ")[2]
+            story = f"{key}: {story}" + "; is `_partial_: true` missing?" * ("missing" in story)
+        if isinstance(cause, OmegaConfBaseException):
+            story = f"{cause.full_key or 'config'}: {str(cause.msg or cause).splitlines()[0]}"
+        tell(story, error)
+        raise Stopped(story, getattr(cause, "exit_code", 1)) from error
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""What a disk says that takes no more."""
+
+REFUSED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE}
+"""What it says to whoever reads, too."""
+
+
+@contextmanager
+def disk_explained(folder: Path) -> Iterator[None]:
+    """Tell the user about a disk that takes no more, or refuses.
+
+    Args:
+        folder: What was written to, if the error does not say.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Stopped: Instead of the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, OSError) and cause.errno is None:
+            cause = cause.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in FULL | REFUSED:
+            raise
+        if isinstance(error.__context__, Stopped):  # as it closed: the user has been told why
+            raise error.__context__ from error
+        fault = "cannot be written" if cause.errno in FULL else "cannot be used"
+        story = f"{cause.filename or folder}: {fault}: {cause.strerror}"
+        tell(story, error)
+        raise Stopped(story) from error

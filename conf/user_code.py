@@ -1,0 +1,54 @@
+"""Where in a user's own code an error was raised, and which key of the config names that code."""
+
+import re
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).parent.parent
+OURS = tuple(ROOT / name for name in ("clients", "strategies", "sim", "conf", "run.py"))
+LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
+
+
+def frames_of_user(error: BaseException) -> list[tuple[FrameType, int]]:
+    """List the frames of an error's traceback that are in a user's files, outermost first.
+
+    Args:
+        error: What was raised; not what it was raised from, which somebody has put into words.
+
+    Returns:
+        Each frame with its line.
+    """
+    walked = traceback.walk_tb(error.__traceback__)
+    return [(frame, line) for frame, line in walked if _is_users(frame.f_code.co_filename)]
+
+
+def _is_users(name: str) -> bool:
+    path = Path(name)
+    elsewhere = (*LIBRARIES, *OURS, Path(sys.base_prefix))
+    return path.is_file() and not any(path.is_relative_to(place) for place in elsewhere)
+
+
+def without_ours(text: str) -> str:
+    """Leave out of a written traceback what is not in a user's files; all stays if nothing is."""
+    kept: list[str] = []
+    theirs, any_theirs = True, False
+    for line in text.splitlines():
+        if place := re.match('  File "(.*?)", line ', line):
+            theirs = _is_users(place[1])
+            any_theirs |= theirs
+        elif not line.startswith("    "):
+            theirs = True
+        if theirs:
+            kept.append(line)
+    return "\n".join(kept) if any_theirs else text
+
+
+def place_in_user(error: BaseException) -> str:
+    """Say in which line of a user's file an error was raised, in parentheses; "" if in none."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}, line {error.lineno})"
+    frames = frames_of_user(error)
+    return f" ({frames[-1][0].f_code.co_filename}, line {frames[-1][1]})" if frames else ""
