@@ -10,8 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
-from conf.command_line import explain
+from conf.command_line import without_plus
+from conf.composition_errors import told
 from conf.errors import ConfigError
 from conf.schema import HERE, search_word
 
@@ -38,13 +41,16 @@ def composed(
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(HERE), job_name="run", version_base="1.3"):
-            places = [search_word(*(folder.resolve() for folder in folders))]
+            places, words = (
+                [search_word(*(each.resolve() for each in folders))],
+                without_plus([*words]),
+            )
             try:
                 _require_one_run(words)
                 config = compose("config", [*places, *words], return_hydra_config=True)
-            except HydraException as error:
-                hint = explain([*words], [str(folder) for folder in folders])
-                raise ConfigError(hint or " ".join(str(error).split())) from error
+            except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
+                flags = [word for folder in folders for word in ("--config-dir", str(folder))]
+                raise ConfigError(told(error, [*flags, *words])) from error
         HydraConfig.instance().set_config(config)
         folder = Path(config.hydra.run.dir)
         with open_dict(config):

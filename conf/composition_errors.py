@@ -44,7 +44,7 @@ def composition_explained(words: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        tell(_told(error, words), error)
+        tell(told(error, words), error)
         sys.exit(1)
 
 
@@ -61,7 +61,16 @@ def usage_errors_in_one_line() -> None:
     argparse.ArgumentParser.error = error  # type: ignore[assignment]
 
 
-def _told(error: BaseException, words: list[str]) -> str:
+def told(error: BaseException, words: list[str]) -> str:
+    """Say in one line what Hydra means by an error.
+
+    Args:
+        error: What it raised.
+        words: The command line, without the program's name.
+
+    Returns:
+        The line.
+    """
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import run as federation
 from conf.composing import composed
-from conf.errors import BUILDING, Stopped, disk_explained, explained
+from conf.errors import Stopped
+from conf.explaining import BUILDING, disk_explained, explained
 from conf.resume import resumed_config
 from conf.run_lock import claim, release
 from conf.schema import targets_in

@@ -34,6 +34,9 @@ def main(words: Sequence[str] | None = None, otherwise: str | None = None) -> in
     Returns:
         The exit status.
     """
+    from conf.composition_errors import usage_errors_in_one_line
+
+    usage_errors_in_one_line()
     given = [*(sys.argv[1:] if words is None else words)]
     if otherwise is None:
         # Plug-ins lie there; last, or a `json.py` there would be everybody's.
@@ -44,8 +47,9 @@ def main(words: Sequence[str] | None = None, otherwise: str | None = None) -> in
         return COMMANDS[otherwise](given)
     if given and given != ["--help"] and given != ["-h"]:
         meant = f"stillhouse run {' '.join(given)}"
-        print(f"error: '{given[0]}' is no command; is it {meant}?\n{USAGE}", file=sys.stderr)
-        return 2
+        return _refused(
+            f"'{given[0]}' is no command; is it {meant}? stillhouse --help says more", 2
+        )
     print(USAGE)
     return 0
 
@@ -53,20 +57,17 @@ def main(words: Sequence[str] | None = None, otherwise: str | None = None) -> in
 def _run(words: list[str]) -> int:
     """Run a federation, or a sweep of them, as Hydra reads the words."""
     import run
-    from conf.command_line import explain_command
+    from conf.command_line import without_plus
+    from conf.composition_errors import composition_explained
     from conf.sweep import concluded
     from sim.report.command import main as write_report
 
     # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
     atexit.register(gc.freeze)
-    sys.argv[1:] = words
-    try:
+    sys.argv[1:] = without_plus(words)
+    with composition_explained(sys.argv[1:]):
         run.main()
-        return concluded(write_report)
-    except SystemExit as stop:
-        if stop.code and not run.composed and (hint := explain_command(words)):
-            print(f"hint: {hint}", file=sys.stderr)
-        raise
+    return concluded(write_report)
 
 
 def _report(words: list[str]) -> int:
@@ -88,7 +89,8 @@ def _check(words: list[str]) -> int:
     """Compose, validate, rehearse, estimate; nothing runs, and no folder is made."""
     import run
     from conf.composing import composed
-    from conf.errors import ConfigError, Stopped, explained
+    from conf.errors import ConfigError, Stopped
+    from conf.explaining import explained
 
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config-dir", "-cd", action="append", default=[], type=Path)
@@ -109,8 +111,7 @@ def _list(words: list[str]) -> int:
     try:
         print(listed(*words[:1]))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _refused(str(error))
     return 0
 
 
@@ -119,13 +120,11 @@ def _copy(words: list[str]) -> int:
     from conf.errors import ConfigError
 
     if len(words) != 1:
-        print("usage: stillhouse copy GROUP/OPTION, as strategy/scorer/entropy", file=sys.stderr)
-        return 2
+        return _refused("usage: stillhouse copy GROUP/OPTION, as strategy/scorer/entropy", 2)
     try:
         path, use = copied(words[0], Path())
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _refused(str(error))
     print(f"{path}; edit it, then: stillhouse run {use}")
     return 0
 
@@ -141,9 +140,15 @@ def _export(words: list[str]) -> int:
     try:
         print(export(given.folder, given.format, given.out))
     except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _refused(str(error))
     return 0
+
+
+def _refused(story: str, status: int = 1) -> int:
+    from conf.errors import tell
+
+    tell(story)
+    return status
 
 
 def _version(words: list[str]) -> int:
