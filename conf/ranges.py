@@ -23,8 +23,8 @@ RANGE = re.compile(r"(>=?) ([\d.e]+)|in ([\[(])([\d.e]+), ([\d.e]+)([\])])")
 NODES = ("train", "evaluate", "available")
 OF_OTHERS = {
     "torch": {
-        **dict.fromkeys(("lr", "eps", "gamma"), "Annotated[float, '> 0']"),
-        **dict.fromkeys(("momentum", "weight_decay"), "Annotated[float, '>= 0']"),
+        **dict.fromkeys(("lr", "eps"), "Annotated[float, '> 0']"),
+        **dict.fromkeys(("momentum", "weight_decay", "gamma"), "Annotated[float, '>= 0']"),
         "betas": "Annotated[float, 'in [0, 1)']",
         **dict.fromkeys(("T_max", "step_size"), "Annotated[int, '>= 1']"),
     },

@@ -115,7 +115,7 @@ class QSGD:
     the largest size in the place of the norm, as in its experiments; without its Elias code.
     """
 
-    bits: Annotated[int, "in [1, 16]"] = 4
+    bits: Annotated[int, "in [1, 8]"] = 4
     bucket: Annotated[int, ">= 1"] = 512
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class DiscriminatorRecipe:
 
     inputs: str = "features"
     balanced: bool = False
-    l2: Annotated[float, ">= 0"] = 0.01
+    l2: Annotated[float, "> 0"] = 0.01
     epsilon: Annotated[float, "> 0"] | None = None
     delta: Annotated[float, "in (0, 1)"] = 1e-5
 

@@ -19,7 +19,7 @@ def power_law(
     rng: np.random.Generator,
     *,
     classes: Annotated[int, ">= 1"] = 2,
-    spread: Annotated[float, "in [0, 10]"] = 2.0,
+    spread: Annotated[float, ">= 0"] = 2.0,
     min_examples: Annotated[int, ">= 0"] = 5,
 ) -> Partition:
     """Sizes by a power law: few classes each, a class's examples in lognormal proportions.
