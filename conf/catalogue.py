@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from conf.errors import ConfigError
 from conf.schema import EXAMPLES, HERE, nearest
 
@@ -59,10 +57,7 @@ def listed(group: str | None = None) -> str:
 
 def chosen(group: str, option: str) -> str:
     """Write the word of a command line that chooses an option."""
-    defaults = yaml.safe_load((HERE / "config.yaml").read_text())["defaults"]
-    known = {key for each in defaults if isinstance(each, dict) for key in each}
-    plus = "" if group.split("/")[0] in known else "+"
-    return f"{plus}{group}=" + (f"[{option}]" if group in LISTS else option)
+    return f"{group}=" + (f"[{option}]" if group in LISTS else option)
 
 
 def copied(name: str, folder: Path) -> tuple[Path, str]:
@@ -78,7 +73,7 @@ def copied(name: str, folder: Path) -> tuple[Path, str]:
     Raises:
         ConfigError: There is no such option, or there is such a file already.
     """
-    group, _, option = name.lstrip("+").replace("=", "/").rpartition("/")
+    group, _, option = name.replace("=", "/").rpartition("/")
     files = _files()
     if (group, option) not in files:
         names = [f"{g}/{o}" for g, o in files]

@@ -62,7 +62,7 @@ class Stopping:
     metric: str | None = None
     above: float | None = None
     below: float | None = None
-    patience: int | None = None
+    patience: Annotated[int, ">= 1"] | None = None
     mode: str = "max"
 
 

@@ -48,7 +48,7 @@ def test_a_group_is_listed_with_the_word_that_chooses() -> None:
     assert first == "strategy/scorer  (strategy/scorer=OPTION)"
     assert "  uniform                   Equal trust" in rest
     assert "  samme " in listed("strategy/scorer")  # of examples/
-    assert listed("proxy").startswith("proxy  (+proxy=OPTION)")
+    assert listed("proxy").startswith("proxy  (proxy=OPTION)")
     assert listed("strategy/ask").startswith("strategy/ask  (strategy/ask=[OPTION])")
     assert listed().count("(strategy/loss=OPTION)") == 1
 
