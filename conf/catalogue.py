@@ -31,6 +31,32 @@ def about(path: Path) -> str:
     return first if len(first) <= LONGEST else first.split("; ")[0]
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Part GROUP/OPTION, or GROUP=OPTION, into these two."""
+    group, _, option = name.replace("=", "/").rpartition("/")
+    return group, option
+
+
+def is_option(name: str) -> bool:
+    """Tell whether GROUP/OPTION is one that is shipped."""
+    return parted(name) in _files()
+
+
+def path_of(group: str, option: str) -> Path:
+    """Return the file of an option, by its group and name.
+
+    Raises:
+        ConfigError: There is no such option; names the nearest.
+    """
+    files = _files()
+    if (group, option) not in files:
+        names = [f"{g}/{o}" for g, o in files]
+        raise ConfigError(
+            f"'{group}/{option}': no such GROUP/OPTION{nearest(f'{group}/{option}', names)}"
+        )
+    return files[group, option]
+
+
 def listed(group: str | None = None) -> str:
     """Write the options of a group, or of all, with one line each.
 
@@ -73,17 +99,14 @@ def copied(name: str, folder: Path) -> tuple[Path, str]:
     Raises:
         ConfigError: There is no such option, or there is such a file already.
     """
-    group, _, option = name.replace("=", "/").rpartition("/")
-    files = _files()
-    if (group, option) not in files:
-        names = [f"{g}/{o}" for g, o in files]
-        raise ConfigError(f"'{name}': no such GROUP/OPTION{nearest(f'{group}/{option}', names)}")
+    group, option = parted(name)
+    shipped = path_of(group, option)
     own = f"my_{option}"
     path = folder / group / f"{own}.yaml"
     if path.exists():
         raise ConfigError(f"{path}: exists already; rename it, or edit it as it is")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(files[group, option].read_bytes())
+    path.write_bytes(shipped.read_bytes())
     return path, f"--config-dir {folder} {chosen(group, own)}"
 
 

@@ -36,6 +36,21 @@ def arguments_of(target: str) -> dict[str, str]:
     return {}
 
 
+def docstring_of(target: str) -> str:
+    """Read the docstring of a function or class, and of its `__init__`; "" if it has none."""
+    module, _, name = target.rpartition(".")
+    file = next(filter(None, (_file_of(Path(root), module) for root in sys.path)), None)
+    for node in _tree(file).body if file else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            found = [node, *(each for each in node.body if getattr(each, "name", "") == "__init__")]
+            return "\n".join(ast.get_docstring(each) or "" for each in found)  # type: ignore[arg-type]
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for each in node.names:
+                if (each.asname or each.name) == name:
+                    return docstring_of(f"{node.module}.{each.name}")
+    return ""
+
+
 def _file_of(root: Path, module: str) -> Path | None:
     path = root.joinpath(*module.split("."))
     options = (path.with_suffix(".py"), path / "__init__.py")

@@ -56,7 +56,7 @@ def check_ranges(config: DictConfig) -> None:
 
 def expected_of(key: str) -> str | None:
     """Say what a key of the schema has to be; None if it has no range."""
-    return _expected(_of_schema().get(key, ""))
+    return expected_by(schema_annotations().get(key, ""))
 
 
 def out_of_range(value: Any, annotation: str) -> str | None:
@@ -77,10 +77,11 @@ def out_of_range(value: Any, annotation: str) -> str | None:
     else:
         others = any(kind in annotation for kind in ("str", "Literal"))  # a name, as well
         fits = (others and isinstance(value, str)) or _fits(value, *declared.groups())
-    return None if fits else _expected(annotation)
+    return None if fits else expected_by(annotation)
 
 
-def _expected(annotation: str) -> str | None:
+def expected_by(annotation: str) -> str | None:
+    """Say what an annotation as text, such as "Annotated[int, '>= 1'] | None", wants."""
     declared = DECLARED.search(annotation)
     if declared is None:
         return None
@@ -107,8 +108,9 @@ def _fits(value: Any, kind: str, text: str) -> bool:
 
 def declared_in(config: DictConfig) -> Iterator[tuple[str, Any, str]]:
     """List the keys of which something is declared, each with its value and its annotation."""
-    for key, annotation in _of_schema().items():
-        yield key, OmegaConf.select(config, key), annotation
+    for key, annotation in schema_annotations().items():
+        if DECLARED.search(annotation):
+            yield key, OmegaConf.select(config, key), annotation
     for name, kind in config.clients.architectures.items():
         yield f"clients.architectures.{name}.share", kind.get("share"), "Annotated[float, '> 0']"
     for key, node in targets_in(config, ""):
@@ -133,12 +135,12 @@ def _of_parts(node: DictConfig) -> dict[str, str]:
 
 
 @cache
-def _of_schema() -> dict[str, str]:
-    """Read the ranges of the schema's own fields, and of its sections'."""
+def schema_annotations() -> dict[str, str]:
+    """Read the annotations of the schema's own fields, and of its sections', as text, by key."""
     found = {}
     for section, kind in (("", Config), *SECTIONS.items()):
         assert is_dataclass(kind)
         for name, hint in get_type_hints(kind, include_extras=True).items():
-            text = str(hint).replace("typing.", "").replace("<class 'int'>", "int")
+            text = re.sub(r"<class '(\w+)'>", r"\1", str(hint).replace("typing.", ""))
             found[f"{section}.{name}".lstrip(".")] = text
-    return {key: text for key, text in found.items() if "Annotated" in text}
+    return found

@@ -16,7 +16,7 @@ USAGE = """usage: stillhouse COMMAND WORDS
 
   run WORDS             run a federation; run --help tells every option
   check WORDS           the same but for the run: is the config sound, what would it cost?
-  list [GROUP]          the options of a group of the config, or of all groups
+  list [GROUP[/OPTION]] the options of a group of the config, or of all; the keys of an option
   copy GROUP/OPTION     a shipped option as a file of your own, to be edited
   export FOLDER         the student of a run as TorchScript or ONNX
   report FOLDER         a page about one run, or several
@@ -105,11 +105,12 @@ def _check(words: list[str]) -> int:
 
 
 def _list(words: list[str]) -> int:
-    from conf.catalogue import listed
+    from conf.catalogue import is_option, listed
     from conf.errors import ConfigError
+    from conf.reference import described
 
     try:
-        print(listed(*words[:1]))
+        print(described(words[0]) if words and is_option(words[0]) else listed(*words[:1]))
     except ConfigError as error:
         return _refused(str(error))
     return 0
