@@ -1,41 +1,38 @@
 """Run a federation: `python run.py`, `python run.py --help`; what else there is to do: stillhouse/.
 
-The only file that knows clients/, strategies/ and sim/; nothing below it sees the config.
+With stillhouse/ the only place that knows clients/, strategies/ and sim/; nothing below them sees
+the config.
 """
 
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from conf.building import instantiate, pairs
+from conf.building import instantiate
 from conf.errors import Stopped
 from conf.explaining import BUILDING, disk_explained, explained, tell_raised
-from conf.ranges import check_ranges
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, leave_nothing, release
-from conf.schema import check_keys, check_targets, register
+from conf.schema import register
 from conf.sweep import left_in, recorded
 from conf.tracking import tracking_options
-from conf.unsupported_strategies import check_strategy
 from sim.checkpoint.early_stop import Each, EarlyStop
 from sim.checkpoint.stopping import Stop
-
-if TYPE_CHECKING:
-    from torch.nn import Module
-
-    from clients.data import Splits
-    from clients.population.clients import SimulatedClients
-    from sim.tracking.pending import Pending
-    from sim.workers.pools import Pool
+from stillhouse.wiring import (
+    check_keys_and_values,
+    check_plugins,
+    complete_strategy,
+    described_models,
+    federation,
+)
 
 NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every", "student_threads")
 
@@ -148,125 +145,6 @@ def federate(
             with explained(LeavingError):
                 write_peers(folder, strategy, described)
     return result
-
-
-def federation(config: DictConfig) -> "tuple[SimulatedClients, Any]":
-    """Draw the clients and build the strategy: what can be known before anything is run."""
-    from sim.workers.process_setup import require_device
-
-    require_device("student_device", config.student_device)
-    clients = populate(config, load_splits(config))
-    return clients, build_strategy(config, clients)
-
-
-def check(config: DictConfig) -> str:
-    """Do with a config what a run does before its first round; nothing is written.
-
-    Args:
-        config: The composed config.
-
-    Returns:
-        Who takes part, and estimates of the seconds and bytes.
-
-    Raises:
-        Stopped: The config cannot be run.
-    """
-    with explained(*BUILDING):
-        check_keys_and_values(config)
-        check_plugins(config)
-        from strategies.server.estimated_run import estimate
-
-        EarlyStop(**config.stop)
-        clients, strategy = federation(config)
-        tracking_options(config, clients, begins=True)
-        return estimate(strategy, clients, config.rounds)
-
-
-def described_models(config: DictConfig, clients: "SimulatedClients") -> dict[str, dict[str, str]]:
-    """Say what each architecture is, and "", the student, for the files of their parameters."""
-    from sim.tracking.model_description import describe, header
-
-    nodes: Any = {"": config.student}
-    nodes |= {str(name): kind.model for name, kind in config.clients.architectures.items()}
-    plain: Any = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
-    return {name: header(describe(plain[name], clients.splits.test)) for name in plain}
-
-
-def check_keys_and_values(config: DictConfig) -> None:
-    """Refuse what can be told to be wrong before torch is imported."""
-    check_keys(config)
-    check_ranges(config)
-    check_targets(config, "sim")
-
-
-def check_plugins(config: DictConfig) -> None:
-    """Refuse strategies that we do not run, and functions that do not fit, or want too much."""
-    check_targets(config)
-    from clients.population.plugins import require_offered
-    from strategies.aggregation.scorer_compatibility import require_pairs
-
-    check_strategy(config)
-    require_pairs(pairs(config.strategy))
-    partition, student = instantiate(config.partition), instantiate(config.student)
-    require_offered(partition, student, **instantiate(config.clients))
-
-
-def load_splits(config: DictConfig) -> "Splits":
-    """Read the data and cut it into private, proxy and test sets."""
-    from clients.data import draw_splits
-
-    read = {n: v for n, v in instantiate(config.data).items() if n != "root"}
-    return draw_splits(config.seed, **read)
-
-
-def populate(config: DictConfig, splits: "Splits") -> "SimulatedClients":
-    """Draw the clients, and let each of their networks be tried."""
-    from clients.population.drawing import draw_clients
-    from clients.population.rehearsal import rehearse
-
-    partition, student = instantiate(config.partition), instantiate(config.student)
-    about = {n: v for n, v in instantiate(config.clients).items() if n != "group_size"}
-    about |= {"student": student, "rounds": config.rounds}
-    about["test_examples"] = config.evaluation.examples
-    clients = draw_clients(splits, config.seed, partition, **about)
-    rehearse(clients, config.strategy.get("local_training", True), config.sim.get("device"))
-    return clients
-
-
-def build_strategy(config: DictConfig, clients: "SimulatedClients") -> Any:
-    """Instantiate the strategy, and see that the rest of the config fits it."""
-    from strategies.server.requirements import require_fitting
-
-    strategy, there = instantiate(config.strategy), bool(config.topology)
-    student = {"student_workers": config.student_workers, "student_threads": config.student_threads}
-    about = {"topology": there, "availability": dict(config.availability), **student}
-    require_fitting(strategy, clients, **about)
-    return strategy
-
-
-def complete_strategy(
-    config: DictConfig,
-    strategy: Any,
-    pool: "Pool",
-    clients: "SimulatedClients",
-    student: "Module",
-    told: "Pending",
-) -> Any:
-    """Give one of ours what it teaches, and with; Flower's are complete."""
-    from strategies.argument_injection import completed, offered
-
-    workers, warn = config.student_workers, told.warn
-    peers = {"num_peers": len(clients.architectures), "seed": config.seed}
-    made: dict[str, Any] = {
-        "train_peers": lambda: pool.train_peers(warn),
-        "mixing": lambda: told.topology(instantiate(config.topology)(**peers)).mixing,
-        "availability": lambda: instantiate(config.availability)(**peers),
-    }
-    if workers > 1:
-        made["distil"] = partial(pool.share_training, strategy.keywords["distil"], workers, warn)
-    known = {"overlap": pool.concurrent, "report": told.view, "watch": told.graph}
-    known["student_threads"] = config.student_threads
-    return completed(strategy, offered(clients, student, config.rounds) | known, made)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from clients.models.factory import parameters_of
 from clients.population.drawing import draw_student
 from conf.schema import EXAMPLES, HERE, register, search_word
 from sim.workers.process_setup import assume_task_identity
+from stillhouse import wiring
 
 CODE = HERE.parent
 SMALL = ("clients.num_clients=4", "clients.training.epochs=1", "partition=iid", "data=blobs",
@@ -102,8 +103,8 @@ def measured(name: str) -> tuple[dict[str, int], dict[str, float]]:
     config = composed(f"strategy={name}", *SMALL, *row.words.split())
     if OmegaConf.select(config, "strategy.distil.epochs"):
         config.strategy.distil.epochs = 1
-    splits = run.load_splits(config)
-    clients = run.populate(config, splits)
+    splits = wiring.load_splits(config)
+    clients = wiring.populate(config, splits)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run.federate(config, Path(folder))
         table = pq.read_table(Path(folder) / "clients.parquet").to_pandas()

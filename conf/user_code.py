@@ -8,7 +8,11 @@ from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).parent.parent
-OURS = tuple(ROOT / name for name in ("clients", "strategies", "sim", "conf", "run.py"))
+OURS = tuple(
+    ROOT / each for each in ("clients", "strategies", "sim", "conf", "stillhouse", "run.py")
+)
+if ROOT.name == "house":  # of an installed package: stillhouse/house/
+    OURS += (*ROOT.parent.glob("*.py"),)
 LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
 

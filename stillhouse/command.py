@@ -87,10 +87,11 @@ def _conformance(words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     """Compose, validate, rehearse, estimate; nothing runs, and no folder is made."""
-    import run
+    import run  # noqa: F401  which tells Hydra the schema
     from conf.composing import composed
     from conf.errors import ConfigError, Stopped
     from conf.explaining import explained
+    from stillhouse.wiring import check
 
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config-dir", "-cd", action="append", default=[], type=Path)
@@ -98,7 +99,7 @@ def _check(words: list[str]) -> int:
     sys.path[1:1] = [str(folder.resolve()) for folder in given.config_dir]
     try:
         with explained(ConfigError), composed(overrides, given.config_dir) as (config, _):
-            print(run.check(config))
+            print(check(config))
     except Stopped as stopped:
         return stopped.exit_code
     return 0

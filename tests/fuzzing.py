@@ -25,11 +25,11 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import load_parameters, parameters_of
 from clients.population.drawing import draw_student
 from clients.training.evaluation import evaluate
-from run import build_strategy, complete_strategy, load_splits, populate
 from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.clients_table import ClientsTable, client_rows
 from sim.workers.pools import InlinePool
+from stillhouse.wiring import build_strategy, complete_strategy, load_splits, populate
 from tests.composing import composed
 from tests.federations import ALONE, simulated
 from tests.mutations import change

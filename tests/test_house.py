@@ -39,7 +39,7 @@ ROOMS = {
 DOORS = {
     "ray": {"sim/workers"},
     "hydra": {".", "conf"},
-    "omegaconf": {".", "conf"},
+    "omegaconf": {".", "conf", "stillhouse"},
     "tensorboard": {"sim/tracking"},
     "rich": {"sim/tracking"},
     "networkx": {"sim/topology", "sim/tracking"},

@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 
-import run
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.round_views import RoundView
 from clients.models.factory import load_parameters, parameters_of
@@ -25,6 +24,7 @@ from sim.engine.grid import PoolGrid
 from sim.engine.rounds import RoundReport, run_rounds
 from sim.tracking.run_folder import sha256_of_arrays
 from sim.workers.pools import InlinePool
+from stillhouse import wiring
 from tests.federations import distillation, inline, run_ours, simulated, tiny_clients
 from tests.fuzzing import Nobody
 from tests.shipped_options import option_files
@@ -43,9 +43,12 @@ USED["shape"] = (*BASES["uniform"], "clients/shape=width_slice")
 USED["multikrum"] = (*SAME, "strategy=multikrum", "strategy.num_nodes_to_select=2")
 PROBES = ("trust", "output_drift", "parameter_drift", "recall_spread", "calibration",
           "teacher_audit", "forgetting", "output_matrices")  # fmt: skip
-ELSEWHERE = {"conf.run_lock.ClaimFirst", "sim.workers.ray_pool.RayPool", "sim.analysis.probes.Ask"}
+ELSEWHERE = {"conf.run_lock.ClaimFirst", "sim.workers.ray_pool.RayPool", "sim.analysis.probes.Ask",
+             *(f"torch.optim.{name}" for name in (
+                 "AdamW", "lr_scheduler.ExponentialLR", "lr_scheduler.StepLR"))}  # fmt: skip
 """Hydra makes one of the first; of the second several are opened in tests/test_bits.py; the third
-is frozen, and what a run keeps of it is in tests/sim/analysis/probes/test_asking.py."""
+is frozen, and what a run keeps of it is in tests/sim/analysis/probes/test_asking.py; the others are
+torch's, made anew for each client."""
 
 
 def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:
@@ -53,12 +56,12 @@ def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:
     config, nobody = composed((*words, "seed=3")), Nobody()
     rounds = max(2, config.rounds)
     with_rounds = composed((*words, "seed=3"), "rounds", rounds)
-    clients = run.populate(with_rounds, run.load_splits(with_rounds))
+    clients = wiring.populate(with_rounds, wiring.load_splits(with_rounds))
     student, pool = draw_student(clients, "cpu"), InlinePool(3)
     start = write_arrays(parameters_of(student))
-    begun = run.build_strategy(with_rounds, clients)
+    begun = wiring.build_strategy(with_rounds, clients)
     built: tuple[Any, ...] = (with_rounds, begun, pool, clients, student, nobody)
-    strategy = run.complete_strategy(*built)
+    strategy = wiring.complete_strategy(*built)
     pool.load(simulated(clients, strategy))
 
     def measure(arrays: Any) -> dict[str, float]:

@@ -14,10 +14,11 @@ from safetensors.numpy import load_file, save
 import stillhouse
 from clients.data import normalised
 from clients.models import cnn
-from run import federate, load_splits
+from run import federate
 from sim.tracking.model_description import KEY, read_description
 from sim.tracking.run_folder import sha256_of_arrays
 from stillhouse.command import main
+from stillhouse.wiring import load_splits
 from tests.composing import composed
 from tests.quick_runs import NO_FIGURES
 

@@ -16,6 +16,7 @@ from clients.models.factory import parameters_of
 from clients.population.drawing import draw_student
 from conf.building import instantiate
 from conf.errors import Stopped
+from stillhouse import wiring
 from tests import composing
 
 FEW = (
@@ -153,7 +154,7 @@ def _tags(seen: Seen) -> list[str]:
 
 def _splits(seen: Seen) -> Any:
     try:
-        splits = run.load_splits(seen.config)
+        splits = wiring.load_splits(seen.config)
     except InstantiationException as error:
         return str(error)
     sets = (splits.private, splits.proxy, splits.test)
@@ -161,26 +162,26 @@ def _splits(seen: Seen) -> Any:
 
 
 def _sizes(seen: Seen) -> list[int]:
-    splits = run.load_splits(seen.config)
+    splits = wiring.load_splits(seen.config)
     return [len(splits.private), len(splits.proxy), len(splits.test)]
 
 
 def _partition(seen: Seen) -> list[list[int]]:
-    clients = run.populate(seen.config, run.load_splits(seen.config))
+    clients = wiring.populate(seen.config, wiring.load_splits(seen.config))
     return [own.tolist() for own in clients.partitions]
 
 
 def _population(seen: Seen) -> list[str]:
-    clients = run.populate(seen.config, run.load_splits(seen.config))
+    clients = wiring.populate(seen.config, wiring.load_splits(seen.config))
     return list(clients.architectures)
 
 
 def _profiles(seen: Seen) -> str:
-    return str(run.populate(seen.config, run.load_splits(seen.config)).profiles)
+    return str(wiring.populate(seen.config, wiring.load_splits(seen.config)).profiles)
 
 
 def _start(seen: Seen) -> dict[str, bytes]:
-    clients = run.populate(seen.config, run.load_splits(seen.config))
+    clients = wiring.populate(seen.config, wiring.load_splits(seen.config))
     student = draw_student(clients, seen.config.student_device)
     return {name: value.tobytes() for name, value in parameters_of(student).items()}
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import run
 from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients
 from clients.population.drawing import draw_student
@@ -17,6 +16,7 @@ from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
 from sim.topology import graphs
 from sim.topology.mixing import uniform
+from stillhouse import wiring
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.scorers import uniform as uniform_trust
 from strategies.decentralised.gossip_averaging import ParameterGossip
@@ -122,6 +122,6 @@ def test_the_second_stage_begins_with_the_student_and_not_with_the_clusters_mean
     seen = run_of(config, tmp_path / "run")
     assert not seen.error
     student = load_file(seen.folder / "student.safetensors")
-    start = draw_student(run.populate(config, run.load_splits(config)), "cpu")
+    start = draw_student(wiring.populate(config, wiring.load_splits(config)), "cpu")
     for name, value in parameters_of(start).items():
         np.testing.assert_array_equal(student[name], value)
