@@ -153,7 +153,7 @@ def run_rounds(
         stop = stopping()  # before the commit, which asks too: what is left is committed
         # 6. Commit.
         commit(server_round, arrays)
-        if over:
+        if over is True:
             break
         if stop and server_round < rounds:
             raise KeyboardInterrupt
