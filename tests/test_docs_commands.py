@@ -14,7 +14,8 @@ from tests.composing import composed
 from tests.places import ROOT
 
 PAGES = [
-    *(ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))),
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem != "configuration"),
     *sorted((ROOT / "conf").rglob("*.yaml")),
     *(p for p in sorted((ROOT / "examples").rglob("*")) if p.suffix in (".md", ".py", ".yaml")),
 ]
