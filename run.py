@@ -114,6 +114,7 @@ def federate(
             checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, *kept)
             done = checkpoints.load(config.rounds) if resume else None
             clients, strategy = federation(config)  # before a folder is begun
+            described = described_models(config, clients)
             shown = tracking_options(config, clients, begins=done is None)
             if isinstance(pool, AutoPool):
                 left = range(1 if done is None else done.server_round + 1, config.rounds + 1)
@@ -139,7 +140,6 @@ def federate(
             said |= {"wall_time_s": time.perf_counter() - began, **early.told(config.rounds)}
             if leaked := clients.splits.proxy_in_test:
                 said["proxy_inputs_in_test"] = leaked
-            described = described_models(config, clients)
             result = conclude(folder, parameters, said, described.pop(""))
             display.result(result, str(folder))
             with explained(LeavingError):

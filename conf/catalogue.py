@@ -43,7 +43,14 @@ def is_option(name: str) -> bool:
 
 
 def path_of(group: str, option: str) -> Path:
-    """Return the file of an option, by its group and name.
+    """Find the file of an option.
+
+    Args:
+        group: Such as "strategy/scorer".
+        option: Such as "entropy".
+
+    Returns:
+        Its path.
 
     Raises:
         ConfigError: There is no such option; names the nearest.

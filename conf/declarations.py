@@ -9,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+Definition = ast.FunctionDef | ast.ClassDef
+
 
 @cache
 def arguments_of(target: str) -> dict[str, str]:
@@ -20,35 +22,48 @@ def arguments_of(target: str) -> dict[str, str]:
     Returns:
         Annotation of each argument as text; none of what is made otherwise, or cannot be read.
     """
-    module, _, name = target.rpartition(".")
-    file = next(filter(None, (_file_of(Path(root), module) for root in sys.path)), None)
-    if file is None:
+    found = _definition(target)
+    if found is None:
         return {}
-    for node in _tree(file).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _forwarded(node, module) | _arguments(node)
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _of_class(node, module)
-        if isinstance(node, ast.ImportFrom) and node.module:
-            for each in node.names:
-                if (each.asname or each.name) == name:
-                    return arguments_of(f"{node.module}.{each.name}")
-    return {}
+    node, module = found
+    if isinstance(node, ast.ClassDef):
+        return _of_class(node, module)
+    return _forwarded(node, module) | _arguments(node)
 
 
 def docstring_of(target: str) -> str:
     """Read the docstring of a function or class, and of its `__init__`; "" if it has none."""
+    found = _definition(target)
+    if found is None:
+        return ""
+    node, _ = found
+    parts = [node, *(each for each in node.body if getattr(each, "name", "") == "__init__")]
+    return "\n".join(ast.get_docstring(each) or "" for each in parts)  # type: ignore[arg-type]
+
+
+def _definition(target: str, via: tuple[str, ...] = ()) -> tuple[Definition, str] | None:
+    """Find where something is written, and in which module; also through those that import it."""
     module, _, name = target.rpartition(".")
     file = next(filter(None, (_file_of(Path(root), module) for root in sys.path)), None)
-    for node in _tree(file).body if file else ():
+    if file is None or target in via:
+        return None
+    for node in _tree(file).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            found = [node, *(each for each in node.body if getattr(each, "name", "") == "__init__")]
-            return "\n".join(ast.get_docstring(each) or "" for each in found)  # type: ignore[arg-type]
-        if isinstance(node, ast.ImportFrom) and node.module:
-            for each in node.names:
-                if (each.asname or each.name) == name:
-                    return docstring_of(f"{node.module}.{each.name}")
-    return ""
+            return node, module
+        if source := _imported_from(node, module, name, file):
+            return _definition(source, (*via, target))
+    return None
+
+
+def _imported_from(node: ast.stmt, module: str, name: str, file: Path) -> str | None:
+    """Say what a name is called where it comes from, if this statement imports it."""
+    if not isinstance(node, ast.ImportFrom):
+        return None
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+    source = ".".join([*parts, *([node.module] if node.module else [])])
+    found = [each.name for each in node.names if (each.asname or each.name) == name]
+    return f"{source}.{found[0]}" if found and source and source != module else None
 
 
 def _file_of(root: Path, module: str) -> Path | None:

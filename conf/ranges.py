@@ -18,7 +18,7 @@ from conf.errors import ConfigError
 from conf.schema import Config, targets_in
 from conf.sections import SECTIONS
 
-DECLARED = re.compile(r"Annotated\[(int|float), '(.*?)'\]")
+DECLARED = re.compile(r"""Annotated\[(int|float), (?:'(.*?)'|"(.*?)")\]""")
 RANGE = re.compile(r"(>=?) ([\d.e]+)|in ([\[(])([\d.e]+), ([\d.e]+)([\])])")
 NODES = ("train", "evaluate", "available")
 OF_OTHERS = {
@@ -69,34 +69,45 @@ def out_of_range(value: Any, annotation: str) -> str | None:
     Returns:
         What it ought to be, or None if it is, or if no range is declared.
     """
-    declared = DECLARED.search(annotation)
+    declared = _declared(annotation)
     if declared is None or value is None or isinstance(value, DictConfig):
         return None
     if isinstance(value, ListConfig | list):
-        fits = all(each is None or _fits(each, *declared.groups()) for each in value)
+        fits = all(each is None or _fits(each, *declared) for each in value)
     else:
         others = any(kind in annotation for kind in ("str", "Literal"))  # a name, as well
-        fits = (others and isinstance(value, str)) or _fits(value, *declared.groups())
+        fits = (others and isinstance(value, str)) or _fits(value, *declared)
     return None if fits else expected_by(annotation)
 
 
 def expected_by(annotation: str) -> str | None:
     """Say what an annotation as text, such as "Annotated[int, '>= 1'] | None", wants."""
-    declared = DECLARED.search(annotation)
+    declared = _declared(annotation)
     if declared is None:
         return None
-    kind = "an integer" if declared[1] == "int" else "a number"
-    may_be_null = re.search("None|Optional", annotation) and "null" not in declared[2]
-    return f"{kind} {declared[2]}" + ", or null" * bool(may_be_null)
+    kind, text = declared
+    may_be_null = re.search("None|Optional", annotation) and "null" not in text
+    named = "an integer" if kind == "int" else "a number"
+    return f"{named} {text}" + ", or null" * bool(may_be_null)
+
+
+def _declared(annotation: str) -> tuple[str, str] | None:
+    """Find kind and range in an annotation; None where it has none of the forms read here."""
+    found = DECLARED.search(annotation)
+    text = (found[2] or found[3] or "") if found else ""
+    return (found[1], text) if found and RANGE.match(text) else None
 
 
 def _fits(value: Any, kind: str, text: str) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return False
+    if math.isinf(value) and (kind == "int" or "finite" in text):
         return False
     if kind == "int" and value != int(value):
         return False
     found = RANGE.match(text)
-    assert found is not None, text
+    if found is None:
+        return True
     more, least, left, low, high, right = found.groups()
     if more:
         return value > float(least) or (more == ">=" and value == float(least))
@@ -109,7 +120,7 @@ def _fits(value: Any, kind: str, text: str) -> bool:
 def declared_in(config: DictConfig) -> Iterator[tuple[str, Any, str]]:
     """List the keys of which something is declared, each with its value and its annotation."""
     for key, annotation in schema_annotations().items():
-        if DECLARED.search(annotation):
+        if _declared(annotation):
             yield key, OmegaConf.select(config, key), annotation
     for name, kind in config.clients.architectures.items():
         yield f"clients.architectures.{name}.share", kind.get("share"), "Annotated[float, '> 0']"

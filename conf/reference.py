@@ -18,7 +18,7 @@ import yaml
 from conf.catalogue import about, options, parted, path_of
 from conf.declarations import arguments_of, docstring_of
 from conf.ranges import expected_by, schema_annotations
-from conf.schema import HERE
+from conf.schema import HERE, register
 
 TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
 HEAD = """# Configuration
@@ -64,6 +64,7 @@ def keys_of(path: Path, package: str) -> list[Key]:
 
 def described(name: str) -> str:
     """Write what an option is, by its GROUP/OPTION, and a line for each of its keys."""
+    register()  # where the modules of examples are
     group, option = parted(name)
     path = path_of(group, option)
     lines = [f"{group}={option}: {about(path)}"]
@@ -74,6 +75,7 @@ def described(name: str) -> str:
 
 def page() -> str:
     """Write docs/configuration.md."""
+    register()
     lines = [HEAD, "## Of a run", "", *_table(keys_of(HERE / "config.yaml", ""))]
     group = ""
     for name, option, said in options():

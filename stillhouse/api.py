@@ -1,6 +1,7 @@
 """Runs that Python begins: `stillhouse.run("strategy=feddf", "seed=1")`; docs/api.md."""
 
 import io
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,7 @@ def run(
         KeyboardInterrupt: It was interrupted; the round was finished, and committed.
     """
     given = [config_dir] if isinstance(config_dir, str | Path) else config_dir
-    folders = [Path(folder).resolve() for folder in given]
+    folders = [Path(folder).expanduser().resolve() for folder in given]
     sys.path[1:1] = [str(folder) for folder in folders if str(folder) not in sys.path]
     with ExitStack() as block:
         block.enter_context(_told())
@@ -100,8 +101,9 @@ def run(
         with explained(*BUILDING):
             config, place = block.enter_context(composed(words, folders))
         folder = Path(config.resume or place).resolve()
-        named = tuple(str(node["_target_"]) for _, node in targets_in(config.student, ""))
-        return Result(folder, _federate(config, folder, words, callbacks), named)
+        numbers, student = _federate(config, folder, words, callbacks)
+        named = tuple(str(node["_target_"]) for _, node in targets_in(student, ""))
+        return Result(folder, numbers, named)
 
 
 @contextmanager
@@ -114,8 +116,8 @@ def _told() -> Iterator[None]:
 
 def _federate(
     config: Any, folder: Path, words: Sequence[str], callbacks: Sequence[Each]
-) -> dict[str, Any]:
-    """Claim the folder, run, and give it free."""
+) -> tuple[dict[str, Any], Any]:
+    """Claim the folder, run, and give it free; return the result, and the student's node."""
     stop, resume = Stop(), config.resume is not None
     try:
         with ExitStack() as block:
@@ -126,7 +128,8 @@ def _federate(
                 if resume:
                     config = resumed_config(config, words)
                 claim(folder, begun=resume)
-            return federation.federate(config, folder, resume, stop, callbacks)
+            numbers = federation.federate(config, folder, resume, stop, callbacks)
+            return numbers, config.student
     except SystemExit as ended:
         raise KeyboardInterrupt(f"{folder}: stopped; resume={folder} goes on") from ended
     finally:
@@ -160,12 +163,14 @@ def stop_when(
     """
     if above is None and below is None and patience is None:
         raise ValueError(f"stop_when({metric!r}): expected above=, below= or patience=")
+    if patience is not None and patience < 1:
+        raise ValueError(f"stop_when: patience={patience}: expected an integer >= 1")
     if mode not in ("max", "min"):
         raise ValueError(f"stop_when: mode={mode!r}: expected max or min")
     values: list[float] = []
 
     def each(numbers: dict[str, float]) -> bool:
-        if metric not in numbers:
+        if math.isnan(numbers.get(metric, math.nan)):
             return False
         values.append(numbers[metric])
         why = stop_reason(values, above=above, below=below, patience=patience, mode=mode)

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+OF_PLUG_INS = ("run", "check", "conformance")
+"""Commands that also find modules in the working folder; the others read folders of anybody."""
+
 USAGE = """usage: stillhouse COMMAND WORDS
 
   run WORDS             run a federation; run --help tells every option
@@ -38,9 +41,12 @@ def main(words: Sequence[str] | None = None, otherwise: str | None = None) -> in
 
     usage_errors_in_one_line()
     given = [*(sys.argv[1:] if words is None else words)]
-    if otherwise is None:
-        # Plug-ins lie there; last, or a `json.py` there would be everybody's.
+    if otherwise is None and given[:1] and given[0] in OF_PLUG_INS:
+        # Last, or a `json.py` there would be everybody's.
         sys.path.append(os.getcwd())
+    if given[:1] and given[0] in ("list", "copy", "check") and {*given} & {"--help", "-h"}:
+        print(USAGE)
+        return 0
     if given[:1] and given[0] in COMMANDS:
         return COMMANDS[given[0]](given[1:])
     if otherwise is not None:
@@ -90,7 +96,7 @@ def _check(words: list[str]) -> int:
     import run  # noqa: F401  which tells Hydra the schema
     from conf.composing import composed
     from conf.errors import ConfigError, Stopped
-    from conf.explaining import explained
+    from conf.explaining import explained, tell_raised
     from stillhouse.wiring import check
 
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -99,7 +105,13 @@ def _check(words: list[str]) -> int:
     sys.path[1:1] = [str(folder.resolve()) for folder in given.config_dir]
     try:
         with explained(ConfigError), composed(overrides, given.config_dir) as (config, _):
-            print(check(config))
+            try:
+                print(check(config))
+            except (Stopped, ConfigError):
+                raise
+            except Exception as error:
+                tell_raised(error, config)
+                return 1
     except Stopped as stopped:
         return stopped.exit_code
     return 0
@@ -136,11 +148,17 @@ def _export(words: list[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a finished run")
     parser.add_argument("--format", choices=("torchscript", "onnx"), default="torchscript")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: student.* there")
+    parser.add_argument("--peer", metavar="NAME", help="of peers/, instead of the student")
+    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE.NAME",
+                        help="model functions of yours that may be called")  # fmt: skip
     given = parser.parse_args(words)
     from stillhouse.models import export
 
     try:
-        print(export(given.folder, given.format, given.out))
+        if given.trust:
+            sys.path.append(os.getcwd())  # where they are
+        about = {"peer": given.peer, "trust": given.trust}
+        print(export(given.folder, given.format, given.out, **about))
     except (ImportError, OSError, ValueError) as error:
         return _refused(str(error))
     return 0

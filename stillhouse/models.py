@@ -61,7 +61,7 @@ def load_student(
     Raises:
         ValueError: There is no such model, or it cannot be built; names the file.
     """
-    path = Path(folder) / (STUDENT if peer is None else f"{PEERS}/{peer}.safetensors")
+    path = _file_of(folder, peer)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file: expected the folder of a finished run")
     about = read_description(path)
@@ -70,9 +70,14 @@ def load_student(
 
 
 def export(
-    folder: str | Path, format: Format = "torchscript", out: str | Path | None = None
+    folder: str | Path,
+    format: Format = "torchscript",
+    out: str | Path | None = None,
+    *,
+    peer: str | None = None,
+    trust: Sequence[str] = (),
 ) -> Path:
-    """Write the student as a file that runs without this package.
+    """Write the student, or a peer, as a file that runs without this package.
 
     It takes inputs as the data's file has them, any number at once.
 
@@ -80,6 +85,8 @@ def export(
         folder: The run folder.
         format: "torchscript", for `torch.jit.load` and C++, or "onnx".
         out: Where to; None = `student.pt` or `student.onnx` in the folder.
+        peer: As in `load_student`, like what follows.
+        trust: Likewise.
 
     Returns:
         The file.
@@ -93,8 +100,12 @@ def export(
     lacking = [name for name in ("onnx", "onnxscript") if format == "onnx" and not find_spec(name)]
     if lacking:
         raise ImportError(f"--format onnx wants {lacking[0]}: pip install 'stillhouse[onnx]'")
-    model, about = load_student(folder), read_description(Path(folder) / STUDENT)
-    path = Path(out or Path(folder) / ("student.pt" if format == "torchscript" else "student.onnx"))
+    model = load_student(folder, peer=peer, trust=trust)
+    about = read_description(_file_of(folder, peer))
+    ending = "pt" if format == "torchscript" else "onnx"
+    path = Path(out or _file_of(folder, peer).with_suffix(f".{ending}"))
+    if path.is_symlink():
+        raise ValueError(f"{path}: a link, which may lead anywhere: name another file")
     dtype = torch.int64 if about["num_tokens"] is not None else torch.float32
     example = torch.zeros(2, *about["input_shape"], dtype=dtype)
     with warnings.catch_warnings(), torch.no_grad():
@@ -108,12 +119,16 @@ def export(
     return path
 
 
+def _file_of(folder: str | Path, peer: str | None) -> Path:
+    return Path(folder) / (STUDENT if peer is None else f"{PEERS}/{peer}.safetensors")
+
+
 def _network(path: Path, about: Description, trust: Sequence[str]) -> nn.Module:
     """Build what a description names, if that may be called, and load the file."""
     outputs = about["output_shape"]
-    task = classification(tuple(about["input_shape"]), max(outputs[0], 1), about["num_tokens"])
-    task = replace(task, output_shape=tuple(outputs))
     try:
+        task = classification(tuple(about["input_shape"]), max(outputs[0], 1), about["num_tokens"])
+        task = replace(task, output_shape=tuple(outputs))
         model = instantiate_trusted("student", about["architecture"], trust)
         network = build(model, task, np.random.default_rng(0))
         load_parameters(network, load_file(path))
@@ -121,5 +136,6 @@ def _network(path: Path, about: Description, trust: Sequence[str]) -> nn.Module:
         story = str(error).replace("resume_targets=", "trust=")
         raise ValueError(f"{path}: {story}") from error
     except Exception as error:  # of anyone's model function, of what anyone may have written
-        raise ValueError(f"{path}: its network cannot be built: {error}") from error
+        story = ascii(str(error))[1:-1]  # names in a file may hold a terminal's commands
+        raise ValueError(f"{path}: its network cannot be built: {story}") from error
     return network

@@ -24,8 +24,5 @@ def to_wandb(**options: Any) -> Iterator[Each]:
         import wandb
     except ImportError as error:
         raise ImportError("to_wandb wants wandb: pip install 'stillhouse[wandb]'") from error
-    theirs = wandb.init(**options)
-    try:
+    with wandb.init(**options) as theirs:  # which marks a run that failed
         yield lambda numbers: theirs.log(dict(numbers), step=int(numbers["round"]))
-    finally:
-        theirs.finish()

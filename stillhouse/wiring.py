@@ -47,14 +47,19 @@ def check(config: DictConfig) -> str:
     Raises:
         Stopped: The config cannot be run.
     """
-    with explained(*BUILDING):
+    with explained(*BUILDING, config=config):
         check_keys_and_values(config)
         check_plugins(config)
+        from clients.population.drawing import draw_student
+        from sim.tracking.pending import Pending
+        from sim.workers.pools import InlinePool
         from strategies.server.estimated_run import estimate
 
         EarlyStop(**config.stop)
         clients, strategy = federation(config)
         tracking_options(config, clients, begins=True)
+        pool, student = InlinePool(config.seed), draw_student(clients, config.student_device)
+        complete_strategy(config, strategy, pool, clients, student, Pending())  # tries its rules
         return estimate(strategy, clients, config.rounds)
 
 

@@ -170,9 +170,14 @@ def test_numbers_go_to_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     fake = ModuleType("wandb")
     log = lambda numbers, step: told.append((numbers, step))  # noqa: E731
-    fake.init = lambda **options: (  # type: ignore[attr-defined]
-        told.append(options) or SimpleNamespace(log=log, finish=lambda: told.append("finished"))
-    )
+
+    @contextmanager
+    def init(**options: Any) -> Any:
+        told.append(options)
+        yield SimpleNamespace(log=log)
+        told.append("finished")
+
+    fake.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", fake)
     with stillhouse.to_wandb(project="p") as each:
         each({"round": 2, "student/accuracy": 0.5})

@@ -148,3 +148,20 @@ def test_run_py_knows_the_commands_and_runs_without_one(tmp_path: Path) -> None:
     assert (done.returncode, also.returncode) == (0, 0), done.stderr + also.stderr
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
     assert one["student_sha256"] == two["student_sha256"]
+
+
+def test_only_what_runs_plug_ins_finds_modules_in_the_working_folder(here: Path) -> None:
+    """A report may be about a stranger's folder, and be made in it."""
+    before = [*sys.path]
+    assert main(["list", "data"]) == 0
+    assert main(["report", str(here)]) == 1
+    assert sys.path == before
+
+
+def test_a_check_tries_the_rules(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "rules" / "strategy" / "scorer").mkdir(parents=True)
+    (here / "rules" / "my_odd.py").write_text("def odd(teachers):\n    return {}['none']\n")
+    file = here / "rules" / "strategy" / "scorer" / "odd.yaml"
+    file.write_text("_target_: my_odd.odd\n_partial_: true\n")
+    assert main(["check", "--config-dir", "rules", "strategy/scorer=odd"]) == 1
+    assert "strategy.scorer=my_odd.odd: KeyError: 'none'" in capsys.readouterr().err

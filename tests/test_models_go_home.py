@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import stillhouse
 from clients.data import normalised
 from clients.models import cnn
 from run import federate
-from sim.tracking.model_description import KEY, read_description
+from sim.tracking.model_description import KEY, describe, header, read_description
 from sim.tracking.run_folder import sha256_of_arrays
 from stillhouse.command import main
 from stillhouse.wiring import load_splits
@@ -45,6 +46,23 @@ def accuracy(model: torch.nn.Module, inputs: Any, labels: Any) -> float:
 
 def result_of(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "result.json").read_text()))
+
+
+def test_numbers_of_any_kind_are_described(test_set: Any) -> None:
+    """A reader of one's own may give numpy's."""
+    odd = replace(test_set, mean=test_set.inputs.mean((0, 2, 3), np.float32), std=(np.float32(2),))
+    said = json.loads(header(describe({"_target_": "x"}, odd))[KEY])
+    assert said["std"] == [2.0]
+    assert said["mean"] == [pytest.approx(float(odd.mean[0]))]
+
+
+def test_nothing_is_written_through_a_link(folder: Path, tmp_path: Path) -> None:
+    link, victim = tmp_path / "student.pt", tmp_path / "victim"
+    victim.write_text("mine")
+    link.symlink_to(victim)
+    with pytest.raises(ValueError, match="a link, which may lead anywhere"):
+        stillhouse.export(folder, out=link)
+    assert victim.read_text() == "mine"
 
 
 def test_a_student_takes_a_files_pixels_or_normalised_ones(folder: Path, test_set: Any) -> None:

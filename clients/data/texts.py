@@ -25,9 +25,9 @@ UNKNOWN, FIRST = 1, 2
 
 def shakespeare(
     root: str | None = None,
-    num_speakers: Annotated[int, ">= 1"] = 10,
+    num_speakers: Annotated[int, ">= 2"] = 10,
     length: Annotated[int, ">= 1"] = 32,
-    num_tokens: Annotated[int, ">= 2"] = 2000,
+    num_tokens: Annotated[int, ">= 3"] = 2000,
     test_share: float = 0.2,
     seed: int = 0,
 ) -> tuple[Dataset, Dataset]:

@@ -36,7 +36,7 @@ class SoftLabels:
     quantization and delta coding", IEEE TNSE 2022 (arXiv:2012.00632).
     """
 
-    bits: Annotated[int, "in [1, 16]"] = 1
+    bits: Annotated[int, "in [1, 8]"] = 1
     logits: bool = False
 
     def __post_init__(self) -> None:

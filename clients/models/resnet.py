@@ -105,7 +105,7 @@ def cifar_resnet(
     image_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    depth: Annotated[int, ">= 1"] = 32,
+    depth: Annotated[int, ">= 8, 6 n + 2"] = 32,
     width: int = 16,
     norm: Norm = "batch",
 ) -> nn.Module:

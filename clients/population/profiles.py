@@ -108,7 +108,7 @@ def alike(
     multiplications_per_s: Annotated[float, "> 0"],
     download_bytes_per_s: Annotated[float, "> 0"],
     upload_bytes_per_s: Annotated[float, "> 0"],
-    latency_s: Annotated[float, ">= 0"],
+    latency_s: Annotated[float, ">= 0, finite"],
 ) -> Profiles:
     """Give all clients one profile.
 
@@ -132,11 +132,11 @@ def two_speeds(
     rng: np.random.Generator,
     *,
     slow_share: Annotated[float, "in [0, 1]"],
-    slowdown: Annotated[float, ">= 1"],
+    slowdown: Annotated[float, ">= 1, finite"],
     multiplications_per_s: Annotated[float, "> 0"],
     download_bytes_per_s: Annotated[float, "> 0"],
     upload_bytes_per_s: Annotated[float, "> 0"],
-    latency_s: Annotated[float, ">= 0"],
+    latency_s: Annotated[float, ">= 0, finite"],
 ) -> Profiles:
     """Make some clients slower than the others, in computing and on their link alike.
 
@@ -171,7 +171,7 @@ def lognormal(
     multiplications_per_s: Annotated[float, "> 0"],
     download_bytes_per_s: Annotated[float, "> 0"],
     upload_bytes_per_s: Annotated[float, "> 0"],
-    latency_s: Annotated[float, ">= 0"],
+    latency_s: Annotated[float, ">= 0, finite"],
 ) -> Profiles:
     """Draw speeds whose logarithms are normal; how a client computes says nothing of its link.
 

@@ -204,7 +204,7 @@ def with_temperature(loss: DistillationLoss, temperature: float) -> Loss | Objec
 
 
 def proximal(
-    mu: Annotated[float, ">= 0"], objective: Loss | Objective = cross_entropy
+    mu: Annotated[float, ">= 0, finite"], objective: Loss | Objective = cross_entropy
 ) -> Objective:
     """Add a proximal term, mu/2 ||w - w0||^2, w0 being the parameters at the start: FedProx.
 
@@ -251,7 +251,7 @@ def pulled(
 
 
 def not_true(
-    weight: Annotated[float, ">= 0"] = 1.0,
+    weight: Annotated[float, ">= 0, finite"] = 1.0,
     temperature: Annotated[float, "> 0"] = 1.0,
     scale_by_t2: bool = True,
 ) -> Objective:

@@ -1,8 +1,11 @@
 """Early stopping of a run: by a number of its rounds, or as whoever is told of them asks."""
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 Each = Callable[[dict[str, float]], object]
 """Told of a round's numbers, by TensorBoard's tags, as it ends; True = the run may end there."""
@@ -85,8 +88,9 @@ class EarlyStop:
             )
         if mode not in ("max", "min"):
             raise ValueError(f"stop.mode={mode}: expected max or min")
-        self._metric, self._rule, self._callbacks = metric, {**rule, "mode": mode}, callbacks
-        self._seen, self._values, self._every = 0, list[float](), evaluate_every
+        self._metric, self._callbacks, self._every = metric, callbacks, evaluate_every
+        self._rule: dict[str, Any] = {**rule, "mode": mode}
+        self._seen, self._values, self._asked = 0, list[float](), list[str]()
         self.reason, self.over = "", False
 
     def told(self, rounds: int) -> dict[str, Any]:
@@ -99,6 +103,18 @@ class EarlyStop:
         """Tell whether the run ends with the last round that was looked at."""
         return self.over
 
+    def after_resume(self, lines: Sequence[Mapping[str, Any]]) -> bool:
+        """Tell whether a run that is to go on had ended with the last of these rounds.
+
+        Args:
+            lines: Of `metrics.jsonl`, all that were committed.
+
+        Returns:
+            Whether no round is left: so a run that was killed between its last commit and its
+            result ends as one that was not.
+        """
+        return bool(lines) and self._ends(lines[-1]["round"], self._taken_in(lines))
+
     def after_round(self, lines: Sequence[Mapping[str, Any]], warn: Callable[[str], None]) -> bool:
         """Look at the last of the rounds that there are.
 
@@ -109,23 +125,34 @@ class EarlyStop:
         Returns:
             Whether the run ends with it.
         """
-        from sim.tracking.round_metrics import flat
-
-        for line in lines[self._seen :]:
-            numbers = flat({**line})
-            if self._metric in numbers:
-                self._values.append(numbers[self._metric])
-        self._seen = len(lines)
-        numbers |= {"round": lines[-1]["round"]}
+        numbers = self._taken_in(lines) | {"round": lines[-1]["round"]}
         if self._metric is not None and not self._values and len(lines) == 1:
             near = difflib.get_close_matches(self._metric, numbers, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" * bool(near)
             warn(f"stop.metric={self._metric}: not among the numbers of round 1{hint}")
-        why = stop_reason(self._values, **self._rule)  # type: ignore[arg-type]
-        reasons = [f"{self._metric}: {why}"] if why and self._metric in numbers else []
         for each in self._callbacks:
-            if each(dict(numbers)) is True:
-                reasons.append(getattr(each, "reason", "") or "a callback asked for it")
-        self.reason = self.reason or "; ".join(reasons)
-        self.over = bool(self.reason) and lines[-1]["round"] % self._every == 0
+            said = each(dict(numbers))
+            if isinstance(said, bool | np.bool_) and said:
+                self._asked.append(getattr(each, "reason", "") or "a callback asked for it")
+        return self._ends(lines[-1]["round"], numbers)
+
+    def _taken_in(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Note the metric of each round that was not looked at; return the last one's numbers."""
+        from sim.tracking.round_metrics import flat
+
+        numbers: dict[str, float] = {}
+        for line in lines[self._seen :]:
+            numbers = flat({**line})
+            value = numbers.get(self._metric or "", math.nan)
+            if not math.isnan(value):
+                self._values.append(value)
+        self._seen = len(lines)
+        return numbers
+
+    def _ends(self, server_round: int, numbers: Mapping[str, float]) -> bool:
+        """Judge a round: the rule by what holds in it, callbacks by what they have asked for."""
+        why = stop_reason(self._values, **self._rule) if self._metric in numbers else ""
+        reasons = [*([f"{self._metric}: {why}"] if why else []), *self._asked]
+        self.over = bool(reasons) and server_round % self._every == 0
+        self.reason = "; ".join(reasons) if self.over else ""
         return self.over

@@ -40,9 +40,9 @@ def describe(architecture: Mapping[str, Any], dataset: Dataset) -> Description:
         "output_shape": list(task.output_shape),
         "num_tokens": task.num_tokens,
         "classes": [str(name) for name in names] if task.soft else None,
-        "scale": dataset.scale,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
+        "scale": float(dataset.scale),
+        "mean": [float(value) for value in dataset.mean],
+        "std": [float(value) for value in dataset.std],
         "versions": versions(),
     }
 
@@ -86,7 +86,8 @@ def _plain(said: Any) -> Description:
     if not (isinstance(said["architecture"], dict) and shape and min(shape) > 0):
         raise ValueError("no architecture, or no shape")
     numbers = [float(said["scale"]), *map(float, said["mean"]), *map(float, said["std"])]
-    if not all(map(math.isfinite, numbers)) or len(said["mean"]) != len(said["std"]):
+    spread = numbers[1 + len(said["mean"]) :]
+    if not all(map(math.isfinite, numbers)) or len(said["mean"]) != len(spread) or 0 in spread:
         raise ValueError("constants that are none")
     return {
         "architecture": said["architecture"],

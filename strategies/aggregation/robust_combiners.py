@@ -13,7 +13,7 @@ def spectral_filter(
     weights: Tensor,
     temperature: float,
     *,
-    share: Annotated[float, "in [0, 1)"] = 0.2,
+    share: Annotated[float, "in [0, 0.5)"] = 0.2,
     most_variance: Annotated[float, ">= 0"] = 0.05,
 ) -> Tensor:
     """Mean of probabilities without the teachers that are farthest out, example by example.

@@ -31,7 +31,7 @@ class Averaging(FedAvg):
         self,
         *,
         seed: Annotated[int, ">= 0"],
-        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_train: Annotated[float, "in (0, 1]"] = 1.0,
         fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
         weigh_by: WeighBy = "examples",
     ) -> None:

@@ -91,7 +91,7 @@ class Ditto(Averaging):
         seed: int,
         weight: Annotated[float, ">= 0"] = 1.0,
         own_epochs: Annotated[int, ">= 0"] | None = None,
-        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_train: Annotated[float, "in (0, 1]"] = 1.0,
         fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
         weigh_by: WeighBy = "examples",
     ) -> None:

@@ -105,7 +105,7 @@ class FedDyn(Averaging):
         num_clients: int,
         seed: int,
         alpha: Annotated[float, "> 0"] = 0.01,
-        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_train: Annotated[float, "in (0, 1]"] = 1.0,
         fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
     ) -> None:
         """Choose how far objectives are bent, and how many clients take part.

@@ -108,7 +108,7 @@ class FedNova(Averaging):
         *,
         student: nn.Module,
         seed: int,
-        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_train: Annotated[float, "in (0, 1]"] = 1.0,
         fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
     ) -> None:
         """Choose how many clients take part.

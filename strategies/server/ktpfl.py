@@ -90,7 +90,7 @@ class KTpFL(BaseStrategy):
         examples: Annotated[int, ">= 1"] = 5000,
         fraction: Annotated[float, "in (0, 1]"] = 1.0,
         pull: Annotated[float, ">= 0"] = 1.0,
-        step: Annotated[float, "> 0"] = 0.01,
+        step: Annotated[float, ">= 0"] = 0.01,
         sharpness: Annotated[float, ">= 0"] = 5.0,
     ) -> None:
         """Begin with equal coefficients.

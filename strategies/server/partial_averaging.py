@@ -42,9 +42,9 @@ class PartialAveraging(Averaging):
         test: Dataset,
         seed: int,
         own: Sequence[str],
-        own_epochs: Annotated[int, ">= 0"] | None = None,
+        own_epochs: Annotated[int, ">= 1"] | None = None,
         keep_trained: bool = False,
-        fraction_train: Annotated[float, "in [0, 1]"] = 1.0,
+        fraction_train: Annotated[float, "in (0, 1]"] = 1.0,
         fraction_evaluate: Annotated[float, "in [0, 1]"] = 1.0,
         weigh_by: WeighBy = "examples",
     ) -> None:

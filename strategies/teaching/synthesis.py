@@ -56,7 +56,7 @@ class Synthesis:
     generator: Callable[..., nn.Module]
     optimizer: Optimizer
     steps: Annotated[int, ">= 0"] = 30
-    batch_size: Annotated[int, ">= 1"] = 256
+    batch_size: Annotated[int, ">= 2"] = 256
     noise_size: Annotated[int, ">= 1"] = 256
     bn_weight: Annotated[float, ">= 0"] = 1.0
     adversarial_weight: Annotated[float, ">= 0"] = 1.0

@@ -110,8 +110,10 @@ def test_every_number_has_a_range_beyond_which_it_is_refused(options: list[str])
             continue
         assert "Annotated" in declared.get(key, ""), key
         assert out_of_range(value, declared[key]) is None
-        for wrong in (-1, float("nan"), float("inf"), True):
+        for wrong in (-1, float("nan"), -float("inf"), True):
             assert out_of_range(wrong, declared[key])
+        bounded = re.search("int|finite|\\bin ", declared[key])
+        assert bool(out_of_range(float("inf"), declared[key])) == bool(bounded)
         if key not in _refused:
             _refused.add(key)
             wrong = [-1] if isinstance(value, list) else -1

@@ -17,7 +17,10 @@ from tests.places import ROOT
     ("text", "inside", "outside"),
     [
         ("Annotated[int, '>= 1']", [1, 2, 10**12, 3.0], [0, -1, 1.5, "1", True, float("inf")]),
-        ("Annotated[float, '> 0']", [1e-9, 1, 5.5], [0, 0.0, -1, float("nan"), float("inf")]),
+        ("Annotated[float, '> 0']", [1e-9, 1, 5.5, float("inf")], [0, 0.0, -1, float("nan")]),
+        ("Annotated[float, '>= 0, finite']", [0, 1e12], [float("inf"), float("nan")]),
+        ('Annotated[int, ">= 5, Ray\'s least"]', [5], [4]),
+        ("Annotated[int, 'pixels']", [-1, 0], []),  # somebody else's word
         ("Annotated[float, 'in (0, 1]']", [1, 0.1], [0, 1.0001, -1]),
         ("Annotated[float, 'in [0, 1)']", [0, 0.999], [1, -0.1]),
         ("Annotated[float, 'in (0, 1)']", [0.5], [0, 1]),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.declarations import arguments_of
 from conf.errors import ConfigError
 from conf.reference import described, keys_of, page
 from tests.places import ROOT
@@ -39,6 +40,20 @@ def test_a_package_says_where_a_file_goes(tmp_path: Path) -> None:
     file.write_text("# @package _global_\nrounds: 2\n")
     (key,) = keys_of(file, "experiment")
     assert (key.name, key.expected) == ("rounds", "an integer >= 1")
+
+
+def test_modules_that_import_a_name_from_each_other_declare_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one_way.py").write_text("from other_way import f\n")
+    (tmp_path / "other_way.py").write_text("from one_way import f\n")
+    package = tmp_path / "a_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .inner import g\n")
+    (package / "inner.py").write_text("def g(*, x: int): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert arguments_of("one_way.f") == {}
+    assert arguments_of("a_package.g") == {"x": "int"}
 
 
 def test_an_option_is_described_or_the_nearest_named() -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from run import federate
@@ -59,6 +60,52 @@ def test_a_round_without_the_number_ends_nothing_and_earlier_ones_count() -> Non
     assert early.after_round(lines, said.append)
     assert early.reason == "student/accuracy: no better than 0.5 for 2 rounds"
     assert said == []
+
+
+def lines_of(values: list[float]) -> list[dict[str, Any]]:
+    return [{"round": k, "student": {"accuracy": v}} for k, v in enumerate(values, 1)]
+
+
+@pytest.mark.parametrize("rule", [{"above": 0.5}, {"patience": 2}, {"below": 0.2, "mode": "min"}])
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_resumed_run_is_over_where_an_unbroken_one_ended(
+    rule: dict[str, Any], every: int
+) -> None:
+    lines = lines_of([0.1, 0.9, 0.3, float("nan"), 0.6, 0.1, 0.1])
+    about: dict[str, Any] = {"metric": "student/accuracy", **rule, "evaluate_every": every}
+    unbroken = EarlyStop(**about)
+    for last in range(1, len(lines) + 1):
+        over = unbroken.after_round(lines[:last], pytest.fail)
+        resumed = EarlyStop(**about)
+        assert resumed.after_resume(lines[:last]) == over
+        assert (resumed.reason, resumed.told(9)) == (unbroken.reason, unbroken.told(9))
+        assert not (over and last % every)
+
+
+def test_what_held_in_a_round_that_is_not_evaluated_ends_no_later_one() -> None:
+    early = EarlyStop("student/accuracy", above=0.5, evaluate_every=3)
+    lines = lines_of([0.1, 0.9, 0.2])
+    assert not any(early.after_round(lines[:k], pytest.fail) for k in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"), [(True, True), (np.True_, True), (1, False), (None, False)]
+)
+def test_a_callback_ends_a_run_by_true(said: object, ends: bool) -> None:
+    early = EarlyStop(callbacks=[lambda numbers: said], evaluate_every=2)
+    lines = lines_of([0.1, 0.2])
+    assert not early.after_round(lines[:1], pytest.fail)
+    assert early.after_round(lines, pytest.fail) == ends
+
+
+def test_killed_before_its_result_a_run_that_ended_early_ends_there(tmp_path: Path) -> None:
+    rule = ("stop.metric=student/accuracy", "stop.above=-1", "rounds=3", "sim=inline")
+    first = federate(composed(*TINY, *rule, "checkpoint_every=1"), tmp_path)
+    for name in ("result.json", "student.safetensors"):
+        (tmp_path / name).unlink()
+    again = run_in(tmp_path, f"resume={tmp_path}")
+    for name in ("stopped_early", "student_sha256", "metrics_sha256", "clients_sha256"):
+        assert again[name] == first[name]
 
 
 def test_a_number_that_is_not_there_is_told_once() -> None:
