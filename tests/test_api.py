@@ -64,6 +64,7 @@ print(json.dumps([str(one.folder), one.numbers, two.numbers]))
 """
 
 
+@pytest.mark.slow  # half a minute: two Rays; early stop over Ray is in test_early_stop.py
 def test_a_second_run_with_other_words_over_ray_and_a_callback_that_ends_it(here: Path) -> None:
     """And what a callback of the user's does with the numbers that it is given changes nothing."""
     command = [sys.executable, "-c", TWICE, json.dumps(TINY)]

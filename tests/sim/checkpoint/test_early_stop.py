@@ -11,7 +11,8 @@ from run import federate
 from sim.checkpoint.early_stop import EarlyStop, stop_reason
 from tests.commands import run_py
 from tests.composing import composed
-from tests.quick_runs import NO_FIGURES
+from tests.federations import SEED
+from tests.quick_runs import NO_FIGURES, federated
 
 TINY = ("data=blobs", "clients.num_clients=5", "clients.training.epochs=1", "data.proxy_limit=60",
         "strategy.distil.epochs=1", NO_FIGURES)  # fmt: skip
@@ -103,9 +104,11 @@ def test_killed_before_its_result_a_run_that_ended_early_ends_there(tmp_path: Pa
     first = federate(composed(*TINY, *rule, "checkpoint_every=1"), tmp_path)
     for name in ("result.json", "student.safetensors"):
         (tmp_path / name).unlink()
-    again = run_in(tmp_path, f"resume={tmp_path}")
+    again = run_py(f"resume={tmp_path}")
+    assert again.returncode == 0, again.stderr
+    found = json.loads((tmp_path / "result.json").read_text())
     for name in ("stopped_early", "student_sha256", "metrics_sha256", "clients_sha256"):
-        assert again[name] == first[name]
+        assert found[name] == first[name]
 
 
 def test_a_number_that_is_not_there_is_told_once() -> None:
@@ -124,29 +127,24 @@ def rounds_of(folder: Path) -> list[bytes]:
     return (folder / "metrics.jsonl").read_bytes().splitlines()
 
 
-def run_in(folder: Path, *words: str) -> dict[str, Any]:
-    """Run in a process of its own, which Ray's end with."""
-    done = run_py(*words)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((folder / "result.json").read_text())
-    assert ("ended early, after round " in done.stdout) == ("stopped_early" in found)
-    return dict(found)
-
-
-@pytest.mark.parametrize("sim", ["sim=inline", "sim.workers=1"])
-def test_a_run_ends_early_and_goes_on_with_the_same_bits(sim: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sim", ["inline", "ray"])
+def test_a_run_ends_early_and_goes_on_with_the_same_bits(
+    sim: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is evaluated in each second round, and ends with the first of these that it may end in."""
-    words = (*TINY, sim, "rounds=4", "checkpoint_every=3", "evaluate_every=2")
+    words = (*TINY, "rounds=4", "checkpoint_every=3", "evaluate_every=2", f"seed={SEED}")
     rule = ("stop.metric=clients/train_loss/mean", "stop.above=-1")
     early, whole = tmp_path / "early", tmp_path / "whole"
-    all_of_it = run_in(whole, *words, f"hydra.run.dir={whole}")
-    ended = run_in(early, *words, *rule, f"hydra.run.dir={early}")
+    all_of_it = federated(whole, *words, sim=sim)
+    assert "ended early" not in capsys.readouterr().out
+    ended = federated(early, *words, *rule, sim=sim)
+    assert "ended early, after round 2" in capsys.readouterr().out
     assert ended["stopped_early"]["after_round"] == len(rounds_of(early)) == 2
     assert ended["stopped_early"]["reason"].startswith("clients/train_loss/mean: ")
     assert ended["student_accuracy"] is not None
     assert ended["student_sha256"] != all_of_it["student_sha256"]
     assert rounds_of(early) == rounds_of(whole)[:2]
-    again = run_in(early, f"resume={early}", "stop.metric=null", "stop.above=null")
+    again = federated(early, resumed=["stop.metric=null", "stop.above=null"], sim=sim)
     assert "stopped_early" not in again | all_of_it
     for what in ("student", "metrics", "clients"):
         assert again[f"{what}_sha256"] == all_of_it[f"{what}_sha256"]
