@@ -23,7 +23,7 @@ from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, leave_nothing, release
 from conf.schema import register
 from conf.sweep import left_in, recorded
-from conf.tracking import tracking_options
+from conf.tracking import headline, tracking_options
 from sim.checkpoint.early_stop import Each, EarlyStop
 from sim.checkpoint.stopping import Stop
 from stillhouse.wiring import (
@@ -96,6 +96,7 @@ def federate(
     began, stop = time.perf_counter(), stop or Stop()
     with explained(*BUILDING, config=config):
         check_keys_and_values(config)
+        print(headline(config, folder), flush=True)
         early = EarlyStop(**config.stop, callbacks=callbacks, evaluate_every=config.evaluate_every)
         pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
     with closing(pool):

@@ -1,5 +1,6 @@
 """What the config says of tracking, as plain values."""
 
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -8,6 +9,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate
 from conf.errors import ConfigError
+
+
+def headline(config: DictConfig, folder: Path) -> str:
+    """Say what is to be run, and where: the first line, before anything is loaded."""
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    named = {
+        group: chosen.get(group) or str(config[group].get("_target_", group)).rpartition(".")[2]
+        for group in ("strategy", "data", "clients", "partition")
+    }
+    rounds = f"{config.rounds} round{'s' * (config.rounds > 1)}"
+    return (
+        f"{named['strategy']} on {named['data']}, partition {named['partition']}, clients "
+        f"{named['clients']}, {rounds}, seed {config.seed}: {folder}"
+    )
 
 
 def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str, Any]:

@@ -188,5 +188,7 @@ class Display:
                 highlight=False,
             )
         self.console.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
+        ours = "stillhouse" if Path(sys.argv[0]).name == "stillhouse" else "python run.py"
+        self.console.print(f"{ours} report {folder}", highlight=False, soft_wrap=True)
         program = Path(sys.executable).with_name("tensorboard")
         self.console.print(f"{program} --logdir {folder}", highlight=False, soft_wrap=True)
