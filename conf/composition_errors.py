@@ -54,7 +54,9 @@ def usage_errors_in_one_line() -> None:
     def error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         hint = ""
         if flag := re.search("unrecognized arguments: -*([\\w-]+)", message):
-            hint = our_key(flag[1]) or "; options are words KEY=VALUE without dashes"
+            ours = our_key(flag[1]) or "; options are words KEY=VALUE without dashes"
+            late = "; flags, such as -m or --config-dir, come before the words KEY=VALUE"
+            hint = ours if message.partition("arguments: ")[2].startswith("-") else late
         tell(f"{message}{hint}; {parser.prog} --help says more")
         sys.exit(2)
 
@@ -88,6 +90,8 @@ def told(error: BaseException, words: list[str]) -> str:
             return _of_value(cause)
         if isinstance(cause, MissingConfigException):
             return _of_defaults(cause)
+    if several := re.search("Ambiguous value for argument '(.*?)'", str(error)):
+        return f"{several[1]}: several values: expected -m before the words for a sweep, or [a,b]"
     if again := re.search("Multiple values for (.*?)\\. To", str(error)):
         return f"{again[1]} is chosen twice: in a defaults list write 'override /{again[1]}: ...'"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

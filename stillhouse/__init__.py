@@ -33,6 +33,8 @@ _OFFERED |= {"to_mlflow": "mlflow_callback", "to_wandb": "wandb_callback"}
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for: `stillhouse list` needs none of it."""
+    if name == "__version__":
+        return import_module("stillhouse.command").own_version()
     if name not in _OFFERED:
         raise AttributeError(f"stillhouse has no '{name}'; it has {', '.join(sorted(_OFFERED))}")
     found = globals()[name] = getattr(import_module(f"stillhouse.{_OFFERED[name]}"), name)

@@ -70,7 +70,7 @@ class Result:
 def run(
     *words: str,
     config_dir: str | Path | Sequence[str | Path] = (),
-    callbacks: Sequence[Each] = (),
+    callbacks: Each | Sequence[Each] = (),
     quiet: bool = False,
 ) -> Result:
     """Run a federation in this process, as `stillhouse run` does with the same words.
@@ -90,6 +90,11 @@ def run(
             quorum; says what, in a line.
         KeyboardInterrupt: It was interrupted; the round was finished, and committed.
     """
+    if odd := [word for word in words if not isinstance(word, str)]:
+        raise RunError(f"{odd[0]!r}: expected words, each a text, such as 'seed=1'")
+    callbacks = [callbacks] if callable(callbacks) else [*callbacks]
+    if wrong := [each for each in callbacks if not callable(each)]:
+        raise RunError(f"callbacks: expected functions of a round's numbers, found {wrong[0]!r}")
     given = [config_dir] if isinstance(config_dir, str | Path) else config_dir
     folders = [Path(folder).expanduser().resolve() for folder in given]
     sys.path[1:1] = [str(folder) for folder in folders if str(folder) not in sys.path]
@@ -111,7 +116,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        raise RunError(str(stopped)) from stopped
+        raise RunError(str(stopped)) from None
 
 
 def _federate(
@@ -184,5 +189,5 @@ def _pandas(what: str) -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError(f"{what} wants pandas: pip install 'stillhouse[pandas]'") from error
+        raise ImportError(f"{what} wants pandas: pip install pandas") from error
     return pandas

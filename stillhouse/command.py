@@ -70,6 +70,9 @@ def _run(words: list[str]) -> int:
 
     # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
     atexit.register(gc.freeze)
+    for word in words:
+        if word in ("hydra.run.dir=", "hydra.sweep.dir="):
+            return _refused(f"{word}: expected a folder")
     sys.argv[1:] = without_plus(words)
     with composition_explained(sys.argv[1:]):
         run.main()
@@ -173,11 +176,12 @@ def _refused(story: str, status: int = 1) -> int:
 
 def _version(words: list[str]) -> int:
     names = ("flwr", "ray", "torch")
-    print(", ".join([f"stillhouse {_own_version()}", *(f"{n} {version(n)}" for n in names)]))
+    print(", ".join([f"stillhouse {own_version()}", *(f"{n} {version(n)}" for n in names)]))
     return 0
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Return this package's version, of a checkout too."""
     try:
         return version("stillhouse")
     except PackageNotFoundError:  # a checkout

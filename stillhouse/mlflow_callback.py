@@ -23,6 +23,6 @@ def to_mlflow(**options: Any) -> Iterator[Each]:
     try:
         import mlflow
     except ImportError as error:
-        raise ImportError("to_mlflow wants mlflow: pip install 'stillhouse[mlflow]'") from error
+        raise ImportError("to_mlflow wants mlflow: pip install mlflow") from error
     with mlflow.start_run(**options):
         yield lambda numbers: mlflow.log_metrics(dict(numbers), step=int(numbers["round"]))

@@ -99,7 +99,7 @@ def export(
         raise ValueError(f"--format {format}: expected torchscript or onnx")
     lacking = [name for name in ("onnx", "onnxscript") if format == "onnx" and not find_spec(name)]
     if lacking:
-        raise ImportError(f"--format onnx wants {lacking[0]}: pip install 'stillhouse[onnx]'")
+        raise ImportError(f"--format onnx wants {lacking[0]}: pip install onnx onnxscript")
     model = load_student(folder, peer=peer, trust=trust)
     about = read_description(_file_of(folder, peer))
     ending = "pt" if format == "torchscript" else "onnx"

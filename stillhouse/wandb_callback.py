@@ -23,6 +23,6 @@ def to_wandb(**options: Any) -> Iterator[Each]:
     try:
         import wandb
     except ImportError as error:
-        raise ImportError("to_wandb wants wandb: pip install 'stillhouse[wandb]'") from error
+        raise ImportError("to_wandb wants wandb: pip install wandb") from error
     with wandb.init(**options) as theirs:  # which marks a run that failed
         yield lambda numbers: theirs.log(dict(numbers), step=int(numbers["round"]))

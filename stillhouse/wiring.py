@@ -31,6 +31,8 @@ def federation(config: DictConfig) -> "tuple[SimulatedClients, Any]":
     from sim.workers.process_setup import require_device
 
     require_device("student_device", config.student_device)
+    if not config.sim.get("address"):  # whose machines may have others
+        require_device("sim.device", config.sim.get("device", "cpu"))
     clients = populate(config, load_splits(config))
     return clients, build_strategy(config, clients)
 

@@ -207,5 +207,14 @@ def test_numbers_go_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_an_adapter_without_its_package_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=rf"pip install 'stillhouse\[{name}\]'"):
+    with pytest.raises(ImportError, match=rf"pip install {name}"):
         getattr(stillhouse, f"to_{name}")().__enter__()
+
+
+def test_what_is_no_word_or_no_callback_is_told(here: Path) -> None:
+    with pytest.raises(stillhouse.RunError, match="expected words, each a text, such as 'seed=1'"):
+        stillhouse.run(["seed=1"])  # type: ignore[arg-type]
+    with pytest.raises(stillhouse.RunError, match="expected functions of a round's numbers"):
+        stillhouse.run("seed=1", callbacks=[3])  # type: ignore[list-item]
+    assert not [*here.iterdir()]
+    assert stillhouse.__version__[0].isdigit()

@@ -211,7 +211,7 @@ def test_what_cannot_be_exported_is_told(
     monkeypatch.setattr("stillhouse.models.find_spec", lambda name: None)
     assert main(["export", str(folder), "--format", "onnx"]) == 1
     told = capsys.readouterr().err
-    assert told == "error: --format onnx wants onnx: pip install 'stillhouse[onnx]'\n"
+    assert told == "error: --format onnx wants onnx: pip install onnx onnxscript\n"
     assert main(["export", str(tmp_path)]) == 1
     assert "there is no such file: expected the folder of a finished run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="--format tflite: expected torchscript or onnx"):

@@ -132,7 +132,10 @@ def _npz_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
                 raise ValueError("it holds a single array (.npy)")
             return {name: content[name] for name in content.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file}: expected an .npz file of plain arrays: {error}") from error
+        story = str(error)
+        if "pickle" in story:  # numpy's advice would be to run what is in it
+            story = "it is no such file, or holds Python objects, which are not read"
+        raise ValueError(f"{file}: expected an .npz file of plain arrays: {story}") from error
 
 
 def _array(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:

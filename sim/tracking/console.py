@@ -1,6 +1,7 @@
 """What a person sees while a run goes on, and at its end."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -189,6 +190,7 @@ class Display:
             )
         self.console.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
         ours = "stillhouse" if Path(sys.argv[0]).name == "stillhouse" else "python run.py"
-        self.console.print(f"{ours} report {folder}", highlight=False, soft_wrap=True)
+        place = shlex.quote(folder)
+        self.console.print(f"{ours} report {place}", highlight=False, soft_wrap=True)
         program = Path(sys.executable).with_name("tensorboard")
-        self.console.print(f"{program} --logdir {folder}", highlight=False, soft_wrap=True)
+        self.console.print(f"{program} --logdir {place}", highlight=False, soft_wrap=True)

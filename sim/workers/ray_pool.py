@@ -88,6 +88,12 @@ class RayPool:
         require_answer(address)
         if workers is None and address is None and device == "cpu":
             workers = joblib.cpu_count()  # those this process may use, in a container too
+        most = max(16, 4 * joblib.cpu_count())
+        if workers and address is None and workers > most:
+            raise ValueError(
+                f"sim.workers={workers}: this machine has {joblib.cpu_count()} cores, and each "
+                f"worker takes 0.3 GB and more: expected at most {most}"
+            )
         self._started_ray = not ray.is_initialized()
         self._private = self._started_ray and address is None
         self._peer_workers = peer_workers

@@ -129,6 +129,10 @@ def told(mine: Path, *words: str) -> tuple[int, str, list[str]]:
         ("hydra.run.dir=/proc/x", "hydra.run.dir=/proc/x: cannot be made, or written to: "),
         ("resume=MINE", "resume=MINE: no run folder, it has no config.yaml"),
         ("student_device=mps", "student_device=mps: expected cpu or cuda"),
+        ("seed=0,1", "seed=0,1: several values: expected -m before the words for a sweep, or [a"),
+        ("hydra.run.dir=", "hydra.run.dir=: expected a folder"),
+        ("sim.workers=500", "sim.workers=500: this machine has "),
+        ("sim.device=cuda", "sim.device=cuda: torch sees no GPU here"),
         ("report /nowhere", "/nowhere: no such folder"),
         ("conformance scorer nowhere.f", "nowhere.f: No module named 'nowhere'"),
     ],
@@ -142,6 +146,7 @@ def test_a_command_that_cannot_be_run(words: str, line: str, mine: Path) -> None
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        ("seed=1 -m rounds=2", "unrecognized arguments: rounds=2; flags, such as -m or --config-"),
         ("--rounds 3", "unrecognized arguments: --rounds; options are words KEY=VALUE without da"),
         ("conformance scorr mine.raises", "argument kind: invalid choice: 'scorr' (choose from"),
         ("report", "the following arguments are required: FOLDER; run.py report --help says mo"),
