@@ -26,7 +26,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 run: venv  ## run the default federation; make run ARGS="seed=1 strategy/scorer=uniform"
 	$(BIN)/python run.py $(ARGS)
 
-test: venv check  ## checks and the test suite, 12 to 30 minutes on two cores
+test: venv check  ## checks and the test suite, 15 to 30 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: venv  ## the tests that take longer than a minute each

@@ -96,8 +96,8 @@ def federate(
     began, stop = time.perf_counter(), stop or Stop()
     with explained(*BUILDING, config=config):
         check_keys_and_values(config)
-        print(headline(config, folder), flush=True)
         early = EarlyStop(**config.stop, callbacks=callbacks, evaluate_every=config.evaluate_every)
+        print(headline(config, folder), flush=True)
         pool = instantiate(config.sim)(seed=config.seed)  # Ray, if wanted, while torch is imported
     with closing(pool):
         from clients.population.drawing import draw_student
@@ -138,9 +138,8 @@ def federate(
                 display.stop()
             tracker.write()
             said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
-            said |= {"wall_time_s": time.perf_counter() - began, **early.told(config.rounds)}
-            if leaked := clients.splits.proxy_in_test:
-                said["proxy_inputs_in_test"] = leaked
+            said |= early.told(config.rounds) | {"wall_time_s": time.perf_counter() - began}
+            said |= {"proxy_inputs_in_test": n for n in [clients.splits.proxy_in_test] if n}
             result = conclude(folder, parameters, said, described.pop(""))
             display.result(result, str(folder))
             with explained(LeavingError):

@@ -62,6 +62,7 @@ def assert_killed_and_same(
     assert not any(orders.iterdir())  # they did die
 
 
+@pytest.mark.slow  # `make matrix` does it fifty times
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("ray_pool", [2], indirect=True)
 def test_killed_workers_change_no_bit(

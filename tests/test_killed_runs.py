@@ -95,6 +95,7 @@ def test_killed_in_mid_round_and_resumed_with_more_rounds(
     assert pq.read_table(folder / "clients.parquet").num_rows == 4 * 5
 
 
+@pytest.mark.slow  # two Rays; inline it is above
 def test_killed_on_ray_between_checkpoints_and_resumed(
     mine: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -157,8 +157,7 @@ def prepare_rounds(
     about |= {"states": pool.states(tracker.folder / STATES), "encode": app.encode_request}
     grid = PoolGrid(pool, clients.architectures, **about)
     start, first_round = checkpoints.start(strategy, grid, write_arrays(parameters_of(student)))
-    if early.after_resume(tracker.summaries):
-        first_round = rounds + 1
+    first_round = rounds + 1 if early.after_resume(tracker.summaries) else first_round
     often, ends = (checkpoint_every, rounds), (stopping, early.ended)
     commit = checkpoints.after_rounds(*often, display.warn, strategy, grid, tracker, *ends)
 

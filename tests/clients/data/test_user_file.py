@@ -199,7 +199,10 @@ GREY, LABELS = np.arange(160, dtype=np.uint8).reshape(10, 4, 4), np.arange(10)
         ({"images": GREY, "labels": LABELS[:9]}, "9 labels for 10 inputs"),
         ({"images": GREY, "labels": LABELS - 1}, "labels go down to -1, expected none"),
         ({"images": GREY * np.nan, "labels": LABELS}, "images holds NaN"),
-        ({"images": GREY, "labels": np.array([{}] * 10)}, "plain arrays: Object arrays cannot"),
+        (
+            {"images": GREY, "labels": np.array([{}] * 10)},
+            "plain arrays: it is no such file, or holds Python objects",
+        ),
         (
             {"images": GREY, "labels": LABELS, "test_images": GREY[:, :2], "test_labels": LABELS},
             r"expected test_images as uint8 \[1, 4, 4\] like images, found uint8 \[1, 2, 4\]",
