@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate
 from conf.errors import Stopped
@@ -34,7 +34,11 @@ from stillhouse.wiring import (
     federation,
 )
 
-NUMBERS = ("rounds", "evaluate_every", "quorum", "checkpoint_every", "student_threads")
+NUMBERS = (
+    *("rounds", "evaluate_every", "quorum", "checkpoint_every", "student_threads"),
+    "clients.group_size",
+)
+"""Of the round loop."""
 
 register()
 
@@ -129,8 +133,7 @@ def federate(
             try:
                 with explained(*BUILDING, config=config):
                     built = pool, clients, student, strategy, tracker, display, asking, checkpoints
-                    numbers = {name: config[name] for name in NUMBERS}
-                    numbers |= {"group_size": config.clients.group_size}
+                    numbers = {n.split(".")[-1]: OmegaConf.select(config, n) for n in NUMBERS}
                     run_rounds = prepare_rounds(*built, stop.asked, early, **numbers)
                 with explained(*ENDINGS), stop.at_the_end_of_rounds():
                     parameters = run_rounds()
@@ -139,7 +142,8 @@ def federate(
             tracker.write()
             said = {"seed": config.seed, "rounds": config.rounds, **tracker.totals()}
             said |= early.told(config.rounds) | {"wall_time_s": time.perf_counter() - began}
-            said |= {"proxy_inputs_in_test": n for n in [clients.splits.proxy_in_test] if n}
+            if leaked := clients.splits.proxy_in_test:
+                said["proxy_inputs_in_test"] = leaked
             result = conclude(folder, parameters, said, described.pop(""))
             display.result(result, str(folder))
             with explained(LeavingError):
