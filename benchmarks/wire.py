@@ -11,19 +11,17 @@ import contextlib
 import io
 import tempfile
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 import run
 from clients.models.factory import parameters_of
+from clients.models.parameter_names import chosen
 from clients.population.drawing import draw_student
-from conf.schema import EXAMPLES, HERE, register, search_word
+from conf.composing import composed
+from conf.schema import EXAMPLES, HERE
 from sim.workers.process_setup import assume_task_identity
 from stillhouse import wiring
 
@@ -89,20 +87,17 @@ OTHERS = {
 """Without a formula of their own, and why."""
 
 
-def composed(*words: str) -> DictConfig:
-    """Compose a config, examples being at hand."""
-    GlobalHydra.instance().clear()
-    register()
-    with initialize_config_dir(str(HERE), version_base="1.3"):
-        return compose("config", overrides=[search_word(), *words])
+def config_of(name: str) -> DictConfig:
+    """Compose the config of a method's run."""
+    with composed([f"strategy={name}", *SMALL, *ROWS[name].words.split()]) as (config, _):
+        if OmegaConf.select(config, "strategy.distil.epochs"):
+            config.strategy.distil.epochs = 1
+        return config
 
 
 def measured(name: str) -> tuple[dict[str, int], dict[str, float]]:
     """Run a method; return the bytes of a client's round, and what the letters stand for."""
-    row = ROWS[name]
-    config = composed(f"strategy={name}", *SMALL, *row.words.split())
-    if OmegaConf.select(config, "strategy.distil.epochs"):
-        config.strategy.distil.epochs = 1
+    config = config_of(name)
     splits = wiring.load_splits(config)
     clients = wiring.populate(config, splits)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -110,30 +105,21 @@ def measured(name: str) -> tuple[dict[str, int], dict[str, float]]:
         table = pq.read_table(Path(folder) / "clients.parquet").to_pandas()
     table = table[table["round"] == min(2, config.rounds)]
     first = table[table["client"] == 0].iloc[0]
-    student = parameters_of(draw_student(clients, "cpu"))
-    own = config.strategy.get("own") or []
-    shared = {key: each for key, each in student.items() if not belongs(key, own, student)}
-    proxy = len(splits.proxy)
+    student = draw_student(clients, "cpu")
+    sizes = {key: each.nbytes for key, each in parameters_of(student).items()}
+    own = {key for each in config.strategy.get("own") or () for key in chosen(each, student)}
+    asked = int(ROWS[name].asked * len(splits.proxy))
     letters = {
-        "P": sum(each.nbytes for each in student.values()),
-        "S": sum(each.nbytes for each in shared.values()),
-        "N": int(row.asked * proxy),
-        "A": proxy - int(row.asked * proxy),
+        "P": sum(sizes.values()),
+        "S": sum(size for key, size in sizes.items() if key not in own),
+        "N": asked,
+        "A": len(splits.proxy) - asked,
         "C": splits.private.task.num_classes,
         "n": len(clients.partitions[0]),
         "F": 16 * 2 * 2,  # of `features.2` of a CNN on 4 x 4 pixels
         "D": 32,
     }
     return {"down": int(first.request_bytes), "up": int(first.reply_bytes)}, letters
-
-
-def belongs(name: str, patterns: list[str], student: dict[str, Any]) -> bool:
-    """Tell whether a number is a client's own; norms are known by their statistics or one axis."""
-    module = name.rpartition(".")[0]
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    is_norm = f"{module}.running_mean" in student
-    kinds = {"@norm": is_norm, "@buffers": name.endswith(buffers)}
-    return any(kinds.get(each, fnmatch(name, each)) for each in patterns)
 
 
 def lines_of(path: Path) -> int:
@@ -146,7 +132,7 @@ def written(name: str) -> tuple[str, str]:
     """Count lines of a method's YAML, and of the Python file that its strategy stands in."""
     places = [HERE, *EXAMPLES]
     (config,) = [path for each in places if (path := each / f"strategy/{name}.yaml").exists()]
-    module = composed(f"strategy={name}").strategy["_target_"].rpartition(".")[0]
+    module = config_of(name).strategy["_target_"].rpartition(".")[0]
     files = [each / f"{module.replace('.', '/')}.py" for each in (CODE, *EXAMPLES)]
     code = [f"`{path.name}` {lines_of(path)}" for path in files if path.exists()]
     return str(lines_of(config)), *(code or ["Flower's"])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from conf.errors import ConfigError
@@ -117,6 +118,7 @@ def copied(name: str, folder: Path) -> tuple[Path, str]:
     return path, f"--config-dir {folder} {chosen(group, own)}"
 
 
+@cache
 def _files() -> dict[tuple[str, str], Path]:
     """Find the file of each option, by group and name; conf/ comes before examples/."""
     found: dict[tuple[str, str], Path] = {}

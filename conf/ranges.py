@@ -85,30 +85,27 @@ def expected_by(annotation: str) -> str | None:
     declared = _declared(annotation)
     if declared is None:
         return None
-    kind, text = declared
+    kind, text = declared[0], declared[1].string
     may_be_null = re.search("None|Optional", annotation) and "null" not in text
     named = "an integer" if kind == "int" else "a number"
     return f"{named} {text}" + ", or null" * bool(may_be_null)
 
 
-def _declared(annotation: str) -> tuple[str, str] | None:
+def _declared(annotation: str) -> tuple[str, re.Match[str]] | None:
     """Find kind and range in an annotation; None where it has none of the forms read here."""
     found = DECLARED.search(annotation)
-    text = (found[2] or found[3] or "") if found else ""
-    return (found[1], text) if found and RANGE.match(text) else None
+    limits = RANGE.match(found[2] or found[3] or "") if found else None
+    return (found[1], limits) if found and limits else None
 
 
-def _fits(value: Any, kind: str, text: str) -> bool:
+def _fits(value: Any, kind: str, limits: re.Match[str]) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         return False
-    if math.isinf(value) and (kind == "int" or "finite" in text):
+    if math.isinf(value) and (kind == "int" or "finite" in limits.string):
         return False
     if kind == "int" and value != int(value):
         return False
-    found = RANGE.match(text)
-    if found is None:
-        return True
-    more, least, left, low, high, right = found.groups()
+    more, least, left, low, high, right = limits.groups()
     if more:
         return value > float(least) or (more == ">=" and value == float(least))
     inside = float(low) < value < float(high)

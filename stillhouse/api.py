@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import run as federation
 from conf.composing import composed
 from conf.errors import Stopped
 from conf.explaining import BUILDING, disk_explained, explained
 from conf.resume import resumed_config
 from conf.run_lock import claim, release
 from conf.schema import targets_in
+from run import federate
 from sim.checkpoint.early_stop import Each, stop_reason
 from sim.checkpoint.stopping import Stop
 
@@ -133,7 +133,7 @@ def _federate(
                 if resume:
                     config = resumed_config(config, words)
                 claim(folder, begun=resume)
-            numbers = federation.federate(config, folder, resume, stop, callbacks)
+            numbers = federate(config, folder, resume, stop, callbacks)
             return numbers, config.student
     except SystemExit as ended:
         raise KeyboardInterrupt(f"{folder}: stopped; resume={folder} goes on") from ended

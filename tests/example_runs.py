@@ -39,7 +39,7 @@ def both_pools(
     words = [*words, f"seed={SEED}"]
     runs = {"inline": result_of(folder / "inline", *words, "sim=inline")}
     if target:
-        runs["ray"] = gone_on(folder / "ray", words, target, sim="ray")
+        runs["ray"] = _gone_on(folder / "ray", words, target)
     else:
         runs["ray"] = federated(folder / "ray", *words, sim="ray")
     for name, word in others.items():
@@ -50,8 +50,8 @@ def both_pools(
     return runs
 
 
-def gone_on(folder: Path, words: list[str], target: str, sim: str = "inline") -> dict[str, Any]:
-    """Run two rounds with checkpoints and go on to three; return what is said then."""
-    federated(folder, *words, "rounds=2", "checkpoint_every=1", sim=sim)
+def _gone_on(folder: Path, words: list[str], target: str) -> dict[str, Any]:
+    """Run two rounds with checkpoints and go on to three; over Ray; return what is said then."""
+    federated(folder, *words, "rounds=2", "checkpoint_every=1", sim="ray")
     resumed = ["rounds=3", f"resume_targets=[{target}]"]
-    return federated(folder, *words[:2], resumed=resumed, sim=sim)
+    return federated(folder, *words[:2], resumed=resumed, sim="ray")

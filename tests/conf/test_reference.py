@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from conf.declarations import arguments_of
 from conf.errors import ConfigError
 from conf.reference import described, keys_of, page
-from tests.places import ROOT
+from conf.schema import Config
+from tests.places import CONF, ROOT
 
 
 def test_the_page_is_what_is_in_the_config_now() -> None:
@@ -31,6 +33,18 @@ def test_a_key_has_a_default_a_range_and_a_line(tmp_path: Path) -> None:
     assert epochs.said == "Passes over the examples, >= 0."  # of its docstring
     assert keys["clients.training.batch_size"].said == "a few, no more"
     assert keys["clients.training.of.b"].default == "[2, x]"
+
+
+def test_defaults_of_a_run_stand_in_the_schema_as_in_its_file() -> None:
+    """The file says what they are, the schema of which type: neither goes its own way."""
+    file = OmegaConf.load(CONF / "config.yaml")
+    schema = OmegaConf.to_container(OmegaConf.structured(Config))
+    written = {name: OmegaConf.to_container(file)[name] for name in file if name in schema}
+    groups = ("proxy", "proxy_condition", "experiment", "debug")
+    assert len(written) > 12
+    for name, value in written.items():
+        assert name not in groups
+        assert schema[name] == value, name
 
 
 def test_a_package_says_where_a_file_goes(tmp_path: Path) -> None:
