@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from conf.declarations import arguments_of
 from conf.errors import ConfigError
-from conf.schema import Config, targets_in
+from conf.schema import Config, is_missing, targets_in
 from conf.sections import SECTIONS
 
 DECLARED = re.compile(r"""Annotated\[(int|float), (?:'(.*?)'|"(.*?)")\]""")
@@ -70,7 +70,7 @@ def out_of_range(value: Any, annotation: str) -> str | None:
         What it ought to be, or None if it is, or if no range is declared.
     """
     declared = _declared(annotation)
-    if declared is None or value is None or isinstance(value, DictConfig):
+    if declared is None or value is None or isinstance(value, dict | DictConfig):
         return None
     if isinstance(value, ListConfig | list):
         fits = all(each is None or _fits(each, *declared) for each in value)
@@ -125,7 +125,7 @@ def declared_in(config: DictConfig) -> Iterator[tuple[str, Any, str]]:
         target = str(node["_target_"])
         declared = {**_of_parts(node), **_of_target(target)}
         for name, annotation in declared.items():
-            if name in node and not OmegaConf.is_missing(node, name):
+            if name in node and not is_missing(node[name]):
                 yield f"{key}.{name}", node[name], annotation
 
 
@@ -133,11 +133,11 @@ def _of_target(target: str) -> dict[str, str]:
     return OF_OTHERS.get(target.split(".")[0]) or arguments_of(target)
 
 
-def _of_parts(node: DictConfig) -> dict[str, str]:
+def _of_parts(node: dict[str, Any]) -> dict[str, str]:
     """Read what parts of a strategy take that stands beside them: `strategy.fraction`."""
     found: dict[str, str] = {}
-    for part in (node[name] for name in node if not OmegaConf.is_missing(node, name)):
-        if isinstance(part, DictConfig) and part.get("_partial_") and "_target_" in part:
+    for part in node.values():
+        if isinstance(part, dict) and part.get("_partial_") and "_target_" in part:
             found |= {n: a for n, a in _of_target(str(part["_target_"])).items() if n not in part}
     return found
 

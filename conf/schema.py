@@ -8,7 +8,7 @@ import difflib
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
@@ -92,19 +92,30 @@ def check_targets(config: DictConfig, section: str = "") -> None:
         ConfigError: Names the key and the nearest name that there is.
     """
     for key, node in targets_in(config[section] if section else config, section):
-        accepted = _arguments(_function(key, node))
+        accepted = _arguments(function_of(key, node))
         accepted = _beside_parts(key, node, accepted) | accepted
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
             _refuse_unknown(key, node, [*accepted, "_target_", "_partial_"])
         for argument, parameter in accepted.items():
-            if OmegaConf.is_missing(node, argument):
+            if is_missing(node.get(argument)):
                 raise ConfigError(f"{key}.{argument} is not set: give {key}.{argument}=...")
             if argument in node:
                 _refuse_type(f"{key}.{argument}", node[argument], parameter.annotation)
 
 
-def _function(key: str, node: DictConfig) -> Any:
-    """Look up what a node names."""
+def function_of(key: str, node: dict[str, Any]) -> Any:
+    """Look up the function or class that a node names.
+
+    Args:
+        key: Of the node.
+        node: Plain, with a `_target_`.
+
+    Returns:
+        What `_target_` names.
+
+    Raises:
+        ConfigError: There is no such module, or nothing to call of that name in it.
+    """
     target = str(node["_target_"])
     module_name, _, name = target.rpartition(".")
     try:
@@ -138,7 +149,7 @@ def _arguments(function: Any) -> dict[str, inspect.Parameter]:
 
 
 def _beside_parts(
-    key: str, node: DictConfig, accepted: dict[str, inspect.Parameter]
+    key: str, node: dict[str, Any], accepted: dict[str, inspect.Parameter]
 ) -> dict[str, inspect.Parameter]:
     """Return what a strategy's parts take of what stands beside them.
 
@@ -148,8 +159,8 @@ def _beside_parts(
     found: dict[str, inspect.Parameter] = {}
     for name, wanted in accepted.items():
         part = node.get(name)
-        if isinstance(part, DictConfig) and part.get("_partial_") and "_target_" in part:
-            kind = _function(f"{key}.{name}", part)
+        if isinstance(part, dict) and part.get("_partial_") and "_target_" in part:
+            kind = function_of(f"{key}.{name}", part)
             either = isinstance(wanted.annotation, UnionType)  # or None
             kinds = get_args(wanted.annotation) if either else (wanted.annotation,)
             if any(each in getattr(kind, "__mro__", ()) for each in kinds):
@@ -171,8 +182,7 @@ def check_keys(config: DictConfig) -> None:
     for section, schema in (("", Config), *SECTIONS.items()):
         node = OmegaConf.select(config, section) if section else config
         _refuse_unknown(section, node, [f.name for f in fields(schema)])
-    for folder in (path for path in HERE.rglob("*") if path.is_dir()):
-        group = str(folder.relative_to(HERE))
+    for group in _groups():
         value = OmegaConf.select(config, key := group.replace("/", "."))
         if not (value is None or isinstance(value, DictConfig)):
             raise ConfigError(
@@ -193,6 +203,11 @@ def check_keys(config: DictConfig) -> None:
             )
 
 
+@cache
+def _groups() -> list[str]:
+    return [str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_dir()]
+
+
 PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 PLAIN |= {type(None): "null"}
 
@@ -210,7 +225,7 @@ def _refuse_type(key: str, value: Any, annotation: Any) -> None:
         raise ConfigError(f"{key}={value!r}: expected {expected}")
 
 
-def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
+def _refuse_unknown(section: str, node: Mapping[Any, Any], known: list[str]) -> None:
     for name in map(str, node):
         if name not in known:
             key = f"{section}.{name}".lstrip(".")
@@ -220,14 +235,35 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
             raise ConfigError(f"unknown key '{key}'{our_key(key) or nearest(name, known)}")
 
 
-def targets_in(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
-    """Walk through the nodes of a config that have a `_target_`, with their keys."""
-    if isinstance(node, DictConfig) and "_target_" in node:
+def targets_in(config: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Walk through the nodes of a config that have a `_target_`, with their keys.
+
+    Args:
+        config: The composed config or a part of it, OmegaConf's or plain.
+        key: Of that part.
+
+    Yields:
+        Key and node; that one is plain, with the values that interpolations stand for.
+    """
+    yield from _targets(plain(config), key)
+
+
+def _targets(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict) and not is_missing(node.get("_target_", MISSING)):
         yield key, node
-    names: Any = range(len(node)) if isinstance(node, ListConfig) else node
-    for name in names if isinstance(node, DictConfig | ListConfig) else ():
-        if not OmegaConf.is_missing(node, name):
-            yield from targets_in(node[name], f"{key}.{name}".lstrip("."))
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _targets(value, f"{key}.{name}".lstrip("."))
+
+
+def plain(node: Any) -> Any:
+    """Return a node of the config as dicts and lists: OmegaConf takes 0.1 ms for each look."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a plain value is one that has to be given."""
+    return isinstance(value, str) and value == MISSING
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

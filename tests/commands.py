@@ -1,7 +1,7 @@
 """`python run.py`, and modules of ours, as a user runs them: each in a process of its own.
 
-The processes are forked from one that has imported torch, Flower, Ray and ours: a fresh interpreter
-takes 4 CPU seconds for that, and the suite begins about ninety of them.
+The processes are forked from one that has imported torch, Flower, Ray, Hydra and ours, `preloaded`.
+A fresh interpreter takes 4 CPU seconds for that, and the suite begins about ninety of them.
 """
 
 import multiprocessing
@@ -15,27 +15,14 @@ from tempfile import TemporaryDirectory
 
 from tests.places import ROOT
 
-IMPORTED = [
-    "torch",
-    "ray",
-    "clients.app",
-    "sim.workers.ray_pool",
-    "sim.checkpoint.resumable_run",
-    "sim.tracking.figures",
-    "sklearn.datasets",
-    "sklearn.linear_model",
-    "scipy.stats",
-    "strategies.server.mutual",
-]
-
 
 def run_py(*words: str, cwd: Path = ROOT, **env: str) -> "CompletedProcess[str]":
     """Run `python run.py` with these words, for at most 240 s.
 
-    Where PYTHONHASHSEED is given, which only a fresh interpreter takes up, it is one.
+    Where a variable is given that only a fresh interpreter takes up, it is one.
     """
     environment = {**os.environ, **env}
-    if "PYTHONHASHSEED" in env:
+    if {"PYTHONHASHSEED", "HYDRA_FULL_ERROR"} & set(env):
         return subprocess.run(
             [sys.executable, str(ROOT / "run.py"), *words],
             cwd=cwd,
@@ -56,7 +43,7 @@ def run_module(name: str, *words: str) -> "CompletedProcess[str]":
 def _forked(words: list[str], cwd: Path, environment: dict[str, str]) -> "CompletedProcess[str]":
     """Run a module by its name and its words in a fork of the process that has imported much."""
     forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(IMPORTED)
+    forking.set_forkserver_preload(["tests.preloaded"])
     with TemporaryDirectory() as folder:
         told = [Path(folder) / name for name in ("out", "err")]
         process = forking.Process(target=_run, args=(words, str(cwd), environment, *told))
