@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.federations import SEED
 from tests.places import ROOT
-from tests.quick_runs import federated, result_of
+from tests.quick_runs import federated
 
 EXAMPLES = ROOT / "examples"
 
@@ -37,7 +37,7 @@ def both_pools(
         What `result.json` says, of `inline`, `ray` and the others.
     """
     words = [*words, f"seed={SEED}"]
-    runs = {"inline": result_of(folder / "inline", *words, "sim=inline")}
+    runs = {"inline": federated(folder / "inline", *words)}
     if target:
         runs["ray"] = _gone_on(folder / "ray", words, target)
     else:

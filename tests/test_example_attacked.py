@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 import torch
 from torch import nn
 
@@ -43,6 +44,7 @@ def test_the_attack_on_a_linear_network_by_hand() -> None:
         assert tuple(float(found[name]) for name in NAMES) == expected
 
 
+@pytest.mark.slow
 def test_both_pools_and_a_resumed_run_find_the_same_and_the_student_is_nobodys(
     tmp_path: Path,
 ) -> None:

@@ -97,6 +97,7 @@ def test_public_labels_are_learnt_in_round_1_if_asked_for(tmp_path: Path) -> Non
     assert accuracy[10] > accuracy[0] + 0.1
 
 
+@pytest.mark.slow
 def test_fedmd_has_the_same_bits_on_both_pools_and_goes_on(tmp_path: Path) -> None:
     words = ["--config-dir", str(EXAMPLES / "fedmd"), "strategy=fedmd", "clients.num_clients=5"]
     words, none = [*words, "rounds=3"], "strategy.digest_epochs=0"

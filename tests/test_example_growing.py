@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 from clients.models import mlp
@@ -42,6 +43,7 @@ def test_only_who_stalls_grows_and_up_to_so_many() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_growing_clients_learn_more_on_both_pools_and_after_a_resume(tmp_path: Path) -> None:
     words, target = [*GROWING, "rounds=3"], "growing.choose,growing.apply"
     runs = both_pools(tmp_path, words, target, fixed="clients/shape=none")

@@ -122,6 +122,7 @@ def test_a_network_that_is_no_slice_of_the_students_is_refused(heterofl: Any) ->
             strategy_of(heterofl, [small, model], student)
 
 
+@pytest.mark.slow
 def test_slices_learn_more_than_small_networks_alone_on_both_pools_and_after_a_resume(
     tmp_path: Path,
 ) -> None:

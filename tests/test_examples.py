@@ -126,6 +126,7 @@ def test_prototypes_are_averaged_over_those_who_have_the_class(fedproto: Any) ->
         fedproto.FedProto(messenger=object(), seed=0)
 
 
+@pytest.mark.slow
 def test_fedproto_learns_and_has_the_same_bits_on_both_pools(tmp_path: Path) -> None:
     words = ["--config-dir", str(EXAMPLES / "fedproto"), *FEDPROTO]
     runs = both_pools(tmp_path, words, alone="strategy.weight=0.0 clients/profile=two_speeds")
@@ -230,6 +231,7 @@ def test_scaffold_aggregates_by_hand() -> None:
         assert strategy.control["weight"].tolist() == [[pytest.approx(0.8 / 4)]]
 
 
+@pytest.mark.slow
 def test_scaffold_learns_and_its_variates_follow(tmp_path: Path) -> None:
     """In round 1 all variates are zero, and the correction is none."""
     words = ["--config-dir", str(EXAMPLES / "scaffold"), "strategy=scaffold", "clients=same",

@@ -74,6 +74,7 @@ def test_ickds_loss_by_hand(ickd: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_ickd_has_the_same_bits_on_both_pools_and_resumed_and_its_numbers_matter(
     tmp_path: Path,
 ) -> None:
@@ -113,6 +114,7 @@ def test_the_noise_is_laplaces_of_scale_one_over_epsilon(noised: Any) -> None:
         noised.Laplace(0)
 
 
+@pytest.mark.slow
 def test_noised_counts_are_the_same_on_both_pools_and_their_numbers_matter(tmp_path: Path) -> None:
     runs = both_pools(
         tmp_path,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 from clients.messages.answers import Answers
@@ -32,6 +33,7 @@ def test_a_reservoir_keeps_every_example_as_often() -> None:
     assert len(reservoir(np.empty(0, np.int64), np.arange(8), 0, 0, rng)) == 0
 
 
+@pytest.mark.slow
 def test_a_memory_keeps_clients_from_forgetting_on_both_pools_and_after_a_resume(
     tmp_path: Path,
 ) -> None:
@@ -64,6 +66,7 @@ def test_a_side_is_hidden_from_each_client() -> None:
     assert (clean == 1).all()
 
 
+@pytest.mark.slow
 def test_dirty_cameras_see_less_and_all_together_more(tmp_path: Path) -> None:
     words = [*DIRT, "rounds=3"]
     others = {"clean": "clients/view=none", "wiped": "clients.view.trains_only=true"}
@@ -98,6 +101,7 @@ BOOSTED = ["--config-dir", str(EXAMPLES / "adaboost"), "strategy=distillation",
            "strategy.distil.epochs=5"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_boosted_teachers_beat_a_plain_vote_on_both_pools_and_after_a_resume(
     tmp_path: Path,
 ) -> None:
@@ -127,6 +131,7 @@ def test_a_change_of_low_rank_is_sent_as_two_thin_matrices() -> None:
     assert set(full) == {"w", "b"}  # two matrices would be no smaller
 
 
+@pytest.mark.slow
 def test_low_ranks_are_as_good_for_half_the_megabytes(tmp_path: Path) -> None:
     words = [*SMALL, "rounds=3"]
     others = {"whole": "clients/codec=none", "less": "clients.codec.energy=0.5"}
@@ -138,6 +143,7 @@ def test_low_ranks_are_as_good_for_half_the_megabytes(tmp_path: Path) -> None:
     assert accuracy["inline"] / sent["inline"] > 2 * accuracy["whole"] / sent["whole"]
 
 
+@pytest.mark.slow
 def test_what_top_k_leaves_out_is_there_after_a_resume(tmp_path: Path) -> None:
     words = [*SMALL[2:], "clients/codec=top_k", "clients.codec.share=0.05"]
     runs = {
@@ -168,6 +174,7 @@ def test_similarities_by_hand() -> None:
     torch.testing.assert_close(near, torch.tensor([[1, 2], [1, 2]]) / np.sqrt(5).astype("f"))
 
 
+@pytest.mark.slow
 def test_a_student_comes_nearer_to_what_unlike_teachers_find_alike(tmp_path: Path) -> None:
     words = [*ALIKE, "rounds=3"]
     runs = both_pools(tmp_path, words, "similarity.similarity", free="strategy.distil.pull=0")
@@ -201,6 +208,7 @@ def test_mutual_information_is_0_where_draws_agree_and_log_2_where_they_do_not()
     np.testing.assert_allclose(found, [1, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_hangs_on_dropped_units_is_trusted_less_on_both_pools(tmp_path: Path) -> None:
     others = {"alike": "strategy/scorer=uniform", "few": "strategy.discriminator.draws=2"}
     target = "mc_dropout.unsure,mc_dropout.dropping"

@@ -70,6 +70,7 @@ def test_what_is_learned_of_taggers_is_nearer_to_the_truth_the_more_is_made_of_t
         taggers.tagged(labels, 10, 0, 1, rng=rng(), learn="best")
 
 
+@pytest.mark.slow
 def test_soft_labels_of_taggers_teach_more_than_hard_ones_on_both_pools_and_resumed(
     tmp_path: Path,
 ) -> None:
@@ -114,6 +115,7 @@ def seconds_of(folder: Path) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.slow
 def test_weak_clients_compute_less_on_both_pools_and_resumed(tmp_path: Path) -> None:
     words = [*TIERS, "clients/profile=alike", "clients.profile.multiplications_per_s=1e6"]
     wider = "clients.architectures.half.tier=1.0"

@@ -93,6 +93,7 @@ def distances() -> dict[str, list[float]]:
     return json.loads(done.stdout.rsplit("DISTANCES", 1)[1])
 
 
+@pytest.mark.slow  # Flower's own engine, in a process of its own
 @pytest.mark.parametrize("strategy", ["fedavg", "distillation"])
 def test_flowers_engine_gives_the_same_parameters(
     distances: dict[str, list[float]], strategy: str

@@ -24,7 +24,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
 @pytest.mark.parametrize(
     ("pool", "hash_seed"),
     [
-        (["sim.workers=2"], "2"),  # over Ray
+        pytest.param(["sim.workers=2"], "2", marks=pytest.mark.slow),  # a Ray of its own
         ([], "3"),  # too little for Ray: in one process
     ],
 )
@@ -37,7 +37,7 @@ def test_bits_depend_on_config_and_seed_only(
     assert hashes(result) == hashes(reference[0])
 
 
-FEW = ["data.limit=400", "data.test_limit=100"]
+FEW = ["data.limit=200", "data.test_limit=60"]
 MUTUAL = [*FEW, "clients.num_clients=5", "clients.training.epochs=1", "strategy.teaching.epochs=1"]
 
 

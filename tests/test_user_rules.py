@@ -50,7 +50,7 @@ STUBBORN = "{share: 0.3, model: {_target_: my_rules.Stubborn, _partial_: true}}"
 FAILING = [*QUICK, f"+clients.architectures.stubborn={STUBBORN}"]
 
 
-@pytest.mark.parametrize("pool", ["inline", "ray"])
+@pytest.mark.parametrize("pool", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_users_rules_run_with_no_edit_to_ours_and_a_client_that_raises_is_named(
     mine: Path, tmp_path: Path, pool: str
 ) -> None:

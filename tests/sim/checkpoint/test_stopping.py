@@ -100,6 +100,7 @@ def test_a_run_that_is_told_to_stop_finishes_its_round_and_goes_on_with_the_same
     assert hashes(json.loads((folder / "result.json").read_text())) == undisturbed
 
 
+@pytest.mark.slow  # a Ray of its own; inline it is above
 def test_a_run_over_ray_refuses_a_second_one_and_is_stopped_after_a_round(mine: Path) -> None:
     folder = mine / "over-ray"
     about = f"_partial_: true, script: {ROOT / 'run.py'}, folder: {folder}"

@@ -166,7 +166,7 @@ def test_workers_share_the_programs_arrays_read_only(ray_pool: Pool) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("group_size", [1, 3])
+@pytest.mark.parametrize("group_size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_client_that_always_kills_its_worker_is_lost_alone_and_run_no_more(
     ray_pool: Pool, folder: Path, group_size: int
 ) -> None:
@@ -192,6 +192,7 @@ def test_a_client_that_always_kills_its_worker_is_lost_alone_and_run_no_more(
     assert ask(ray_pool, 6, "train.peek", group_size)[1] == [""] * 6  # the pool has healed
 
 
+@pytest.mark.slow  # waits for time to pass; inline it is below
 @pytest.mark.timeout(120)
 def test_a_client_that_hangs_is_ended_on_ray(
     ray_pool: Pool, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -91,6 +91,7 @@ def test_an_address_where_nobody_speaks_grpc_is_refused(monkeypatch: pytest.Monk
 connected = socket.create_connection
 
 
+@pytest.mark.slow  # another Ray
 def test_a_pool_joins_a_ray_of_this_process_and_leaves_it() -> None:
     with ray_left_open():
         folder = ray_cluster.start_ray(2, None, None)

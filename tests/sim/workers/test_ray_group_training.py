@@ -75,7 +75,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("pool", [2, 4], indirect=True)
+@pytest.mark.parametrize("pool", [2, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
 def test_peers_spread_over_workers_learn_what_they_learn_together(spread: RayPool) -> None:
     torch.set_num_threads(1)
     for name, task in TASKS.items():
@@ -106,7 +106,7 @@ class Deadly(nn.Module):
 
 
 @pytest.mark.parametrize("pool", [2], indirect=True)
-@pytest.mark.parametrize(("place", "retries"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize(("place", "retries"), [pytest.param(0, 1, marks=pytest.mark.slow), (1, 0)])
 def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
     spread: RayPool, place: int, retries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +138,7 @@ def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
 
 
 @pytest.mark.parametrize("pool", [2], indirect=True)
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("place", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_worker_lost_while_idle_costs_one_meeting(spread: RayPool, place: int) -> None:
     """The other one waited in vain for it: it must be able to meet the new one."""
     task = lesson(MLP, LINEAR, epochs=1)
@@ -172,6 +172,7 @@ class Hanging(Deadly):
         return logits
 
 
+@pytest.mark.slow  # waits for time to pass
 @pytest.mark.parametrize("pool", [2], indirect=True)
 def test_a_peer_that_hangs_does_not_hang_the_others(spread: RayPool, tmp_path: Path) -> None:
     file = tmp_path / "lives"
@@ -204,7 +205,7 @@ def shared_and_alone(spread: RayPool, model: Any, **numbers: Any) -> tuple[Any, 
     return found[0], found[1], start_, ids
 
 
-@pytest.mark.parametrize("pool", [2, 4], indirect=True)
+@pytest.mark.parametrize("pool", [2, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
 def test_a_student_taught_by_several_workers_is_that_of_one(spread: RayPool) -> None:
     """Within 1e-5 of the distance moved: sums are rounded in another order."""
     for model, numbers in [(LENET, {}), (MLP, {"max_grad_norm": 0.5}), (LINEAR, {"epochs": 1})]:

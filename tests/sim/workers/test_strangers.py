@@ -145,6 +145,7 @@ def test_links_between_workers_of_this_machine_are_not_to_be_reached_from_elsewh
     assert outside(listeners(tree())) == before  # the store of the meeting too
 
 
+@pytest.mark.slow  # another Ray
 @pytest.mark.timeout(120)
 def test_another_ray_has_another_token_and_leaves_nothing(ray_of_ours: RayPool) -> None:
     import ray
