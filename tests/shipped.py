@@ -5,11 +5,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from scipy.sparse import csr_array
 
 from clients.signatures import takes
+from conf.building import instantiate
 from strategies.argument_injection import wants
 from tests.parts import loose
 from tests.places import CONF

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 
-from hydra.utils import instantiate
-
+from conf.building import instantiate
 from conf.schema import check_targets
 from sim.topology.topology import Topology
 from tests.composing import composed

@@ -12,11 +12,11 @@ from stillhouse.points import engine_points
 from strategies.conformance.command import main, table
 from strategies.conformance.points import POINTS
 from tests.places import ROOT
-from tests.quick_runs import federated, hashes, modules_of, result_of
+from tests.quick_runs import federated, hashes, modules_of
 
 PAGE = (ROOT / "docs/points.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
-SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2", "data.limit=800"]
+SHORT = ["clients.num_clients=5", "clients.training.epochs=2", "rounds=2", "data.limit=300"]
 EPOCHS = {"strategy=averaging": [], "strategy=dml": ["strategy.teaching.epochs=1"],
           "strategy=dlad": ["strategy.distil.epochs=2"]}  # fmt: skip
 """What a student, if there is one, is taught for."""
@@ -65,7 +65,7 @@ def test_an_example_of_the_page_runs_and_changes_a_number(name: str, tmp_path: P
     words, others = written(SECTIONS[name], tmp_path / "my_rules")
     (learning,) = {*words} & {*EPOCHS} or {"strategy=dlad"}
     short = [*SHORT, *EPOCHS[learning]]
-    found = result_of(tmp_path / "run", *words, *short, "sim=inline")
+    found = federated(tmp_path / "run", *words, *short)
     usual = federated(tmp_path / "usual", *others, *short)
     assert (found["rounds"], found["failures"]) == (2, 0)
     assert hashes(found) != hashes(usual)

@@ -209,7 +209,14 @@ def test_help_and_composing_import_no_heavy_dependency() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["sim.workers.ray_pool", "sim.engine.rounds", "strategies.server.distillation", "run"]
+    "first",
+    [
+        "run",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("sim.workers.ray_pool", "sim.engine.rounds", "strategies.server.mutual")
+        ),
+    ],
 )
 def test_usage_reporting_is_off_whatever_of_ours_is_imported_first(first: str) -> None:
     code = (

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from clients.models import mlp
 from clients.training.local_context import LocalContext
 from clients.training.loop import train
+from conf.building import instantiate
 from sim.engine.grid import PoolGrid
 from strategies.aggregation.scorers import validation_accuracy
 from strategies.server.averaging import Averaging

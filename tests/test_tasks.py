@@ -61,12 +61,12 @@ def test_a_segmentation_federation_with_networks_of_ones_own(tmp_path: Path) -> 
     assert ensemble > 0.45
     assert learned["measure"] == "miou"
     rough = "strategy.proxy_split.chunks=2 strategy.ensemble.answers=uint8"
-    runs = both_pools(tmp_path, [*SCENES, *BRIEFLY], rough=rough)
+    runs = both_pools(tmp_path, [*SCENES, *BRIEFLY, "data.source.num_examples=60"], rough=rough)
     assert runs["rough"]["reply_bytes"] < 0.95 * runs["inline"]["reply_bytes"]
 
 
 def test_several_heads_learn_and_each_is_measured(tmp_path: Path) -> None:
-    both_pools(tmp_path, [*HEADS, *BRIEFLY], odd="strategy/scorer=margin")
+    both_pools(tmp_path, [*HEADS, *BRIEFLY, "data.limit=200"], odd="strategy/scorer=margin")
     learned = federated(tmp_path / "learned", *HEADS)
     assert of_ensemble(learned, "accuracy")[0] > 0.6
     (line,) = map(json.loads, (tmp_path / "learned" / "metrics.jsonl").read_text().splitlines())

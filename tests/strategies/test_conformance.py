@@ -1,6 +1,7 @@
 """The conformance kit: what ships passes; seeded classics, and odd plug-ins, are told by a line."""
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from clients.handlers.parameters import PARAMETERS
 from conf.building import instantiate
 from conf.errors import ConfigError
 from conf.plugin_file import plugin_in
-from sim.analysis.probes import Ask
 from stillhouse.points import engine_points
 from strategies.conformance.checks import verdicts
 from strategies.conformance.command import main
@@ -102,37 +102,42 @@ def built(kind: str, path: Path) -> Any:
     return made[path.stem] if kind == "field" else made
 
 
-def held(kind: str) -> dict[str, Any]:
-    """Build all of a kind that can be held."""
-    files = files_of(kind).items()
-    return {name: built(kind, path) for name, path in files if (kind, name) not in NOT_HELD}
-
-
-def graph(name: str) -> Any:
-    """Build the rule of a topology."""
-    return chosen(name).keywords["graph"]
-
-
-def probes_shipped() -> dict[str, Any]:
-    """Build the probes of all files of conf/probes."""
-    files = sorted(path.stem for path in (CONF / "probes").glob("*.yaml"))
-    always = "tracking.figures_every=1"
-    configs = [composed(f"probes={each}", always).probes for each in files]
-    return {str(name): instantiate(own[name]) for own in configs for name in own}
+def probes() -> dict[str, tuple[str, Path]]:
+    """Find the probes of all files of conf/probes: their kind, and which file has them."""
+    found = {}
+    for path in sorted((CONF / "probes").glob("*.yaml")):
+        for name, node in OmegaConf.load(path).items():
+            if "_target_" in node:
+                asks = node["_target_"].endswith(".Ask")
+                found[str(name)] = "probe" if asks else "round_probe", path
+    return found
 
 
 CHECKS = {point.kind: point.checks for point in (*POINTS, *engine_points())}
-PROBES = probes_shipped()
-SHIPPED: dict[str, dict[str, Any]] = {
-    **{kind: held(kind) for kind in FOLDERS},
-    "handler": {each.kind: each for each in PARAMETERS},  # of no folder
-    "topology": {name: graph(name) for name in SHIPPED_GRAPHS
-                 if ("topology", name) not in NOT_HELD},
-    "probe": {name: each for name, each in PROBES.items() if isinstance(each, Ask)},
-    "round_probe": {name: each for name, each in PROBES.items() if not isinstance(each, Ask)
-                    and ("round_probe", name) not in NOT_HELD},
+PROBES = probes()
+HANDLERS = {each.kind: each for each in PARAMETERS}  # of no folder
+SHIPPED: dict[str, list[str]] = {
+    **{kind: [*files_of(kind)] for kind in FOLDERS},
+    "handler": [*HANDLERS],
+    "topology": SHIPPED_GRAPHS,
+    **{kind: [name for name, (of, _) in PROBES.items() if of == kind]
+       for kind in ("probe", "round_probe")},
 }  # fmt: skip
-ALL = [(kind, name) for kind, plugins in SHIPPED.items() for name in plugins]
+ALL = [(kind, name) for kind, names in SHIPPED.items() for name in names
+       if (kind, name) not in NOT_HELD]  # fmt: skip
+
+
+@cache
+def made(kind: str, name: str) -> Any:
+    """Build what is shipped under a name."""
+    if kind in FOLDERS:
+        return built(kind, files_of(kind)[name])
+    if kind == "handler":
+        return HANDLERS[name]
+    if kind == "topology":
+        return chosen(name).keywords["graph"]
+    config = composed(f"probes={PROBES[name][1].stem}", "tracking.figures_every=1")
+    return instantiate(config.probes[name])
 
 
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
@@ -140,30 +145,26 @@ STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 
 def test_every_kind_has_something_that_passes() -> None:
     assert {*SHIPPED, "strategy"} == CHECKS.keys()
-    assert all(SHIPPED.values())
+    assert {kind for kind, _ in ALL} == {*SHIPPED}
 
 
 def test_nothing_that_is_shipped_is_left_out() -> None:
-    numbers = {kind: len(files_of(kind)) for kind in FOLDERS}
-    asking = sum(isinstance(each, Ask) for each in PROBES.values())
-    numbers |= {"probe": asking, "round_probe": len(PROBES) - asking}
-    assert numbers | {"topology": len(SHIPPED_GRAPHS)} == COUNTS
+    assert {kind: len(names) for kind, names in SHIPPED.items() if kind != "handler"} == COUNTS
 
 
 @pytest.mark.parametrize(("kind", "name"), NOT_HELD)
 def test_what_is_not_held_cannot_be(kind: str, name: str) -> None:
     try:
-        elsewhere = {"round_probe": PROBES.get, "topology": graph}
-        made = elsewhere[kind](name) if kind in elsewhere else built(kind, files_of(kind)[name])
+        plugin = made(kind, name)
     except (OmegaConfBaseException, ConfigError):  # a path that only the user can say
         assert NOT_HELD[kind, name] == FILES
     else:
-        assert any(verdict.fault for verdict in verdicts(made, CHECKS[kind]))
+        assert any(verdict.fault for verdict in verdicts(plugin, CHECKS[kind]))
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_what_ships_is_as_it_ought_to_be(kind: str, name: str) -> None:
-    assert [str(v) for v in verdicts(SHIPPED[kind][name], CHECKS[kind]) if v.fault] == []
+    assert [str(v) for v in verdicts(made(kind, name), CHECKS[kind]) if v.fault] == []
 
 
 SHORT = {
@@ -187,7 +188,14 @@ SHORT = {
 """What suits the kit's networks, which have no batch norm and no maps, and its patience."""
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+ONE_OF_EACH = ("dlad", "fedavg", "dml", "gossip", "dpsgd", "defkt", "fd", "fedgkt", "dense")
+"""Of one class, or nearly, are the others."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in ONE_OF_EACH else pytest.mark.slow) for n in STRATEGIES],
+)
 def test_every_shipped_strategy_is_as_it_ought_to_be(name: str) -> None:
     strategy = instantiate(composed(f"strategy={name}", *SHORT.get(name, ())).strategy)
     assert [str(v) for v in verdicts(strategy, CHECKS["strategy"]) if v.fault] == []

@@ -42,24 +42,31 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # --- equality for every model of the zoo ---
 
 
+def mobile(name: str) -> bool:
+    """Tell whether a network is one of those whose grouped steps are slow."""
+    return "mobilenet" in name or "shufflenet" in name
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_together_is_one_by_one(name: str) -> None:
     model = built(name)
-    mobile = "mobilenet" in name or "shufflenet" in name
     for way in WAYS:
-        if mobile:
+        if mobile(name):
             both = Both(model, way, [16, 12], epochs=1, batch_size=16)
         else:
             both = Both(model, way, UNEQUAL)
-        assert both.agree(FLOAT32_MOBILE if mobile else FLOAT32), both.errors()
+        assert both.agree(FLOAT32_MOBILE if mobile(name) else FLOAT32), both.errors()
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if mobile(name) else ()) for name in BUILDERS],
+)
 @pytest.mark.usefixtures("in_double")
 def test_the_difference_is_rounding(name: str) -> None:
-    model, mobile = built(name).double(), "mobilenet" in name or "shufflenet" in name
+    model = built(name).double()
     for way in WAYS:
-        both = Both(model, way, UNEQUAL, epochs=1 if mobile else 2)  # these are slow
+        both = Both(model, way, UNEQUAL, epochs=1 if mobile(name) else 2)  # these are slow
         assert both.agree(FLOAT64), both.errors()
         counters = [n for n in both.alone[0] if n.endswith("num_batches_tracked")]
         assert len(counters) > 0 or not name.endswith("batch")

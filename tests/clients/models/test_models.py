@@ -227,8 +227,8 @@ def test_unknown_norm(build: Builder) -> None:
         ("vgg9", {"channels": (8, 8, 16, 16, 32, 32), "hidden": (32, 32)}),
         ("resnet8", {"norm": "batch"}),
         ("resnet8", {"norm": "group"}),
-        ("shufflenet_v2_05", {"norm": "group"}),
-        ("mobilenet_v2_small", {"norm": "batch"}),
+        pytest.param("shufflenet_v2_05", {"norm": "group"}, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2_small", {"norm": "batch"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_small_net_learns_16_examples_by_heart(name: str, numbers: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from clients.population.conditions import (
@@ -18,6 +17,7 @@ from clients.population.conditions import (
     taggers,
 )
 from clients.signatures import named_of
+from conf.building import instantiate
 from tests.places import CONF
 
 SHIPPED = {

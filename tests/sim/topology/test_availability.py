@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from conf.building import instantiate
 from sim.topology.availability import Availability
 from tests.places import CONF
 

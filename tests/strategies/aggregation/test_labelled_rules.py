@@ -44,6 +44,7 @@ IGNORANT = ["strategy/combiner=true_labels", "clients.training.epochs=0"]
         ["strategy=distillation", "strategy/selection=random", "strategy.distil.epochs=150"],
         [
             "strategy=dml",
+            "~clients.architectures.lenet5",
             "strategy/scorer=uniform",
             "strategy/discriminator=none",
             "strategy.teaching.epochs=20",
