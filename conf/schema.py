@@ -130,7 +130,8 @@ def function_of(key: str, node: dict[str, Any]) -> Any:
             f"{key}={target}: cannot import '{module_name}': {said}{place_in_user(error)}{hint}"
         ) from error
     theirs = str(getattr(module, "__file__", ""))
-    if "site-packages" in theirs and module_name in {folder.name for folder in EXAMPLES}:
+    ours = any(Path(theirs).is_relative_to(folder) for folder in EXAMPLES)
+    if "site-packages" in theirs and not ours and module_name in {each.name for each in EXAMPLES}:
         raise ConfigError(
             f"{key}={target}: '{module_name}' is an installed package here, {theirs}: expected a "
             f"copy of examples/{module_name} under another name, and its folder by --config-dir"

@@ -68,7 +68,7 @@ class Result:
 
 
 def run(
-    *words: str,
+    *words: str | list[str] | tuple[str, ...],
     config_dir: str | Path | Sequence[str | Path] = (),
     callbacks: Each | Sequence[Each] = (),
     quiet: bool = False,
@@ -76,7 +76,8 @@ def run(
     """Run a federation in this process, as `stillhouse run` does with the same words.
 
     Args:
-        *words: Such as "strategy=feddf", "seed=1", "hydra.run.dir=out", "resume=out"; no sweep.
+        *words: Such as "strategy=feddf", "seed=1", "hydra.run.dir=out", "resume=out", or lists of
+            them; no sweep.
         config_dir: Folders of YAML and modules of one's own, as after `--config-dir`.
         callbacks: Each is called with a round's numbers by TensorBoard's tags, and `round`, as it
             ends; one that returns True ends the run there.
@@ -90,7 +91,8 @@ def run(
             quorum; says what, in a line.
         KeyboardInterrupt: It was interrupted; the round was finished, and committed.
     """
-    if odd := [word for word in words if not isinstance(word, str)]:
+    said = [w for each in words for w in (each if isinstance(each, list | tuple) else [each])]
+    if odd := [word for word in said if not isinstance(word, str)]:
         raise RunError(f"{odd[0]!r}: expected words, each a text, such as 'seed=1'")
     callbacks = [callbacks] if callable(callbacks) else [*callbacks]
     if wrong := [each for each in callbacks if not callable(each)]:
@@ -104,9 +106,9 @@ def run(
             block.enter_context(redirect_stdout(io.StringIO()))
             block.enter_context(redirect_stderr(io.StringIO()))
         with explained(*BUILDING):
-            config, place = block.enter_context(composed(words, folders))
+            config, place = block.enter_context(composed(said, folders))
         folder = Path(config.resume or place).resolve()
-        numbers, student = _federate(config, folder, words, callbacks)
+        numbers, student = _federate(config, folder, said, callbacks)
         named = tuple(str(node["_target_"]) for _, node in targets_in(student, ""))
         return Result(folder, numbers, named)
 

@@ -37,8 +37,8 @@ def test_a_run_has_the_bits_of_the_command_and_its_numbers_as_tables(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[dict[str, Any]] = []
-    words = (*TINY, "sim=inline", "hydra.run.dir=out")
-    result = stillhouse.run(*words, callbacks=[seen.append], quiet=True)
+    words = [*TINY, "sim=inline"]
+    result = stillhouse.run(words, "hydra.run.dir=out", callbacks=[seen.append], quiet=True)
     assert capsys.readouterr() == ("", "")
     (here / "plain").mkdir()
     plain = federate(composed(*TINY, "sim=inline"), here / "plain")
@@ -213,7 +213,7 @@ def test_an_adapter_without_its_package_says_so(name: str, monkeypatch: pytest.M
 
 def test_what_is_no_word_or_no_callback_is_told(here: Path) -> None:
     with pytest.raises(stillhouse.RunError, match="expected words, each a text, such as 'seed=1'"):
-        stillhouse.run(["seed=1"])  # type: ignore[arg-type]
+        stillhouse.run(["seed=1", 5])  # type: ignore[list-item]
     with pytest.raises(stillhouse.RunError, match="expected functions of a round's numbers"):
         stillhouse.run("seed=1", callbacks=[3])  # type: ignore[list-item]
     assert not [*here.iterdir()]

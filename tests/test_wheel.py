@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpacked(wheel, tmp_path_factory.mktemp("site-packages"))
+    return unpacked(wheel, tmp_path_factory.mktemp("venv") / "site-packages")
 
 
 def python(code: str, installed: Path, cwd: Path, **more: str) -> "CompletedProcess[str]":
@@ -54,6 +54,14 @@ def test_a_module_of_ours_is_found_in_the_house(installed: Path, tmp_path: Path)
     where, examples = done.stdout.split()
     assert where == str(installed.resolve() / "stillhouse/house/clients/__init__.py"), done.stderr
     assert int(examples) == len([p for p in (ROOT / "examples").iterdir() if p.is_dir()])
+
+
+def test_an_example_is_chosen_by_name(installed: Path, tmp_path: Path) -> None:
+    """Not taken for another package of its name, though it is among these."""
+    words = ["check", "strategy=moon", "clients=same", "data=blobs"]
+    code = f"import sys; from stillhouse.command import main; sys.exit(main({words}))"
+    done = python(code, installed, tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
