@@ -37,7 +37,7 @@ PYTHON = """import stillhouse
 
 words = "{tiny} hydra.run.dir=from_python".split()
 run = stillhouse.run(words, quiet=True)
-print(len(run.metrics), run.student[1].training)
+print(len(run.metrics), run.student.training)
 """
 
 
