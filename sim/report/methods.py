@@ -81,12 +81,15 @@ def methods_of(runs: Sequence[Run]) -> list[Method]:
 def _told(groups: Sequence[Sequence[Run]]) -> list[str] | None:
     """Name methods by the words of the command line in which they differ, if those tell them apart.
 
-    Where they differ in one key's value only, that value is the name.
+    Where they differ in one key's value only, that value is the name; where in none, the strategy.
     """
     said = [dict(word.split("=", 1) for word in group[0].told) for group in groups]
     said = [{k: v for k, v in words.items() if not _is_elsewhere(k)} for words in said]
     keys = differing_keys(said)
-    names = [", ".join(f"{k}={w[k]}" for k in keys if k in w) or "nothing chosen" for w in said]
+    chosen = [group[0].chosen for group in groups]
+    said = [{k: c[k] for k in keys if k in c} | w for w, c in zip(said, chosen, strict=True)]
+    names = [", ".join(f"{k}={w[k]}" for k in keys if k in w) for w in said]
+    names = [n or c.get("strategy", "nothing chosen") for n, c in zip(names, chosen, strict=True)]
     if len(keys) == 1 and all(keys[0] in words for words in said):
         names = [words[keys[0]] for words in said]
     known = all(group[0].told for group in groups)

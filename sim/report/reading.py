@@ -7,7 +7,7 @@ names the file. Everything is read as data: nothing that a file names is importe
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sim.tracking.run_files import (
     RESULT,
 )
 
-WORDS = ".hydra/overrides.yaml"
+WORDS, CHOICES = ".hydra/overrides.yaml", ".hydra/hydra.yaml"
 
 EXPECTED = (
     f"a run folder, as a run leaves it ({CONFIG}, {METRICS} and more; runs/DATE/TIME if not said "
@@ -49,6 +49,7 @@ class Run:
         result: The content of `result.json`; None while a run is not over.
         failures: The lines of `failures.jsonl`.
         told: The words of the command line that began it; () if they are not known.
+        chosen: The option of each group, such as "dlad" of "strategy"; {} if they are not known.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Run:
     result: Mapping[str, Any] | None
     failures: Sequence[Mapping[str, Any]]
     told: Sequence[str] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -164,19 +166,33 @@ def read_run(folder: Path, source: Path | None = None) -> Run:
         result=_record(result, str(folder / RESULT)) if result else None,
         failures=_lines(folder / FAILURES, open_ended=not result),
         told=_words(folder / WORDS),
+        chosen=_choices(folder / CHOICES),
     )
 
 
-def _words(path: Path) -> tuple[str, ...]:
-    """Read what Hydra keeps of a command line; what is no list of words tells nothing."""
+def _of_hydra(path: Path) -> Any:
+    """Read what Hydra keeps of a command line; None of what is none of its files."""
     if path.parent.is_symlink() or path.is_symlink() or not path.is_file():
-        return ()
+        return None
     try:
-        said = yaml.load(_text(path), yaml.CSafeLoader)
+        return yaml.load(_text(path), yaml.CSafeLoader)
     except yaml.YAMLError:
-        return ()
+        return None
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    said = _of_hydra(path)
     words = said if isinstance(said, list) else []
     return tuple(w for w in words if isinstance(w, str) and "=" in w and w.isprintable())
+
+
+def _choices(path: Path) -> dict[str, str]:
+    said = _of_hydra(path)
+    for name in ("hydra", "runtime", "choices"):
+        said = said.get(name) if isinstance(said, dict) else None
+    found = said.items() if isinstance(said, dict) else ()
+    plain = {k: v for k, v in found if isinstance(k, str) and isinstance(v, str)}
+    return {k: v for k, v in plain.items() if (k + v).isprintable()}
 
 
 def flat(node: Mapping[Any, Any], separator: str, prefix: str = "") -> dict[str, Any]:

@@ -88,6 +88,10 @@ def test_methods_are_named_by_the_words_that_differ(tmp_path: Path) -> None:
     begun_by(plain, "rounds=3")
     names = [m.name for m in methods_of(find_runs([tmp_path]))]
     assert names == ["strategy=dlad", "strategy=dsfl", "nothing chosen"]
+    kept = {"hydra": {"runtime": {"choices": {"strategy": "feddf", "data": None, "odd": {}}}}}
+    (plain / ".hydra" / "hydra.yaml").write_text(json.dumps(kept))
+    assert [m.name for m in methods_of(find_runs([tmp_path]))] == ["dlad", "dsfl", "feddf"]
+    assert [m.name for m in methods_of(find_runs([plain]))] == ["feddf"]
 
 
 def test_words_that_do_not_tell_methods_apart_do_not_name_them(tmp_path: Path) -> None:
