@@ -23,7 +23,7 @@ from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
 from conf.sections import SECTIONS, Clients, Data, Evaluation, Stopping, Tracking
 from conf.synonyms import our_key
-from conf.user_code import place_in_user
+from conf.user_code import hidden, place_in_user
 
 HERE = Path(__file__).parent
 EXAMPLES = tuple(sorted(p for p in (HERE.parent / "examples").glob("*") if p.is_dir()))
@@ -91,7 +91,8 @@ def check_targets(config: DictConfig, section: str = "") -> None:
     Raises:
         ConfigError: Names the key and the nearest name that there is.
     """
-    for key, node in targets_in(config[section] if section else config, section):
+    for _, node in targets_in(config[section] if section else config, section):
+        key = node._get_full_key(None)  # of what is meant, where another key refers to it
         accepted = _arguments(_function(key, node))
         accepted = _beside_parts(key, node, accepted) | accepted
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
@@ -116,7 +117,8 @@ def _function(key: str, node: DictConfig) -> Any:
         if not isinstance(error, ImportError | ValueError):
             said = f"{type(error).__name__}: {said}"
         raise ConfigError(
-            f"{key}={target}: cannot import '{module_name}': {said}{place_in_user(error)}{hint}"
+            f"{key}={target}: cannot import '{module_name}': {said}{place_in_user(error)}"
+            f"{hint or hidden(module_name)}"
         ) from error
     theirs = str(getattr(module, "__file__", ""))
     if "site-packages" in theirs and module_name in {folder.name for folder in EXAMPLES}:
@@ -127,14 +129,18 @@ def _function(key: str, node: DictConfig) -> Any:
     if not callable(getattr(module, name, None)):
         public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
         raise ConfigError(
-            f"{key}._target_={target}: '{module_name}' has no '{name}'{nearest(name, public)}"
+            f"{key}._target_={target}: '{module_name}' has no '{name}'"
+            f"{hidden(module_name) or nearest(name, public)}"
         )
     return getattr(module, name)
 
 
 @cache
 def _arguments(function: Any) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(function, eval_str=True).parameters)
+    try:
+        return dict(inspect.signature(function, eval_str=True).parameters)
+    except Exception:  # an annotation names what is imported for type checkers only: not judged
+        return dict(inspect.signature(function).parameters)
 
 
 def _beside_parts(
@@ -217,7 +223,14 @@ def _refuse_unknown(section: str, node: DictConfig, known: list[str]) -> None:
             part, _, inner = (now := new_key(key)).removeprefix(f"{section}.").rpartition(".")
             if now != key and (not part or (part in node and inner in node[part])):
                 raise ConfigError(f"unknown key '{key}'; it is called {now} now")
-            raise ConfigError(f"unknown key '{key}'{our_key(key) or nearest(name, known)}")
+            hint = our_key(key) or nearest(name, known)
+            if not hint and "_target_" in node:
+                rest = [f"~{section}.{other}" for other in map(str, node) if other not in known]
+                hint = (
+                    f": {node['_target_']} does not take it; {' '.join(rest)} leaves out what was "
+                    "there for another, or write a YAML of your own for it"
+                )
+            raise ConfigError(f"unknown key '{key}'{hint}")
 
 
 def targets_in(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
