@@ -82,10 +82,34 @@ def require_fitting(
     for each in _kinds(strategy):
         if hasattr(each, "require_clients"):
             each.require_clients(clients)
+    require_enough(strategy, len(clients.architectures))
     averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
     if (averages or getattr(kind, "averages", False)) and clients.messenger is None:
         private, name = clients.splits.private, kind.__name__
         require_like(clients.student, clients.models, private, name)
+
+
+def require_enough(strategy: Any, num_clients: int) -> None:
+    """Refuse one of Flower's that would wait for more clients than there are, for half a minute.
+
+    Args:
+        strategy: Complete, or with some of its arguments bound; or one that wraps another.
+        num_clients: Of the federation.
+
+    Raises:
+        ValueError: Names the key.
+    """
+    key = "strategy"
+    while strategy is not None:
+        for phase in ("train", "evaluate"):
+            for name in (f"min_{phase}_nodes", "min_available_nodes"):
+                least = getattr(strategy, name, 0)
+                if least > num_clients and getattr(strategy, f"fraction_{phase}", 1):
+                    raise ValueError(
+                        f"{key}.{name}={least}: it would wait for more clients than "
+                        f"clients.num_clients={num_clients}; Flower's own default is 2"
+                    )
+        strategy, key = getattr(strategy, "strategy", None), f"{key}.strategy"
 
 
 def require_features(clients: SimulatedClients) -> None:
