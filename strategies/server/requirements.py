@@ -90,14 +90,9 @@ def require_fitting(
 
 
 def require_enough(strategy: Any, num_clients: int) -> None:
-    """Refuse one of Flower's that would wait for more clients than there are, for half a minute.
+    """Refuse one of Flower's, or one that it wraps, that would wait for more clients than there are.
 
-    Args:
-        strategy: Complete, or with some of its arguments bound; or one that wraps another.
-        num_clients: Of the federation.
-
-    Raises:
-        ValueError: Names the key.
+    It would for half a minute; ValueError names the key.
     """
     key = "strategy"
     while strategy is not None:
