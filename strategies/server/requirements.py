@@ -90,9 +90,9 @@ def require_fitting(
 
 
 def require_enough(strategy: Any, num_clients: int) -> None:
-    """Refuse one of Flower's, or one that it wraps, that would wait for more clients than there are.
+    """Refuse one of Flower's that would wait for more clients than there are, and says so late.
 
-    It would for half a minute; ValueError names the key.
+    Or one that it wraps; ValueError names the key.
     """
     key = "strategy"
     while strategy is not None:
