@@ -176,7 +176,7 @@ SCORER, COMBINER = "strategy.scorer", "strategy.combiner"
         (SCORER, "mine.value", f"{SCORER}=mine.value: ValueError: my value (MINE/mine.py, line 8)"),
         (SCORER, "mine.nothing", "scorer mine.nothing: returned NoneType, expected a tensor of"),
         (SCORER, "mine.wide", "scorer mine.wide: scores (2, 3): expected ("),
-        (SCORER, "mine.nans", "scorer mine.nans: scores must be finite and >= 0"),
+        (SCORER, "mine.nans", "scorer mine.nans: scores must be finite and >= 0, found nan"),
         (SCORER, "mine.asks", "strategy.scorer.weather is not set, and strategy.scorer needs it"),
         (COMBINER, "mine.two", f"{COMBINER}=mine.two: two() takes 2 positional arguments but 3 "),
         (COMBINER, "mine.no_targets", "combiner mine.no_targets: gave NoneType, expected a tens"),
