@@ -70,7 +70,8 @@ def no_training(*what, **named):
     raise RuntimeError("no training")
 '''
 MODULES = {"mine": CODE, "syntax": "\ndef f(:\n", "imports": "import nothing_of_the_kind\n",
-           "at_import": "raise RuntimeError('at import')\n", "sim": "f = print\n"}  # fmt: skip
+           "at_import": "raise RuntimeError('at import')\n",
+           "benchmarks": "f = print\n"}  # fmt: skip
 FEW = ["strategy=distillation", "clients.num_clients=5", "clients.training.epochs=1",
        "strategy.distil.epochs=1", "sim=inline"]  # fmt: skip
 
@@ -171,7 +172,8 @@ SCORER, COMBINER = "strategy.scorer", "strategy.combiner"
         (SCORER, "at_import.f", f"{SCORER}=at_import.f: cannot import 'at_import': RuntimeError: "
          "at import (MINE/at_import.py, line 1)"),
         (SCORER, "nowhere.f", f"{SCORER}=nowhere.f: cannot import 'nowhere': No module named"),
-        (SCORER, "sim.f", f"{SCORER}._target_=sim.f: 'sim' has no 'f'; MINE/sim.py is hidden by "),
+        (SCORER, "benchmarks.f", f"{SCORER}._target_=benchmarks.f: 'benchmarks' has no 'f'; "
+         "MINE/benchmarks.py is hidden by "),
         (SCORER, "mine.rises", f"{SCORER}._target_=mine.rises: 'mine' has no 'rises'; did you me"),
         (SCORER, "mine.value", f"{SCORER}=mine.value: ValueError: my value (MINE/mine.py, line 8)"),
         (SCORER, "mine.nothing", "scorer mine.nothing: returned NoneType, expected a tensor of"),
