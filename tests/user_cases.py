@@ -85,7 +85,8 @@ USERS = {
     "17-model-file-habits": Case(
         "imports for type checkers are none of ours; a module that one of ours hides is told",
         (f"{TOLD}test_a_function_that_cannot_be_used",
-         "test_wheel.test_a_foreign_module_of_our_name_is_refused"),
+         "test_wheel.test_a_foreign_module_of_our_name_is_refused",
+         "sim/workers/test_ray_cluster.test_a_module_that_would_hide_ours_from_workers_is_named"),
         user_checks.a_file_for_type_checkers,
     ),
     "18-optimizers": Case(
