@@ -118,7 +118,7 @@ def federate(
             kept = fingerprint(config), config.checkpoints_kept
             checkpoints = Checkpoints(folder / CHECKPOINT, config.seed, *kept)
             done = checkpoints.load(config.rounds) if resume else None
-            clients, strategy = federation(config)  # before a folder is begun
+            clients, strategy = federation(config, early)  # before a folder is begun
             described = described_models(config, clients)
             shown = tracking_options(config, clients, begins=done is None)
             if isinstance(pool, AutoPool):

@@ -1,12 +1,34 @@
 """Giving a function what it takes of what there is, by the names of its arguments."""
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def declared(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return a function's arguments, each annotation evaluated where it can be.
+
+    Those that name what is imported for type checkers only stay text, and say nothing.
+    """
+    try:
+        return dict(inspect.signature(function, eval_str=True).parameters)
+    except Exception:  # anyone's annotations
+        known = vars(sys.modules[function.__module__])
+        found = inspect.signature(function).parameters
+        return {n: each.replace(annotation=_seen(each.annotation, known)) for n, each in
+                found.items()}  # fmt: skip
+
+
+def _seen(annotation: Any, known: dict[str, Any]) -> Any:
+    try:
+        return eval(annotation, known) if isinstance(annotation, str) else annotation
+    except Exception:  # anyone's annotations
+        return annotation
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:

@@ -21,6 +21,9 @@ BUILDING = (ConfigError, InstantiationException, OmegaConfBaseException, OSError
 """What wrong input raises before the first round. Whatever else is raised, there or later, is a
 defect, of ours or of a rule that a user brought, and keeps its traceback."""
 
+FORGOTTEN = "is `_partial_: true` missing?"
+"""Of a function that was called where it ought to have been bound."""
+
 
 def key_of_user(error: BaseException, config: DictConfig | None) -> str:
     """Name the key whose `_target_` has raised an error, such as `strategy.scorer=mine.sure: `.
@@ -60,7 +63,9 @@ def raised_by_user(error: BaseException, config: DictConfig | None) -> str:
         for key, node in targets_in(config, ""):
             module, _, name = str(node["_target_"]).rpartition(".")
             if module.split(".")[0] not in PACKAGES and str(error).startswith(f"{name}() "):
-                return f"{key}={module}.{name}: {error}; docs/points.md says what it is given"
+                called = "missing" in str(error) and not node.get("_partial_")
+                hint = FORGOTTEN if called else "docs/points.md says what it is given"
+                return f"{key}={module}.{name}: {error}; {hint}"
     return ""
 
 
@@ -113,7 +118,7 @@ def explained(*kinds: type[Exception], config: DictConfig | None = None) -> Iter
         story = theirs or str(cause)
         if isinstance(cause, TypeError) and not theirs:  # arguments that do not fit: of which key?
             key = str(error).partition("full_key: ")[2]
-            story = f"{key}: {story}" + "; is `_partial_: true` missing?" * ("missing" in story)
+            story = f"{key}: {story}" + f"; {FORGOTTEN}" * ("missing" in story)
         if isinstance(cause, OmegaConfBaseException):
             story = f"{cause.full_key or 'config'}: {str(cause.msg or cause).splitlines()[0]}"
         tell(story, error)

@@ -20,6 +20,9 @@ LOCK = "lock"
 _held: dict[Path, int] = {}
 """Folders that this process has, and the open lock files: a second lock would be refused too."""
 
+_made: dict[Path, list[Path]] = {}
+"""Folders that were made for a run's, itself first."""
+
 
 def claim(folder: Path, begun: bool = False) -> None:
     """Take a run folder for this process, until `release` or its end, however it ends.
@@ -34,6 +37,7 @@ def claim(folder: Path, begun: bool = False) -> None:
     """
     if folder in _held:
         return
+    _made[folder] = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     while True:
@@ -75,14 +79,15 @@ def release(folder: Path) -> None:
 
 
 def leave_nothing(folder: Path) -> None:
-    """Take away what Hydra wrote for a run that never began: `.hydra`, and a folder that is empty.
+    """Take away what there is of a run that never began: Hydra's `.hydra`, and folders made for it.
 
     Args:
-        folder: Hydra's own; one that holds anything else stays as it is.
+        folder: Of the run; one that holds anything else stays as it is, like one that was there.
     """
-    if {path.name for path in folder.glob("*")} == {".hydra"}:
+    made = _made.pop(folder.resolve(), [])
+    if {path.name for path in folder.glob("*")} <= {".hydra"}:
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
-        for empty in (folder, folder.parent):  # of a day
+        for empty in made:  # it, and that of a day
             with suppress(OSError):
                 empty.rmdir()
 

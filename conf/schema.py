@@ -7,6 +7,7 @@ torch nor ray nor flwr.
 import difflib
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -23,7 +24,7 @@ from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
 from conf.sections import SECTIONS, Clients, Data, Evaluation, Stopping, Tracking
 from conf.synonyms import our_key
-from conf.user_code import place_in_user
+from conf.user_code import hidden, place_in_user
 
 HERE = Path(__file__).parent
 EXAMPLES = tuple(sorted(p for p in (HERE.parent / "examples").glob("*") if p.is_dir()))
@@ -127,7 +128,8 @@ def function_of(key: str, node: dict[str, Any]) -> Any:
         if not isinstance(error, ImportError | ValueError):
             said = f"{type(error).__name__}: {said}"
         raise ConfigError(
-            f"{key}={target}: cannot import '{module_name}': {said}{place_in_user(error)}{hint}"
+            f"{key}={target}: cannot import '{module_name}': {said}{place_in_user(error)}"
+            f"{hint or hidden(module_name)}"
         ) from error
     theirs = str(getattr(module, "__file__", ""))
     ours = any(Path(theirs).is_relative_to(folder) for folder in EXAMPLES)
@@ -139,14 +141,18 @@ def function_of(key: str, node: dict[str, Any]) -> Any:
     if not callable(getattr(module, name, None)):
         public = [n for n in dir(module) if n[0] != "_" and callable(getattr(module, n))]
         raise ConfigError(
-            f"{key}._target_={target}: '{module_name}' has no '{name}'{nearest(name, public)}"
+            f"{key}._target_={target}: '{module_name}' has no '{name}'"
+            f"{hidden(module_name) or nearest(name, public)}"
         )
     return getattr(module, name)
 
 
 @cache
 def _arguments(function: Any) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(function, eval_str=True).parameters)
+    try:
+        return dict(inspect.signature(function, eval_str=True).parameters)
+    except Exception:  # an annotation names what is imported for type checkers only: not judged
+        return dict(inspect.signature(function).parameters)
 
 
 def _beside_parts(
@@ -209,6 +215,9 @@ def _groups() -> list[str]:
     return [str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_dir()]
 
 
+REFERENCE = re.compile(r"\$\{([a-z]\w*(?:\.\w+)*)\}")
+"""A value that is another key's."""
+
 PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 PLAIN |= {type(None): "null"}
 
@@ -233,7 +242,14 @@ def _refuse_unknown(section: str, node: Mapping[Any, Any], known: list[str]) -> 
             part, _, inner = (now := new_key(key)).removeprefix(f"{section}.").rpartition(".")
             if now != key and (not part or (part in node and inner in node[part])):
                 raise ConfigError(f"unknown key '{key}'; it is called {now} now")
-            raise ConfigError(f"unknown key '{key}'{our_key(key) or nearest(name, known)}")
+            hint = our_key(key) or nearest(name, known)
+            if not hint and "_target_" in node:
+                rest = [f"~{section}.{other}" for other in map(str, node) if other not in known]
+                hint = (
+                    f": {node['_target_']} does not take it; {' '.join(rest)} leaves out what was "
+                    "there for another, or write a YAML of your own for it"
+                )
+            raise ConfigError(f"unknown key '{key}'{hint}")
 
 
 def targets_in(config: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -244,17 +260,21 @@ def targets_in(config: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]
         key: Of that part.
 
     Yields:
-        Key and node; that one is plain, with the values that interpolations stand for.
+        Key and node; that one is plain, with the values that interpolations stand for. A node that
+        another key refers to has its own key.
     """
-    yield from _targets(plain(config), key)
+    written = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
+    yield from _targets(plain(config), written, key)
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _targets(node: Any, written: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(written, str) and (refers := REFERENCE.fullmatch(written)):
+        key, written = refers[1], node
     if isinstance(node, dict) and not is_missing(node.get("_target_", MISSING)):
         yield key, node
     if isinstance(node, dict | list):
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _targets(value, f"{key}.{name}".lstrip("."))
+            yield from _targets(value, written[name], f"{key}.{name}".lstrip("."))
 
 
 def plain(node: Any) -> Any:

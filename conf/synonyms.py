@@ -35,8 +35,14 @@ KEYS = {
     ),
     "clients.training.optimizer.momentum": ("momentum", "clients.training.momentum"),
     "clients.training.max_grad_norm": ("clip", "grad_clip", "clip_grad", "max_norm"),
-    "clients/training/scheduler": ("scheduler", "lr_scheduler", "lr_schedule"),
+    "clients/training/scheduler": (
+        *("scheduler", "lr_scheduler", "lr_schedule", "lr_decay", "lr_decay_rate", "lr_gamma"),
+        *("clients.training.lr_decay", "clients.training.lr_scheduler"),
+        "clients.training.optimizer.scheduler",
+    ),
     "clients/training/optimizer": ("optimizer", "optim", "client_optimizer"),
+    "clients/objective": ("loss", "criterion", "local_loss", "clients.training.loss"),
+    "clients/view": ("augment", "augmentation", "data.augment", "transforms", "data.transforms"),
     "clients/objective=proximal clients.objective.mu": (
         "mu",
         "proximal_mu",
@@ -75,7 +81,12 @@ KEYS = {
     ),
     "checkpoint_every": ("checkpoint", "checkpoints", "ckpt", "save_every", "save_interval"),
     "resume": ("resume_from", "load", "ckpt_path", "restore", "resume_from_checkpoint"),
-    "probes": ("logger", "loggers", "wandb", "use_wandb", "tensorboard", "metrics", "callbacks"),
+    "probes": (
+        *("logger", "loggers", "wandb", "use_wandb", "tensorboard", "metrics", "callbacks"),
+        *("tracking.wandb", "clients.test_share", "data.client_test_share", "local_test"),
+    ),
+    "stop.metric=student/accuracy stop.above": ("stop_at", "target_accuracy", "target_acc"),
+    "stop.patience": ("patience", "early_stopping", "early_stop", "early_stopping.patience"),
 }
 """What to write here, without its last value, and what stands elsewhere for it."""
 

@@ -16,6 +16,26 @@ if ROOT.name == "house":  # of an installed package: stillhouse/house/
 LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
 
+def hidden(module: str) -> str:
+    """Name a module of a user's that one of ours, or a library's, hides by its name; "" if none.
+
+    Args:
+        module: Dotted name of what was imported.
+
+    Returns:
+        A hint to stand at the end of an error.
+    """
+    name = module.partition(".")[0]
+    found = sys.modules.get(name)
+    places = getattr(found, "__file__", None), *getattr(found, "__path__", ())
+    ours = [Path(place) for place in places if place]
+    for folder in map(Path, sys.path):
+        for path in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if found and path.is_file() and _is_users(str(path)) and path not in ours:
+                return f"; {path} is hidden by {ours[0]}: give it another name"
+    return ""
+
+
 def frames_of_user(error: BaseException) -> list[tuple[FrameType, int]]:
     """List the frames of an error's traceback that are in a user's files, outermost first.
 

@@ -7,3 +7,7 @@ class PoolLost(RuntimeError):
 
 class ProbeError(ValueError):
     """A probe that did what no probe may; the message names it, and its value."""
+
+
+class NoSuchNumber(ValueError):
+    """A run is to end by a number that its rounds do not have; the message says which they have."""

@@ -14,7 +14,7 @@ from conf.composing import composed
 from conf.errors import Stopped
 from conf.explaining import BUILDING, disk_explained, explained
 from conf.resume import resumed_config
-from conf.run_lock import claim, release
+from conf.run_lock import claim, leave_nothing, release
 from conf.schema import targets_in
 from run import federate
 from sim.checkpoint.early_stop import Each, stop_reason
@@ -141,6 +141,7 @@ def _federate(
         raise KeyboardInterrupt(f"{folder}: stopped; resume={folder} goes on") from ended
     finally:
         release(folder)
+        leave_nothing(folder)
 
 
 def stop_when(

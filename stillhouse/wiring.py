@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sim.workers.pools import Pool
 
 
-def federation(config: DictConfig) -> "tuple[SimulatedClients, Any]":
+def federation(config: DictConfig, early: EarlyStop) -> "tuple[SimulatedClients, Any]":
     """Draw the clients and build the strategy: what can be known before anything is run."""
     from sim.workers.process_setup import require_device
 
@@ -34,7 +34,17 @@ def federation(config: DictConfig) -> "tuple[SimulatedClients, Any]":
     if not config.sim.get("address"):  # whose machines may have others
         require_device("sim.device", config.sim.get("device", "cpu"))
     clients = populate(config, load_splits(config))
+    early.require_named(_measured_of_student(clients), "student/")
     return clients, build_strategy(config, clients)
+
+
+def _measured_of_student(clients: "SimulatedClients") -> list[str]:
+    """List the tags of what is measured of the student in each round that is evaluated."""
+    import torch
+
+    test = clients.splits.test
+    rows = torch.zeros(2 * test.task.sites, test.task.num_classes)
+    return [f"student/{name}" for name in test.task.measures(rows, test.labels[[0, -1]])]
 
 
 def check(config: DictConfig) -> str:
@@ -57,8 +67,8 @@ def check(config: DictConfig) -> str:
         from sim.workers.pools import InlinePool
         from strategies.server.estimated_run import estimate
 
-        EarlyStop(**config.stop)
-        clients, strategy = federation(config)
+        early = EarlyStop(**config.stop)
+        clients, strategy = federation(config, early)
         tracking_options(config, clients, begins=True)
         pool, student = InlinePool(config.seed), draw_student(clients, config.student_device)
         complete_strategy(config, strategy, pool, clients, student, Pending())  # tries its rules

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from torch import nn
 
 from clients.population.clients import SimulatedClients
+from clients.signatures import declared
 
 NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
@@ -133,7 +134,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
     makers = [vars(each)["__init__"] for each in classes if "__init__" in vars(each)]
     found: dict[str, inspect.Parameter] = {}
     for maker in makers or [function]:
-        parameters = inspect.signature(maker, eval_str=True).parameters
+        parameters = declared(maker)
         found = {n: each for n, each in parameters.items() if each.kind in NAMED} | found
         if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
             return found, False

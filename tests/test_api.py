@@ -113,7 +113,7 @@ def test_what_is_wrong_is_an_exception_with_the_commands_line(
         stillhouse.run(*words, quiet=True)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not [path for path in here.rglob("*") if path.is_file()]
+    assert not [*here.iterdir()]
 
 
 def test_a_module_beside_yaml_of_ones_own_and_a_run_in_a_thread(here: Path) -> None:

@@ -93,11 +93,16 @@ def test_a_check_tells_who_takes_part_and_leaves_nothing(
     assert who.endswith("575 proxy and 359 test examples")
     assert parameters == "parameters: student 650, (student) 650"
     assert seconds.startswith("seconds: about ")
-    assert sent.startswith(f"bytes: about {2 * 4 * 650 * 10:,} a round of 10 clients")
-    assert main(["check", "rounds=3", "strategy.fraction=0.5"]) == 0
-    assert f"about {4 * 575 * 10 * 5:,} a round of 5 clients, and {4 * 575 * 10 * 15:,} in all" in (
-        capsys.readouterr().out
-    )
+    one = 4 * 650 * 10
+    assert sent.startswith(f"bytes: about {one:,} up and {one:,} down a round of 10 clients, and ")
+    assert seconds.endswith(" round, and 0 for what a student is taught")
+    assert main(["check", "rounds=3", "strategy.fraction=0.5", "strategy.feed_back=targets"]) == 0
+    *_, seconds, sent = capsys.readouterr().out.splitlines()
+    up, ids = 4 * 575 * 10 * 5, 8 * 575 * 5
+    assert f"about {up:,} up and {ids + up:,} down a round of 5 clients, and" in sent
+    assert f" {3 * up + 3 * ids + 2 * up:,} in all, if they send answers to the proxy set" in sent
+    # 50 epochs of 575 examples, 9 batches each: at least the steps' own 0.3 ms
+    assert float(seconds.split()[-7]) >= 3 * 50 * 9 * 3e-4
     assert not [*here.iterdir()]
 
 

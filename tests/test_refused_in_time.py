@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import stillhouse
 from clients.data import dense_labelling
 from clients.data.dataset import Dataset
 from clients.messages.answers import Answers
@@ -96,6 +97,57 @@ def test_a_trainer_without_anchors_minimises_no_objective(tmp_path: Path) -> Non
     words = ["--config-dir", str(tmp_path), *QUICK, *words]
     with pytest.raises(Stopped, match="plain takes no objectives, only losses: expected an argum"):
         federated(tmp_path / "run", *words)
+
+
+RULES = """
+import torch
+
+def nobody(teachers):
+    return torch.zeros(teachers.mask.shape)
+
+def raising(teachers):
+    raise RuntimeError("mine")
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> str:
+    folder = tmp_path / "rules"
+    (folder / "strategy/scorer").mkdir(parents=True)
+    (folder / "refused_rules.py").write_text(RULES)
+    for name, bound in (
+        ("nobody", "_partial_: true\n"),
+        ("unbound", ""),
+        ("raising", "_partial_: true\n"),
+    ):
+        target = f"_target_: refused_rules.{name.replace('unbound', 'nobody')}\n"
+        (folder / f"strategy/scorer/{name}.yaml").write_text(target + bound)
+    return str(folder)
+
+
+def test_a_round_of_which_nothing_is_learned_is_told(
+    tmp_path: Path, rules: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    federated(tmp_path / "run", "--config-dir", rules, *QUICK, "strategy/scorer=nobody")
+    assert "nothing was distilled: of 460 examples every score is 0" in capsys.readouterr().out
+
+
+def test_a_rule_that_is_called_where_it_ought_to_be_bound_is_told(
+    tmp_path: Path, rules: str
+) -> None:
+    told = "=refused_rules.nobody: nobody.. missing 1 required .* is `_partial_: true` missing"
+    with pytest.raises(Stopped, match=told):
+        federated(tmp_path / "run", "--config-dir", rules, *QUICK, "strategy/scorer=unbound")
+
+
+def test_a_rule_that_raises_leaves_no_empty_folder(
+    tmp_path: Path, rules: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(rules)
+    with pytest.raises(RuntimeError, match="mine"):
+        stillhouse.run(*QUICK, "strategy/scorer=raising", f"hydra.run.dir={tmp_path}/a/run",
+                       config_dir=rules, quiet=True)  # fmt: skip
+    assert not (tmp_path / "a").exists()
 
 
 # --- personalised accuracy ---

@@ -41,6 +41,9 @@ def fault_in_loss(request: Message, reply: Message, *, key: str) -> str | None:
     loss: Any = records[0].get(key) if records else None
     if isinstance(loss, int | float) and loss >= 0:
         return None
+    if loss is None and records:
+        there = ", ".join(sorted(map(str, records[0])))
+        return f"no metric '{key}', by whose powers replies are weighed; it has {there}"
     return f"metric '{key}' is {loss}, expected a number >= 0: replies are weighed by its powers"
 
 

@@ -48,8 +48,8 @@ def rehearse_group(
             head = fresh_head(lesson.head, shapes, dataset.task.num_classes, lesson.seed)
         except Exception as error:  # anyone's code
             raise ValueError(f"{section}.head: {type(error).__name__}: {error}") from error
-        if trained := _trained(deepcopy(head)):
-            require_steps(lesson.head.optimizer, trained, f"{numbers}.head_optimizer: the head")
+        who = f"{numbers}.head_optimizer: the head"
+        require_steps(lesson.head.optimizer, _trained(deepcopy(head)), who)
     shared, targets = _made_up(lesson, shapes, dataset.task.num_classes, EXAMPLES)
     rule, peers, learns = deepcopy(lesson.rule), len(lesson.peers), False
     own = [] if head is None else _trained(head)

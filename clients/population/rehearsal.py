@@ -63,6 +63,7 @@ def rehearse(
             of_what = private, torch.from_numpy(labels[[0, -1]]), clients.objective
             who = f"clients.training: architecture '{name}'"
             rehearse_learning(clients.local_training, network, *of_what, who)
+    _ = clients.forward  # by which clients are scheduled: each network answers one input alone
     if messenger is not None:
         rehearse_messenger(messenger, clients.student, clients.models, private)
 
@@ -86,6 +87,8 @@ def rehearse_network(name: str, model: ModelFunction, private: Dataset) -> nn.Mo
     rng = np.random.default_rng(0)
     try:
         network = build(model, private.task, rng)
+        if not any(True for _ in network.parameters()):
+            raise ValueError("it has no parameters, expected at least one")
         outputs, _ = run(network, private, np.array([0, len(private) - 1]))
     except Exception as error:  # anyone's code
         raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
-from clients.training.taps import PENULTIMATE, Taps, evaluating
+from clients.training.taps import PENULTIMATE, Taps, evaluating, one_tensor
 
 BATCH_SIZE = 256
 """Examples per forward pass."""
@@ -80,7 +80,7 @@ def run(
     with torch.inference_mode(), evaluating(model), Taps(model, taps) as places:
         for start in range(0, len(indices), batch_size):
             batch = normalised(dataset, indices[start : start + batch_size])
-            outputs.append(model(torch.from_numpy(batch).to(device)).float().cpu())
+            outputs.append(one_tensor(model(torch.from_numpy(batch).to(device))).float().cpu())
             seen.append({n: each.float().cpu() for n, each in places.take().items()})
     features = {name: torch.cat([each[name] for each in seen]) for name in places.names}
     return torch.cat(outputs), features

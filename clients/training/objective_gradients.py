@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clients.training.objective import START, Anchors, Named, Objective, Outputs
-from clients.training.taps import Taps, evaluating
+from clients.training.taps import Taps, evaluating, one_tensor
 
 Precision = Literal["bfloat16"]
 
@@ -77,7 +77,7 @@ class NetworkGradients:
         others: Mapping[str, Outputs],
     ) -> Outputs:
         with half_precision(self.autocast, inputs.device):
-            logits = run(inputs)
+            logits = one_tensor(run(inputs))
         seen = self.taps.take()
         if self.autocast is not None:
             logits, seen = logits.float(), {name: each.float() for name, each in seen.items()}

@@ -171,6 +171,16 @@ def last_map(network: nn.Module, task: Task) -> str:
     return min((name for name, output in found if output is last), key=len)
 
 
+def one_tensor(outputs: object) -> Tensor:
+    """Return a network's outputs [B, ...]; ValueError says what it gave if that is no tensor."""
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            f"gave {type(outputs).__name__}, expected a single tensor of outputs [B, ...], such as "
+            "the logits alone"
+        )
+    return outputs
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode for the block; each of its modules is restored as it was."""

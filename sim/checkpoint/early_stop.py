@@ -2,10 +2,12 @@
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+
+from sim.errors import NoSuchNumber
 
 Each = Callable[[dict[str, float]], object]
 """Told of a round's numbers, by TensorBoard's tags, as it ends; True = the run may end there."""
@@ -43,6 +45,16 @@ def stop_reason(
     if patience is not None and since >= patience:
         return f"no better than {best:.4g} for {since} rounds"
     return ""
+
+
+SECTIONS, PLAIN = (
+    ("student", "strategy", "clients", "probes", "bytes"),
+    ("round", "failures", "simulated_time_s"),
+)
+"""What the tags of a round's numbers begin with, and those that are not in a section."""
+
+MOST_NAMES = 12
+"""Most that an error lists."""
 
 
 class EarlyStop:
@@ -88,9 +100,17 @@ class EarlyStop:
             )
         if mode not in ("max", "min"):
             raise ValueError(f"stop.mode={mode}: expected max or min")
+        head = "" if metric is None else metric.partition("/")[0]
+        if metric is not None and head not in (SECTIONS if "/" in metric else PLAIN):
+            near = f"; did you mean student/{metric}?" if metric in ("accuracy", "loss") else ""
+            raise ValueError(
+                f"stop.metric={metric}: no number of a round{near}; they are "
+                f"{', '.join(f'{section}/...' for section in SECTIONS)}, {', '.join(PLAIN)}"
+            )
         self._metric, self._callbacks, self._every = metric, callbacks, evaluate_every
         self._rule: dict[str, Any] = {**rule, "mode": mode}
         self._seen, self._values, self._asked = 0, list[float](), list[str]()
+        self._named = metric is None
         self.reason, self.over = "", False
 
     def told(self, rounds: int) -> dict[str, Any]:
@@ -115,21 +135,44 @@ class EarlyStop:
         """
         return bool(lines) and self._ends(lines[-1]["round"], self._taken_in(lines))
 
-    def after_round(self, lines: Sequence[Mapping[str, Any]], warn: Callable[[str], None]) -> bool:
+    def require_named(self, names: Collection[str], section: str = "") -> None:
+        """Refuse a metric that is not among the numbers of a round.
+
+        Args:
+            names: Their tags.
+            section: Of which these are all, such as "student/"; "" = of all there are.
+
+        Raises:
+            NoSuchNumber: It is not among them; says which there are.
+        """
+        metric = self._metric
+        if metric is None or metric in names or not metric.startswith(section):
+            return
+        near = difflib.get_close_matches(metric, names, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        head = metric.partition("/")[0]
+        like = sorted(name for name in names if name.startswith(f"{head}/"))
+        there = ", ".join([*like[:MOST_NAMES], *["..."] * (len(like) > MOST_NAMES)]) or "none"
+        raise NoSuchNumber(
+            f"stop.metric={metric}: not among the numbers of a round{hint}; of {head}: {there}"
+        )
+
+    def after_round(self, lines: Sequence[Mapping[str, Any]]) -> bool:
         """Look at the last of the rounds that there are.
 
         Args:
             lines: Of `metrics.jsonl`, all of the run's, those before a resume too.
-            warn: Told where the metric is not among the numbers.
 
         Returns:
             Whether the run ends with it.
+
+        Raises:
+            NoSuchNumber: The metric is in no line up to the first round that is evaluated.
         """
         numbers = self._taken_in(lines) | {"round": lines[-1]["round"]}
-        if self._metric is not None and not self._values and len(lines) == 1:
-            near = difflib.get_close_matches(self._metric, numbers, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" * bool(near)
-            warn(f"stop.metric={self._metric}: not among the numbers of round 1{hint}")
+        if not self._named and lines[-1]["round"] % self._every == 0:
+            self.require_named({name for line in lines for name in _names(line, "")})
+            self._named = True
         for each in self._callbacks:
             said = each(dict(numbers))
             if isinstance(said, bool | np.bool_) and said:
@@ -156,3 +199,10 @@ class EarlyStop:
         self.over = bool(reasons) and server_round % self._every == 0
         self.reason = "; ".join(reasons) if self.over else ""
         return self.over
+
+
+def _names(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yield the names of numbers, of those that a line has as null too."""
+    for name, value in values.items():
+        inner = isinstance(value, Mapping)
+        yield from _names(value, f"{prefix}{name}/") if inner else [f"{prefix}{name}"]

@@ -150,7 +150,7 @@ def prepare_rounds(
 
     def report(round_report: RoundReport) -> bool:
         display.round(tracker.round(round_report), round_report.first_failure())
-        return early.after_round(tracker.summaries, display.warn)
+        return early.after_round(tracker.summaries)
 
     about: dict[str, Any] = {"on_answer": display.answer, "on_note": display.warn}
     about |= {"group_size": group_size, "cost": clients.costs(), "profiles": clients.profiles}

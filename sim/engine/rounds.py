@@ -26,7 +26,7 @@ from sim.engine.exchanges import Exchange, forms_of, names_of
 from sim.engine.global_model_check import BadModel, require_usable
 from sim.engine.grid import PoolGrid, TooFewClients
 from sim.engine.model_buffers import aggregated_train, weight_key
-from sim.errors import PoolLost, ProbeError
+from sim.errors import NoSuchNumber, PoolLost, ProbeError
 from sim.workers.process_setup import seeded_globals
 
 Aggregated = TypeVar("Aggregated")
@@ -65,7 +65,10 @@ class QuorumLost(RuntimeError):
     exit_code = 3
 
 
-ENDINGS = (QuorumLost, TooFewClients, BadModel, FloatingPointError, ProbeError, PoolLost)
+ENDINGS = (
+    *(QuorumLost, TooFewClients, BadModel, FloatingPointError, ProbeError, PoolLost),
+    NoSuchNumber,
+)
 """What ends a run and says itself all that there is to say; the rest is a defect of some code."""
 
 

@@ -129,6 +129,12 @@ class Display:
                     f"{name} {values['mean']:.4f} [{values['min']:.4f} .. {values['max']:.4f}]"
                 )
         self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+        dropped = line["strategy"].get("dropped_examples", 0)
+        if dropped and "distillation_loss" not in line["strategy"]:
+            self.warn(
+                f"nothing was distilled: of {dropped:.0f} examples every score is 0, or nobody "
+                "answered them"
+            )
         if line["failures"]:
             self.console.print(
                 f"[red]{line['failures']} replies failed, see failures.jsonl; the first: [/red]"

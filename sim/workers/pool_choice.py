@@ -80,7 +80,8 @@ class AutoPool:
         """
         if self._opened is not None:
             return self._opened, f"over Ray, as sim.{self._wanted[0]} asks"
-        work = f"about {work_s:,.0f} s of work" if work_s >= 1 else "less than 1 s of work"
+        work = f"about {work_s:,.0f} s" if work_s >= 1 else "less than 1 s"
+        work += " of clients' work"
         workers = max(1, joblib.cpu_count() // self.threads)
         if processes == 1 and work_s * (1 - 1 / workers) <= RAY_S:
             from sim.workers.pools import InlinePool

@@ -52,6 +52,25 @@ def require_answer(address: str | None) -> None:
             raise ValueError(f"sim.address={address}: no Ray cluster answers: {error}") from error
 
 
+def require_unhidden(folder: Path) -> None:
+    """Refuse a folder whose modules would hide ours: Ray's workers look where one stands first.
+
+    Args:
+        folder: Where one stands.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    house = Path(__file__).parents[2]
+    for name in ("clients", "sim", "strategies"):
+        for path in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if path.is_file() and not path.samefile(house / name / "__init__.py"):
+                raise ValueError(
+                    f"sim=ray: {path} would hide ours of that name from the workers, which look "
+                    "for modules where one stands: give it another name, or begin elsewhere"
+                )
+
+
 def start_ray(
     workers: int | None, object_store_bytes: int | None, address: str | None, threads: int = 1
 ) -> Path | None:
@@ -71,6 +90,7 @@ def start_ray(
     Raises:
         ValueError: It does not start, or is not to be joined; says with which settings.
     """
+    require_unhidden(Path.cwd())
     folder = None
     try:
         folder = None if address else _folder_of_ours()

@@ -49,7 +49,8 @@ def masked(scores: Tensor, mask: Tensor) -> Tensor:
     trusted = torch.where(mask, scores, torch.zeros_like(scores))
     least, largest = torch.aminmax(trusted)  # NaN if there is one
     if not (least >= 0 and largest < math.inf):
-        raise ValueError("scores must be finite and >= 0")
+        found = float(least if not least >= 0 else largest)
+        raise ValueError(f"scores must be finite and >= 0, found {found:g}")
     return trusted
 
 

@@ -1,6 +1,7 @@
 """What a run would take, told before anything of it is run: who takes part, seconds, bytes."""
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 from clients.models.factory import build
 from clients.population.clients import STUDENT, SimulatedClients
 from strategies.argument_injection import wants
-from strategies.server.estimated_work import estimated_work_s
+from strategies.server.estimated_work import estimated_work_s, student_work_s
 
-FLOAT_BYTES = 4
+FLOAT_BYTES, ID_BYTES = 4, 8
+FED_BACK = {True: "student", "student": "student", "targets": "targets", "answers": "targets"}
+"""What `strategy.feed_back` may be, and what is as large as what is sent then."""
 
 
 def estimate(strategy: Any, clients: SimulatedClients, rounds: int) -> str:
@@ -24,7 +27,7 @@ def estimate(strategy: Any, clients: SimulatedClients, rounds: int) -> str:
 
     Returns:
         Lines: clients and their examples, parameters of each network, seconds of one core for what
-        clients compute, and bytes of what may be sent, before any codec.
+        clients compute and the student learns, and bytes of what may be sent, before any codec.
     """
     splits, sizes = clients.splits, [len(own) for own in clients.partitions]
     kinds = Counter(clients.architectures)
@@ -37,22 +40,37 @@ def estimate(strategy: Any, clients: SimulatedClients, rounds: int) -> str:
     told = ", ".join(f"{name} {number:,}" for name, number in parameters.items())
     lines.append(f"parameters: {told}")
     seconds = estimated_work_s(strategy, clients, range(1, rounds + 1))
+    student_s = student_work_s(strategy, clients, rounds)
     lines.append(
         f"seconds: about {seconds:,.2g} of one core for what clients compute in {rounds} "
-        f"round{'s' * (rounds > 1)}; what the student learns is not counted"
+        f"round{'s' * (rounds > 1)}, and {student_s:,.2g} for what a student is taught"
     )
-    cohort = max(1, round(len(sizes) * _share(strategy)))
-    if wants(strategy, "proxy"):
-        each = FLOAT_BYTES * len(splits.proxy) * int(np.prod(splits.private.task.output_shape))
-        whose, all_of_them = "answers to the proxy set, up", each * cohort
-    else:
-        mean = sum(parameters[name] for name in clients.architectures) / len(sizes)
-        whose, all_of_them = "parameters, down and up", round(2 * FLOAT_BYTES * mean * cohort)
-    lines.append(
-        f"bytes: about {all_of_them:,} a round of {cohort} clients, and {all_of_them * rounds:,} "
-        f"in all, if they send {whose}, as float32"
-    )
+    lines.append(_bytes(strategy, clients, rounds, parameters))
     return "\n".join(lines)
+
+
+def _bytes(
+    strategy: Any, clients: SimulatedClients, rounds: int, parameters: Mapping[str, int]
+) -> str:
+    """Tell what is sent up and down, as far as a strategy's arguments tell."""
+    number, splits = len(clients.architectures), clients.splits
+    cohort = max(1, round(number * _share(strategy)))
+    mean = sum(parameters[name] for name in clients.architectures) / number
+    up = down = round(FLOAT_BYTES * mean)
+    fed, what = 0, "parameters"
+    if wants(strategy, "proxy"):
+        bound = strategy.keywords if isinstance(strategy, partial) else {}
+        up = FLOAT_BYTES * len(splits.proxy) * int(np.prod(splits.private.task.output_shape))
+        down, back = ID_BYTES * len(splits.proxy), FED_BACK.get(bound.get("feed_back", False), "")
+        fed = {"": 0, "student": FLOAT_BYTES * parameters[STUDENT], "targets": up}[back]
+        what = "answers to the proxy set" + (back and f" and get {back} from round 2 on")
+    told = f"about {up * cohort:,} a round of {cohort} peers to one neighbour each"
+    if not wants(strategy, "mixing"):
+        total = cohort * ((up + down) * rounds + fed * (rounds - 1))
+        later = fed * (rounds > 1)
+        told = f"about {up * cohort:,} up and {(down + later) * cohort:,} down a round of {cohort} "
+        told += f"clients, and {total:,} in all"
+    return f"bytes: {told}, if they send {what}, as float32"
 
 
 def _parameters(clients: SimulatedClients, name: str) -> int:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from clients.handlers.compute_cost import forward
-from clients.population.clients import SimulatedClients
+from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.batches import examples_learned, local_steps
 from clients.training.loop import PASSES
 from strategies.argument_injection import wants
@@ -40,6 +40,27 @@ def estimated_work_s(strategy: Any, clients: SimulatedClients, rounds: Sequence[
     trained = len(rounds) * bool(bound.get("local_training", True))
     works = [_seconds(clients, k, passes, trained) for k in range(len(clients.partitions))]
     return sum(works) * (float(share) if isinstance(share, int | float) else 1.0)
+
+
+def student_work_s(strategy: Any, clients: SimulatedClients, rounds: int) -> float:
+    """Estimate how long one core teaches the student in R rounds; as rough as that of clients.
+
+    Args:
+        strategy: With some of its arguments bound; or a sequence of such.
+        clients: All of the federation's.
+        rounds: R.
+
+    Returns:
+        Seconds; 0 where no student is distilled into, or its trainer does not tell its epochs.
+    """
+    bound = strategy.keywords if isinstance(strategy, partial) else {}
+    stages = [v for v in bound.values() if hasattr(getattr(v, "func", None), "configure_train")]
+    work_s: float = sum(student_work_s(stage, clients, rounds) for stage in stages)
+    distil, examples = bound.get("distil"), max(1, len(clients.splits.proxy))
+    if distil is None or not (learned := examples_learned(distil, examples)):
+        return work_s
+    passes = PASSES * learned * clients.forward[STUDENT] / MULTIPLICATIONS_PER_S
+    return work_s + rounds * (passes + local_steps(distil, examples) * STEP_S)
 
 
 def _seconds(clients: SimulatedClients, client_id: int, passes: int, trained: int) -> float:

@@ -13,9 +13,11 @@ from clients.handlers.coded_requests import rehearse_codec_down
 from clients.messages.codecs import RECEIVED
 from clients.messages.own_probs import confidence
 from clients.models.confidence import require_confidence
+from clients.models.factory import build
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
 from clients.signatures import names
+from clients.training.evaluation import predict_with_features
 from clients.training.objective import Objective
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
@@ -65,6 +67,8 @@ def require_fitting(
         rehearse_fields(clients, ask)
     for each in _partials(strategy):
         function = each.keywords.get("discriminator")
+        if getattr(function, "inputs", "") == "features":
+            require_features(clients)
         if callable(function):
             require_confidence(function)
             two = np.arange(min(2, len(clients.splits.proxy)))
@@ -78,10 +82,50 @@ def require_fitting(
     for each in _kinds(strategy):
         if hasattr(each, "require_clients"):
             each.require_clients(clients)
+    require_enough(strategy, len(clients.architectures))
     averages = isinstance(strategy, Averaging) or type(strategy).__module__.startswith("flwr.")
     if (averages or getattr(kind, "averages", False)) and clients.messenger is None:
         private, name = clients.splits.private, kind.__name__
         require_like(clients.student, clients.models, private, name)
+
+
+def require_enough(strategy: Any, num_clients: int) -> None:
+    """Refuse one of Flower's that would wait for more clients than there are, and says so late.
+
+    Or one that it wraps; ValueError names the key.
+    """
+    key = "strategy"
+    while strategy is not None:
+        for phase in ("train", "evaluate"):
+            for name in (f"min_{phase}_nodes", "min_available_nodes"):
+                least = getattr(strategy, name, 0)
+                if least > num_clients and getattr(strategy, f"fraction_{phase}", 1):
+                    raise ValueError(
+                        f"{key}.{name}={least}: it would wait for more clients than "
+                        f"clients.num_clients={num_clients}; Flower's own default is 2"
+                    )
+        strategy, key = getattr(strategy, "strategy", None), f"{key}.strategy"
+
+
+def require_features(clients: SimulatedClients) -> None:
+    """Refuse networks that have no penultimate features where discriminators are of these.
+
+    Args:
+        clients: All of the federation's.
+
+    Raises:
+        ValueError: Names the architecture, and the key that does without.
+    """
+    private = clients.splits.private
+    for name, model in clients.models.items():
+        network = build(model, private.task, np.random.default_rng(0))
+        try:
+            predict_with_features(network, private, np.arange(1))
+        except ValueError as error:
+            raise ValueError(
+                f"strategy.discriminator: architecture '{name}': {error}; or "
+                "strategy/discriminator=pixels"
+            ) from error
 
 
 def require_codec(strategy: Any, clients: SimulatedClients) -> None:

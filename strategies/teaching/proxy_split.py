@@ -13,6 +13,8 @@ from strategies.aggregation.rule_arguments import labels_of
 
 Ids = npt.NDArray[np.int64]
 
+MORE = "expected at least 1: data.proxy_share and data.proxy_limit say how many there are"
+
 
 class ProxySplit:
     """The proxy set, cut into negatives and the distilled examples, these in chunks.
@@ -77,7 +79,7 @@ class ProxySplit:
         self._leaves = f"{key}.negative_share={negative_share}: of {len(proxy)} proxy examples it"
         if not rest < len(proxy):
             also = f", with calibration_share={calibration_share}," if rest > cut else ""
-            raise ValueError(f"{self._leaves}{also} leaves none to distil, expected at least 1")
+            raise ValueError(f"{self._leaves}{also} leaves none to distil, {MORE}")
         if not 1 <= chunks <= len(self.distilled_ids):
             raise ValueError(
                 f"{key}.chunks={chunks}: expected from 1 to {len(self.distilled_ids)}, the number "
@@ -116,9 +118,7 @@ class ProxySplit:
             ValueError: There is none.
         """
         if not len(self.negative_ids):
-            raise ValueError(
-                f"{self._leaves} leaves no negatives for discriminators, expected at least 1"
-            )
+            raise ValueError(f"{self._leaves} leaves no negatives for discriminators, {MORE}")
 
     def require_whole(self) -> None:
         """Refuse chunks: all distilled examples are to be answered at once.

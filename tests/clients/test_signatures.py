@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clients.signatures import named_of, unoffered
+from clients.signatures import declared, named_of, unoffered
 
 
 def plain(labels: Any, rng: Any, *, ids: Any, share: float = 0.5) -> None: ...
@@ -79,3 +79,12 @@ def test_the_first_argument_that_nobody_gives_is_named(
     function: Callable[..., Any], places: int, offered: list[str], odd: str | None
 ) -> None:
     assert unoffered(function, places, offered) == odd
+
+
+def typed(width: "int", depth: "Nowhere", *, loss: "Any" = None) -> None: ...  # noqa: F821
+
+
+def test_annotations_of_what_is_imported_for_type_checkers_only_stay_text() -> None:
+    found = {name: each.annotation for name, each in declared(typed).items()}
+    assert found == {"width": int, "depth": "Nowhere", "loss": Any}
+    assert declared(plain)["share"].annotation is float

@@ -117,6 +117,11 @@ def test_values_of_the_wrong_type_name_key_value_and_type(
         ),
         ("+strategy.teachers.fraction=0.5", "unknown key 'strategy.fraction'"),  # said twice
         ("+strategy.missing=own", "unknown key 'strategy.missing'"),  # no part here takes it
+        (
+            "student._target_=clients.models.logistic_regression",
+            "logistic_regression does not take it; ~student.channels ~student.hidden leaves out w",
+        ),
+        ("clients.training.optimizer._target_=torch.optim.Adam", "momentum': torch.optim.Adam doe"),
         ("clients.messenger=fml", "an option is chosen by clients/messenger=fml"),
         ("strategy.scorer=uniform", "an option is chosen by strategy/scorer=uniform"),
     ],

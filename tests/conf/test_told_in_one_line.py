@@ -70,7 +70,8 @@ def no_training(*what, **named):
     raise RuntimeError("no training")
 '''
 MODULES = {"mine": CODE, "syntax": "\ndef f(:\n", "imports": "import nothing_of_the_kind\n",
-           "at_import": "raise RuntimeError('at import')\n"}  # fmt: skip
+           "at_import": "raise RuntimeError('at import')\n",
+           "benchmarks": "f = print\n"}  # fmt: skip
 FEW = ["strategy=distillation", "clients.num_clients=5", "clients.training.epochs=1",
        "strategy.distil.epochs=1", "sim=inline"]  # fmt: skip
 
@@ -171,11 +172,13 @@ SCORER, COMBINER = "strategy.scorer", "strategy.combiner"
         (SCORER, "at_import.f", f"{SCORER}=at_import.f: cannot import 'at_import': RuntimeError: "
          "at import (MINE/at_import.py, line 1)"),
         (SCORER, "nowhere.f", f"{SCORER}=nowhere.f: cannot import 'nowhere': No module named"),
+        (SCORER, "benchmarks.f", f"{SCORER}._target_=benchmarks.f: 'benchmarks' has no 'f'; "
+         "MINE/benchmarks.py is hidden by "),
         (SCORER, "mine.rises", f"{SCORER}._target_=mine.rises: 'mine' has no 'rises'; did you me"),
         (SCORER, "mine.value", f"{SCORER}=mine.value: ValueError: my value (MINE/mine.py, line 8)"),
         (SCORER, "mine.nothing", "scorer mine.nothing: returned NoneType, expected a tensor of"),
         (SCORER, "mine.wide", "scorer mine.wide: scores (2, 3): expected ("),
-        (SCORER, "mine.nans", "scorer mine.nans: scores must be finite and >= 0"),
+        (SCORER, "mine.nans", "scorer mine.nans: scores must be finite and >= 0, found nan"),
         (SCORER, "mine.asks", "strategy.scorer.weather is not set, and strategy.scorer needs it"),
         (COMBINER, "mine.two", f"{COMBINER}=mine.two: two() takes 2 positional arguments but 3 "),
         (COMBINER, "mine.no_targets", "combiner mine.no_targets: gave NoneType, expected a tens"),

@@ -38,6 +38,24 @@ def not_a_number() -> nn.Module:
     return network
 
 
+class Both(nn.Module):
+    """Gives features beside logits, always or as it trains only, as some of torchvision's do."""
+
+    def __init__(self, always: bool = True) -> None:
+        super().__init__()
+        self.linear, self.always = nn.Linear(16, 4), always
+
+    def forward(self, images: torch.Tensor) -> Any:
+        features = images.flatten(1)
+        logits = self.linear(features)
+        return (logits, features) if self.always or self.training else logits
+
+
+def of_a_batch() -> nn.Module:
+    norm = nn.BatchNorm1d(16, track_running_stats=False)
+    return nn.Sequential(nn.Flatten(), norm, nn.Linear(16, 4))
+
+
 def raising(num_classes: int) -> nn.Module:
     raise KeyError("width")
 
@@ -49,6 +67,8 @@ def raising(num_classes: int) -> nn.Module:
         (wrong_size, r"architecture 'mine' cannot answer .* \(1, 4, 4\): RuntimeError"),
         (not_a_number, r"architecture 'mine' .* finite"),
         (raising, r"architecture 'mine' cannot answer .* KeyError: 'width'"),
+        (Both, r"architecture 'mine' cannot answer .* gave tuple, expected a single tensor of out"),
+        (nn.Flatten, r"architecture 'mine' cannot answer .*: it has no parameters, expected at le"),
     ],
 )
 def test_a_network_that_cannot_answer_is_named(
@@ -108,6 +128,7 @@ def learn(network: nn.Module = LINEAR, optimizer: Optimizer = SGD, **numbers: An
     ("numbers", "message"),
     [
         ({"network": frozen()}, "no parameter requires"),
+        ({"network": Both(always=False)}, "gave tuple, expected a single tensor of outputs"),
         ({"network": nn.Sequential(LINEAR, nn.BatchNorm1d(4)), "batch_size": 1}, "more than 1 val"),
         ({"optimizer": partial(torch.optim.LBFGS, lr=0.1)}, "TypeError: .* 'closure'"),
         ({"optimizer": partial(torch.optim.Muon, lr=0.1)}, "only supports 2D parameters"),
@@ -130,6 +151,12 @@ def test_where_nobody_learns_a_frozen_network_does_and_a_wrong_number_does_not()
         rehearse(tiny_clients(models=dict.fromkeys(("linear", "mlp"), frozen)))
     with pytest.raises(ValueError, match="autocast=float16"):
         learn(autocast="float16", epochs=0)
+
+
+def test_each_network_answers_one_input_alone() -> None:
+    """Told before anybody trains: clients are scheduled by what that takes."""
+    with pytest.raises(ValueError, match="'linear' cannot answer one input alone: ValueError: Exp"):
+        rehearse(tiny_clients(models=dict.fromkeys(("linear", "mlp"), of_a_batch)))
 
 
 def test_divergence_is_left_to_the_run() -> None:

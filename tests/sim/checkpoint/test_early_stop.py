@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conf.errors import Stopped
 from run import federate
 from sim.checkpoint.early_stop import EarlyStop, stop_reason
+from sim.errors import NoSuchNumber
 from tests.commands import run_py
 from tests.composing import composed
 from tests.federations import SEED
@@ -45,6 +47,11 @@ def test_when_a_run_may_stop(values: list[float], rule: dict[str, Any], why: str
         ({"above": 0.5}, "stop.above: expected stop.metric too"),
         ({"metric": "student/accuracy"}, "expected stop.above, stop.below or stop.patience"),
         ({"metric": "a", "above": 1.0, "mode": "up"}, "stop.mode=up: expected max or min"),
+        ({"metric": "accuracy", "above": 1.0}, "no number of a round; did you mean student/accura"),
+        (
+            {"metric": "stuent/accuracy", "above": 1.0},
+            "no number of a round; they are student/...,",
+        ),
     ],
 )
 def test_a_rule_that_is_none_is_refused(rule: dict[str, Any], told: str) -> None:
@@ -53,14 +60,13 @@ def test_a_rule_that_is_none_is_refused(rule: dict[str, Any], told: str) -> None
 
 
 def test_a_round_without_the_number_ends_nothing_and_earlier_ones_count() -> None:
-    early, said = EarlyStop("student/accuracy", patience=2), list[str]()
+    early = EarlyStop("student/accuracy", patience=2)
     lines: list[dict[str, Any]] = [{"round": 1, "student": {"accuracy": 0.5}}]
     lines += [{"round": 2, "student": {"accuracy": 0.4}}, {"round": 3, "student": {}}]
-    assert not early.after_round(lines, said.append)  # as after a resume
+    assert not early.after_round(lines)  # as after a resume
     lines.append({"round": 4, "student": {"accuracy": 0.5}})
-    assert early.after_round(lines, said.append)
+    assert early.after_round(lines)
     assert early.reason == "student/accuracy: no better than 0.5 for 2 rounds"
-    assert said == []
 
 
 def lines_of(values: list[float]) -> list[dict[str, Any]]:
@@ -76,7 +82,7 @@ def test_a_resumed_run_is_over_where_an_unbroken_one_ended(
     about: dict[str, Any] = {"metric": "student/accuracy", **rule, "evaluate_every": every}
     unbroken = EarlyStop(**about)
     for last in range(1, len(lines) + 1):
-        over = unbroken.after_round(lines[:last], pytest.fail)
+        over = unbroken.after_round(lines[:last])
         resumed = EarlyStop(**about)
         assert resumed.after_resume(lines[:last]) == over
         assert (resumed.reason, resumed.told(9)) == (unbroken.reason, unbroken.told(9))
@@ -86,7 +92,7 @@ def test_a_resumed_run_is_over_where_an_unbroken_one_ended(
 def test_what_held_in_a_round_that_is_not_evaluated_ends_no_later_one() -> None:
     early = EarlyStop("student/accuracy", above=0.5, evaluate_every=3)
     lines = lines_of([0.1, 0.9, 0.2])
-    assert not any(early.after_round(lines[:k], pytest.fail) for k in (1, 2, 3))
+    assert not any(early.after_round(lines[:k]) for k in (1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +101,8 @@ def test_what_held_in_a_round_that_is_not_evaluated_ends_no_later_one() -> None:
 def test_a_callback_ends_a_run_by_true(said: object, ends: bool) -> None:
     early = EarlyStop(callbacks=[lambda numbers: said], evaluate_every=2)
     lines = lines_of([0.1, 0.2])
-    assert not early.after_round(lines[:1], pytest.fail)
-    assert early.after_round(lines, pytest.fail) == ends
+    assert not early.after_round(lines[:1])
+    assert early.after_round(lines) == ends
 
 
 def test_killed_before_its_result_a_run_that_ended_early_ends_there(tmp_path: Path) -> None:
@@ -111,16 +117,29 @@ def test_killed_before_its_result_a_run_that_ended_early_ends_there(tmp_path: Pa
         assert found[name] == first[name]
 
 
-def test_a_number_that_is_not_there_is_told_once() -> None:
-    early, said = EarlyStop("student/acuracy", above=0.5), list[str]()
-    lines: list[dict[str, Any]] = [{"round": 1, "student": {"accuracy": 0.9}}]
-    assert not early.after_round(lines, said.append)
-    lines.append({**lines[0], "round": 2})
-    assert not early.after_round(lines, said.append)
-    assert said == [
-        "stop.metric=student/acuracy: not among the numbers of round 1; "
-        "did you mean student/accuracy?"
-    ]
+def test_a_number_that_is_not_there_ends_the_first_round_that_is_evaluated() -> None:
+    lines: list[dict[str, Any]] = [{"round": 1, "student": {}, "probes": {"output_js": None}}]
+    lines.append({"round": 2, "student": {"accuracy": 0.9, "loss": 2.0}})
+    early = EarlyStop("student/acuracy", above=0.5, evaluate_every=2)
+    assert not early.after_round(lines[:1])
+    told = "did you mean student/accuracy.; of student: student/accuracy, student/loss$"
+    with pytest.raises(NoSuchNumber, match=f"stop.metric=student/acuracy: not among .*; {told}"):
+        early.after_round(lines)
+    with pytest.raises(NoSuchNumber, match="strategy/x: not among .*; of strategy: none"):
+        EarlyStop("strategy/x", above=0.5).after_round(lines)
+    assert not EarlyStop("probes/output_js", above=0.5).after_round(lines[:1])  # null: it is there
+    assert EarlyStop("round", above=0.5).after_round(lines)
+
+
+def test_a_misspelt_number_of_the_student_is_refused_before_anybody_trains(tmp_path: Path) -> None:
+    words = (*TINY, "sim=inline", "stop.above=0.9")
+    for metric, told in (
+        ("student/acc", "; did you mean student/accuracy"),
+        ("student/f1", "of s"),
+    ):
+        with pytest.raises(Stopped, match=f"stop.metric={metric}: .*{told}"):
+            federate(composed(*words, f"stop.metric={metric}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def rounds_of(folder: Path) -> list[bytes]:

@@ -38,10 +38,10 @@ def test_ray_is_started_where_it_saves_more_than_it_costs() -> None:
     # Two cores save half of the work: with 20 s of it just what Ray costs.
     here, said = AutoPool(seed=1).open(2 * RAY_S)
     assert isinstance(here, InlinePool)
-    assert said == "in this process, about 20 s of work"
+    assert said == "in this process, about 20 s of clients' work"
     there, said = AutoPool(seed=1).open(2 * RAY_S + 1)
     assert isinstance(there, Told)
-    assert said == "over Ray, about 21 s of work"
+    assert said == "over Ray, about 21 s of clients' work"
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2)])

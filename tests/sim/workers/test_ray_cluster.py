@@ -71,6 +71,17 @@ def test_a_folder_that_ray_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) 
         start_ray(2, None, None)  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["sim.py", "clients/__init__.py"])
+def test_a_module_that_would_hide_ours_from_workers_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^sim=ray: {tmp_path / name} would hide ours"):
+        start_ray(1, None, None)
+
+
 def test_an_address_where_nobody_speaks_grpc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself tries for many minutes, and hears no signal meanwhile."""
     server = grpc.server(futures.ThreadPoolExecutor(1))  # type: ignore[no-untyped-call]

@@ -186,7 +186,7 @@ def test_a_score_too_small_to_divide_by_still_gets_its_share_of_the_cut() -> Non
 @pytest.mark.parametrize("bad", [-1e-3, float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_negative_or_not_finite_are_refused(bad: float) -> None:
     scores = torch.tensor([[1.0, 1.0], [1.0, bad]])
-    with pytest.raises(ValueError, match="finite and >= 0"):
+    with pytest.raises(ValueError, match=f"finite and >= 0, found {bad:g}$"):
         normalise(scores, everyone(scores))
 
 

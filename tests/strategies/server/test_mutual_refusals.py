@@ -58,6 +58,10 @@ def normed(image_shape: Any, num_classes: int) -> nn.Module:
         ),
         ({"head": None}, r"strategy\.rule: ValueError: the rule 'ffl' needs a head: 'fusion'"),
         ({"head": heads.Gate}, r"strategy\.rule: RuntimeError"),
+        (
+            {"head": lambda shapes, num_classes: nn.Flatten()},
+            r"^strategy\.teaching\.head_optimizer: the head: no parameter requires a gradient",
+        ),
         ({"rule": rules.dml}, r"strategy\.head: the rule does not look at it"),
         ({"rule": rules.codistillation, "head": None}, r"strategy\.rule: .* set refresh_epochs"),
         ({"rule": rules.adaptive_mutual, "head": None}, r"strategy\.rule: .* expected 2"),
