@@ -47,7 +47,7 @@ ROLES = (
 OF_HYDRA = re.compile(r"_.*_")
 """Words that say how a target is called, such as `_args_`."""
 
-PATHS = ("path", "root")
+PATHS = ("path", "root", "test_path")
 """What shipped targets, and `data`, call the files and folders that they read."""
 
 NO_FILES = tuple(map(Path, ("/dev", "/proc", "/sys")))

@@ -106,6 +106,13 @@ DATA: dict[str, Differs | str] = {
     "data.source.num_examples of blobs": Differs("built", 120, 130, "splits"),
     "data.source.num_classes of blobs": Differs("built", 4, 3, "splits"),
     "data.source.path of npz": Differs("npz", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
+    **{f"data.source.{name} of table": f"clients/data/test_user_table.{test}" for name, test in (
+        ("path", "test_a_table_is_learned_from"),
+        ("label", "test_any_column_may_be_the_labels"),
+        ("drop", "test_columns_are_features_and_the_last_is_that_of_texts_in_their_order"),
+        ("numbers", "test_a_regression_predicts_the_column_in_units_of_its_deviation"),
+        ("test_path", "test_mean_and_deviation_are_those_of_the_train_set"),
+    )},
     **dict.fromkeys(
         ("data.source.num_classes of npz", "data.proxy_source.num_classes of npz"),
         "clients/data/test_user_file.test_given_a_number_of_classes_labels_are_taken_as_they_are",

@@ -4,6 +4,7 @@ from tests.places import CONF
 
 REQUIRED = {
     "data=npz": "data.source.path=a.npz",
+    "data=table": "data.source.path=a.csv",
     "partition=from_file": "partition.path=a.json",
     "topology=from_file": "topology.graph.path=a.csv",
     "proxy=npz": "data.proxy_source.path=a.npz",

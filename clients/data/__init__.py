@@ -9,6 +9,7 @@ from clients.data.tables import diabetes
 from clients.data.task import Task, classification, dense_labelling, regression, several_heads
 from clients.data.texts import shakespeare
 from clients.data.user_file import npz
+from clients.data.user_table import table
 
 __all__ = [
     "Dataset",
@@ -36,5 +37,6 @@ __all__ = [
     "split",
     "subset",
     "svhn",
+    "table",
     "viewed",
 ]
