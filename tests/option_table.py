@@ -106,6 +106,10 @@ DATA: dict[str, Differs | str] = {
     "data.source.num_examples of blobs": Differs("built", 120, 130, "splits"),
     "data.source.num_classes of blobs": Differs("built", 4, 3, "splits"),
     "data.source.path of npz": Differs("npz", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
+    "data.source.path of image_folder":
+        "clients/data/test_image_folder.test_a_folder_of_images_is_learned_from",
+    "data.source.size of image_folder":
+        "clients/data/test_image_folder.test_a_size_resizes_each",
     **{f"data.source.{name} of table": f"clients/data/test_user_table.{test}" for name, test in (
         ("path", "test_a_table_is_learned_from"),
         ("label", "test_any_column_may_be_the_labels"),

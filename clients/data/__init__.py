@@ -3,6 +3,7 @@
 from clients.data.colour_sets import cifar10, cifar100, cinic10, svhn
 from clients.data.dataset import Dataset, normalised, renumbered, subset, viewed
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
+from clients.data.image_folder import image_folder
 from clients.data.readers import blobs, digits
 from clients.data.splits import Splits, draw_splits, split
 from clients.data.tables import diabetes
@@ -26,6 +27,7 @@ __all__ = [
     "draw_splits",
     "emnist",
     "fashion_mnist",
+    "image_folder",
     "kmnist",
     "mnist",
     "normalised",
