@@ -106,6 +106,13 @@ DATA: dict[str, Differs | str] = {
     "data.source.num_examples of blobs": Differs("built", 120, 130, "splits"),
     "data.source.num_classes of blobs": Differs("built", 4, 3, "splits"),
     "data.source.path of npz": Differs("npz", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
+    **{f"data.source.{name} of saved_dataset": f"clients/data/test_hugging_face.{test}"
+       for name, test in (
+        ("path", "test_a_saved_set_is_learned_from"),
+        ("label", "test_a_label_is_chosen_among_several"),
+        ("drop", "test_without_images_columns_of_numbers_are_features"),
+        ("size", "test_images_are_resized"),
+    )},
     "data.source.path of image_folder":
         "clients/data/test_image_folder.test_a_folder_of_images_is_learned_from",
     "data.source.size of image_folder":

@@ -3,6 +3,7 @@
 from tests.places import CONF
 
 REQUIRED = {
+    "data=hugging_face": "data.source.path=pets",
     "data=image_folder": "data.source.path=pets",
     "data=npz": "data.source.path=a.npz",
     "data=table": "data.source.path=a.csv",

@@ -2,6 +2,7 @@
 
 from clients.data.colour_sets import cifar10, cifar100, cinic10, svhn
 from clients.data.dataset import Dataset, normalised, renumbered, subset, viewed
+from clients.data.hugging_face import from_datasets, saved_dataset
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
 from clients.data.image_folder import image_folder
 from clients.data.readers import blobs, digits
@@ -27,6 +28,7 @@ __all__ = [
     "draw_splits",
     "emnist",
     "fashion_mnist",
+    "from_datasets",
     "image_folder",
     "kmnist",
     "mnist",
@@ -34,6 +36,7 @@ __all__ = [
     "npz",
     "regression",
     "renumbered",
+    "saved_dataset",
     "several_heads",
     "shakespeare",
     "split",

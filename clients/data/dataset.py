@@ -17,7 +17,7 @@ from clients.data.task import Task, classification
 Inputs = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 LabelValues = tuple[int, ...] | tuple[str, ...]
-"""[C], what a file calls the classes, in increasing order."""
+"""[C], what a file calls the classes."""
 
 # Anything else would be stored larger than it needs to be (float64) or has no agreed scale (int32).
 STORED_DTYPES = (np.dtype(np.uint8), np.dtype(np.float32))
@@ -196,7 +196,7 @@ def told(values: Sequence[int] | Sequence[str]) -> str:
     """Say which values there are.
 
     Args:
-        values: distinct, in increasing order, at least one.
+        values: distinct, numbers in increasing order, at least one.
 
     Returns:
         Such as "1..10", "0, 5, 7" or "cat, dog", at most nine of them.

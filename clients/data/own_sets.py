@@ -29,8 +29,10 @@ def numbered(
         Classes [N] of each, int64; the value of each class, or None where it is its number; C.
 
     Raises:
-        ValueError: a label of the test set alone, or one above `num_classes`.
+        ValueError: no labels, one of the test set alone, or one above `num_classes`.
     """
+    if empty := [name for name, labels in found.items() if not len(labels)]:
+        raise ValueError(f"{empty[0]}: no examples, expected at least 1")
     if num_classes is not None:
         for name, labels in found.items():
             if (most := int(labels.max())) >= num_classes:

@@ -93,10 +93,10 @@ def table_sets(
     """
     first, whole = next(iter(tables.items()))
     label, columns = _columns(first, whole.column_names, label, [*map(str, drop)])
-    inputs = {which: _features(which, found, columns) for which, found in tables.items()}
+    inputs = {which: features_of(which, found, columns) for which, found in tables.items()}
     shape, about = (len(columns),), (test_share, seed)
     if not numbers:
-        found = {which: _labels(which, each, label) for which, each in tables.items()}
+        found = {which: labels_of(which, each, label) for which, each in tables.items()}
         classes, values, num_classes = numbered(found)
         if 2 * num_classes > len(whole):
             raise ValueError(
@@ -106,7 +106,7 @@ def table_sets(
             )
         task = classification(shape, num_classes)
         return own_sets(name, inputs, classes, task, *about, values, columns)
-    targets = [_features(which, each, [label]) for which, each in tables.items()]
+    targets = [features_of(which, each, [label]) for which, each in tables.items()]
     mean, deviation = targets[0].mean(dtype=np.float64), targets[0].std(dtype=np.float64)
     if not deviation > 0:
         raise ValueError(f"{first}: column {label!r} is constant, expected numbers to predict")
@@ -133,8 +133,20 @@ def _columns(
     return label, features
 
 
-def _features(which: str, found: pa.Table, columns: Sequence[str]) -> Floats:
-    """Return columns of numbers [N, D]."""
+def features_of(which: str, found: pa.Table, columns: Sequence[str]) -> Floats:
+    """Return columns of numbers.
+
+    Args:
+        which: what messages call the table.
+        found: it, N rows.
+        columns: names of D columns.
+
+    Returns:
+        Their numbers [N, D], float32.
+
+    Raises:
+        ValueError: a column is missing, holds something else, or has empty cells; names it.
+    """
     features = np.empty((len(found), len(columns)), np.float32)
     for place, name in enumerate(columns):
         features[:, place] = _numbers(which, name, _column(which, found, name))
@@ -161,8 +173,20 @@ def _numbers(which: str, name: str, column: pa.ChunkedArray) -> Floats:
     return values
 
 
-def _labels(which: str, found: pa.Table, name: str) -> npt.NDArray[Any]:
-    """Return a column of whole numbers or texts [N]."""
+def labels_of(which: str, found: pa.Table, name: str) -> npt.NDArray[Any]:
+    """Return a column of whole numbers or texts.
+
+    Args:
+        which: what messages call the table.
+        found: it, N rows.
+        name: of the column.
+
+    Returns:
+        Its cells [N], int64 or text.
+
+    Raises:
+        ValueError: the column is missing, holds something else, or has empty cells; names it.
+    """
     from pyarrow import types
 
     column = _column(which, found, name)
