@@ -162,6 +162,8 @@ DATA: dict[str, Differs | str] = {
     "data.limit": Differs("built", None, 40, "sizes"),
     "data.proxy_limit": Differs("built", None, 5, "sizes"),
     "data.test_limit": Differs("built", None, 5, "sizes"),
+    "partition.partitioner of from_partitioner":
+        "clients/partition/test_flower.test_a_config_names_one_and_its_seed_is_its_own",
     "partition.classes of classes_per_client":
         Differs("built partition=classes_per_client", 2, 3, "partition"),
     "partition.shards_per_client of shards": Differs("built partition=shards", 2, 3, "partition"),
