@@ -5,7 +5,6 @@ import inspect
 import os
 import re
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import chdir
 from importlib import import_module
@@ -154,18 +153,6 @@ def test_torchs_optimizers_and_the_strategies_whose_state_is_known_are_trusted()
     assert all(is_trusted("strategy", name) for name in FLOWER)
     assert not is_trusted("strategy", "flwr.serverapp.strategy.DifferentialPrivacyServerSideFixed")
     assert not is_trusted("probes.any", FLOWER[0])
-
-
-def test_flowers_partitioners_are_trusted_where_there_are_any(monkeypatch: Any) -> None:
-    of_flower = "flwr_datasets.partitioner"
-    for place in ("partition.partitioner", "partition.of.partitioner"):
-        assert is_trusted(place, f"{of_flower}.DirichletPartitioner")
-        for other in ("partitioner.Partitioners", "utils.os", "", "partitioner"):
-            assert not is_trusted(place, f"{of_flower}.{other}")
-        assert not is_trusted(place, "torch.optim.SGD")
-    assert not is_trusted("partition", f"{of_flower}.DirichletPartitioner")
-    monkeypatch.setitem(sys.modules, of_flower, None)
-    assert not is_trusted("partition.partitioner", f"{of_flower}.DirichletPartitioner")
 
 
 def test_every_text_that_a_shipped_target_takes_is_known() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from clients.partition import from_partitioner
+from conf.errors import ConfigError
+from conf.trust import require_trusted
 from stillhouse import wiring
 from tests.tiny_runs import FEW, composed
 
@@ -73,6 +75,27 @@ def test_a_config_names_one_and_its_seed_is_its_own() -> None:
         return [own.tolist() for own in clients.partitions]
 
     assert cut(1) == cut(1) != cut(2)
+
+
+def test_a_run_folder_may_name_a_partitioner_of_flowers_there_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(place: str, target: str) -> bool:
+        try:
+            require_trusted(place, {"_target_": target}, [])
+        except ConfigError:
+            return True
+        return False
+
+    package, place = "flwr_datasets.partitioner", "partition.partitioner"
+    assert not refused(place, f"{package}.DirichletPartitioner")
+    assert not refused("partition.of.partitioner", f"{package}.DirichletPartitioner")
+    for other in ("partitioner.Partitioner", "partitioner", "", "np"):
+        assert refused(place, f"{package}.{other}")
+    assert refused("partition", f"{package}.DirichletPartitioner")
+    assert refused(place, "torch.optim.SGD")
+    monkeypatch.setitem(sys.modules, package, None)
+    assert refused(place, f"{package}.DirichletPartitioner")
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
