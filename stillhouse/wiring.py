@@ -33,7 +33,11 @@ def federation(config: DictConfig) -> "tuple[SimulatedClients, Any]":
     require_device("student_device", config.student_device)
     if not config.sim.get("address"):  # whose machines may have others
         require_device("sim.device", config.sim.get("device", "cpu"))
-    clients = populate(config, load_splits(config))
+    from clients.data import described
+
+    splits = load_splits(config)
+    print(described(splits), flush=True)
+    clients = populate(config, splits)
     return clients, build_strategy(config, clients)
 
 

@@ -1,7 +1,8 @@
 """Data sets: what they are, where they are read from, how they are cut."""
 
 from clients.data.colour_sets import cifar10, cifar100, cinic10, svhn
-from clients.data.dataset import Dataset, normalised, renumbered, subset, viewed
+from clients.data.dataset import Dataset, normalised, subset, viewed
+from clients.data.descriptions import described, renumbered, without_examples
 from clients.data.hugging_face import from_datasets, saved_dataset
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
 from clients.data.image_folder import image_folder
@@ -23,6 +24,7 @@ __all__ = [
     "cinic10",
     "classification",
     "dense_labelling",
+    "described",
     "diabetes",
     "digits",
     "draw_splits",
@@ -44,4 +46,5 @@ __all__ = [
     "svhn",
     "table",
     "viewed",
+    "without_examples",
 ]

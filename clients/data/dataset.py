@@ -177,37 +177,6 @@ def channel_moments(
     return means, stds
 
 
-def renumbered(dataset: Dataset) -> str | None:
-    """Say which label of the file is which class.
-
-    Args:
-        dataset: any.
-
-    Returns:
-        A line, or None where they are the same.
-    """
-    if dataset.label_values is None:
-        return None
-    last = dataset.task.num_classes - 1
-    return f"{dataset.name}: its labels {told(dataset.label_values)} are the classes 0..{last} here"
-
-
-def told(values: Sequence[int] | Sequence[str]) -> str:
-    """Say which values there are.
-
-    Args:
-        values: distinct, numbers in increasing order, at least one.
-
-    Returns:
-        Such as "1..10", "0, 5, 7" or "cat, dog", at most nine of them.
-    """
-    numbers = [value for value in values if not isinstance(value, str)]
-    if 1 < len(numbers) == numbers[-1] - numbers[0] + 1:
-        return f"{numbers[0]}..{numbers[-1]}"
-    shown = [str(value) for value in values]
-    return ", ".join(shown if len(shown) < 10 else [*shown[:8], "...", shown[-1]])
-
-
 def _check_inputs(dataset: Dataset) -> None:
     inputs, task, name = dataset.inputs, dataset.task, dataset.name
     if inputs.shape[1:] != task.input_shape:
