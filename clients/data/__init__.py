@@ -1,6 +1,6 @@
 """Data sets: what they are, where they are read from, how they are cut."""
 
-from clients.data.colour_sets import cifar10, cifar100, cinic10, svhn
+from clients.data.colour_sets import cifar10, cifar100, cinic10, stl10, svhn
 from clients.data.dataset import Dataset, normalised, subset, viewed
 from clients.data.descriptions import described, renumbered, without_examples
 from clients.data.hugging_face import from_datasets, saved_dataset
@@ -42,6 +42,7 @@ __all__ = [
     "several_heads",
     "shakespeare",
     "split",
+    "stl10",
     "subset",
     "svhn",
     "table",
