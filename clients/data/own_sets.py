@@ -30,12 +30,14 @@ def numbered(
         Classes [N] of each, int64; the value of each class, or None where it is its number; C.
 
     Raises:
-        ValueError: no labels, one of the test set alone, or one above `num_classes`.
+        ValueError: no labels, one of the test set alone, or none that goes with `num_classes`.
     """
     if empty := [name for name, labels in found.items() if not len(labels)]:
         raise ValueError(f"{empty[0]}: no examples, expected at least 1")
     if num_classes is not None:
         for name, labels in found.items():
+            if labels.dtype.kind == "U":
+                raise ValueError(f"{name} are texts, which no num_classes={num_classes} goes with")
             if (most := int(labels.max())) >= num_classes:
                 raise ValueError(
                     f"{name} go up to {most}, expected below num_classes={num_classes}"

@@ -27,14 +27,14 @@ def npz(
 ) -> tuple[Dataset, Dataset]:
     """A user's own file, written with `numpy.savez`.
 
-    It holds `images` as [N, C, H, W], or [N, H, W] for grey, and `labels` as integers [N]; and, if
-    the test set is given and not cut from these, `test_images` and `test_labels`. uint8 pixels are
-    divided by 255, floats are used as they are (stored as float32). Mean and deviation are those
-    of the train set.
+    It holds `images` as [N, C, H, W], or [N, H, W] for grey, and `labels` [N], integers or texts;
+    and, if the test set is given and not cut from these, `test_images` and `test_labels`. uint8
+    pixels are divided by 255, floats are used as they are (stored as float32). Mean and deviation
+    are those of the train set.
 
-    A class is a value that `labels` has: 1..C, values with gaps and large ones become 0..C - 1 in
-    their order, which the data set's `label_values` say. Given `num_classes`, labels are classes as
-    they are, and some may have no example.
+    A class is a value that `labels` has: 1..C, values with gaps, large ones and texts become
+    0..C - 1 in their order, which the data set's `label_values` say. Given `num_classes`, labels
+    are classes as they are, and some may have no example.
 
     Args:
         path: the `.npz` file.
@@ -134,10 +134,10 @@ def _channels_look_last(first: int, second: int, last: int) -> bool:
 
 def _labels(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
     labels = _array(arrays, name)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU" or not len(labels):
         raise ValueError(
-            f"expected {name} as integers [N], found {labels.dtype} {list(labels.shape)}"
+            f"expected {name} as integers or texts [N], found {labels.dtype} {list(labels.shape)}"
         )
-    if (least := int(labels.min())) < 0:
+    if labels.dtype.kind != "U" and (least := int(labels.min())) < 0:
         raise ValueError(f"{name} go down to {least}, expected none below 0")
     return labels
