@@ -106,6 +106,8 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                 only = "" if now in keys else _only_with(now)
                 if only or now in keys or not now.startswith("strategy."):
                     return f"unknown key '{key}'; it is called {now} now{only}"
+            if (inner := key.replace("data.", "data.source.", 1)) in keys:  # data.path of a reader
+                return f"unknown key '{key}'; did you mean '{inner}'?"
             hint = our_key(key) or _only_with(key) or nearest(key, [*keys, *groups])
             return f"unknown key '{key}'{hint}"
     return None

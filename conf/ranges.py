@@ -35,6 +35,12 @@ OF_OTHERS = {
         **{f"min_{of}_nodes": "Annotated[int, '>= 0']" for of in NODES},
         "eta": "Annotated[float, '> 0']",
     },
+    "flwr_datasets": {
+        **{f"num_{of}": "Annotated[int, '>= 1']" for of in ("partitions", "shards_per_partition")},
+        "num_classes_per_partition": "Annotated[int, '>= 1']",
+        "alpha": "Annotated[float, '> 0']",
+        "min_partition_size": "Annotated[int, '>= 0']",
+    },
 }
 """What other packages declare in no annotation of theirs."""
 

@@ -103,6 +103,16 @@ OPTIONS = {
     ("data", "fmnist"): "data=fashion_mnist",
     ("data", "femnist"): "data=emnist",
     ("data", "custom"): "data=npz data.source.path=FILE.npz",
+    **dict.fromkeys(
+        (("data", "csv"), ("data", "parquet"), ("data", "tabular")),
+        "data=table data.source.path=FILE.csv clients=mixed_tabular student=mlp",
+    ),
+    **dict.fromkeys(
+        (("data", "folder"), ("data", "images")), "data=image_folder data.source.path=FOLDER"
+    ),
+    **dict.fromkeys(
+        (("data", "hf"), ("data", "datasets")), "data=hugging_face data.source.path=FOLDER"
+    ),
     ("partition", "noniid"): "partition=dirichlet",
     ("partition", "dir"): "partition=dirichlet",
     ("partition", "lda"): "partition=dirichlet",

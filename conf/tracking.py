@@ -13,11 +13,13 @@ from conf.errors import ConfigError
 
 def headline(config: DictConfig, folder: Path) -> str:
     """Say what is to be run, and where: the first line, before anything is loaded."""
-    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    named = {
-        group: chosen.get(group) or str(config[group].get("_target_", group)).rpartition(".")[2]
-        for group in ("strategy", "data", "clients", "partition")
-    }
+    chosen: Any = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    if any(word.startswith("resume=") for word in _words()):  # the folder's config was not chosen
+        chosen = {}
+    nodes = {"strategy": config.strategy, "data": config.data.source, "partition": config.partition}
+    named = {group: str(node._target_).rpartition(".")[2] for group, node in nodes.items()}
+    named = {"clients": str(config.clients.num_clients)} | named
+    named |= {group: chosen[group] for group in named if chosen.get(group)}
     rounds = f"{config.rounds} round{'s' * (config.rounds > 1)}"
     return (
         f"{named['strategy']} on {named['data']}, partition {named['partition']}, clients "
@@ -78,11 +80,15 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
     }
 
 
+def _words() -> list[str]:
+    """Return the command line's words."""
+    return [*HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+
+
 def _choices(config: DictConfig) -> dict[str, Any]:
     """Return the seed, and what the command line says."""
-    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     given: dict[str, Any] = {"seed": config.seed}
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in OverridesParser.create().parse_overrides(_words()):
         if override.key_or_group != "data.root" and not override.is_delete():
             value = override.value()
             plain = isinstance(value, bool | int | float)

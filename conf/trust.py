@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ FLOWER = tuple(
 ROLES = (
     (".model", r"student|clients\.architectures\.[^.]+\.model"),
     (".partition", r"partition(\.of)*"),
+    (".partitioner", r"partition(\.of)*\.partitioner"),
     (".data", r"data\.(proxy_)?source|probes\.[^.]+\.inputs"),
     (".optimizer", r"(clients\.(training|messenger)|strategy\.(distil|how|teaching))\.optimizer"),
     (".optimizer", r"strategy\.teaching\.head_optimizer"),
@@ -44,10 +46,17 @@ ROLES = (
 )
 """Places with one role, whose name no place has. Any other place is a role of its own."""
 
+OTHERS = {
+    (".optimizer", "torch.optim"): "Optimizer",
+    (".scheduler", "torch.optim.lr_scheduler"): "LRScheduler",
+    (".partitioner", "flwr_datasets.partitioner"): "Partitioner",
+}
+"""By role and module: of which class those that may stand there are. They do sums, as Flower's."""
+
 OF_HYDRA = re.compile(r"_.*_")
 """Words that say how a target is called, such as `_args_`."""
 
-PATHS = ("path", "root")
+PATHS = ("path", "root", "test_path")
 """What shipped targets, and `data`, call the files and folders that they read."""
 
 NO_FILES = tuple(map(Path, ("/dev", "/proc", "/sys")))
@@ -125,27 +134,21 @@ def _trusted(role: str, target: Any) -> bool | None:
         return bool(there[target].get("_partial_", False))
     if role == "strategy" and target in FLOWER:
         return False
-    return True if _is_torchs(role, target) else None
+    # A partitioner is made, an optimiser later.
+    return role != ".partitioner" if _is_of_others(role, target) else None
 
 
-def _is_torchs(role: str, target: str) -> bool:
-    """Tell whether a target is a class of torch's for a role that any of them may play."""
+def _is_of_others(role: str, target: str) -> bool:
+    """Tell whether a target is a class of another package's for a role that any may play."""
     module, _, name = target.rpartition(".")
-    if (role, module) not in (
-        (".optimizer", "torch.optim"),
-        (".scheduler", "torch.optim.lr_scheduler"),
-    ):
+    if (role, module) not in OTHERS:
         return False
-    import torch  # no run does without, but composing a config does
-
-    schedulers = torch.optim.lr_scheduler
-    kinds: dict[str, tuple[Any, type]] = {
-        ".optimizer": (torch.optim, torch.optim.Optimizer),
-        ".scheduler": (schedulers, schedulers.LRScheduler),
-    }
-    home, base = kinds[role]
+    try:
+        home = import_module(module)  # for a run that needs it; composing a config does not
+    except ImportError:  # an extra, not installed
+        return False
     found = getattr(home, name, None)
-    return isinstance(found, type) and issubclass(found, base)
+    return isinstance(found, type) and issubclass(found, getattr(home, OTHERS[role, module]))
 
 
 def require_file_path(key: str, value: str) -> None:

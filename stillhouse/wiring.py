@@ -33,7 +33,11 @@ def federation(config: DictConfig, early: EarlyStop) -> "tuple[SimulatedClients,
     require_device("student_device", config.student_device)
     if not config.sim.get("address"):  # whose machines may have others
         require_device("sim.device", config.sim.get("device", "cpu"))
-    clients = populate(config, load_splits(config))
+    from clients.data import described
+
+    splits = load_splits(config)
+    print(described(splits), flush=True)
+    clients = populate(config, splits)
     early.require_named(_measured_of_student(clients), "student/")
     return clients, build_strategy(config, clients)
 

@@ -106,6 +106,24 @@ DATA: dict[str, Differs | str] = {
     "data.source.num_examples of blobs": Differs("built", 120, 130, "splits"),
     "data.source.num_classes of blobs": Differs("built", 4, 3, "splits"),
     "data.source.path of npz": Differs("npz", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
+    **{f"data.source.{name} of saved_dataset": f"clients/data/test_hugging_face.{test}"
+       for name, test in (
+        ("path", "test_a_saved_set_is_learned_from"),
+        ("label", "test_a_label_is_chosen_among_several"),
+        ("drop", "test_without_images_columns_of_numbers_are_features"),
+        ("size", "test_images_are_resized"),
+    )},
+    "data.source.path of image_folder":
+        "clients/data/test_image_folder.test_a_folder_of_images_is_learned_from",
+    "data.source.size of image_folder":
+        "clients/data/test_image_folder.test_a_size_resizes_each",
+    **{f"data.source.{name} of table": f"clients/data/test_user_table.{test}" for name, test in (
+        ("path", "test_a_table_is_learned_from"),
+        ("label", "test_any_column_may_be_the_labels"),
+        ("drop", "test_columns_are_features_and_the_last_is_that_of_texts_in_their_order"),
+        ("numbers", "test_a_regression_predicts_the_column_in_units_of_its_deviation"),
+        ("test_path", "test_mean_and_deviation_are_those_of_the_train_set"),
+    )},
     **dict.fromkeys(
         ("data.source.num_classes of npz", "data.proxy_source.num_classes of npz"),
         "clients/data/test_user_file.test_given_a_number_of_classes_labels_are_taken_as_they_are",
@@ -144,6 +162,8 @@ DATA: dict[str, Differs | str] = {
     "data.limit": Differs("built", None, 40, "sizes"),
     "data.proxy_limit": Differs("built", None, 5, "sizes"),
     "data.test_limit": Differs("built", None, 5, "sizes"),
+    "partition.partitioner of from_partitioner":
+        "clients/partition/test_flower.test_a_config_names_one_and_its_seed_is_its_own",
     "partition.classes of classes_per_client":
         Differs("built partition=classes_per_client", 2, 3, "partition"),
     "partition.shards_per_client of shards": Differs("built partition=shards", 2, 3, "partition"),

@@ -3,7 +3,12 @@
 from tests.places import CONF
 
 REQUIRED = {
+    "data=hugging_face": "data.source.path=pets",
+    "data=image_folder": "data.source.path=pets",
     "data=npz": "data.source.path=a.npz",
+    "data=table": "data.source.path=a.csv",
+    "partition=flower": "partition.partitioner={_target_: flwr_datasets.partitioner.IidPartitioner,"
+    " num_partitions: 5}",
     "partition=from_file": "partition.path=a.json",
     "topology=from_file": "topology.graph.path=a.csv",
     "proxy=npz": "data.proxy_source.path=a.npz",

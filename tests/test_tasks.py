@@ -127,7 +127,7 @@ def test_texts_are_told_apart(tmp_path: Path) -> None:
         ),
         (
             ["clients=mixed_text"],
-            "architecture 'bag_of_embeddings' cannot answer an input of shape",
+            "; of columns can learn clients=mixed_tabular student=mlp",
         ),
         (["clients/objective=not_true"], "clients.training: architecture 'linear'"),
         (

@@ -1,14 +1,18 @@
 """Data sets: what they are, where they are read from, how they are cut."""
 
-from clients.data.colour_sets import cifar10, cifar100, cinic10, svhn
-from clients.data.dataset import Dataset, normalised, renumbered, subset, viewed
+from clients.data.colour_sets import cifar10, cifar100, cinic10, stl10, svhn
+from clients.data.dataset import Dataset, normalised, subset, viewed
+from clients.data.descriptions import described, renumbered, without_examples
+from clients.data.hugging_face import from_datasets, saved_dataset
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
+from clients.data.image_folder import image_folder
 from clients.data.readers import blobs, digits
 from clients.data.splits import Splits, draw_splits, split
 from clients.data.tables import diabetes
 from clients.data.task import Task, classification, dense_labelling, regression, several_heads
 from clients.data.texts import shakespeare
 from clients.data.user_file import npz
+from clients.data.user_table import table
 
 __all__ = [
     "Dataset",
@@ -20,21 +24,28 @@ __all__ = [
     "cinic10",
     "classification",
     "dense_labelling",
+    "described",
     "diabetes",
     "digits",
     "draw_splits",
     "emnist",
     "fashion_mnist",
+    "from_datasets",
+    "image_folder",
     "kmnist",
     "mnist",
     "normalised",
     "npz",
     "regression",
     "renumbered",
+    "saved_dataset",
     "several_heads",
     "shakespeare",
     "split",
+    "stl10",
     "subset",
     "svhn",
+    "table",
     "viewed",
+    "without_examples",
 ]

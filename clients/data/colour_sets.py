@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
+import numpy.typing as npt
 
 from clients.data.dataset import Dataset, byte_set, channel_moments
-from clients.data.formats import data_root, read_cifar_batch, read_image_folder, read_mat
+from clients.data.formats import data_root, missing, read_cifar_batch, read_image_folder, read_mat
 
 CIFAR10_ORIGIN = (
     "the python version of CIFAR-10 (A. Krizhevsky, V. Nair, G. Hinton; "
@@ -19,6 +23,10 @@ SVHN_ORIGIN = (
 CINIC10_ORIGIN = (
     "CINIC-10 (L. Darlow and others, 2018, arXiv:1810.03505; github.com/BayesWatch/cinic-10, "
     "files at the University of Edinburgh's DataShare)"
+)
+STL10_ORIGIN = (
+    "the binary files of STL-10 (A. Coates, H. Lee, A. Ng, 2011; cs.stanford.edu/~acoates/stl10, "
+    "images of ImageNet: see its terms)"
 )
 # Alphabetical, which is CIFAR-10's own numbering.
 CINIC10_CLASSES = (
@@ -102,6 +110,44 @@ def svhn(root: str | None = None) -> tuple[Dataset, Dataset]:
         return byte_set("svhn", path, images, labels % 10, *moments)
 
     return one("train"), one("test")
+
+
+def stl10(root: str | None = None) -> tuple[Dataset, Dataset]:
+    """STL-10: 5,000 + 8,000 colour images of 96x96, 10 classes; its unlabelled ones are not read.
+
+    Args:
+        root: folder with `stl10_binary/{train,test}_{X,y}.bin`; None: $STILLHOUSE_DATA.
+
+    Returns:
+        Train and test set, uint8, normalised by the train set's own mean and deviation; classes
+        0..9 are the files' 1..10.
+
+    Raises:
+        FileNotFoundError: a file is missing, or no root is given.
+        ValueError: a file is corrupt.
+    """
+    folder, moments = data_root(root) / "stl10_binary", None
+
+    def one(part: str) -> Dataset:
+        nonlocal moments
+        # Column by column in the file: [N, C, W, H].
+        images = _read_bytes(folder / f"{part}_X.bin", (3, 96, 96)).transpose(0, 1, 3, 2)
+        labels = _read_bytes(folder / f"{part}_y.bin", ()).astype(np.int64) - 1
+        moments = moments or channel_moments(f"{part}_X.bin", images, 1 / 255)
+        path = folder / f"{part}_y.bin"
+        return byte_set("stl10", path, np.ascontiguousarray(images), labels, *moments)
+
+    return one("train"), one("test")
+
+
+def _read_bytes(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Read a file of nothing but examples of a shape, [N, *shape]."""
+    if not path.is_file():
+        raise FileNotFoundError(missing(path, STL10_ORIGIN))
+    found, each = np.fromfile(path, np.uint8), math.prod(shape)
+    if not len(found) or len(found) % each:
+        raise ValueError(f"{path}: {len(found)} bytes, expected a multiple of {each}")
+    return found.reshape(-1, *shape)
 
 
 def cinic10(root: str | None = None, include_valid: bool = False) -> tuple[Dataset, Dataset]:

@@ -16,6 +16,8 @@ from clients.data.task import Task, classification
 
 Inputs = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
+LabelValues = tuple[int, ...] | tuple[str, ...]
+"""[C], what a file calls the classes."""
 
 # Anything else would be stored larger than it needs to be (float64) or has no agreed scale (int32).
 STORED_DTYPES = (np.dtype(np.uint8), np.dtype(np.float32))
@@ -49,7 +51,7 @@ class Dataset:
     scale: float = 1.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    label_values: tuple[int, ...] | None = None
+    label_values: LabelValues | None = None
     view: Callable[[Inputs], Inputs] | None = None
 
     def __post_init__(self) -> None:
@@ -143,7 +145,7 @@ def _network_inputs(dataset: Dataset, indices: Indices) -> npt.NDArray[Any]:
 
 
 def channel_moments(
-    name: str, inputs: Inputs, scale: float
+    name: str, inputs: Inputs, scale: float, columns: Sequence[str] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel after scaling, to build a `Dataset` with.
 
@@ -151,6 +153,7 @@ def channel_moments(
         name: what the message calls it.
         inputs: [N, C, ...], N at least 1.
         scale: they are multiplied by it first.
+        columns: [C], what the message calls the channels; None: by their number.
 
     Returns:
         Means [C] and standard deviations [C].
@@ -166,41 +169,12 @@ def channel_moments(
     least = float(np.finfo(np.float32).tiny)
     for channel, (mean, std) in enumerate(zip(means, stds, strict=True)):
         if std <= max(abs(mean) * 2**-20, least):
+            which = f"column {columns[channel]!r}" if columns else f"channel {channel} of inputs"
             raise ValueError(
-                f"{name}: channel {channel} of inputs is constant (mean {mean:g}, deviation "
+                f"{name}: {which} is constant (mean {mean:g}, deviation "
                 f"{std:g}), expected values that differ: leave it out, or shift and scale it"
             )
     return means, stds
-
-
-def renumbered(dataset: Dataset) -> str | None:
-    """Say which label of the file is which class.
-
-    Args:
-        dataset: any.
-
-    Returns:
-        A line, or None where they are the same.
-    """
-    if dataset.label_values is None:
-        return None
-    last = dataset.task.num_classes - 1
-    return f"{dataset.name}: its labels {told(dataset.label_values)} are the classes 0..{last} here"
-
-
-def told(values: Sequence[int]) -> str:
-    """Say which values there are.
-
-    Args:
-        values: distinct, in increasing order, at least one.
-
-    Returns:
-        Such as "1..10" or "0, 5, 7", at most nine of them.
-    """
-    if 1 < len(values) == values[-1] - values[0] + 1:
-        return f"{values[0]}..{values[-1]}"
-    shown = [str(value) for value in values]
-    return ", ".join(shown if len(shown) < 10 else [*shown[:8], "...", shown[-1]])
 
 
 def _check_inputs(dataset: Dataset) -> None:

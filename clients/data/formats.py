@@ -40,7 +40,8 @@ def data_root(root: str | None) -> Path:
         raise FileNotFoundError(
             "no data root: neither data.root nor $STILLHOUSE_DATA is set; "
             f"{HOW_TO_SET_ROOT} (inside it: MNIST/raw, FashionMNIST/raw, KMNIST/raw, EMNIST/raw, "
-            "cifar-10-batches-py, cifar-100-python, CINIC-10, SVHN, tinyshakespeare). "
+            "cifar-10-batches-py, cifar-100-python, CINIC-10, SVHN, stl10_binary, "
+            "tinyshakespeare). "
             "data=digits, data=blobs and data=diabetes need no files"
         )
     return Path(chosen).expanduser().absolute()

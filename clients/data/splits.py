@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from clients.data.dataset import Dataset, Indices, Inputs, channel_moments, subset
+from clients.data.dataset import Dataset, Indices, Inputs, LabelValues, channel_moments, subset
 from clients.data.labels import Labels
 from clients.data.proxy_conditions import ProxyCondition, conditioned
 from clients.data.task import Task
@@ -219,7 +219,8 @@ def hold_out(
     scale: float,
     test_share: float,
     rng: np.random.Generator,
-    label_values: tuple[int, ...] | None = None,
+    label_values: LabelValues | None = None,
+    columns: Sequence[str] | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Cut a data set that comes in one piece into train and test, at random.
 
@@ -232,6 +233,7 @@ def hold_out(
         test_share: share of the examples held out, in (0, 1).
         rng: draws the permutation that is cut.
         label_values: [C], what its file calls the classes; None: 0..C - 1.
+        columns: what messages call the channels; None: by their number.
 
     Returns:
         Train and test set, both normalised by the mean and deviation of the train set.
@@ -253,7 +255,7 @@ def hold_out(
     order = rng.permutation(len(labels))
     test_ids, train_ids = order[:num_test], order[num_test:]
     tokens = task.num_tokens is not None
-    moments = ((), ()) if tokens else channel_moments(name, inputs[train_ids], scale)
+    moments = ((), ()) if tokens else channel_moments(name, inputs[train_ids], scale, columns)
     about = task, scale, *moments, label_values
     train = Dataset(name, inputs[train_ids], labels[train_ids], *about)
     return train, Dataset(name, inputs[test_ids], labels[test_ids], *about)

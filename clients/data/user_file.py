@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 
-from clients.data.dataset import Dataset, Inputs, channel_moments, told
-from clients.data.splits import hold_out
+from clients.data.dataset import Dataset, Inputs
+from clients.data.own_sets import numbered, own_sets
 from clients.data.task import classification
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -27,14 +27,14 @@ def npz(
 ) -> tuple[Dataset, Dataset]:
     """A user's own file, written with `numpy.savez`.
 
-    It holds `images` as [N, C, H, W], or [N, H, W] for grey, and `labels` as integers [N]; and, if
-    the test set is given and not cut from these, `test_images` and `test_labels`. uint8 pixels are
-    divided by 255, floats are used as they are (stored as float32). Mean and deviation are those
-    of the train set.
+    It holds `images` as [N, C, H, W], or [N, H, W] for grey, and `labels` [N], integers or texts;
+    and, if the test set is given and not cut from these, `test_images` and `test_labels`. uint8
+    pixels are divided by 255, floats are used as they are (stored as float32). Mean and deviation
+    are those of the train set.
 
-    A class is a value that `labels` has: 1..C, values with gaps and large ones become 0..C - 1 in
-    their order, which the data set's `label_values` say. Given `num_classes`, labels are classes as
-    they are, and some may have no example.
+    A class is a value that `labels` has: 1..C, values with gaps, large ones and texts become
+    0..C - 1 in their order, which the data set's `label_values` say. Given `num_classes`, labels
+    are classes as they are, and some may have no example.
 
     Args:
         path: the `.npz` file.
@@ -57,7 +57,7 @@ def npz(
         raise ValueError(f"{file}: layout={layout}, expected one of {', '.join(LAYOUTS)}")
     arrays = _npz_arrays(file)
     try:
-        return _sets(file.name, arrays, test_share, seed, num_classes, layout)
+        return _sets(file.name, arrays, num_classes, layout, test_share, seed)
     except ValueError as error:
         raise ValueError(f"{file}: {str(error).removeprefix(f'{file.name}: ')}") from error
 
@@ -65,57 +65,17 @@ def npz(
 def _sets(
     name: str,
     arrays: Mapping[str, npt.NDArray[Any]],
-    test_share: float,
-    seed: int,
     num_classes: int | None,
     layout: str | None,
+    test_share: float,
+    seed: int,
 ) -> tuple[Dataset, Dataset]:
-    images, found = _images(arrays, "images", layout), {"labels": _labels(arrays, "labels")}
-    scale = 1 / 255 if images.dtype == np.uint8 else 1.0
-    if not {"test_images", "test_labels"} & arrays.keys():
-        (labels,), values, num_classes = _classes(found, num_classes)
-        rng = np.random.default_rng(seed)
-        task = classification(images.shape[1:], num_classes)
-        return hold_out(name, images, labels, task, scale, test_share, rng, values)
-    test_images = _images(arrays, "test_images", layout)
-    found["test_labels"] = _labels(arrays, "test_labels")
-    if (images.dtype, images.shape[1:]) != (test_images.dtype, test_images.shape[1:]):
-        raise ValueError(
-            f"expected test_images as {images.dtype} {list(images.shape[1:])} like images, "
-            f"found {test_images.dtype} {list(test_images.shape[1:])}"
-        )
-    (labels, test_labels), values, num_classes = _classes(found, num_classes)
-    task = classification(images.shape[1:], num_classes)
-    about = task, scale, *channel_moments(name, images, scale), values
-    return Dataset(name, images, labels, *about), Dataset(name, test_images, test_labels, *about)
-
-
-def _classes(
-    found: Mapping[str, npt.NDArray[Any]], num_classes: int | None
-) -> tuple[list[npt.NDArray[np.int64]], tuple[int, ...] | None, int]:
-    """Number the values that labels have; return the classes, their values and their number."""
-    if num_classes is not None:
-        for name, labels in found.items():
-            if (most := int(labels.max())) >= num_classes:
-                raise ValueError(
-                    f"{name} go up to {most}, expected below num_classes={num_classes}"
-                )
-        return [labels.astype(np.int64) for labels in found.values()], None, num_classes
-    # Python's integers: numpy turns uint64 beside int64 into floats, and wraps it as int64.
-    parts = [np.unique(labels, return_inverse=True) for labels in found.values()]
-    values = [[int(value) for value in distinct] for distinct, _ in parts]
-    class_of = {value: number for number, value in enumerate(values[0])}
-    if strange := sorted({*values[-1]} - class_of.keys()):
-        raise ValueError(
-            f"test_labels has {told(strange)}, which labels ({told(values[0])}) has not: expected "
-            "both to name classes alike; if they do, say how many there are with num_classes="
-        )
-    classes = [
-        np.array([class_of[value] for value in own], dtype=np.int64)[places]
-        for own, (_, places) in zip(values, parts, strict=True)
-    ]
-    as_they_are = values[0][-1] == len(class_of) - 1
-    return classes, None if as_they_are else tuple(values[0]), len(class_of)
+    parts = ("", "test_") if {"test_images", "test_labels"} & arrays.keys() else ("",)
+    images = {f"{part}images": _images(arrays, f"{part}images", layout) for part in parts}
+    found = {f"{part}labels": _labels(arrays, f"{part}labels") for part in parts}
+    labels, values, num_classes = numbered(found, num_classes)
+    task = classification(images["images"].shape[1:], num_classes)
+    return own_sets(name, images, labels, task, test_share, seed, values)
 
 
 def _npz_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
@@ -174,10 +134,10 @@ def _channels_look_last(first: int, second: int, last: int) -> bool:
 
 def _labels(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
     labels = _array(arrays, name)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU" or not len(labels):
         raise ValueError(
-            f"expected {name} as integers [N], found {labels.dtype} {list(labels.shape)}"
+            f"expected {name} as integers or texts [N], found {labels.dtype} {list(labels.shape)}"
         )
-    if (least := int(labels.min())) < 0:
+    if labels.dtype.kind != "U" and (least := int(labels.min())) < 0:
         raise ValueError(f"{name} go down to {least}, expected none below 0")
     return labels

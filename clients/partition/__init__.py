@@ -7,6 +7,7 @@ random, so the order of the input does not matter. One of your own may name `ids
 [n, ...], as networks see them, and is given these too (`clients.population.plugins`).
 """
 
+from clients.partition.flower import from_partitioner
 from clients.partition.imbalance import (
     capped,
     duplicated,
@@ -36,6 +37,7 @@ __all__ = [
     "dirichlet_per_client",
     "duplicated",
     "from_file",
+    "from_partitioner",
     "iid",
     "long_tailed",
     "missing_classes",

@@ -93,7 +93,7 @@ def rehearse_network(name: str, model: ModelFunction, private: Dataset) -> nn.Mo
     except Exception as error:  # anyone's code
         raise ValueError(
             f"architecture '{name}' cannot answer an input of shape {private.task.input_shape}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{_instead(private)}"
         ) from error
     if tuple(outputs.shape) != expected or not bool(torch.isfinite(outputs).all()):
         raise ValueError(
@@ -103,6 +103,15 @@ def rehearse_network(name: str, model: ModelFunction, private: Dataset) -> nn.Mo
     _require_rows(outputs, private)
     _require_sendable(name, network)
     return network
+
+
+def _instead(private: Dataset) -> str:
+    """Name networks that answer what is no image; "" if it is one."""
+    if len(private.task.input_shape) > 1:
+        return ""
+    if private.task.num_tokens is not None:
+        return "; of tokens can learn clients=mixed_text student=transformer"
+    return "; of columns can learn clients=mixed_tabular student=mlp"
 
 
 def _require_rows(outputs: Tensor, private: Dataset) -> None:

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import nn
 
 from clients.app import SimulatedApp
-from clients.data import renumbered
+from clients.data import renumbered, without_examples
 from clients.duck_typing import told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import Parameters, load_parameters, parameters_of
@@ -75,7 +75,7 @@ def open_run(
         measuring = f"clients and ensembles measured on {size} before round {rounds}"
         where = "; ".join([where, measuring] if where else [measuring])
     display = Display(rounds, clients.architectures, shape, measure, where)
-    if note := renumbered(private):
+    for note in filter(None, (renumbered(private), without_examples(private))):
         display.warn(note)
     if leaked := clients.splits.proxy_in_test:
         display.warn(f"{leaked} of {len(clients.splits.proxy)} proxy inputs are test inputs too")

@@ -32,10 +32,7 @@ def estimate(strategy: Any, clients: SimulatedClients, rounds: int) -> str:
     splits, sizes = clients.splits, [len(own) for own in clients.partitions]
     kinds = Counter(clients.architectures)
     who = ", ".join(f"{number} {name}" for name, number in sorted(kinds.items()))
-    lines = [
-        f"{len(sizes)} clients ({who}), {min(sizes)} to {max(sizes)} examples each; "
-        f"{len(splits.proxy):,} proxy and {len(splits.test):,} test examples"
-    ]
+    lines = [f"{len(sizes)} clients ({who}), {min(sizes)} to {max(sizes)} examples each"]
     parameters = {name: _parameters(clients, name) for name in (*sorted(kinds), STUDENT)}
     told = ", ".join(f"{name} {number:,}" for name, number in parameters.items())
     lines.append(f"parameters: {told}")

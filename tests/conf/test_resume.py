@@ -1,6 +1,7 @@
 """What a run folder's config may say: it is not obeyed."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 
 from conf.errors import ConfigError
 from conf.resume import CHANGEABLE, fingerprint
+from conf.tracking import headline
 from sim.tracking.run_folder import METRICS, begin, changed_versions, versions
 from tests.composing import composed
 from tests.saved_configs import resumed, saved
@@ -146,3 +148,25 @@ def test_versions_that_are_not_as_they_were_are_told() -> None:
     expected = {"jax": ("0.4", "none"), "ray": ("none", now["ray"]), "torch": ("1.0", now["torch"])}
     assert changed_versions(then) == expected
     assert changed_versions(now) == {}
+
+
+def test_the_first_line_of_a_resumed_run_names_what_the_folder_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices = dict.fromkeys(("strategy", "data", "clients", "partition"), "of_the_call")
+    words: list[str] = []
+    told = SimpleNamespace(
+        runtime=SimpleNamespace(choices=choices), overrides=SimpleNamespace(task=words)
+    )
+    hydra = SimpleNamespace(initialized=lambda: True, get=lambda: told)
+    monkeypatch.setattr("conf.tracking.HydraConfig", hydra)
+    config = composed("data=blobs", "clients.num_clients=4")
+    begun = (
+        "of_the_call on of_the_call, partition of_the_call, clients of_the_call, 1 round, seed 0"
+    )
+    assert headline(config, Path("here")) == f"{begun}: here"
+    words.append("resume=here")
+    goes_on = (
+        "DistillationStrategy on blobs, partition classes_per_client, clients 4, 1 round, seed 0"
+    )
+    assert headline(config, Path("here")) == f"{goes_on}: here"

@@ -43,6 +43,13 @@ def test_an_option_of_others_leads_to_one_of_ours(option: tuple[str, str]) -> No
     )
 
 
+def test_what_a_reader_takes_is_told_before_what_others_call_so() -> None:
+    assert explain(["data=npz", "data.path=a"], []) == (
+        "unknown key 'data.path'; did you mean 'data.source.path'?"
+    )
+    assert "here it is data.root=" in str(explain(["data=mnist", "data.path=a"], []))
+
+
 @pytest.mark.parametrize(
     ("word", "ours"),
     [
@@ -51,6 +58,7 @@ def test_an_option_of_others_leads_to_one_of_ours(option: tuple[str, str]) -> No
         ("strategy=DS-FL", "strategy=dsfl"),
         ("strategy=FedMD", "strategy=fedmd"),  # an example's
         ("data=CIFAR-10", "data=cifar10"),
+        ("data=ImageFolder", "data=image_folder"),
         ("data=FashionMNIST", "data=fashion_mnist"),
         ("student=ResNet18", "student=resnet18"),
         ("clients/training=Adam", "clients/training=adam"),

@@ -109,3 +109,34 @@ def test_house_numbers_have_their_0_in_its_place(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"train_32x32.mat not found.*SVHN"):
         data.svhn(str(tmp_path))
+
+
+def write_stl10(root: Path, labels: list[int], images: Any) -> Path:
+    """Write images [N, C, H, W] column by column."""
+    folder = root / "stl10_binary"
+    folder.mkdir(exist_ok=True)
+    for part in ("train", "test"):
+        (folder / f"{part}_X.bin").write_bytes(images.transpose(0, 1, 3, 2).tobytes())
+        (folder / f"{part}_y.bin").write_bytes(bytes(labels))
+    return folder
+
+
+def test_stl10_stands_upright_and_begins_with_0(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 96, 96), dtype=np.uint8)
+    folder = write_stl10(tmp_path, [10, 1], images)
+    train, test = data.stl10(str(tmp_path))
+    np.testing.assert_array_equal(train.inputs, images)
+    assert train.labels.tolist() == test.labels.tolist() == [9, 0]
+    assert train.mean == test.mean == pytest.approx((images / 255).mean((0, 2, 3)))
+    write_stl10(tmp_path, [10, 0], images)
+    with pytest.raises(ValueError, match=r"train_y\.bin: stl10: labels lie in -1\.\.9, expected 0"):
+        data.stl10(str(tmp_path))
+    write_stl10(tmp_path, [1, 2, 3], images)
+    with pytest.raises(ValueError, match=r"train_y\.bin: stl10: labels has shape \(3,\)"):
+        data.stl10(str(tmp_path))
+    (folder / "train_X.bin").write_bytes(b"0" * 100)
+    with pytest.raises(ValueError, match=r"train_X\.bin: 100 bytes, expected a multiple of 27648"):
+        data.stl10(str(tmp_path))
+    (folder / "train_X.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train_X\.bin not found.*STL-10"):
+        data.stl10(str(tmp_path))

@@ -66,6 +66,16 @@ def test_unsigned_and_signed_labels_of_one_file_are_compared_as_they_are(tmp_pat
     assert held_out.labels.tolist() == [3, 2, 1, 0]
 
 
+def test_texts_are_numbered_likewise(tmp_path: Path) -> None:
+    plain, _ = data.npz(own(tmp_path, np.array([1, 2, 0, 3])[CLASSES]))
+    path = own(tmp_path, np.array(["b", "c", "a", "dog"])[CLASSES])
+    train, _ = data.npz(path)
+    assert train.label_values == ("a", "b", "c", "dog")
+    np.testing.assert_array_equal(train.labels, plain.labels)
+    with pytest.raises(ValueError, match="own.npz: labels are texts, which no num_classes=4 goes"):
+        data.npz(path, num_classes=4)
+
+
 def test_given_a_number_of_classes_labels_are_taken_as_they_are(tmp_path: Path) -> None:
     train, _ = data.npz(own(tmp_path, 2 * CLASSES), num_classes=9)
     assert (train.task.num_classes, train.label_values) == (9, None)
