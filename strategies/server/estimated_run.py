@@ -29,7 +29,7 @@ def estimate(strategy: Any, clients: SimulatedClients, rounds: int) -> str:
         Lines: clients and their examples, parameters of each network, seconds of one core for what
         clients compute and the student learns, and bytes of what may be sent, before any codec.
     """
-    splits, sizes = clients.splits, [len(own) for own in clients.partitions]
+    sizes = [len(own) for own in clients.partitions]
     kinds = Counter(clients.architectures)
     who = ", ".join(f"{number} {name}" for name, number in sorted(kinds.items()))
     lines = [f"{len(sizes)} clients ({who}), {min(sizes)} to {max(sizes)} examples each"]
