@@ -103,8 +103,8 @@ USERS = {
         "a Ray that cannot be had is one line that names its keys; $RAY_ADDRESS is not followed",
         ("sim/workers/test_ray_cluster.test_whatever_ray_raises_as_it_starts_is_one_line_that_names"
          "_its_settings",
-         "sim/workers/test_ray_cluster.test_an_address_where_nobody_speaks_grpc_is_refused"),
-        user_checks.ray_is_ones_own_whatever_the_environment_names,
+         "sim/workers/test_ray_cluster.test_an_address_where_nobody_speaks_grpc_is_refused",
+         "sim/workers/test_ray_cluster.test_ray_is_ones_own_whatever_the_environment_names"),
     ),
     "21-read-only": Case(
         "a place where one may not write is one line that names the key",

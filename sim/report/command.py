@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> int:
         type=Path,
         metavar="FILE.html",
         help="where to write; FILE.md lies beside it (default: report.html in the run folder, "
-        "or in the current folder if there are several runs)",
+        "in the folder that holds several, or of several folders in the current one)",
     )
     parser.add_argument(
         "--target",
@@ -43,22 +43,32 @@ def main(words: Sequence[str]) -> int:
         metavar="SHARE",
         help="an accuracy in (0, 1]: rounds until it was reached are counted",
     )
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        metavar="FOLDER",
+        help="its tables there too, each as CSV and as LaTeX (booktabs)",
+    )
     given = parser.parse_args(words)
-    from sim.report.page import render
+    from sim.report.exports import write_tables
+    from sim.report.page import render, tables_of
     from sim.report.reading import ReportError, find_runs
 
     try:
         runs = find_runs(given.folders)
-        default = (runs[0].folder if len(runs) == 1 else Path()) / "report.html"
-        page = given.out or default
+        alone = given.folders[0] if len(given.folders) == 1 else Path()
+        page = given.out or (runs[0].folder if len(runs) == 1 else alone) / "report.html"
         twin = page.with_suffix(".md")
         _require_ours(page, twin)
         for path, text in zip((page, twin), render(runs, given.target), strict=True):
             path.write_text(text, encoding="utf-8")
+        files = write_tables(given.tables, tables_of(runs, given.target)) if given.tables else []
     except (ReportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{len(runs)} run{'s' * (len(runs) > 1)}: {page.resolve()} and {twin.resolve()}")
+    if files:
+        print(f"{len(files)} tables: {given.tables.resolve()}")
     return 0
 
 

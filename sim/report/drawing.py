@@ -117,6 +117,34 @@ def curves(title: str, lines: Sequence[Curve], x_label: str, percent: bool) -> F
     return figure
 
 
+def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> Figure:
+    """Draw values of a few rows as dots on one line each, with their mean.
+
+    Args:
+        title: Above them.
+        rows: Name and values of each, shares; the first is uppermost.
+
+    Returns:
+        A figure in which the dots of row n are the group `dots-n`.
+    """
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(4.4, 0.9 + 0.28 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (_, values) in enumerate(rows):
+            style, places = Style(number), np.full(len(values), -number)
+            drawn = axes.scatter(values, places, color=style.colour, alpha=0.7, s=18)
+            drawn.set_gid(f"dots-{number}")
+            if len(values) > 1:
+                axes.plot(float(np.mean(values)), -number, "|", color=INK, markersize=13)
+        axes.set_yticks(range(0, -len(rows), -1), [_short(name, 30) for name, _ in rows])
+        axes.set_ylim(0.5 - len(rows), 0.5)
+        axes.set_title(_short(title, 52), fontsize=10, loc="left")
+        axes.grid(axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(6, min_n_ticks=1))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
 def _whole(line: Curve) -> bool:
     drawn = np.concatenate([line.y, *(end for band in line.bands for end in band)])
     drawn = drawn[np.isfinite(drawn)]

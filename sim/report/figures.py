@@ -11,6 +11,7 @@ from sim.report.drawing import Curve, Style
 from sim.report.methods import Method
 from sim.report.reading import Run, natural
 from sim.report.series import Series, banded, curve, method_curves, series_of
+from sim.report.tables import accuracies
 
 MAIN = ("student/accuracy", "student/loss", "strategy/ensemble_accuracy", "strategy/ensemble_loss")
 BAND = "clients: median, quartiles, range"
@@ -174,6 +175,29 @@ def method_panels(methods: Sequence[Method]) -> list[Panel]:
     ]
     at = sum(panel.group == FIRST for panel in panels)
     return [*panels[:at], *_over_costs(spenders), *panels[at:]]
+
+
+def dot_rows(methods: Sequence[Method]) -> list[tuple[str, list[tuple[str, list[float]]]]]:
+    """Lay out accuracies of runs of one round, of which a curve would be a dot.
+
+    Args:
+        methods: At least one.
+
+    Returns:
+        Panels of rows with a value for each seed: of one method a row for each accuracy, of several
+        a panel for each with a row for each method.
+    """
+    known = {method.name: [accuracies(run) for run in method.finished] for method in methods}
+    names = [*dict.fromkeys(n for runs in known.values() for found in runs for n in found)]
+    values = {
+        (who, name): [found[name] for found in runs if name in found]
+        for who, runs in known.items()
+        for name in names
+    }
+    if len(methods) == 1:
+        return [(FIRST, [(name, values[methods[0].name, name]) for name in names])]
+    return [(name, [(who, values[who, name]) for who in known if values[who, name]])
+            for name in names]  # fmt: skip
 
 
 def _section_first(name: str) -> tuple[int, list[tuple[int, str]]]:

@@ -5,6 +5,7 @@ Markdown here.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -14,7 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sim.report import drawing, failures, statistics, tables
 from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, sentence
 from sim.report.costs import EDGES
-from sim.report.figures import Panel, method_panels, run_panels
+from sim.report.figures import FIRST, Panel, dot_rows, method_panels, run_panels
+from sim.report.findings import findings
 from sim.report.maps import HELD, MEASURED, Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
 from sim.report.parquet_tables import client_tables
@@ -62,6 +64,8 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
     alone = runs[0] if len(runs) == 1 else None
     compared = tables.comparisons(methods)
     panels = run_panels(alone) if alone else method_panels(methods)
+    brief = all(run.result is not None and run.rounds <= 1 for run in runs)
+    lost, reasons = failures.missing([run.source for run in runs]), failures.reasons(runs)
     said = {
         "mark": MARK,
         "title": alone.name if alone else ", ".join(dict.fromkeys(_source(run) for run in runs)),
@@ -73,23 +77,27 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
         "cards": _cards(alone) if alone else [],
         "progress": progress_table(methods, target),
         "smoothing": SMOOTHING,
-        "missing": failures.missing([run.source for run in runs]),
+        "command": " ".join(map(shlex.quote, alone.told)) if alone else "",
+        "findings": findings(methods, runs, len(lost), reasons),
+        "missing": lost,
         "compared": compared,
+        "differences_table": tables.difference_table(compared),
         "judged": tables.judged(compared),
         "most_paired": tables.MOST_PAIRED,
         "resamples": statistics.RESAMPLES,
         "bars": _bars(compared),
         "listed": tables.runs_table(methods),
-        "groups": _drawn(panels[:MOST_PANELS]),
-        "left_out": max(0, len(panels) - MOST_PANELS),
-        "legend": [] if alone else _legend_of(methods),
+        "brief": brief,
+        "groups": _dotted(methods) if brief else _drawn(panels[:MOST_PANELS]),
+        "left_out": 0 if brief else max(0, len(panels) - MOST_PANELS),
+        "legend": [] if alone or brief else _legend_of(methods),
         "shown": _shown(methods[:MOST_MAPPED]),
         "serverless": any(EDGES in series_of(run) for run in runs),
         "drift_about": DRIFT_ABOUT,
         "often_about": OFTEN_ABOUT,
         "no_drift": NO_DRIFT,
         "shown_methods": methods[:MOST_MAPPED],
-        "reasons": failures.reasons(runs),
+        "reasons": reasons,
         "most_reasons": failures.MOST_REASONS,
         "differences": config_differences(methods) if alone is None else [],
     }
@@ -103,6 +111,25 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
     environment.filters |= {"cell": _cell, "between": tables.between, "fenced": _fenced}
     page, twin = (environment.get_template(f"page.{kind}.j2") for kind in ("html", "md"))
     return page.render(said), twin.render(said)
+
+
+def tables_of(runs: Sequence[Run], target: float | None = None) -> dict[str, tables.Table]:
+    """Make the tables of a report.
+
+    Args:
+        runs: At least one.
+        target: As in `render`.
+
+    Returns:
+        `final`, `progress`, `differences` and `runs`; some may have no rows.
+    """
+    methods = methods_of(runs)
+    return {
+        "final": tables.final_table(methods),
+        "progress": progress_table(methods, target),
+        "differences": tables.difference_table(tables.comparisons(methods)),
+        "runs": tables.runs_table(methods),
+    }
 
 
 def _measure_of(runs: Sequence[Run]) -> str:
@@ -142,6 +169,19 @@ def _drawn(panels: Sequence[Panel]) -> list[tuple[str, list[dict[str, Any]]]]:
             )
         groups.append((heading, figures))
     return groups
+
+
+def _dotted(methods: Sequence[Method]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Draw the accuracies of runs of one round."""
+    figures = [
+        {
+            "svg": drawing.svg(drawing.dots(title, rows), f"p{number}", f"{title} by seed"),
+            "legend": [],
+            "told_apart": False,
+        }
+        for number, (title, rows) in enumerate(dot_rows(methods))
+    ]
+    return [(FIRST, figures)] if figures else []
 
 
 def _legend_of(methods: Sequence[Method]) -> list[tuple[str, str, str]]:

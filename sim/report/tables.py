@@ -183,6 +183,20 @@ def comparisons(methods: Sequence[Method]) -> list[Comparison]:
     return made
 
 
+def difference_table(compared: Sequence[Comparison]) -> Table:
+    """List comparisons: means and both intervals in points, and what may be said."""
+    head = ["measure", "first", "second", "seeds", "mean", "bootstrap", "Student's t", "so"]
+    rows = [
+        [
+            *(one.measure, one.first, one.second, str(one.difference.seeds)),
+            f"{one.difference.mean:+.2f}" if one.difference.seeds else NOTHING,
+            *(between(one.difference.bootstrap), between(one.difference.student_t), one.words),
+        ]
+        for one in compared
+    ]
+    return Table(head, rows)
+
+
 def runs_table(methods: Sequence[Method]) -> Table:
     """List the runs: how far each came, what it scored, and what it cost.
 

@@ -92,10 +92,10 @@ def require_fitting(
 def require_enough(strategy: Any, num_clients: int) -> None:
     """Refuse one of Flower's that would wait for more clients than there are, and says so late.
 
-    Or one that it wraps; ValueError names the key.
+    Or one that it wraps; ours wait for nobody. ValueError names the key.
     """
     key = "strategy"
-    while strategy is not None:
+    while strategy is not None and not isinstance(strategy, Averaging):
         for phase in ("train", "evaluate"):
             for name in (f"min_{phase}_nodes", "min_available_nodes"):
                 least = getattr(strategy, name, 0)

@@ -84,8 +84,9 @@ def test_only_a_report_is_written_over(
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert main(["sweep"]) == 0
-    assert (tmp_path / "report.html").exists()
-    written = f"2 runs: {tmp_path / 'report.html'} and {tmp_path / 'report.md'}\n"
+    page, twin = (tmp_path / "sweep" / f"report.{kind}" for kind in ("html", "md"))
+    assert page.exists()
+    written = f"2 runs: {page} and {twin}\n"
     assert capsys.readouterr().out == written
 
 

@@ -82,6 +82,23 @@ def test_a_module_that_would_hide_ours_from_workers_is_named(
         start_ray(1, None, None)
 
 
+def test_ray_is_ones_own_whatever_the_environment_names(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "10.255.255.1:6379")
+        patch.setenv("RAY_TMPDIR", str(tmp_path))
+        patch.setattr(ray_cluster, "MOST_PATH", 200)
+
+        def init(**options: Any) -> None:
+            seen.update(options)
+            raise RuntimeError("not here")
+
+        patch.setattr(ray, "init", init)
+        with pytest.raises(ValueError, match="Ray does not start"):
+            ray_cluster.start_ray(1, None, None)
+    assert seen["address"] == "local"
+
+
 def test_an_address_where_nobody_speaks_grpc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself tries for many minutes, and hears no signal meanwhile."""
     server = grpc.server(futures.ThreadPoolExecutor(1))  # type: ignore[no-untyped-call]

@@ -1,0 +1,100 @@
+"""What a reader wants to know first of runs: findings in sentences, before any table."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sim.report.failures import Reason
+from sim.report.methods import Method
+from sim.report.reading import Run
+from sim.report.series import last, series_of
+from sim.report.tables import accuracies, failure_count
+
+STUDENT, ENSEMBLE, BEST = "student", "teacher ensemble", "best client"
+CONFIDENT = 0.05
+"""From this mean calibration error on a model is said to be sure of itself, or not enough."""
+
+
+def findings(
+    methods: Sequence[Method], runs: Sequence[Run], missing: int, reasons: Sequence[Reason]
+) -> list[str]:
+    """Say what is found of runs: who is best, who is below whom, what failed, who is overconfident.
+
+    Args:
+        methods: At least one; of runs that are not over nothing is said.
+        runs: All of them.
+        missing: How many jobs of a sweep failed.
+        reasons: Of replies that could not be used, the most frequent first.
+
+    Returns:
+        Sentences, of one method without its name.
+    """
+    found = []
+    if missing:
+        found.append(f"{missing} job{'s' * (missing > 1)} of the sweep failed and {_are(missing)}"
+                     " missing below.")  # fmt: skip
+    found += filter(None, [_best(methods), *(_of_student(method, methods) for method in methods)])
+    lost = sum(map(failure_count, runs))
+    if lost and reasons:
+        first = reasons[0]
+        found.append(
+            f"{lost} repl{'ies' if lost > 1 else 'y'} of clients could not be used, most often for "
+            f"this reason ({first.count}): {first.text}."
+        )
+    return [*found, *filter(None, (_of_confidence(method, methods) for method in methods))]
+
+
+def _are(number: int) -> str:
+    return "are" if number > 1 else "is"
+
+
+def _named(method: Method, methods: Sequence[Method]) -> str:
+    return f"{method.name}: the " if len(methods) > 1 else "The "
+
+
+def _mean(method: Method, name: str) -> float | None:
+    values = [found[name] for run in method.finished if name in (found := accuracies(run))]
+    return float(np.mean(values)) if values else None
+
+
+def _best(methods: Sequence[Method]) -> str:
+    """Name the method with the best student; whether it is better the differences say."""
+    known = {method.name: _mean(method, STUDENT) for method in methods}
+    scored = {name: value for name, value in known.items() if value is not None}
+    if len(scored) < 2:
+        return ""
+    name = max(scored, key=lambda each: scored[each])
+    return f"The best student on average is that of {name}, {100 * scored[name]:.1f} %."
+
+
+def _of_student(method: Method, methods: Sequence[Method]) -> str:
+    """Compare a student with its teachers."""
+    student = _mean(method, STUDENT)
+    if student is None:
+        return ""
+    others = {"its ensemble": _mean(method, ENSEMBLE), "the best client": _mean(method, BEST)}
+    said = [
+        f"{abs(100 * (student - value)):.1f} points {'below' if student < value else 'above'} {who}"
+        f" ({100 * value:.1f} %)"
+        for who, value in others.items()
+        if value is not None
+    ]
+    if not said:
+        return ""
+    return f"{_named(method, methods)}student is at {100 * student:.1f} %, {' and '.join(said)}."
+
+
+def _of_confidence(method: Method, methods: Sequence[Method]) -> str:
+    """Say whose confidence is far from its accuracy, if anybody's is."""
+    series = {"ensemble": "probes/ensemble_ece", "student": "probes/student_ece"}
+    errors = {}
+    for who, name in series.items():
+        ends = [last(series_of(run).get(name, {})) for run in method.finished]
+        known = [end for end in ends if end is not None]
+        if known and (error := float(np.mean(known))) >= CONFIDENT:
+            errors[who] = error
+    if not errors:
+        return ""
+    told = " and ".join(f"the {who} by {100 * error:.1f} points" for who, error in errors.items())
+    begin = f"{method.name}: c" if len(methods) > 1 else "C"
+    return f"{begin}onfidence is far from accuracy: {told} (calibration error)."
