@@ -132,8 +132,8 @@ def function_of(key: str, node: dict[str, Any]) -> Any:
             f"{hint or hidden(module_name)}"
         ) from error
     theirs = str(getattr(module, "__file__", ""))
-    ours = any(Path(theirs).is_relative_to(folder) for folder in EXAMPLES)
-    if "site-packages" in theirs and not ours and module_name in {each.name for each in EXAMPLES}:
+    hides = "site-packages" in theirs and module_name in {each.name for each in EXAMPLES}
+    if hides and not any(Path(theirs).is_relative_to(folder) for folder in EXAMPLES):
         raise ConfigError(
             f"{key}={target}: '{module_name}' is an installed package here, {theirs}: expected a "
             f"copy of examples/{module_name} under another name, and its folder by --config-dir"
