@@ -10,7 +10,7 @@ import pytest
 from tests.places import ROOT
 from tests.quick_runs import federated
 
-TINY = ["data.limit=160", "data.test_limit=40", "clients.num_clients=4", "partition=iid",
+TINY = ["data.limit=120", "data.test_limit=40", "clients.num_clients=3", "partition=iid",
         "clients.training.epochs=1", "probes=none", "rounds=2"]  # fmt: skip
 TAUGHT = [*TINY, "strategy=distillation", "strategy.distil.epochs=1"]
 SAME = ["clients=same", "student=mlp", "student.hidden=[6]"]

@@ -78,7 +78,14 @@ def federation(words: tuple[str, ...]) -> Callable[[], tuple[Any, ...]]:
     return play
 
 
-@pytest.mark.parametrize("name", USED)
+OFTEN = ("own", "feddf", "codistillation", "gossip", "defkt", "averaging", "fd", "scarlet", "ktpfl",
+         "ditto", "fedgkt", "shape", "top_k")  # fmt: skip
+"""The others with the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in USED]
+)
 def test_a_strategy_that_was_used_leaves_another_as_new(name: str) -> None:
     one, other = federation(USED[name]), federation(USED[name])
     assert one() == other()

@@ -44,7 +44,7 @@ MUTUAL = [*FEW, "clients.num_clients=5", "clients.training.epochs=1", "strategy.
 @pytest.mark.parametrize(
     "words",
     [
-        ["strategy=ffl", *MUTUAL],
+        pytest.param(["strategy=ffl", *MUTUAL], marks=pytest.mark.slow),
         ["strategy=dml", "strategy.teaching.update=sequential", "strategy.peers=clients", *MUTUAL],
         ["experiment=fedkd", *FEW, "clients.num_clients=5", "clients.messenger.epochs=1"],
     ],

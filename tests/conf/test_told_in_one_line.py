@@ -232,7 +232,7 @@ def test_an_error_in_a_round_names_the_round(mine: Path) -> None:
     assert last.startswith("error: round 1: strategy.scorer=mine.Once: ZeroDivisionError: late (MI")
 
 
-@pytest.mark.parametrize("pool", ["inline", "ray"])
+@pytest.mark.parametrize("pool", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_client_that_raises_is_told_with_the_users_lines(pool: str, mine: Path) -> None:
     words = [*FEW, f"sim={pool}", "clients.training._target_=mine.no_training"]
     code, last, before = told(mine, "--config-dir", str(mine), *words)

@@ -75,17 +75,25 @@ TASKS = {
 }
 
 
+QUICK = ("one", "ffl-on-flat-features", "codistillation")
+
+
 @pytest.mark.parametrize("pool", [2, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
-def test_peers_spread_over_workers_learn_what_they_learn_together(spread: RayPool) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in TASKS]
+)
+def test_peers_spread_over_workers_learn_what_they_learn_together(
+    spread: RayPool, name: str
+) -> None:
     torch.set_num_threads(1)
-    for name, task in TASKS.items():
-        here = train_peers(task, start(task), DATA)
-        there = spread.train_peers(silent)(task, start(task), DATA)
-        np.testing.assert_allclose(there.losses, here.losses, rtol=1e-5, err_msg=name)
-        assert same(here, there), name  # on one machine even the bits
-        places = [k % min(spread.size(), len(task.peers)) for k in range(len(task.peers))]
-        assert there.sent_bytes == exchanged_bytes(task, DATA, places), name
-        assert here.sent_bytes == 0
+    task = TASKS[name]
+    here = train_peers(task, start(task), DATA)
+    there = spread.train_peers(silent)(task, start(task), DATA)
+    np.testing.assert_allclose(there.losses, here.losses, rtol=1e-5)
+    assert same(here, there)  # on one machine even the bits
+    places = [k % min(spread.size(), len(task.peers)) for k in range(len(task.peers))]
+    assert there.sent_bytes == exchanged_bytes(task, DATA, places)
+    assert here.sent_bytes == 0
 
 
 class Deadly(nn.Module):

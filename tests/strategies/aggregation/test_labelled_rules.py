@@ -42,14 +42,17 @@ IGNORANT = ["strategy/combiner=true_labels", "clients.training.epochs=0"]
     "words",
     [
         ["strategy=distillation", "strategy/selection=random", "strategy.distil.epochs=150"],
-        [
-            "strategy=dml",
-            "~clients.architectures.lenet5",
-            "strategy/scorer=uniform",
-            "strategy/discriminator=none",
-            "strategy.teaching.epochs=20",
-            "strategy.teaching.optimizer.lr=0.005",
-        ],
+        pytest.param(
+            [
+                "strategy=dml",
+                "~clients.architectures.lenet5",
+                "strategy/scorer=uniform",
+                "strategy/discriminator=none",
+                "strategy.teaching.epochs=20",
+                "strategy.teaching.optimizer.lr=0.005",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["distillation", "dml"],
 )
