@@ -29,7 +29,7 @@ run: venv  ## run the default federation; make run ARGS="seed=1 strategy/scorer=
 test: venv check  ## checks and the test suite, 15 to 30 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: venv  ## the tests that take longer than a minute each
+test-slow: venv  ## all of a kind where `test` has one of each; learning, kills, Rays of their own
 	$(BIN)/python -m pytest -m slow
 
 fuzz: venv  ## 10,000 odd answers of one client through every strategy, about half an hour on one core

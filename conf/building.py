@@ -1,5 +1,6 @@
 """From a node of the config to the function or object that it names."""
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from conf.errors import ConfigError
 from conf.schema import function_of, plain
 
 
@@ -40,11 +42,13 @@ def _built(node: Any, key: str) -> Any:
         return [_built(each, f"{key}[{place}]") for place, each in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    words = {str(name): _built(each, f"{key}.{name}") for name, each in node.items()}
+    words = {name: _built(each, f"{key}.{name}") for name, each in node.items()}
     if "_target_" not in words:
         return words
     waits, target = words.pop("_partial_", False), words.pop("_target_")
-    call = partial(function_of(key, node), **words)
+    if of_hydra := [name for name in map(str, words) if re.fullmatch("_[a-z]+_", name)]:
+        raise ConfigError(f"{key}.{of_hydra[0]}: expected _target_ and _partial_ only")
+    call = partial(function_of(key, node), **{str(name): each for name, each in words.items()})
     if waits:
         return call
     try:

@@ -1,7 +1,6 @@
 """Names and types of the configuration, and what to say when one is wrong.
 
-With run.py the only file that knows Hydra. Importing it and composing a config import neither
-torch nor ray nor flwr.
+Importing it and composing a config import neither torch nor ray nor flwr.
 """
 
 import difflib
@@ -10,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
@@ -149,10 +149,16 @@ def function_of(key: str, node: dict[str, Any]) -> Any:
 
 @cache
 def _arguments(function: Any) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(inspect.signature(function, eval_str=True).parameters)
-    except Exception:  # an annotation names what is imported for type checkers only: not judged
-        return dict(inspect.signature(function).parameters)
+    """Read what a function takes; annotations for type checkers only stay text: not judged."""
+
+    def evaluated(annotation: Any) -> Any:
+        with suppress(Exception):  # anyone's annotations
+            return eval(annotation, vars(sys.modules[function.__module__]))
+        return annotation
+
+    found = inspect.signature(function).parameters
+    return {n: p.replace(annotation=evaluated(p.annotation)) if isinstance(p.annotation, str) else p
+            for n, p in found.items()}  # fmt: skip
 
 
 def _beside_parts(
@@ -216,8 +222,6 @@ def _groups() -> list[str]:
 
 
 REFERENCE = re.compile(r"\$\{([a-z]\w*(?:\.\w+)*)\}")
-"""A value that is another key's."""
-
 PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 PLAIN |= {type(None): "null"}
 
@@ -256,20 +260,20 @@ def targets_in(config: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]
     """Walk through the nodes of a config that have a `_target_`, with their keys.
 
     Args:
-        config: The composed config or a part of it, OmegaConf's or plain.
-        key: Of that part.
+        config: The composed config or a part of it, which has this key; OmegaConf's or plain.
+        key: "" of the whole.
 
     Yields:
-        Key and node; that one is plain, with the values that interpolations stand for. A node that
-        another key refers to has its own key.
+        Key, its own where another refers to it, and plain node, without interpolations.
     """
     written = OmegaConf.to_container(config) if OmegaConf.is_config(config) else config
     yield from _targets(plain(config), written, key)
 
 
 def _targets(node: Any, written: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(written, str) and (refers := REFERENCE.fullmatch(written)):
-        key, written = refers[1], node
+    if isinstance(written, str):  # what it stands for may have any shape
+        refers, written = REFERENCE.fullmatch(written), node
+        key = refers[1] if refers and isinstance(node, dict) else key
     if isinstance(node, dict) and not is_missing(node.get("_target_", MISSING)):
         yield key, node
     if isinstance(node, dict | list):
@@ -278,12 +282,12 @@ def _targets(node: Any, written: Any, key: str) -> Iterator[tuple[str, dict[str,
 
 
 def plain(node: Any) -> Any:
-    """Return a node of the config as dicts and lists: OmegaConf takes 0.1 ms for each look."""
+    """Return a node of the config as dicts and lists; OmegaConf takes 0.1 ms for each look."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a plain value is one that has to be given."""
+    """Tell whether a plain value has to be given."""
     return isinstance(value, str) and value == MISSING
 
 

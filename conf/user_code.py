@@ -31,7 +31,7 @@ def hidden(module: str) -> str:
     ours = [Path(place) for place in places if place]
     for folder in map(Path, sys.path):
         for path in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if found and path.is_file() and _is_users(str(path)) and path not in ours:
+            if ours and path.is_file() and _is_users(str(path)) and path not in ours:
                 return f"; {path} is hidden by {ours[0]}: give it another name"
     return ""
 

@@ -47,9 +47,11 @@ _KNOWN: dict[tuple[str, tuple[str, ...]], bytes] = {}
 
 def _read_once(repository: ConfigRepository, config_path: str) -> Any:
     """Have Hydra parse each of our files once, a third of its time; a test may change its own."""
-    places = tuple(source.path for source in repository.sources if source.scheme() == "file")
-    if not all(Path(place.removeprefix("file://")).is_relative_to(ROOT) for place in places):
+    theirs = [each for each in repository.sources if each.scheme() == "file"
+              and not Path(each.path.removeprefix("file://")).is_relative_to(ROOT)]  # fmt: skip
+    if any(each.is_config(config_path) for each in theirs):
         return _read(repository, config_path)
+    places = tuple(each.path for each in repository.sources if each not in theirs)
     if (config_path, places) not in _KNOWN:
         _KNOWN[config_path, places] = pickle.dumps(_read(repository, config_path))
     return pickle.loads(_KNOWN[config_path, places])

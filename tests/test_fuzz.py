@@ -7,8 +7,13 @@ import pytest
 
 from tests.fuzzing import NAMES, attempt, tried
 
+OFTEN = ("dlad", "fedavg", "FedAvg", "QFedAvg", "dml", "gossip", "fd", "defkt", "fedgkt", "scarlet")
+"""What the others are sent is read by the same functions; they are tried with the slow tests."""
 
-@pytest.mark.parametrize("name", NAMES)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in NAMES]
+)
 def test_an_odd_answer_is_a_failure_with_a_name_and_ends_nothing(name: str) -> None:
     """Some of the answers that `make fuzz` tries by the thousand."""
     logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -85,7 +85,28 @@ def write_files(folder: Path) -> None:
         (folder / f"{name}.csv").write_text("\n".join(dict.fromkeys(edges)))
 
 
-@pytest.mark.parametrize("key", PAIRS)
+OFTEN = (
+    "uniform",
+    "built",
+    "averaging",
+    "own",
+    "bare",
+    "gossip",
+    "mutual",
+    "mnist",
+    "npz",
+    "proxy",
+)
+"""Options of these bases are tried by `make test`, those of other methods by `make test-slow`."""
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(key, marks=() if row.base.split()[0] in OFTEN else pytest.mark.slow)
+        for key, row in PAIRS.items()
+    ],
+)
 def test_another_value_changes_what_is_named(key: str, look: Look) -> None:
     row = PAIRS[key]
     assert look(key, row, row.one) != look(key, row, row.other)

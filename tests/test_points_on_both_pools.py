@@ -79,7 +79,11 @@ def test_how_many_points_were_found() -> None:
 
 
 @points
-@pytest.mark.parametrize("distils", [False, True], ids=["averaging", "distillation"])
+@pytest.mark.parametrize(
+    "distils",
+    [pytest.param(False, marks=pytest.mark.slow), True],
+    ids=["averaging", "distillation"],
+)
 def test_a_point_has_the_same_bits_on_both_pools_and_moves_a_number(
     name: str, distils: bool
 ) -> None:

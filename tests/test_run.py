@@ -18,13 +18,14 @@ from tests.quick_runs import NO_FIGURES, QUICK, federated, hashes, result_of
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     folder = tmp_path_factory.mktemp("reference") / "run"
     words = [*QUICK, "rounds=2", "sim=inline", "tracking.figures_every=20"]
-    return result_of(folder, *words, PYTHONHASHSEED="1"), folder
+    return result_of(folder, *words), folder
 
 
+@pytest.mark.slow  # fresh interpreters, and a Ray of its own
 @pytest.mark.parametrize(
     ("pool", "hash_seed"),
     [
-        pytest.param(["sim.workers=2"], "2", marks=pytest.mark.slow),  # a Ray of its own
+        (["sim.workers=2"], "2"),  # over Ray
         ([], "3"),  # too little for Ray: in one process
     ],
 )

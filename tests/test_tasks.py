@@ -53,6 +53,7 @@ def of_ensemble(run: dict[str, Any], measure: str) -> tuple[float, float]:
     return run[f"student_{measure}"], run[f"ensemble_{measure}"]
 
 
+@pytest.mark.slow
 def test_a_segmentation_federation_with_networks_of_ones_own(tmp_path: Path) -> None:
     """A guess of nothing everywhere has 1/3 x share of background, .28: mIoU of three classes."""
     learned = federated(tmp_path / "learned", *SCENES)

@@ -72,6 +72,7 @@ def test_a_users_rules_run_with_no_edit_to_ours_and_a_client_that_raises_is_name
     assert "my_rules.py" in first["traceback"]
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_a_users_rules_pass_or_fail_our_contract(mine: Path) -> None:
     done = subprocess.run(
         [

@@ -235,7 +235,7 @@ def _read_png(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     from PIL import Image  # here, because only one data set needs it
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             found = image.size[::-1]  # PIL says (width, height)
             if found == size:  # asked before decoding: a forged header cannot claim gigabytes
                 return np.asarray(image.convert("RGB"))

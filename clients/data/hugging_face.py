@@ -174,7 +174,14 @@ def _image_files(sets: Sets, column: str) -> dict[str, dict[str, Path | bytes]]:
         if None in cells:
             raise ValueError(f"{which}: no {column} in row {cells.index(None)}")
         found[which] = {
-            f"{which}, row {row}": cell["bytes"] or Path(cell["path"])
+            f"{which}, row {row}": cell["bytes"] or _plain_file(which, row, cell["path"])
             for row, cell in enumerate(cells)
         }
     return found
+
+
+def _plain_file(which: str, row: int, path: str) -> Path:
+    """Take an image's file by its name: a device or a pipe, which would be waited for, is none."""
+    if not Path(path).is_file():
+        raise ValueError(f"{which}, row {row}: no bytes, and no file {path}")
+    return Path(path)

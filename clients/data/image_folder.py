@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""By content, whatever a file's name says: of an EPS another program would run what is in it."""
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 """Modes of PIL's of eight bits a channel, or fewer."""
 HELD_OUT = ("test", "val", "valid", "validation")
@@ -108,10 +110,19 @@ def read_images(
 
 
 def _parts(folder: Path) -> list[Path]:
-    """List the folders of the sets: one, or those of train and test."""
-    if not (train := folder / "train").is_dir():
-        return [folder]
-    return [train, *[part for name in HELD_OUT if (part := folder / name).is_dir()][:1]]
+    """List the folders of the sets: one, or those of train and test.
+
+    A class may be called train: without folders in it, or with other classes beside it.
+    """
+    train, beside = folder / "train", [each for each in folder.iterdir() if each.is_dir()]
+    held_out = [part for name in HELD_OUT if _has_folders(part := folder / name)][:1]
+    if _has_folders(train) and (held_out or beside == [train]):
+        return [train, *held_out]
+    return [folder]
+
+
+def _has_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(each.is_dir() for each in folder.iterdir())
 
 
 def _files(folder: Path) -> list[Path]:
@@ -169,7 +180,8 @@ def _opened(name: str, file: Path | bytes) -> Iterator[Image]:
     from PIL import Image  # here: of most runs no data are images in files
 
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+        opened = BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(opened, formats=FORMATS) as image:
             yield image
     # A forged or cut file; PIL says "broken PNG" as SyntaxError.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -167,10 +167,11 @@ class EarlyStop:
             Whether the run ends with it.
 
         Raises:
-            NoSuchNumber: The metric is in no line up to the first round that is evaluated.
+            NoSuchNumber: The metric is in no line up to the second round that is evaluated: some
+                numbers compare with an earlier one.
         """
         numbers = self._taken_in(lines) | {"round": lines[-1]["round"]}
-        if not self._named and lines[-1]["round"] % self._every == 0:
+        if not self._named and sum(line["round"] % self._every == 0 for line in lines) >= 2:
             self.require_named({name for line in lines for name in _names(line, "")})
             self._named = True
         for each in self._callbacks:

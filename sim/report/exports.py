@@ -49,7 +49,7 @@ def write_tables(folder: Path, tables: Mapping[str, Table]) -> list[Path]:
 def _columns(table: Table) -> Iterator[list[str]]:
     """Give mean and deviation a column each, in which a spreadsheet finds numbers."""
     for name, *cells in zip(table.head, *table.rows, strict=True):
-        parts = [cell.split(" ± ", 1) for cell in cells]
+        parts = [re.sub(r" \(n=\d+\)$", "", cell).split(" ± ", 1) for cell in cells]
         yield [name, *(part[0] for part in parts)]
         if any(len(part) > 1 for part in parts):
             yield [f"{name} ±", *("".join(part[1:]) for part in parts)]
@@ -57,7 +57,8 @@ def _columns(table: Table) -> Iterator[list[str]]:
 
 def latex(table: Table) -> str:
     """Write a table as a `tabular`: the first column to the left, numbers to the right."""
-    lines = [" & ".join(map(escaped, row)) + r" \\" for row in (table.head, *table.rows)]
+    rows = [" & ".join(map(escaped, row)) for row in (table.head, *table.rows)]
+    lines = [rf"{row} \tabularnewline" for row in rows]  # after \\ a row might not begin with [
     columns = "l" + "r" * (len(table.head) - 1)
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],

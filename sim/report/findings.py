@@ -8,7 +8,7 @@ from sim.report.failures import Reason
 from sim.report.methods import Method
 from sim.report.reading import Run
 from sim.report.series import last, series_of
-from sim.report.tables import accuracies, failure_count
+from sim.report.tables import Comparison, accuracies, failure_count
 
 STUDENT, ENSEMBLE, BEST = "student", "teacher ensemble", "best client"
 CONFIDENT = 0.05
@@ -16,7 +16,11 @@ CONFIDENT = 0.05
 
 
 def findings(
-    methods: Sequence[Method], runs: Sequence[Run], missing: int, reasons: Sequence[Reason]
+    methods: Sequence[Method],
+    runs: Sequence[Run],
+    missing: int,
+    reasons: Sequence[Reason],
+    compared: Sequence[Comparison] = (),
 ) -> list[str]:
     """Say what is found of runs: who is best, who is below whom, what failed, who is overconfident.
 
@@ -25,6 +29,7 @@ def findings(
         runs: All of them.
         missing: How many jobs of a sweep failed.
         reasons: Of replies that could not be used, the most frequent first.
+        compared: Methods with each other.
 
     Returns:
         Sentences, of one method without its name.
@@ -33,7 +38,8 @@ def findings(
     if missing:
         found.append(f"{missing} job{'s' * (missing > 1)} of the sweep failed and {_are(missing)}"
                      " missing below.")  # fmt: skip
-    found += filter(None, [_best(methods), *(_of_student(method, methods) for method in methods)])
+    told = [_of_student(method, methods) for method in methods]
+    found += filter(None, [_best(methods, compared), *told])
     lost = sum(map(failure_count, runs))
     if lost and reasons:
         first = reasons[0]
@@ -57,14 +63,18 @@ def _mean(method: Method, name: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _best(methods: Sequence[Method]) -> str:
-    """Name the method with the best student; whether it is better the differences say."""
+def _best(methods: Sequence[Method], compared: Sequence[Comparison]) -> str:
+    """Name the method with the best student, and over how many others its lead was found."""
     known = {method.name: _mean(method, STUDENT) for method in methods}
     scored = {name: value for name, value in known.items() if value is not None}
-    if len(scored) < 2:
-        return ""
+    seeds = [{run.seed for run in method.finished} for method in methods if method.name in scored]
+    if len(scored) < 2 or any(own != seeds[0] for own in seeds):
+        return ""  # means of unlike seeds say nothing
     name = max(scored, key=lambda each: scored[each])
-    return f"The best student on average is that of {name}, {100 * scored[name]:.1f} %."
+    own = [one for one in compared if one.measure == STUDENT and name in (one.first, one.second)]
+    found = sum(one.difference.found for one in own)
+    lead = f"a difference to {found} of the {len(own)} that it is compared with is found"
+    return f"The best mean student is that of {name}, {100 * scored[name]:.1f} %; {lead}."
 
 
 def _of_student(method: Method, methods: Sequence[Method]) -> str:
@@ -74,14 +84,19 @@ def _of_student(method: Method, methods: Sequence[Method]) -> str:
         return ""
     others = {"its ensemble": _mean(method, ENSEMBLE), "the best client": _mean(method, BEST)}
     said = [
-        f"{abs(100 * (student - value)):.1f} points {'below' if student < value else 'above'} {who}"
-        f" ({100 * value:.1f} %)"
+        f"{_apart(100 * (student - value))} {who} ({100 * value:.1f} %)"
         for who, value in others.items()
         if value is not None
     ]
     if not said:
         return ""
     return f"{_named(method, methods)}student is at {100 * student:.1f} %, {' and '.join(said)}."
+
+
+def _apart(points: float) -> str:
+    if abs(points) < 0.05:
+        return "level with"
+    return f"{abs(points):.1f} points {'below' if points < 0 else 'above'}"
 
 
 def _of_confidence(method: Method, methods: Sequence[Method]) -> str:

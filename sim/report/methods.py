@@ -83,7 +83,8 @@ def _told(groups: Sequence[Sequence[Run]]) -> list[str] | None:
 
     Where they differ in one key's value only, that value is the name; where in none, the strategy.
     """
-    said = [dict(word.split("=", 1) for word in group[0].told) for group in groups]
+    told = [[word for word in group[0].told if "=" in word] for group in groups]
+    said = [dict(word.split("=", 1) for word in words) for words in told]
     said = [{k: v for k, v in words.items() if not _is_elsewhere(k)} for words in said]
     keys = differing_keys(said)
     chosen = [group[0].chosen for group in groups]

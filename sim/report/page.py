@@ -78,7 +78,7 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
         "progress": progress_table(methods, target),
         "smoothing": SMOOTHING,
         "command": " ".join(map(shlex.quote, alone.told)) if alone else "",
-        "findings": findings(methods, runs, len(lost), reasons),
+        "findings": findings(methods, runs, len(lost), reasons, compared),
         "missing": lost,
         "compared": compared,
         "differences_table": tables.difference_table(compared),

@@ -151,7 +151,7 @@ def read_run(folder: Path, source: Path | None = None) -> Run:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.CSafeLoader)):
             raise yaml.YAMLError("aliases, whose copies may be without end")
         config = yaml.load(text, yaml.CSafeLoader) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ReportError(f"{folder / CONFIG}: no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ReportError(f"{folder / CONFIG}: expected keys and values")
@@ -176,14 +176,14 @@ def _of_hydra(path: Path) -> Any:
         return None
     try:
         return yaml.load(_text(path), yaml.CSafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a date that is none
         return None
 
 
 def _words(path: Path) -> tuple[str, ...]:
     said = _of_hydra(path)
     words = said if isinstance(said, list) else []
-    return tuple(w for w in words if isinstance(w, str) and "=" in w and w.isprintable())
+    return tuple(w for w in words if isinstance(w, str) and w.isprintable())
 
 
 def _choices(path: Path) -> dict[str, str]:

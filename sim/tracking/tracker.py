@@ -60,8 +60,8 @@ BINS = 30
 """Of a histogram over clients, from the least to the largest value."""
 ACCURACY = "accuracy"
 CODE = "    "  # as Markdown has it
-
-HPARAM_METRICS = ("student/accuracy", "student/loss", "cost/megabytes")
+HPARAM_METRICS = ("student/accuracy", "strategy/ensemble_accuracy", "clients/accuracy/min",
+                  "probes/output_js", "student/loss", "cost/megabytes")  # fmt: skip
 
 
 class Tracker:

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from clients.training.loop import train
 from clients.training.losses import kl
 from conf.building import instantiate
+from conf.errors import ConfigError
+from conf.schema import targets_in
 from sim.analysis.probes import output_matrices
 from tests.composing import composed
 
@@ -91,3 +93,25 @@ def test_what_cannot_be_built_is_named_by_its_key() -> None:
     config = composed("strategy.distil.optimizer._partial_=false")
     with pytest.raises(InstantiationException, match="strategy.distil.optimizer"):
         instantiate(config.strategy)
+
+
+def test_keys_that_are_numbers_stay_numbers() -> None:
+    node = OmegaConf.create({"_target_": f"{__name__}.holding", "rates": {1: 0.5, 2: 0.1}})
+    assert instantiate(node) == {"rates": {1: 0.5, 2: 0.1}}
+
+
+@pytest.mark.parametrize("word", ["_args_", "_convert_", "_recursive_"])
+def test_other_words_of_hydras_are_refused(word: str) -> None:
+    node = OmegaConf.create({"_target_": f"{__name__}.holding", word: "all"})
+    with pytest.raises(ConfigError, match=f"{word}: expected _target_ and _partial_ only"):
+        instantiate(node)
+
+
+@pytest.mark.parametrize(
+    "reference", ["${.a}", "${b.my-net}", "${b[x]}", "${oc.create:{_target_:x.y}}", "${a}"]
+)
+def test_targets_are_found_through_every_kind_of_reference(reference: str) -> None:
+    net = {"_target_": "x.y"}
+    config = OmegaConf.create({"a": net, "b": {"my-net": net, "x": net}, "s": reference})
+    found = [key for key, _ in targets_in(config)]
+    assert found == ["a", "b.my-net", "b.x", "a" if reference == "${a}" else "s"]

@@ -243,6 +243,7 @@ def test_a_client_that_raises_is_told_with_the_users_lines(pool: str, mine: Path
     assert all(str(mine) in line for line in files)
 
 
+@pytest.mark.slow  # a fresh interpreter
 def test_the_whole_traceback_comes_if_it_is_asked_for(mine: Path) -> None:
     words = named(mine, SCORER, "mine.raises")
     done = run_py(*words, cwd=mine, HYDRA_FULL_ERROR="1")

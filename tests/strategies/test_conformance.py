@@ -189,7 +189,7 @@ SHORT = {
 
 
 ONE_OF_EACH = ("dlad", "fedavg", "dml", "gossip", "dpsgd", "defkt", "fd", "fedgkt", "dense")
-"""Of one class, or nearly, are the others."""
+"""One of each protocol; the others with the slow tests."""
 
 
 @pytest.mark.parametrize(

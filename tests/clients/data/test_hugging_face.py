@@ -127,4 +127,4 @@ def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_saved_set_is_learned_from(tmp_path: Path) -> None:
     hf.concatenate_datasets([pictures()] * 5).save_to_disk(str(tmp_path / "pets"))
     words = ["data=hugging_face", f"data.source.path={tmp_path / 'pets'}"]
-    assert federated(tmp_path / "run", *words, *FEW)["student_accuracy"] >= 0
+    assert federated(tmp_path / "run", *words, *FEW)["failures"] == 0

@@ -169,4 +169,5 @@ def test_a_test_set_that_is_another_table_is_refused_with_both_names(tmp_path: P
 def test_a_table_is_learned_from(tmp_path: Path) -> None:
     lines = "".join(f"{n % 7},{n % 5},{'ab'[n % 7 > 3]}\n" for n in range(100))
     words = ["data=table", f"data.source.path={written(tmp_path, 'x,y,kind' + chr(10) + lines)}"]
-    assert federated(tmp_path / "run", *words, *SMALL)["student_accuracy"] >= 0
+    words += [*SMALL, "clients.training.epochs=40", "strategy.distil.epochs=40"]
+    assert federated(tmp_path / "run", *words)["student_accuracy"] > 0.8

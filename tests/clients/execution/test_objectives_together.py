@@ -28,7 +28,13 @@ def both(
     return Both(model, way, sizes, loss=objective, anchors=known, **changes)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+SLOWLY = ("mobilenet", "shufflenet")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.startswith(SLOWLY) else ()) for n in BUILDERS],
+)
 def test_all_kinds_at_once_together_and_one_by_one(name: str) -> None:
     pair = both(name, "wide", ALL, [6, 3], epochs=1, batch_size=4)
     assert pair.agree(FLOAT64), pair.errors()

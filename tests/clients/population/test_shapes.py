@@ -122,6 +122,7 @@ def test_a_client_keeps_the_plan_and_the_parameters_of_what_apply_made() -> None
     assert own.state[TRAINED_PLAN] == own.state[PLAN]
 
 
+@pytest.mark.slow
 def test_bits_are_the_same_over_ray_and_with_killed_workers_and_not_those_of_no_shape(
     tmp_path: Path,
 ) -> None:

@@ -117,11 +117,13 @@ def test_killed_before_its_result_a_run_that_ended_early_ends_there(tmp_path: Pa
         assert found[name] == first[name]
 
 
-def test_a_number_that_is_not_there_ends_the_first_round_that_is_evaluated() -> None:
+def test_a_number_that_is_not_there_ends_the_second_round_that_is_evaluated() -> None:
+    """In the first, what compares with an earlier round is not there yet."""
     lines: list[dict[str, Any]] = [{"round": 1, "student": {}, "probes": {"output_js": None}}]
-    lines.append({"round": 2, "student": {"accuracy": 0.9, "loss": 2.0}})
+    measured = {"student": {"accuracy": 0.9, "loss": 2.0}}
+    lines += [{"round": server_round, **measured} for server_round in (2, 3, 4)]
     early = EarlyStop("student/acuracy", above=0.5, evaluate_every=2)
-    assert not early.after_round(lines[:1])
+    assert not any(early.after_round(lines[:count]) for count in (1, 2, 3))
     told = "did you mean student/accuracy.; of student: student/accuracy, student/loss$"
     with pytest.raises(NoSuchNumber, match=f"stop.metric=student/acuracy: not among .*; {told}"):
         early.after_round(lines)

@@ -60,7 +60,11 @@ def run_to(
     return run_foreign(pool, kept, arrays, commit=commit, **options)
 
 
-@pytest.mark.parametrize("make", FLOWERS.values(), ids=FLOWERS)
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(m, marks=() if n == "FedAdam" else pytest.mark.slow) for n, m in FLOWERS.items()],
+    ids=FLOWERS,
+)
 def test_flowers_strategies_go_on_with_the_same_bits(
     everyone_pool: Pool, tmp_path: Path, make: Callable[[], Any]
 ) -> None:

@@ -35,8 +35,8 @@ def test_the_best_of_several_is_named_and_each_is_told_of(tmp_path: Path) -> Non
         config = {"strategy": {"temperature": name}}
         write_run(tmp_path / "sweep" / name, student=student, config=config)
     found = said(tmp_path, tmp_path / "sweep")
-    assert found[0].startswith("The best student on average is that of ")
-    assert found[0].endswith("b, 70.0 %.")
+    assert found[0].startswith("The best mean student is that of ")
+    assert "b, 70.0 %; a difference to 0 of the 1 that it is compared with is found." in found[0]
     assert "20.0 points above the best client (50.0 %)" in found[2]
 
 
@@ -98,8 +98,9 @@ def test_tables_are_written_for_spreadsheets_and_papers(
 
 def test_what_latex_would_take_for_something_else_is_escaped() -> None:
     text = latex(Table(["a_b", "50 %"], [["x & y", "{~^\\}"]]))
-    assert r"a\_b & 50 \% \\" in text
-    assert r"x \& y & \{\textasciitilde{}\textasciicircum{}\textbackslash{}\} \\" in text
+    assert r"a\_b & 50 \% \tabularnewline" in text
+    row = r"x \& y & \{\textasciitilde{}\textasciicircum{}\textbackslash{}\} \tabularnewline"
+    assert row in text
 
 
 def test_differences_are_a_table_too(tmp_path: Path) -> None:
@@ -110,3 +111,16 @@ def test_differences_are_a_table_too(tmp_path: Path) -> None:
     assert len(methods_of(runs)) > 1
     assert found.head[:3] == ["measure", "first", "second"]
     assert len(found.rows) > 0
+
+
+def test_means_of_unlike_seeds_name_no_best(tmp_path: Path) -> None:
+    sweep(tmp_path / "a", {0: 0.9}, rate=1)
+    sweep(tmp_path / "b", {0: 0.9, 1: 0.1}, rate=2)
+    assert not [one for one in said(tmp_path, tmp_path / "a", tmp_path / "b") if "best mean" in one]
+
+
+def test_a_found_difference_is_counted(tmp_path: Path) -> None:
+    sweep(tmp_path / "a", {0: 0.5, 1: 0.51, 2: 0.52}, rate=1)
+    sweep(tmp_path / "b", {0: 0.7, 1: 0.712, 2: 0.719}, rate=2)
+    first, *_ = said(tmp_path, tmp_path / "a", tmp_path / "b")
+    assert "a difference to 1 of the 1 that it is compared with is found" in first

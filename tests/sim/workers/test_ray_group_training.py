@@ -145,8 +145,9 @@ def test_a_peer_killed_in_mid_step_is_told_and_its_epoch_run_again(
     assert same(spread.train_peers(silent)(task, start(task), DATA), undisturbed)
 
 
+@pytest.mark.slow  # above one is killed while it works
 @pytest.mark.parametrize("pool", [2], indirect=True)
-@pytest.mark.parametrize("place", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("place", [0, 1])
 def test_a_worker_lost_while_idle_costs_one_meeting(spread: RayPool, place: int) -> None:
     """The other one waited in vain for it: it must be able to meet the new one."""
     task = lesson(MLP, LINEAR, epochs=1)

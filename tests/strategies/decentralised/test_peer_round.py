@@ -204,7 +204,9 @@ SHIPPED: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("n", range(2, 10))
+@pytest.mark.parametrize(
+    "n", [pytest.param(n, marks=() if n in (2, 3, 8) else pytest.mark.slow) for n in range(2, 10)]
+)
 def test_every_topology_runs_to_its_end(n: int) -> None:
     nothing = partial(train, epochs=0, batch_size=64, optimizer=SGD)
     clients = alike(n, train=nothing)
