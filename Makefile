@@ -26,7 +26,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 run: venv  ## run the default federation; make run ARGS="seed=1 strategy/scorer=uniform"
 	$(BIN)/python run.py $(ARGS)
 
-test: venv check  ## checks and the test suite, 15 to 30 minutes on two cores
+test: venv check  ## checks and the test suite, a quarter of an hour on two cores
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: venv  ## all of a kind where `test` has one of each; learning, kills, Rays of their own

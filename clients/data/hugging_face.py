@@ -13,7 +13,7 @@ from clients.data.dataset import Dataset, Inputs, LabelValues
 from clients.data.image_folder import HELD_OUT, read_images
 from clients.data.own_sets import numbered, own_sets
 from clients.data.task import classification
-from clients.data.user_table import features_of, labels_of
+from clients.data.user_table import features_of, labels_of, names_of
 
 Sets = Mapping[str, Any]
 """A `datasets.Dataset` with the train set, and one with the test set if there is one, by name."""
@@ -101,7 +101,7 @@ def from_datasets(
     """
     sets = {which: each.with_format(None) for which, each in _train_and_test(found).items()}
     first = next(iter(sets.values()))
-    drop = [*map(str, drop)]
+    drop = names_of(drop)
     if strange := [each for each in drop if each not in first.column_names]:
         raise ValueError(f"no column {strange[0]!r}, there are {', '.join(first.column_names)}")
     label = label or _label_column(first.features, drop)

@@ -93,7 +93,7 @@ def table_sets(
         ValueError: as in `table`.
     """
     first, whole = next(iter(tables.items()))
-    label, columns = _columns(first, whole.column_names, label, [*map(str, drop)])
+    label, columns = _columns(first, whole.column_names, label, names_of(drop))
     inputs = {which: features_of(which, found, columns) for which, found in tables.items()}
     shape, about = (len(columns),), (test_share, seed)
     if not numbers:
@@ -116,6 +116,11 @@ def table_sets(
 
 
 # --- columns ---
+
+
+def names_of(drop: Collection[str]) -> list[str]:
+    """Return names of columns; one may stand alone, as `drop=id`."""
+    return [drop] if isinstance(drop, str) else [*map(str, drop)]
 
 
 def _columns(
@@ -165,7 +170,7 @@ def _numbers(which: str, name: str, column: pa.ChunkedArray) -> Floats:
             "write a column of 0 and 1 for each of its values"
         )
     with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
-        values: Floats = column.cast("float64").to_numpy().astype(np.float32)
+        values: Floats = column.cast("float64", safe=False).to_numpy().astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError(
             f"{which}: column {name!r} holds NaN or infinity, expected finite values of float32: "
@@ -197,7 +202,8 @@ def labels_of(which: str, found: pa.Table, name: str) -> npt.NDArray[Any]:
         texts: npt.NDArray[np.str_] = column.to_numpy().astype(np.str_)
         if (texts == "").any():
             _refuse_empty(which, name, int((texts == "").sum()), len(texts))
-        if (texts == name).any():
+        others = (each for each in found.column_names if each != name)
+        if (texts == name).any() and any(map(_is_number, others)):
             raise ValueError(f"{which}: {NO_NAMES}, found {name!r} both there and below it")
         return texts
     if types.is_boolean(column.type) or types.is_integer(column.type):
@@ -262,10 +268,22 @@ def _read_csv(file: Path) -> pa.Table:
     # In one block: of several, the first would say of what type a column is.
     reading = csv.ReadOptions(block_size=min(max(len(text), 1), 2**31 - 1))
     parsing = csv.ParseOptions(delimiter=delimiter)
-    found = csv.read_csv(BufferReader(text), read_options=reading, parse_options=parsing)
+    found, *others = (
+        csv.read_csv(BufferReader(text), reading, parsing, csv.ConvertOptions(decimal_point=sign))
+        for sign in (
+            ".," if delimiter == ";" else "."
+        )  # where commas part no cells they are points
+    )
+    if others and _texts(others[0]) < _texts(found):
+        found = others[0]
     if all(map(_is_number, found.column_names)):
         raise ValueError(f"{NO_NAMES}, found numbers")
     return found
+
+
+def _texts(found: pa.Table) -> int:
+    """Count the columns that are no numbers."""
+    return sum(str(kind) == "string" for kind in found.schema.types)
 
 
 def _is_number(text: str) -> bool:

@@ -171,3 +171,28 @@ def test_a_table_is_learned_from(tmp_path: Path) -> None:
     words = ["data=table", f"data.source.path={written(tmp_path, 'x,y,kind' + chr(10) + lines)}"]
     words += [*SMALL, "clients.training.epochs=40", "strategy.distil.epochs=40"]
     assert federated(tmp_path / "run", *words)["student_accuracy"] > 0.8
+
+
+def test_a_class_may_be_called_as_its_column(tmp_path: Path) -> None:
+    """A file without a header is told by names that are numbers."""
+    text = "length,spam\n1,spam\n2,ham\n3,spam\n4,ham\n5,spam\n"
+    assert data.table(written(tmp_path, text))[0].label_values == ("ham", "spam")
+    with pytest.raises(ValueError, match="found 'spam' both there and below it"):
+        data.table(written(tmp_path, text.replace("length", "7")))
+
+
+def test_decimal_commas_between_semicolons_are_points(tmp_path: Path) -> None:
+    text = "a;b;kind\n1,5;2;x\n2,5;3;y\n3,5;4;x\n4,5;5;y\n"
+    train, test = data.table(written(tmp_path, text))
+    assert {row[0] for row in rows(train, test)} == {1.5, 2.5, 3.5, 4.5}
+    train, test = data.table(written(tmp_path, text.replace(",", ".")))
+    assert {row[0] for row in rows(train, test)} == {1.5, 2.5, 3.5, 4.5}
+
+
+def test_one_column_is_dropped_by_its_name_alone_and_large_numbers_are_rounded(
+    tmp_path: Path,
+) -> None:
+    text = "id,a,kind\n1,9007199254740993,x\n2,1,y\n3,2,x\n4,3,y\n"
+    train, test = data.table(written(tmp_path, text), drop="id")
+    assert train.task.input_shape == (1,)
+    assert max(row[0] for row in rows(train, test)) == 2.0**53
