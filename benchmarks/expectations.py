@@ -103,7 +103,8 @@ def main(words: list[str]) -> int:
     for project, row in rows():
         said = " ".join(fault(row, command, folder).split())
         wrong += bool(said)
-        typed = row["types"] if row["types"].startswith("python ") else f"stillhouse {row['types']}"
+        typed = written(row["types"])
+        typed = typed if typed.startswith("python ") else f"stillhouse {typed}"
         told = f"**{said}**" if said else "told in a line" if row["code"] else "yes"
         print(f"| {project} | {row['expects']} | `{typed}` | {told} |", flush=True)
     return int(wrong > 0)

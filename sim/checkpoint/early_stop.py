@@ -102,7 +102,9 @@ class EarlyStop:
             raise ValueError(f"stop.mode={mode}: expected max or min")
         head = "" if metric is None else metric.partition("/")[0]
         if metric is not None and head not in (SECTIONS if "/" in metric else PLAIN):
-            near = f"; did you mean student/{metric}?" if metric in ("accuracy", "loss") else ""
+            meant = f"student/{metric}" if metric in ("accuracy", "loss") else ""
+            meant = metric.replace(".", "/") if metric.split(".")[0] in SECTIONS else meant
+            near = f"; did you mean {meant}?" * bool(meant)
             raise ValueError(
                 f"stop.metric={metric}: no number of a round{near}; they are "
                 f"{', '.join(f'{section}/...' for section in SECTIONS)}, {', '.join(PLAIN)}"
