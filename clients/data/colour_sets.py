@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 
 from clients.data.dataset import Dataset, byte_set, channel_moments
 from clients.data.formats import data_root, missing, read_cifar_batch, read_image_folder, read_mat
+
+Read = tuple[Path, Path, npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+"""Files of the images and of the labels of a set, and what is in them."""
 
 CIFAR10_ORIGIN = (
     "the python version of CIFAR-10 (A. Krizhevsky, V. Nair, G. Hinton; "
@@ -100,16 +104,14 @@ def svhn(root: str | None = None) -> tuple[Dataset, Dataset]:
         FileNotFoundError: a file is missing, or no root is given.
         ValueError: a file is corrupt.
     """
-    folder, moments = data_root(root) / "SVHN", None
+    folder = data_root(root) / "SVHN"
 
-    def one(part: str) -> Dataset:
-        nonlocal moments
+    def read(part: str) -> Read:
         path = folder / f"{part}_32x32.mat"
         images, labels = read_mat(path, SVHN_ORIGIN)
-        moments = moments or channel_moments(path.name, images, 1 / 255)
-        return byte_set("svhn", path, images, labels % 10, *moments)
+        return path, path, images, labels % 10
 
-    return one("train"), one("test")
+    return _own_moments("svhn", read)
 
 
 def stl10(root: str | None = None) -> tuple[Dataset, Dataset]:
@@ -126,18 +128,25 @@ def stl10(root: str | None = None) -> tuple[Dataset, Dataset]:
         FileNotFoundError: a file is missing, or no root is given.
         ValueError: a file is corrupt.
     """
-    folder, moments = data_root(root) / "stl10_binary", None
+    folder = data_root(root) / "stl10_binary"
 
-    def one(part: str) -> Dataset:
-        nonlocal moments
+    def read(part: str) -> Read:
+        whole, path = folder / f"{part}_X.bin", folder / f"{part}_y.bin"
         # Column by column in the file: [N, C, W, H].
-        images = _read_bytes(folder / f"{part}_X.bin", (3, 96, 96)).transpose(0, 1, 3, 2)
-        labels = _read_bytes(folder / f"{part}_y.bin", ()).astype(np.int64) - 1
-        moments = moments or channel_moments(f"{part}_X.bin", images, 1 / 255)
-        path = folder / f"{part}_y.bin"
-        return byte_set("stl10", path, np.ascontiguousarray(images), labels, *moments)
+        images = _read_bytes(whole, (3, 96, 96)).transpose(0, 1, 3, 2)
+        labels = _read_bytes(path, ()).astype(np.int64) - 1
+        return whole, path, images, labels
 
-    return one("train"), one("test")
+    return _own_moments("stl10", read)
+
+
+def _own_moments(name: str, read: Callable[[str], Read]) -> tuple[Dataset, Dataset]:
+    """Make train and test set of files, normalised by the train set's mean and deviation."""
+    file, path, images, labels = read("train")
+    moments = channel_moments(file.name, images, 1 / 255)
+    train = byte_set(name, path, np.ascontiguousarray(images), labels, *moments)
+    _, path, images, labels = read("test")
+    return train, byte_set(name, path, np.ascontiguousarray(images), labels, *moments)
 
 
 def _read_bytes(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

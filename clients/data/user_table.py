@@ -268,11 +268,10 @@ def _read_csv(file: Path) -> pa.Table:
     # In one block: of several, the first would say of what type a column is.
     reading = csv.ReadOptions(block_size=min(max(len(text), 1), 2**31 - 1))
     parsing = csv.ParseOptions(delimiter=delimiter)
+    signs = ".," if delimiter == ";" else "."  # where commas part no cells they may be points
     found, *others = (
         csv.read_csv(BufferReader(text), reading, parsing, csv.ConvertOptions(decimal_point=sign))
-        for sign in (
-            ".," if delimiter == ";" else "."
-        )  # where commas part no cells they are points
+        for sign in signs
     )
     if others and _texts(others[0]) < _texts(found):
         found = others[0]
