@@ -1,8 +1,35 @@
-"""Who takes part in a round."""
+"""The cohort: who takes part in a round."""
 
 from collections.abc import Iterable
 
 import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from clients.seeding import Purpose, generator
+
+
+def to_cohort(
+    grid: Grid, kind: str, content: RecordDict, *, fraction: float, seed: int, server_round: int
+) -> list[Message]:
+    """Write a round's cohort one message each, all of one content.
+
+    Args:
+        grid: Knows the clients.
+        kind: Type of message: a handler's `kind`, or Flower's "train" or "evaluate".
+        content: Of all; sent as one object, so that it is stored once.
+        fraction: Share of the clients in (0, 1], at least one.
+        seed: The run's; with equal shares, all phases of a round go to the same clients.
+        server_round: 1..R.
+
+    Returns:
+        The messages, by node id.
+
+    Raises:
+        ValueError: As `draw`.
+    """
+    cohort = draw(grid.get_node_ids(), fraction, generator(seed, Purpose.COHORT, server_round))
+    return [Message(content, node_id, kind) for node_id in cohort]
 
 
 def draw(node_ids: Iterable[int], fraction: float, rng: np.random.Generator) -> list[int]:

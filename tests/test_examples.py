@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import indent
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,8 @@ def test_prototypes_are_averaged_over_those_who_have_the_class(fedproto: Any) ->
     assert strategy.prototypes["means"].tolist() == [[2, 4], [7, 8], [5, 5]]
     other = fedproto.FedProto(messenger=None, seed=0)
     other.restore(strategy.state())
-    (asked,) = other.ask(3, [node_id_of(0)], fedproto.TRAIN)
+    grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(0)])
+    (asked,) = other.ask(3, grid, fedproto.TRAIN, 1.0)
     assert fedproto.prototypes_in(asked.content).tolist() == [[2, 4], [7, 8], [5, 5]]
     with pytest.raises(ValueError, match=r"clients.messenger: FedProto"):
         fedproto.FedProto(messenger=object(), seed=0)
@@ -194,7 +196,7 @@ def test_a_corrected_step_and_the_new_variate_by_hand() -> None:
     (reply,) = example.train(clients, [request], [context], "cpu")
     heavy = tiny_clients(1, train=partial(trainer(), optimizer=partial(SGD, lr=0.1, momentum=0.9)))
     with pytest.raises(ValueError, match=r"expected optimizer\.momentum=0"):
-        list(example.train(heavy, [request], [context], "cpu"))
+        example.Scaffold.require_clients(heavy)
     (alone,) = clients.train([0], [as_tensors(start)], 1, "cpu")
     plain = alone.parameters
     for name, x in start.items():

@@ -110,6 +110,22 @@ class Receiving(Protocol):
         ...
 
 
+def fold_replies(accumulator: Accumulator, replies: Iterable[Message]) -> int:
+    """Push replies into an accumulator: parts that others came to, and what clients say themselves.
+
+    Args:
+        accumulator: Of what the intake that made the parts has.
+        replies: As `aggregate_train` gets them; those with an error are passed over.
+
+    Returns:
+        How many were pushed; 0 = there is nothing to aggregate.
+    """
+    usable = [reply for reply in replies if reply.has_content()]
+    for reply in usable:
+        (accumulator.merge if is_part(reply) else accumulator.add)(reply.content)
+    return len(usable)
+
+
 def part_message(part: RecordDict, like: Message) -> Message:
     """Put a part among replies.
 

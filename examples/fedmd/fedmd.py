@@ -19,13 +19,16 @@ from clients.execution.model_cache import as_tensors
 from clients.handlers.base import Handler
 from clients.handlers.compute_cost import PASSES, forward, local_training
 from clients.handlers.mixed_parameters import EVALUATE_OWN
+from clients.handlers.parameters import training_metrics
 from clients.handlers.state import MODEL, client_of, own_network
-from clients.messages.accumulator import Reducer, is_part
+from clients.messages.accumulator import Reducer, fold_replies
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.seeding import Purpose, generator, named_generator, stream
+from clients.seeding import Purpose, named_generator, stream
 from clients.training.losses import cross_entropy
+from strategies.aggregation.parameters import odd_form
+from strategies.aggregation.record_sums import RecordSums
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import to_cohort
 
 CONSENSUS, ASKED, LOGITS = "consensus", "asked", "logits"
 
@@ -63,18 +66,15 @@ def train(clients, requests, contexts, device, *, digest_epochs, public_epochs):
             yield result if isinstance(result, Exception) else answer
             continue
         context.state[MODEL] = write_arrays(result.parameters)
-        examples = len(clients.partitions[client_of(context)])
-        metrics = MetricRecord({"num-examples": examples, "train-loss": sum(result.losses[-1:])})
+        metrics = training_metrics(clients, client_of(context), result)
         logits = write_arrays({LOGITS: answer.logits.numpy()})
         yield Message(RecordDict({LOGITS: logits, "metrics": metrics}), reply_to=request)
 
 
 def fault(num_classes, request, reply):
     """Look for what is no row of logits for each input that was asked about."""
-    logits = read_arrays(reply.content[LOGITS]).get(LOGITS)
-    expected = (len(read_arrays(request.content[ASKED])["ids"]), num_classes)
-    there = logits is not None and (logits.dtype, logits.shape) == (np.float32, expected)
-    return None if there else f"it has no float32 logits of shape {expected}"
+    rows = len(read_arrays(request.content[ASKED])["ids"])
+    return odd_form(reply.content[LOGITS], {LOGITS: f"float32[{rows}, {num_classes}]"})
 
 
 def multiplications(digest_epochs, clients, client_id, content):
@@ -83,26 +83,6 @@ def multiplications(digest_epochs, clients, client_id, content):
     asked = len(read_arrays(content[ASKED])["ids"])
     passes = PASSES * digest_epochs * digested + asked
     return passes * forward(clients, client_id) + local_training(clients, client_id, content)
-
-
-class Sum:
-    """A sum of logits over clients, in float64."""
-
-    def __init__(self):
-        self.count, self.total = 0, 0.0
-
-    def add(self, content, count=1):
-        self.count, self.total = (
-            self.count + count,
-            self.total + read_arrays(content[LOGITS])[LOGITS],
-        )
-
-    def merge(self, part):
-        self.add(part, int(part["count"]["clients"]))
-
-    def part(self):
-        sums = write_arrays({LOGITS: np.asarray(self.total, np.float64)})
-        return RecordDict({LOGITS: sums, "count": ConfigRecord({"clients": self.count})})
 
 
 class FedMD(BaseStrategy):
@@ -114,7 +94,7 @@ class FedMD(BaseStrategy):
                  fraction):  # fmt: skip
         if messenger is not None:
             raise ValueError("clients.messenger: FedMD's clients have one network each")
-        self.proxy, self.seed, self.fraction = proxy, seed, fraction
+        self.proxy, self.whom = proxy, {"seed": seed, "fraction": fraction}
         self.public_inputs, self.consensus = min(public_inputs, len(proxy)), None
         self.fault = partial(fault, proxy.task.num_classes)
         numbers = {"digest_epochs": digest_epochs, "public_epochs": public_epochs}
@@ -129,11 +109,11 @@ class FedMD(BaseStrategy):
         self.handlers = (self.train, EVALUATE_OWN)
 
     def intake(self, server_round, phase):
-        return Reducer(Sum, self.fault) if phase == "train" else None
+        return Reducer(partial(RecordSums, LOGITS), self.fault) if phase == "train" else None
 
     def ids_of(self, server_round):
         """Draw a round's public inputs [P]."""
-        rng = named_generator(self.seed, Purpose.CHUNKS, f"fedmd {server_round}")
+        rng = named_generator(self.whom["seed"], Purpose.CHUNKS, f"fedmd {server_round}")
         return np.sort(rng.permutation(len(self.proxy))[: self.public_inputs])
 
     def configure_train(self, server_round, arrays, config, grid):
@@ -142,17 +122,13 @@ class FedMD(BaseStrategy):
         if self.consensus is not None:
             told = {"ids": self.ids_of(server_round), LOGITS: self.consensus}
             content[CONSENSUS] = write_arrays(told)
-        rng = generator(self.seed, Purpose.COHORT, server_round)
-        cohort = draw(grid.get_node_ids(), self.fraction, rng)
-        return [Message(content, node_id, self.train.kind) for node_id in cohort]
+        return to_cohort(grid, self.train.kind, content, **self.whom, server_round=server_round)
 
     def aggregate_train(self, server_round, replies):
-        total = Sum()
-        for reply in replies:
-            if reply.has_content():
-                (total.merge if is_part(reply) else total.add)(reply.content)
-        self.consensus = (total.total / total.count).astype(np.float32)
-        return None, MetricRecord({"num-replies": total.count})
+        total = RecordSums(LOGITS)
+        fold_replies(total, replies)
+        self.consensus = total.mean(LOGITS)[LOGITS].astype(np.float32)
+        return None, MetricRecord({"num-replies": total.clients})
 
     def configure_evaluate(self, server_round, arrays, config, grid):
         content = RecordDict({"config": ConfigRecord({"server-round": server_round})})

@@ -12,19 +12,20 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch.nn.functional import cross_entropy
 
 from clients.execution.model_cache import arrays_of
 from clients.handlers.base import Handler, each
 from clients.handlers.compute_cost import local_training
 from clients.handlers.state import MODEL, client_of, own_network, tested
+from clients.messages.accumulator import fold_replies
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.seeding import Purpose, generator
 from clients.training.evaluation import predict_with_features
 from clients.training.objective import Objective
+from strategies.aggregation.record_sums import RecordSums
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import to_cohort
 
 NAME = "prototypes"
 
@@ -117,30 +118,30 @@ class FedProto(BaseStrategy):
         self.seed, self.weight, self.fraction = seed, weight, fraction
         self.prototypes = None  # {"means": [C, D], "there": [C]}
 
-    def ask(self, server_round, node_ids, handler):
+    def ask(self, server_round, grid, handler, fraction):
         about = ConfigRecord({"server-round": server_round, "weight": self.weight})
         content = RecordDict({"config": about})
         if self.prototypes is not None:
             content[NAME] = write_arrays(self.prototypes)
-        return [Message(content, node_id, handler.kind) for node_id in node_ids]
+        whom = {"fraction": fraction, "seed": self.seed, "server_round": server_round}
+        return to_cohort(grid, handler.kind, content, **whom)
 
     def configure_train(self, server_round, arrays, config, grid):
-        rng = generator(self.seed, Purpose.COHORT, server_round)
-        return self.ask(server_round, draw(grid.get_node_ids(), self.fraction, rng), TRAIN)
+        return self.ask(server_round, grid, TRAIN, self.fraction)
 
     def aggregate_train(self, server_round, replies):
-        found = [read_arrays(reply.content[NAME]) for reply in replies if reply.has_content()]
-        there = np.stack([one["there"] for one in found])  # [K, C]
-        sums = np.sum([one["means"].astype(np.float64) for one in found], axis=0)
-        means = (sums / np.maximum(there.sum(0), 1)[:, None]).astype(np.float32)
-        now, old = there.any(0), self.prototypes
+        total = RecordSums(NAME)
+        fold_replies(total, replies)
+        holders = total.sums[NAME]["there"]  # [C]
+        means = total.sums[NAME]["means"] / np.maximum(holders, 1)[:, None]
+        now, old, means = holders > 0, self.prototypes, means.astype(np.float32)
         if old is not None:
             means = np.where(now[:, None], means, old["means"])
         self.prototypes = {"means": means, "there": now if old is None else now | old["there"]}
         return None, MetricRecord({"num-prototypes": float(now.sum())})
 
     def configure_evaluate(self, server_round, arrays, config, grid):
-        return self.ask(server_round, grid.get_node_ids(), EVALUATE)
+        return self.ask(server_round, grid, EVALUATE, 1.0)
 
     def state(self):
         return RecordDict({NAME: write_arrays(self.prototypes or {})})

@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
-from clients.messages.accumulator import Reducer, is_part
+from clients.messages.accumulator import Reducer, fold_replies
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import client_id_of
 from clients.messages.sizes import examples_in
@@ -134,9 +134,7 @@ class HeteroFL(BaseStrategy):
 
     def aggregate_train(self, server_round, replies):
         total = self.intake(server_round, "train").accumulator()
-        for reply in replies:
-            if reply.has_content():
-                (total.merge if is_part(reply) else total.add)(reply.content)
+        fold_replies(total, replies)
         new = {name: old.astype(np.float64) for name, old in self.arrays.items()}
         for name, mass in total.mass.items():
             np.divide(total.sums[name], mass, out=new[name], where=mass > 0)

@@ -9,23 +9,25 @@ are averaged as they are.
         clients.training.optimizer.momentum=0
 """
 
+from functools import partial
+
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from clients.handlers.base import Handler
 from clients.handlers.compute_cost import local_training
 from clients.handlers.parameters import train_parameters
 from clients.handlers.state import client_of
-from clients.messages.accumulator import Reducer, is_part
+from clients.messages.accumulator import Reducer, fold_replies
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.seeding import Purpose, generator
 from clients.training.batches import local_steps
 from clients.training.losses import cross_entropy
 from clients.training.objective import Objective, OnLogits
 from strategies.aggregation.parameters import cast_to
+from strategies.aggregation.record_sums import RecordSums
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import to_cohort
 
 ARRAYS, CONTROL, SHIFTS = "arrays", "control", "shifts"
 
@@ -48,19 +50,13 @@ def train(clients, requests, contexts, device):
         own = kept[client_id]
         return {SHIFTS: {n: torch.tensor(c - own[n], device=device) for n, c in control.items()}}
 
-    how = clients.local_training.keywords
-    numbers = how["optimizer"].keywords
-    if numbers.get("momentum") or how.get("scheduler") or how.get("stop_below") is not None:
-        raise ValueError(
-            "clients.training: expected optimizer.momentum=0, scheduler=null and stop_below=null, "
-            "for option II, which counts steps of one length"
-        )
+    lr = clients.local_training.keywords["optimizer"].keywords["lr"]
     replies = train_parameters(clients, requests, contexts, device, OBJECTIVE, anchors)
     for context, reply in zip(contexts, replies, strict=True):
         if not isinstance(reply, Exception):
             own, end = kept[client_of(context)], read_arrays(reply.content[ARRAYS])
             steps = local_steps(clients.local_training, reply.content["metrics"]["num-examples"])
-            scale = 1 / (max(1, steps) * numbers["lr"])
+            scale = 1 / (max(1, steps) * lr)
             new = {n: own[n] - c + scale * (start[n] - end[n]) for n, c in control.items()}
             context.state[CONTROL] = write_arrays(new)
             reply.content[CONTROL] = write_arrays({n: new[n] - own[n] for n in control})
@@ -83,26 +79,6 @@ TRAIN = Handler(
 )
 
 
-class Sums:
-    """Sums over clients, in float64, of parameters and of how control variates moved."""
-
-    def __init__(self):
-        self.count, self.sums = 0, {ARRAYS: {}, CONTROL: {}}
-
-    def add(self, content, count=1):
-        self.count += count
-        for name, sums in self.sums.items():
-            for key, array in read_arrays(content[name]).items():
-                sums[key] = sums.get(key, 0) + array.astype(np.float64)
-
-    def merge(self, part):
-        self.add(part, int(part["count"]["clients"]))
-
-    def part(self):
-        records = {name: write_arrays(sums) for name, sums in self.sums.items()}
-        return RecordDict({**records, "count": ConfigRecord({"clients": self.count})})
-
-
 class Scaffold(BaseStrategy):
     """x <- x + rate * mean(y - x), c <- c + sum(c_k' - c_k) / N."""
 
@@ -117,24 +93,31 @@ class Scaffold(BaseStrategy):
         self.control = {n: np.zeros(p.shape, np.float32) for n, p in learned.items()}
         self.arrays = {}
 
+    @staticmethod
+    def require_clients(clients):
+        how = clients.local_training.keywords
+        momentum = how["optimizer"].keywords.get("momentum")
+        if momentum or how.get("scheduler") or how.get("stop_below") is not None:
+            raise ValueError(
+                "clients.training: expected optimizer.momentum=0, scheduler=null and "
+                "stop_below=null, for option II, which counts steps of one length"
+            )
+
     def intake(self, server_round, phase):
-        return Reducer(Sums)
+        return Reducer(partial(RecordSums, ARRAYS, CONTROL))
 
     def configure_train(self, server_round, arrays, config, grid):
         self.arrays = read_arrays(arrays)
         about = ConfigRecord({"server-round": server_round})
         control = write_arrays(self.control)
         content = RecordDict({ARRAYS: arrays, CONTROL: control, "config": about})
-        rng = generator(self.seed, Purpose.COHORT, server_round)
-        cohort = draw(grid.get_node_ids(), self.fraction, rng)
-        return [Message(content, node_id, TRAIN.kind) for node_id in cohort]
+        whom = {"fraction": self.fraction, "seed": self.seed, "server_round": server_round}
+        return to_cohort(grid, TRAIN.kind, content, **whom)
 
     def aggregate_train(self, server_round, replies):
-        total = Sums()
-        for reply in replies:
-            if reply.has_content():
-                (total.merge if is_part(reply) else total.add)(reply.content)
-        means = {name: value / total.count for name, value in total.sums[ARRAYS].items()}
+        total = RecordSums(ARRAYS, CONTROL)
+        fold_replies(total, replies)
+        means = total.mean(ARRAYS)
         for name, value in total.sums[CONTROL].items():
             self.control[name] = (self.control[name] + value / self.clients).astype(np.float32)
         new = {n: old + self.rate * (means[n] - old) for n, old in self.arrays.items()}

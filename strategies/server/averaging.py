@@ -12,9 +12,8 @@ from flwr.serverapp.strategy import FedAvg
 from clients.messages.accumulator import Reducer, is_part
 from clients.messages.arrays import read_arrays, summable, write_arrays
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
-from clients.seeding import Purpose, generator
 from strategies.aggregation.parameters import WeightedSum
-from strategies.cohorts import draw
+from strategies.cohorts import to_cohort
 
 WeighBy = Literal["examples", "clients"]
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
@@ -109,12 +108,11 @@ class Averaging(FedAvg):
         grid: Grid,
         fraction: float,
     ) -> list[Message]:
-        # One stream for both phases: with equal shares those who trained are those who measure.
-        rng = generator(self.seed, Purpose.COHORT, server_round)
         config["server-round"] = server_round
         content = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
-        cohort = draw(grid.get_node_ids(), fraction, rng)
-        return [Message(content, dst_node_id=node, message_type=kind) for node in cohort]
+        return to_cohort(
+            grid, kind, content, fraction=fraction, seed=self.seed, server_round=server_round
+        )
 
 
 class WeightedMean:

@@ -19,10 +19,9 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS
 from clients.messages.sizes import examples_in
 from clients.models.factory import Parameters
-from clients.seeding import Purpose, generator
 from strategies.aggregation.parameters import WeightedSum
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import to_cohort
 
 
 class FederatedDistillation(BaseStrategy):
@@ -126,9 +125,9 @@ class FederatedDistillation(BaseStrategy):
     def _to(
         self, handler: Handler, content: RecordDict, share: float, server_round: int, grid: Grid
     ) -> list[Message]:
-        rng = generator(self.seed, Purpose.COHORT, server_round)
-        cohort = draw(grid.get_node_ids(), share, rng)
-        return [Message(content, node_id, handler.kind) for node_id in cohort]
+        return to_cohort(
+            grid, handler.kind, content, fraction=share, seed=self.seed, server_round=server_round
+        )
 
 
 class FedDistillPlus(FederatedDistillation):

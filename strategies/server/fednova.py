@@ -20,7 +20,7 @@ from torch import nn
 from clients.execution.trainers import numbers_of
 from clients.handlers.base import SERVER_ROUND, Replies
 from clients.handlers.parameters import TRAIN, train_parameters
-from clients.messages.accumulator import Reducer, is_part
+from clients.messages.accumulator import Reducer, fold_replies
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, METRICS
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
@@ -154,12 +154,8 @@ class FedNova(Averaging):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Go by the mean number of steps along the mean change per step."""
-        total, sent, anyone = self._accumulator(), self._sent, False
-        for reply in replies:
-            if reply.has_content():
-                (total.merge if is_part(reply) else total.add)(reply.content)
-                anyone = True
-        if not anyone:
+        total, sent = self._accumulator(), self._sent
+        if not fold_replies(total, replies):
             return None, None
         part = total.part()
         metrics = cast(MetricRecord, part[METRICS])
