@@ -121,7 +121,7 @@ def lesson_of(
     seed: int = 0,
     key: tuple[int, int] = (0, 0),
 ) -> GroupLesson:
-    """Say what both learn; arguments as in `learn_together`."""
+    """Say what both learn of examples [n]; arguments as in `learn_together`."""
     targets = torch.from_numpy(labels)
     if not targets.is_floating_point():
         classes = functional.one_hot(targets.clamp_min(0), dataset.task.num_classes)

@@ -19,7 +19,7 @@ from clients.training.losses import kl
 
 
 def alone(shared: Shared, targets: Tensor, epoch: int, head: nn.Module | None) -> Terms:
-    """Let each peer learn from the targets only: what mutual learning is compared with."""
+    """Let each peer learn from targets [B, C] only: what mutual learning is compared with."""
     return Terms([supervised(own, targets) for own in shared.logits])
 
 

@@ -52,14 +52,14 @@ Rule = Callable[..., Terms]
 
 
 def supervised(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch of the cross-entropy with soft labels, in nats; rows of zeros cost 0."""
+    """Mean over B of the cross-entropy with soft labels [B, C], in nats; rows of zeros cost 0."""
     return functional.cross_entropy(logits, targets)
 
 
 def imitation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Mean over the batch of T**2 KL(softmax(teacher / T) || softmax(logits / T)), in nats.
 
-    Per example: not divided by the classes. The teacher gets no gradient.
+    Logits are [B, C]. Per example: not divided by the classes. The teacher gets no gradient.
     """
     return kl(logits, (teacher.detach() / temperature).softmax(-1), temperature).mean()
 

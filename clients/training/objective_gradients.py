@@ -93,7 +93,7 @@ class NetworkGradients:
 
 
 def require_one_each(values: Tensor, rows: int) -> Tensor:
-    """Return losses; ValueError says if they are not one per example."""
+    """Return losses [B]; ValueError says if they are not one per example."""
     if values.shape != (rows,):
         raise ValueError(f"objective: loss of shape {tuple(values.shape)}, expected ({rows},)")
     return values
@@ -109,7 +109,7 @@ def corrected(
 
     Args:
         correct: The objective's.
-        gradients: One per parameter, or None.
+        gradients: One per parameter, of its shape [...], or None.
         parameters: By name.
         anchors: What it compares with.
 

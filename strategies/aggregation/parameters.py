@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 
 def wide(array: Array) -> Array:
-    """Return an array in float64: in float32 the mean of equal ones would not be what they are."""
+    """Return an array [...] in float64: in float32 a mean of equal ones is not what they are."""
     return array.astype(np.float64)
 
 
@@ -73,7 +73,7 @@ class WeightedSum:
 
 
 def cast_to(dtypes: Mapping[str, np.dtype[Any]], arrays: Mapping[str, Array]) -> Parameters:
-    """Cast sums or means; where integers are wanted, as batch norms count their batches, round."""
+    """Cast sums or means [...]; round where integers are wanted: batch norms count batches."""
     whole = {name for name, dtype in dtypes.items() if np.issubdtype(dtype, np.integer)}
     return {
         name: (np.round(value) if name in whole else value).astype(dtypes[name])

@@ -40,14 +40,14 @@ def _misshapen(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str 
 
 
 def no_numbers(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
-    """Say why these are no targets of a regression, where anybody is trusted."""
+    """Say why targets [N, M] are none of a regression, where anybody is trusted: covered [N]."""
     if reason := _misshapen(targets, covered, shape):
         return reason
     return None if targets[covered].isfinite().all() else "gave targets that are not finite"
 
 
 def off_simplex(targets: Tensor, covered: Tensor, shape: tuple[int, ...]) -> str | None:
-    """Say why these are no soft labels, where anybody is trusted."""
+    """Say why targets [N, C] are no soft labels, where anybody is trusted: covered [N]."""
     if reason := _misshapen(targets, covered, shape):
         return reason
     there = targets[covered]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def entropy(probs: Tensor, dim: int) -> Tensor:
-    """Shannon entropy along `dim`, in nats; 0 log 0 = 0."""
+    """Shannon entropy of probs [..., C, ...] along `dim`, in nats; 0 log 0 = 0."""
     return -torch.xlogy(probs, probs).sum(dim)
 
 
