@@ -17,15 +17,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate
+from conf.error_lines import BUILDING, disk_explained, explained, tell_raised
 from conf.errors import Stopped
-from conf.explaining import BUILDING, disk_explained, explained, tell_raised
 from conf.resume import fingerprint, resumed_config
 from conf.run_lock import claim, leave_nothing, release
 from conf.schema import register
-from conf.sweep import left_in, recorded
+from conf.sweep_jobs import left_in, recorded
 from conf.tracking import headline, tracking_options
 from sim.checkpoint.early_stop import Each, EarlyStop
-from sim.checkpoint.stopping import Stop
+from sim.checkpoint.stop_signals import Stop
 from stillhouse.wiring import (
     check_keys_and_values,
     check_plugins,
@@ -108,7 +108,7 @@ def federate(
         from sim.checkpoint.resumable_run import open_run, prepare_rounds
         from sim.checkpoint.writing import Checkpoints
         from sim.engine.rounds import ENDINGS
-        from sim.tracking.pending import Pending
+        from sim.tracking.pending_tracker import Pending
         from sim.tracking.run_folder import CHECKPOINT, LeavingError, conclude, write_peers
         from sim.workers.pool_choice import AutoPool
         from strategies.server.estimated_work import estimated_work_s

@@ -30,7 +30,7 @@ from benchmarks.distil_work import (
 )
 from conf.schema import register
 from run import federate
-from sim.checkpoint.stopping import Stop
+from sim.checkpoint.stop_signals import Stop
 
 ROOT = Path(__file__).parent.parent
 GROUP_SIZE = 5

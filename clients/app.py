@@ -13,7 +13,7 @@ from clients.execution.isolation import keeps_nothing
 from clients.handlers.base import Handler, by_kind, is_evaluation, unread
 from clients.handlers.coded_parameters import decode, encoded
 from clients.handlers.coded_requests import decode_request, encoded_request
-from clients.handlers.local_state import local_contexts, settled
+from clients.handlers.local_contexts import local_contexts, settled
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
 from clients.handlers.state import round_told
 from clients.messages.requests import client_id_of

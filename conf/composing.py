@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from conf.command_line import without_plus
+from conf.command_line_errors import without_plus
 from conf.composition_errors import told
 from conf.errors import ConfigError
 from conf.schema import HERE, search_word

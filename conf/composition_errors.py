@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, SearchPathExcep
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from conf.command_line import explain_command, known_keys
+from conf.command_line_errors import explain_command, known_keys
 from conf.errors import tell
 from conf.ranges import expected_of
 from conf.schema import nearest

@@ -6,8 +6,9 @@ What turns others into one line for the user: `explaining.py`.
 import os
 import sys
 import traceback
+from pathlib import Path
 
-from conf.user_code import without_ours
+from conf.user_code_errors import without_ours
 
 WHOLE = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the user wants the whole traceback of all that goes wrong."""
@@ -44,6 +45,8 @@ def tell(story: str, error: BaseException | None = None) -> None:
     """
     if WHOLE and error is not None:
         traceback.print_exception(error)
+    if Path(sys.argv[0]).name == "stillhouse":  # the installed command
+        story = story.replace("python run.py", "stillhouse")
     line, _, written = story.partition("\n")
     if written:
         print(written.rstrip() if WHOLE else without_ours(written), file=sys.stderr)

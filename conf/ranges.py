@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from conf.declarations import arguments_of
+from conf.declared_arguments import arguments_of
 from conf.errors import ConfigError
 from conf.schema import Config, is_missing, targets_in
 from conf.sections import SECTIONS

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from conf.catalogue import about, options, parted, path_of
-from conf.declarations import arguments_of, docstring_of
+from conf.declared_arguments import arguments_of, docstring_of
 from conf.ranges import expected_by, schema_annotations
 from conf.schema import HERE, register
 

@@ -6,12 +6,14 @@ Targets were called otherwise, and numbers that are in a part of a strategy now 
 from typing import Any
 
 RENAMED = {
-    "clients.corruption": "clients.population.conditions",
+    "clients.corruption": "clients.population.label_conditions",
     "clients.discriminator": "clients.models.discriminator",
     "clients.losses": "clients.training.losses",
     "clients.peers.heads": "clients.mutual.heads",
     "clients.peers.messenger": "clients.mutual.messenger",
     "clients.peers.rules": "clients.mutual.rules",
+    "clients.population.conditions": "clients.population.label_conditions",
+    "clients.population.shapes": "clients.population.network_shapes",
     "clients.profiles": "clients.population.profiles",
     "clients.training": "clients.training.loop",
     "sim.pool": "sim.workers.pools",
@@ -24,6 +26,7 @@ RENAMED = {
     "strategies.mutual": "strategies.server.mutual",
     "strategies.parameter_gossip": "strategies.decentralised.gossip_averaging",
     "strategies.scorers": "strategies.aggregation.scorers",
+    "strategies.teaching.group": "strategies.teaching.group_teaching",
     "strategies.stages": "strategies.server.sequence",
     "strategies.transfer": "strategies.decentralised.def_kt",
 }
@@ -43,7 +46,7 @@ PARTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "teaching": (
-        "strategies.teaching.group.GroupRecipe",
+        "strategies.teaching.group_teaching.GroupRecipe",
         {
             name: name
             for name in (
@@ -106,7 +109,7 @@ ADDED_TO_TARGETS: dict[str, dict[str, Any]] = {
 KEYS = {"clients.corruption": "clients.condition"}
 """Keys of a section, old name -> new name; groups of options are called likewise."""
 
-_BEFORE = {new: old for old, new in RENAMED.items()}
+_BEFORE = {new: old for old, new in reversed(RENAMED.items())}  # of several the oldest
 
 
 def new_name(target: str) -> str:
@@ -116,7 +119,7 @@ def new_name(target: str) -> str:
 
 def first_name(target: str) -> str:
     """Return what a target was called first, by which the hash of a config knows it."""
-    return _moved(target, _BEFORE)
+    return _moved(new_name(target), _BEFORE)
 
 
 def new_key(key: str) -> str:

@@ -24,7 +24,7 @@ from conf.errors import ConfigError
 from conf.renamed import new_key, new_name
 from conf.sections import SECTIONS, Clients, Data, Evaluation, Stopping, Tracking
 from conf.synonyms import our_key
-from conf.user_code import hidden, place_in_user
+from conf.user_code_errors import hidden, place_in_user
 
 HERE = Path(__file__).parent
 EXAMPLES = tuple(sorted(p for p in (HERE.parent / "examples").glob("*") if p.is_dir()))

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.composing import composed
+from conf.error_lines import BUILDING, disk_explained, explained
 from conf.errors import Stopped
-from conf.explaining import BUILDING, disk_explained, explained
 from conf.resume import resumed_config
 from conf.run_lock import claim, leave_nothing, release
 from conf.schema import targets_in
 from run import federate
 from sim.checkpoint.early_stop import Each, stop_reason
-from sim.checkpoint.stopping import Stop
+from sim.checkpoint.stop_signals import Stop
 
 if TYPE_CHECKING:
     import pandas as pd

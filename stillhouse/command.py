@@ -63,9 +63,9 @@ def main(words: Sequence[str] | None = None, otherwise: str | None = None) -> in
 def _run(words: list[str]) -> int:
     """Run a federation, or a sweep of them, as Hydra reads the words."""
     import run
-    from conf.command_line import without_plus
+    from conf.command_line_errors import without_plus
     from conf.composition_errors import composition_explained
-    from conf.sweep import concluded
+    from conf.sweep_jobs import concluded
     from sim.report.command import main as write_report
 
     # All is closed by then; else the interpreter's end looks at a million objects, 1 to 2 s.
@@ -88,7 +88,7 @@ def _report(words: list[str]) -> int:
 def _conformance(words: list[str]) -> int:
     import run  # noqa: F401  which tells Hydra the schema, and where examples lie
     from conf.plugin_file import plugin_in
-    from stillhouse.points import engine_points
+    from stillhouse.engine_points import engine_points
     from strategies.conformance.command import main as check_plugin
 
     return check_plugin(words, engine_points, plugin_in)
@@ -98,8 +98,8 @@ def _check(words: list[str]) -> int:
     """Compose, validate, rehearse, estimate; nothing runs, and no folder is made."""
     import run  # noqa: F401  which tells Hydra the schema
     from conf.composing import composed
+    from conf.error_lines import explained, tell_raised
     from conf.errors import ConfigError, Stopped
-    from conf.explaining import explained, tell_raised
     from stillhouse.wiring import check
 
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate, pairs
-from conf.explaining import BUILDING, explained
+from conf.error_lines import BUILDING, explained
 from conf.ranges import check_ranges
 from conf.schema import check_keys, check_targets
 from conf.tracking import tracking_options
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from clients.data import Splits
     from clients.population.clients import SimulatedClients
-    from sim.tracking.pending import Pending
+    from sim.tracking.pending_tracker import Pending
     from sim.workers.pools import Pool
 
 
@@ -69,7 +69,7 @@ def check(config: DictConfig) -> str:
         check_keys_and_values(config)
         check_plugins(config)
         from clients.population.drawing import draw_student
-        from sim.tracking.pending import Pending
+        from sim.tracking.pending_tracker import Pending
         from sim.workers.pools import InlinePool
         from strategies.server.estimated_run import estimate
 
@@ -83,7 +83,7 @@ def check(config: DictConfig) -> str:
 
 def described_models(config: DictConfig, clients: "SimulatedClients") -> dict[str, dict[str, str]]:
     """Say what each architecture is, and "", the student, for the files of their parameters."""
-    from sim.tracking.model_description import describe, header
+    from sim.tracking.parameters_header import describe, header
 
     nodes: Any = {"": config.student}
     nodes |= {str(name): kind.model for name, kind in config.clients.architectures.items()}

@@ -43,7 +43,13 @@ LONGEST = (
     ),
     *("test_killed_runs", "test_pools", "test_fault_matrix", "test_tasks", "test_examples"),
     *("test_fuzz", "test_batched_loop", "test_house", "test_user_rules", "test_bits"),
-    *("test_flower_engine", "test_stopping", "test_renamed", "test_nobody_trains", "test_models"),
+    *(
+        "test_flower_engine",
+        "test_stop_signals",
+        "test_renamed",
+        "test_nobody_trains",
+        "test_models",
+    ),
 )
 """Modules that take longest: early, or one process is at one when the others have nothing left."""
 

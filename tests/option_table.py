@@ -136,7 +136,9 @@ DATA: dict[str, Differs | str] = {
         (f"data.source.{name} of shakespeare" for name in ("num_speakers", "length", "num_tokens")),
         "clients/data/test_texts.test_each_number_changes_what_is_read",
     ),
-    "data.source.include_valid of cinic10": "clients/data/test_readers.test_image_folders_are_read",
+    "data.source.include_valid of cinic10": (
+        "clients/data/test_built_in_sets.test_image_folders_are_read"
+    ),
     **dict.fromkeys(
         ("data.source.coarse of cifar100", "data.proxy_source.coarse of cifar100"),
         "clients/data/test_original_files.test_cifar100_has_classes_and_superclasses",
@@ -158,7 +160,7 @@ DATA: dict[str, Differs | str] = {
                                  "splits"),
     "data.proxy_source.path of npz": Differs("proxy", "{tmp}/a.npz", "{tmp}/b.npz", "splits"),
     "data.proxy_source.include_valid of cinic10":
-        "clients/data/test_readers.test_image_folders_are_read",
+        "clients/data/test_built_in_sets.test_image_folders_are_read",
     "data.limit": Differs("built", None, 40, "sizes"),
     "data.proxy_limit": Differs("built", None, 5, "sizes"),
     "data.test_limit": Differs("built", None, 5, "sizes"),

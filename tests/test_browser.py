@@ -20,7 +20,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
-from clients.population.conditions import permuted_labels
+from clients.population.label_conditions import permuted_labels
 from sim.analysis.probes import (
     Forgetting,
     calibration,

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conf.plugin_file import plugin_in
-from stillhouse.points import engine_points
+from stillhouse.engine_points import engine_points
 from strategies.conformance.command import main, table
 from strategies.conformance.points import POINTS
 from tests.places import ROOT

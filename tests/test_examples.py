@@ -25,7 +25,7 @@ from clients.messages.requests import node_id_of
 from clients.models.factory import parameters_of
 from clients.training.objective import Outputs
 from conf.plugin_file import plugin_in
-from stillhouse.points import engine_points
+from stillhouse.engine_points import engine_points
 from strategies.conformance.command import main
 from tests.example_runs import EXAMPLES, both_pools, imported
 from tests.federations import student_of, tiny_clients, trainer

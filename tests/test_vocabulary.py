@@ -8,15 +8,14 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from clients.training import losses
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = ("clients", "strategies", "sim", "conf", "stillhouse", "examples")
 FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
 

@@ -5,7 +5,7 @@ from tests.cases import Case
 from tests.user_checks import told
 
 BUFFERS, TOLD = "sim/engine/test_model_buffers.", "conf/test_told_in_one_line."
-REHEARSAL, STOPPING = "clients/population/test_rehearsal.", "sim/checkpoint/test_stopping."
+REHEARSAL, STOPPING = "clients/population/test_rehearsal.", "sim/checkpoint/test_stop_signals."
 PARTS = "clients/partition/test_"
 STRANGERS = "sim/workers/test_strangers."
 REFUSED = f"{REHEARSAL}test_what_no_client_can_learn_with_is_refused"

@@ -22,7 +22,7 @@ from clients.models.discriminator import DiscriminatorRecipe
 from clients.population.rehearsal import rehearse_learning, rehearse_network
 from clients.training.loop import train
 from clients.training.losses import cross_entropy
-from conf.command_line import explain
+from conf.command_line_errors import explain
 from conf.schema import check_targets
 from strategies.server.requirements import require_enough, require_features
 from strategies.teaching.proxy_split import ProxySplit

@@ -1,14 +1,14 @@
 """Data sets: what they are, where they are read from, how they are cut."""
 
+from clients.data.built_in_sets import blobs, digits
 from clients.data.colour_sets import cifar10, cifar100, cinic10, stl10, svhn
 from clients.data.dataset import Dataset, normalised, subset, viewed
 from clients.data.descriptions import described, renumbered, without_examples
 from clients.data.hugging_face import from_datasets, saved_dataset
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
 from clients.data.image_folder import image_folder
-from clients.data.readers import blobs, digits
 from clients.data.splits import Splits, draw_splits, split
-from clients.data.tables import diabetes
+from clients.data.table_sets import diabetes
 from clients.data.task import Task, classification, dense_labelling, regression, several_heads
 from clients.data.texts import shakespeare
 from clients.data.user_file import npz

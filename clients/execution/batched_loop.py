@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clients.data import Dataset
-from clients.data.loader import feed
+from clients.data.device_batches import feed
 from clients.execution.group_batches import Examples, Indices, Step, View, as_seen, schedule
 from clients.execution.stack import Stack
 from clients.execution.stacked_gradients import StackedGradients

@@ -14,10 +14,10 @@ from clients.execution.batched_loop import predict_together, train_together
 from clients.execution.group_batches import View
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Networks, Tensors
+from clients.execution.network_variants import keep_last
 from clients.execution.policy_cache import Policies
 from clients.execution.stack import Stack, Way
 from clients.execution.trainers import in_place_of_steps, numbers_of, trained
-from clients.execution.variants import keep_last
 from clients.models.factory import ModelFunction, Parameters
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer

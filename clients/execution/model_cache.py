@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clients.data import Dataset, Task
 from clients.execution.isolation import Original, foreign, keeps_nothing
-from clients.execution.variants import Variant, keep_last
+from clients.execution.network_variants import Variant, keep_last
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.training.evaluation import predict_and_tap
 

@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, Context, Message
 from clients.data import Task
 from clients.execution.isolation import keeps_nothing
 from clients.handlers.base import is_evaluation
-from clients.handlers.local_state import take_note
+from clients.handlers.local_contexts import take_note
 from clients.handlers.state import client_of, kept_arrays, round_told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import OF_PARAMETERS, RECEIVED, Arrays, Codec, Offered, codec_of, told

@@ -26,7 +26,7 @@ from clients.partition.rules import (
     quantity_skew,
     shards,
 )
-from clients.partition.skew import PartitionSummary, summary
+from clients.partition.summary import PartitionSummary, summary
 
 __all__ = [
     "Partition",

@@ -16,7 +16,7 @@ from clients.execution.isolation import keeps_nothing
 from clients.models.factory import OFFERED, ModelFunction
 from clients.partition import Partition
 from clients.population.builders import tier_of
-from clients.population.conditions import Condition
+from clients.population.label_conditions import Condition
 from clients.population.profiles import ProfileRule
 from clients.seeding import Purpose, generator
 from clients.signatures import named_of, unoffered

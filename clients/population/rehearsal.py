@@ -16,8 +16,8 @@ from clients.models.factory import ModelFunction, build, parameters_of, unlike
 from clients.mutual.messenger import Messenger, lesson_of
 from clients.mutual.rehearsal import rehearse_group
 from clients.population.clients import SimulatedClients
-from clients.population.conditions import label_free, permuted_labels
-from clients.population.shapes import require_shape
+from clients.population.label_conditions import label_free, permuted_labels
+from clients.population.network_shapes import require_shape
 from clients.population.views import require_view
 from clients.training.batches import examples_learned
 from clients.training.evaluation import run

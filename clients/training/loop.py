@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.data.loader import feed
+from clients.data.device_batches import feed
 from clients.seeding import seeded_torch
 from clients.training.batches import passes
 from clients.training.objective import Anchors, Loss, Objective, as_objective

@@ -17,7 +17,7 @@ from sim.workers.runner import frozen_content, run_group
 from sim.workers.state_store import StateStore
 from sim.workers.suspects import Suspects, timed_out
 from sim.workers.tasks import Group, Outcome, Program, program_of
-from sim.workers.timer import require_timer, within
+from sim.workers.time_limit import require_timer, within
 
 
 class Pool(Protocol):

@@ -17,10 +17,10 @@ from clients.models.factory import OFFERED as OF_MODELS
 from clients.mutual.rules import dml
 from clients.partition import iid
 from clients.points import Call, Check, Point, places_of
-from clients.population.conditions import symmetric_noise
+from clients.population.label_conditions import symmetric_noise
+from clients.population.network_shapes import OFFERED as OF_SHAPES
 from clients.population.plugins import CONDITION, PARTITION
 from clients.population.profiles import alike
-from clients.population.shapes import OFFERED as OF_SHAPES
 from clients.population.views import OFFERED as OF_VIEWS
 from clients.population.views import rotated
 from clients.population.widths import first_units, share_of_units

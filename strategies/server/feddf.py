@@ -15,7 +15,7 @@ from torch import nn
 
 from clients.execution.isolation import same_modules
 from clients.execution.trainers import require_offered
-from clients.handlers.features import EVALUATE_FEATURES
+from clients.handlers.feature_probes import EVALUATE_FEATURES
 from clients.handlers.predictions import TRAIN_PREDICTIONS, predictions
 from clients.messages.accumulator import Intake
 from clients.messages.arrays import read_arrays, write_arrays

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from torch import nn
 
-from clients.handlers.features import EVALUATE_FEATURES
+from clients.handlers.feature_probes import EVALUATE_FEATURES
 from clients.handlers.predictions import TRAIN_PREDICTIONS, predictions
 from clients.messages.accumulator import Intake
 from clients.messages.arrays import read_arrays
@@ -33,7 +33,7 @@ from strategies.aggregation.parameters import (
     starts_of,
 )
 from strategies.base import BaseStrategy
-from strategies.teaching.group import GroupRecipe, GroupTeaching
+from strategies.teaching.group_teaching import GroupRecipe, GroupTeaching
 from strategies.teaching.round_view import Report, unwatched
 from strategies.teaching.student import teach
 from strategies.teaching.teachers import Teachers

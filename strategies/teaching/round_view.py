@@ -6,7 +6,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
-from clients.handlers.features import EVALUATE_FEATURES, feature_request, read_features
+from clients.handlers.feature_probes import EVALUATE_FEATURES, feature_request, read_features
 from clients.messages.requests import node_id_of
 from clients.messages.round_views import Features, RoundView
 from clients.training.evaluation import predict, predict_with_features

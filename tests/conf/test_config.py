@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig
 
 from clients.data import classification
-from conf.command_line import explain, without_plus
+from conf.command_line_errors import explain, without_plus
 from conf.errors import ConfigError
 from conf.ranges import check_ranges
 from conf.schema import check_keys, check_targets

@@ -5,9 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
-from conf.errors import ConfigError, Stopped
-from conf.explaining import disk_explained, explained
+from conf.building import instantiate
+from conf.catalogue import about
+from conf.error_lines import disk_explained, explained
+from conf.errors import ConfigError, Stopped, tell
 
 
 @pytest.mark.parametrize(
@@ -58,3 +62,32 @@ def test_a_full_disk_at_the_end_of_a_stopped_run_adds_no_second_line(
     with pytest.raises(Stopped, match="no such key"), disk_explained(Path()):
         full_at_the_end()
     assert capsys.readouterr().err == "error: no such key\n"
+
+
+@pytest.mark.parametrize("program", ["run.py", "/somewhere/bin/stillhouse"])
+def test_a_hint_names_the_program_that_was_called(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [program])
+    tell("go on with: python run.py resume=there")
+    called = "python run.py" if program == "run.py" else "stillhouse"
+    assert capsys.readouterr().err == f"error: go on with: {called} resume=there\n"
+
+
+def test_a_value_that_is_not_set_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    node = OmegaConf.create({"clients": {"num_clients": "???"}})
+    with pytest.raises(Stopped), explained(MissingMandatoryValue):
+        instantiate(node)
+    said = "clients.num_clients is not set: give clients.num_clients=..."
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_a_list_in_a_first_sentence_is_whole(tmp_path: Path) -> None:
+    option = tmp_path / "option.yaml"
+    for comment, said in (
+        ("Peers 1, 2, 4, ...", "Peers 1, 2, 4, ..."),
+        ("So et al. do it. Then more.", "So et al. do it"),
+        ("One.", "One"),
+    ):
+        option.write_text(f"# {comment}\na: 1\n")
+        assert about(option) == said

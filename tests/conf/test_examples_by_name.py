@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from omegaconf import OmegaConf
 
-from conf.command_line import explain
+from conf.command_line_errors import explain
 from conf.errors import ConfigError
 from conf.resume import fingerprint
 from conf.schema import EXAMPLES, HERE, check_targets

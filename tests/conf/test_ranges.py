@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.declarations import arguments_of
+from conf.declared_arguments import arguments_of
 from conf.errors import ConfigError
 from conf.ranges import check_ranges, expected_of, out_of_range
 from tests.composing import composed

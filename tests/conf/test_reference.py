@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from conf.declarations import arguments_of
+from conf.declared_arguments import arguments_of
 from conf.errors import ConfigError
 from conf.reference import described, keys_of, page
 from conf.schema import Config

@@ -3,7 +3,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conf.command_line import explain, known_keys
+from conf.command_line_errors import explain, known_keys
 from conf.schema import HERE, register
 from conf.synonyms import KEYS, OPTIONS
 from tests.composing import composed

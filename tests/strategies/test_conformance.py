@@ -13,7 +13,7 @@ from clients.handlers.parameters import PARAMETERS
 from conf.building import instantiate
 from conf.errors import ConfigError
 from conf.plugin_file import plugin_in
-from stillhouse.points import engine_points
+from stillhouse.engine_points import engine_points
 from strategies.conformance.checks import verdicts
 from strategies.conformance.command import main
 from strategies.conformance.points import POINTS

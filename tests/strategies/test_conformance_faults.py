@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from stillhouse.points import engine_points
+from stillhouse.engine_points import engine_points
 from strategies.conformance.checks import Verdict, verdicts
 from strategies.conformance.points import POINTS
 from tests import faulty_clients, faulty_protocols, faulty_rules

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import clients.data.loader
+import clients.data.device_batches
 from clients.data import Dataset, normalised
 
 
@@ -26,4 +26,4 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     def double(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
         return normalised(dataset, indices).astype(np.float64)
 
-    monkeypatch.setattr(clients.data.loader, "normalised", double)
+    monkeypatch.setattr(clients.data.device_batches, "normalised", double)

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from clients.app import SimulatedApp
-from clients.handlers.features import feature_request
+from clients.handlers.feature_probes import feature_request
 from clients.handlers.targets import train_targets
 from clients.handlers.transfer import train_received
 from clients.messages.arrays import write_arrays

@@ -15,7 +15,7 @@ from clients.models.factory import Parameters, parameters_of
 from clients.mutual import rules
 from clients.mutual.messenger import Messenger
 from clients.population.clients import SimulatedClients
-from clients.population.conditions import (
+from clients.population.label_conditions import (
     coarse_labels,
     label_free,
     permuted_labels,

@@ -12,7 +12,7 @@ from clients.data import normalised, regression
 from clients.data.task import partly_labelled
 from clients.models import mlp
 from clients.partition import iid, long_tailed
-from clients.population.conditions import permuted_labels, symmetric_noise
+from clients.population.label_conditions import permuted_labels, symmetric_noise
 from clients.population.plugins import cut, labels_of, require_offered
 from tests.federations import SEED, tiny_clients
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from clients.data import blobs
 from clients.models import cnn, logistic_regression, mlp
-from clients.population.conditions import permuted_labels
+from clients.population.label_conditions import permuted_labels
 from clients.population.rehearsal import rehearse, rehearse_learning, rehearse_network, require_like
 from clients.training.loop import train
 from clients.training.losses import cross_entropy

@@ -9,7 +9,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.handlers.base import by_kind
-from clients.handlers.features import feature_request
+from clients.handlers.feature_probes import feature_request
 from clients.messages.routing import Letter, Post
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.population.clients import SimulatedClients

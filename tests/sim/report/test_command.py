@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.command_line import explain_command
+from conf.command_line_errors import explain_command
 from run import federate
 from sim.report.command import main
 from sim.report.page import MARK

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clients.messages.round_views import RoundView
 from clients.population.clients import SimulatedClients
-from clients.population.conditions import permuted_labels
+from clients.population.label_conditions import permuted_labels
 from sim.analysis.probes import (
     Forgetting,
     calibration,

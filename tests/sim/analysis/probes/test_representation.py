@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.handlers.features import EVALUATE_FEATURES
+from clients.handlers.feature_probes import EVALUATE_FEATURES
 from clients.messages.round_views import RoundView
 from sim.analysis.drift import linear_cka
 from sim.analysis.probes import representation_drift

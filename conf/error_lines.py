@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from conf.errors import WHOLE, ConfigError, Stopped, tell
 from conf.schema import targets_in
-from conf.user_code import frames_of_user, place_in_user
+from conf.user_code_errors import frames_of_user, place_in_user
 
 PACKAGES = ("clients", "strategies", "sim", "flwr", "torch")
 
@@ -119,7 +119,9 @@ def explained(*kinds: type[Exception], config: DictConfig | None = None) -> Iter
         if isinstance(cause, TypeError) and not theirs:  # arguments that do not fit: of which key?
             key = str(error).partition("full_key: ")[2]
             story = f"{key}: {story}" + f"; {FORGOTTEN}" * ("missing" in story)
-        if isinstance(cause, OmegaConfBaseException):
+        if isinstance(cause, MissingMandatoryValue):
+            story = f"{cause.full_key} is not set: give {cause.full_key}=..."
+        elif isinstance(cause, OmegaConfBaseException):
             story = f"{cause.full_key or 'config'}: {str(cause.msg or cause).splitlines()[0]}"
         tell(story, error)
         raise Stopped(story, getattr(cause, "exit_code", 1)) from error

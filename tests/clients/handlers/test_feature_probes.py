@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from clients.handlers.features import EVALUATE_FEATURES, feature_request, read_features
+from clients.handlers.feature_probes import EVALUATE_FEATURES, feature_request, read_features
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import client_id_of, node_id_of
 from clients.messages.round_views import RoundView

@@ -15,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from conf.error_lines import tell_raised
 from conf.errors import ConfigError, Stopped
-from conf.explaining import tell_raised
 from conf.run_lock import has, release
 
 CONFIG, CHECKPOINT, RESULT, FAILED = "config.yaml", "checkpoint", "result.json", "FAILED"

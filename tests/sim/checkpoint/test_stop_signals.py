@@ -18,7 +18,7 @@ import run as run_py
 from conf.errors import ConfigError
 from conf.run_lock import LOCK, ClaimFirst, claim, release
 from sim.checkpoint.reading import how_to_go_on
-from sim.checkpoint.stopping import Stop
+from sim.checkpoint.stop_signals import Stop
 from sim.tracking.tracker import Tracker
 from sim.workers.pools import InlinePool
 from tests import commands

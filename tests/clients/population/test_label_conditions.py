@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from clients.population.conditions import (
+from clients.population.label_conditions import (
     coarse_labels,
     label_free,
     pair_noise,
