@@ -28,7 +28,7 @@ def about(path: Path) -> str:
             break
         if not line.startswith("# @package"):
             said.append(line.removeprefix("#").strip())
-    first = re.split(r"(?<!al|\.\.)\.(?:\s|$)", " ".join(said))[0]
+    first = re.split(r"(?<!al)\.\s", " ".join(said))[0].rstrip(".,")
     return first if len(first) <= LONGEST else first.split("; ")[0]
 
 

@@ -1,6 +1,6 @@
 """Errors that end a run, and the one printer of them.
 
-What turns others into one line for the user: `explaining.py`.
+What turns others into one line for the user: `error_lines.py`.
 """
 
 import os

@@ -30,7 +30,7 @@ RENAMED = {
     "strategies.stages": "strategies.server.sequence",
     "strategies.transfer": "strategies.decentralised.def_kt",
 }
-"""Modules, old name -> new name."""
+"""Modules, old name -> new name; of several old ones the oldest first, by which hashes go."""
 
 PARTS: dict[str, tuple[str, dict[str, str]]] = {
     "ensemble": (
@@ -109,7 +109,7 @@ ADDED_TO_TARGETS: dict[str, dict[str, Any]] = {
 KEYS = {"clients.corruption": "clients.condition"}
 """Keys of a section, old name -> new name; groups of options are called likewise."""
 
-_BEFORE = {new: old for old, new in reversed(RENAMED.items())}  # of several the oldest
+_BEFORE = {new: old for old, new in reversed(RENAMED.items())}
 
 
 def new_name(target: str) -> str:
@@ -169,7 +169,7 @@ def put_into_parts(node: dict[Any, Any]) -> None:
         if part not in node:
             inner = {new: node.pop(old) for old, new in keys.items() if old in node}
             node[part] = {"_target_": target, "_partial_": True, **inner}
-        if isinstance(node[part], dict) and node[part].get("_target_") == target:
+        if isinstance(node[part], dict) and new_name(str(node[part].get("_target_"))) == target:
             for key, value in ADDED_TO_PARTS.get(part, {}).items():
                 node[part].setdefault(key, value)
 
@@ -182,7 +182,7 @@ def take_out_of_parts(node: dict[Any, Any]) -> None:
     for part in _parts_of(node):
         target, keys = PARTS[part]
         inner = node.get(part)
-        if isinstance(inner, dict) and inner.get("_target_") == target:
+        if isinstance(inner, dict) and new_name(str(inner.get("_target_"))) == target:
             before = {new: old for old, new in keys.items()}
             said = {"_target_": target, "_partial_": True, **ADDED_TO_PARTS.get(part, {})}
             node |= {

@@ -126,7 +126,8 @@ class FedMD(BaseStrategy):
 
     def aggregate_train(self, server_round, replies):
         total = RecordSums(LOGITS)
-        fold_replies(total, replies)
+        if not fold_replies(total, replies):
+            return None, None
         self.consensus = total.mean(LOGITS)[LOGITS].astype(np.float32)
         return None, MetricRecord({"num-replies": total.clients})
 

@@ -89,12 +89,21 @@ def prototypes_in(content):
     return torch.tensor(np.where(have["there"][:, None], have["means"], np.nan))
 
 
+def fault(request, reply):
+    """Look for what is no mean [C, D], and presence [C], of each class."""
+    have = read_arrays(reply.content[NAME])
+    shapes = [have[name].shape for name in ("means", "there") if name in have]
+    fits = len(have) == len(shapes) == 2 and len(shapes[0]) == 2 and shapes[0][:1] == shapes[1]
+    return None if fits else "its prototypes are no means [C, D] and presences [C]"
+
+
 TRAIN = Handler(
     "train.prototypes",
     each(train),
     keys=("server-round", "weight"),
     records=(NAME,),
     replies={NAME: ArrayRecord, "metrics": MetricRecord},
+    fault=fault,
     multiplications=local_training,
 )
 EVALUATE = replace(
@@ -131,7 +140,8 @@ class FedProto(BaseStrategy):
 
     def aggregate_train(self, server_round, replies):
         total = RecordSums(NAME)
-        fold_replies(total, replies)
+        if not fold_replies(total, replies):
+            return None, None
         holders = total.sums[NAME]["there"]  # [C]
         means = total.sums[NAME]["means"] / np.maximum(holders, 1)[:, None]
         now, old, means = holders > 0, self.prototypes, means.astype(np.float32)

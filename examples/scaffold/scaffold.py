@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from clients.execution.trainers import numbers_of
 from clients.handlers.base import Handler
 from clients.handlers.compute_cost import local_training
 from clients.handlers.parameters import train_parameters
@@ -95,12 +96,14 @@ class Scaffold(BaseStrategy):
 
     @staticmethod
     def require_clients(clients):
-        how = clients.local_training.keywords
-        momentum = how["optimizer"].keywords.get("momentum")
-        if momentum or how.get("scheduler") or how.get("stop_below") is not None:
+        how = numbers_of(clients.local_training) or {}
+        optimizer = how.get("optimizer")
+        sgd = isinstance(optimizer, partial) and optimizer.func is torch.optim.SGD
+        uneven = not sgd or optimizer.keywords.get("momentum") or how.get("scheduler")
+        if uneven or how.get("stop_below") is not None:
             raise ValueError(
                 "clients.training: expected optimizer.momentum=0, scheduler=null and "
-                "stop_below=null, for option II, which counts steps of one length"
+                "stop_below=null, of SGD, for option II, which counts steps of one length"
             )
 
     def intake(self, server_round, phase):
@@ -116,7 +119,8 @@ class Scaffold(BaseStrategy):
 
     def aggregate_train(self, server_round, replies):
         total = RecordSums(ARRAYS, CONTROL)
-        fold_replies(total, replies)
+        if not fold_replies(total, replies):
+            return None, None
         means = total.mean(ARRAYS)
         for name, value in total.sums[CONTROL].items():
             self.control[name] = (self.control[name] + value / self.clients).astype(np.float32)

@@ -15,8 +15,8 @@ CLIENTS = "clients"
 class RecordSums:
     """An accumulator: each client's arrays are added to those of the same record and name.
 
-    `Reducer(partial(RecordSums, "control"), fault)` has it done in the workers; that all clients
-    send the same names and shapes is for its `fault` to say.
+    `Reducer(partial(RecordSums, "control"), fault)` has it done in the workers; what
+    clients send is for its `fault` to look at.
 
     Attributes:
         clients: How many it is of.
@@ -28,12 +28,24 @@ class RecordSums:
 
         Args:
             *records: Names of the array records that are summed; others are passed over.
+
+        Raises:
+            ValueError: A record has the name under which a part tells its number of clients.
         """
+        if CLIENTS in records:
+            raise ValueError(f"a record named '{CLIENTS}': expected another name")
         self.clients = 0
         self.sums: dict[str, Parameters] = {name: {} for name in records}
 
     def add(self, content: RecordDict) -> None:
-        """Take in the content of a client's reply."""
+        """Take in the content of a client's reply.
+
+        Args:
+            content: With the records.
+
+        Raises:
+            ValueError: Its names or shapes are not those of the first.
+        """
         self._take(content, 1)
 
     def merge(self, part: RecordDict) -> None:
@@ -50,7 +62,14 @@ class RecordSums:
         return {name: np.asarray(sums / self.clients) for name, sums in self.sums[record].items()}
 
     def _take(self, content: RecordDict, clients: int) -> None:
-        self.clients += clients
         for record, sums in self.sums.items():
-            for name, array in read_arrays(cast(ArrayRecord, content[record])).items():
+            arrays = read_arrays(cast(ArrayRecord, content[record]))
+            if self.clients and _shapes(arrays) != _shapes(sums):
+                raise ValueError(f"'{record}': {_shapes(arrays)}, expected {_shapes(sums)}")
+            for name, array in arrays.items():
                 sums[name] = np.asarray(sums.get(name, 0.0) + wide(array))
+        self.clients += clients
+
+
+def _shapes(arrays: Parameters) -> dict[str, tuple[int, ...]]:
+    return {name: arrays[name].shape for name in sorted(arrays)}

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from conf.building import instantiate
-from conf.catalogue import about
 from conf.error_lines import disk_explained, explained
 from conf.errors import ConfigError, Stopped, tell
 
@@ -80,14 +79,3 @@ def test_a_value_that_is_not_set_is_named_once(capsys: pytest.CaptureFixture[str
         instantiate(node)
     said = "clients.num_clients is not set: give clients.num_clients=..."
     assert capsys.readouterr().err == f"error: {said}\n"
-
-
-def test_a_list_in_a_first_sentence_is_whole(tmp_path: Path) -> None:
-    option = tmp_path / "option.yaml"
-    for comment, said in (
-        ("Peers 1, 2, 4, ...", "Peers 1, 2, 4, ..."),
-        ("So et al. do it. Then more.", "So et al. do it"),
-        ("One.", "One"),
-    ):
-        option.write_text(f"# {comment}\na: 1\n")
-        assert about(option) == said

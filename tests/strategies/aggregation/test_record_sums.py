@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from flwr.app import Error, Message, RecordDict
 
 from clients.messages.accumulator import Reducer, fold_replies, part_message
@@ -47,6 +48,17 @@ def test_parts_and_replies_come_to_the_same_and_errors_are_passed_over() -> None
         assert total.sums["sent"]["a"].tolist() == [6.0, 9.0]
     assert fold_replies(RecordSums("sent"), replies[3:]) == 0
     assert read_arrays(reducer.merge(parts)["sent"])["a"].tolist() == [6.0, 9.0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("odd", [{"a": np.ones(1)}, {"a": np.ones(2)}, {"n": np.ones(1)}])
+def test_arrays_unlike_the_first_are_not_broadcast(odd: Any) -> None:
+    total = RecordSums("sent")
+    total.add(contents()[0])
+    with pytest.raises(ValueError, match=r"'sent': \{.*\}, expected \{'a': \(2,\), 'n': \(1,\)\}"):
+        total.add(RecordDict({"sent": write_arrays(odd)}))
+    assert total.clients == 1
+    with pytest.raises(ValueError, match="a record named 'clients'"):
+        RecordSums("clients")
 
 
 def test_a_cohort_gets_one_content_and_another_in_another_round() -> None:
