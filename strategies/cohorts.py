@@ -28,8 +28,26 @@ def to_cohort(
     Raises:
         ValueError: As `draw`.
     """
-    cohort = draw(grid.get_node_ids(), fraction, generator(seed, Purpose.COHORT, server_round))
+    cohort = cohort_of(grid, fraction=fraction, seed=seed, server_round=server_round)
     return [Message(content, node_id, kind) for node_id in cohort]
+
+
+def cohort_of(grid: Grid, *, fraction: float, seed: int, server_round: int) -> list[int]:
+    """Draw a round's cohort by the one stream that there is for it.
+
+    Args:
+        grid: Knows the clients.
+        fraction: Share of them in (0, 1], at least one.
+        seed: The run's.
+        server_round: 1..R.
+
+    Returns:
+        Node ids, ascending.
+
+    Raises:
+        ValueError: As `draw`.
+    """
+    return draw(grid.get_node_ids(), fraction, generator(seed, Purpose.COHORT, server_round))
 
 
 def draw(node_ids: Iterable[int], fraction: float, rng: np.random.Generator) -> list[int]:

@@ -21,10 +21,9 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import client_id_of
 from clients.messages.sizes import examples_in
 from clients.models.factory import build, parameters_of
-from clients.seeding import Purpose, generator
 from strategies.aggregation.parameters import cast_to
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import cohort_of
 from strategies.server.averaging import unlike_request
 
 
@@ -127,8 +126,8 @@ class HeteroFL(BaseStrategy):
             at = places(self.whole, own, self.shift(server_round))
             slices = write_arrays({n: self.arrays[n][each] for n, each in at.items()})
             contents[name] = RecordDict({"arrays": slices, "config": ConfigRecord({**about})})
-        rng = generator(self.seed, Purpose.COHORT, server_round)
-        cohort = draw(grid.get_node_ids(), self.fraction, rng)
+        whom = {"fraction": self.fraction, "seed": self.seed, "server_round": server_round}
+        cohort = cohort_of(grid, **whom)
         names = [self.architectures[client_id_of(node)] for node in cohort]
         return [Message(contents[n], node, "train") for n, node in zip(names, cohort, strict=True)]
 

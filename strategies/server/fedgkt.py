@@ -41,7 +41,7 @@ from clients.training.loop import Trainer, threads_of_torch
 from clients.training.schedules import of_round
 from clients.training.taps import Taps, evaluating
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import cohort_of
 
 SERVER = "server"
 """Record of the strategy's state, and name of its model."""
@@ -153,10 +153,12 @@ class FedGKT(BaseStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Tell each client what the server's network last said of its examples."""
-        rng = generator(self._seed, Purpose.COHORT, server_round)
+        cohort = cohort_of(
+            grid, fraction=self._fraction, seed=self._seed, server_round=server_round
+        )
         about = ConfigRecord({SERVER_ROUND: server_round})
         bare, messages = RecordDict({CONFIG: about}), []
-        for node_id in draw(grid.get_node_ids(), self._fraction, rng):
+        for node_id in cohort:
             content = bare  # one object for all, which go in one group
             if (said := self._said.get(client_id_of(node_id))) is not None:
                 content = RecordDict({CONFIG: about, SAID: write_arrays(said)})

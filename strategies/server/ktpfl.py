@@ -33,12 +33,12 @@ from clients.messages.requests import (
     write_request,
 )
 from clients.models.factory import Parameters
-from clients.seeding import Purpose, generator, named_generator
+from clients.seeding import Purpose, named_generator
 from clients.training.loop import threads_of_torch
 from clients.training.objective import DistillationLoss, Objective, with_temperature
 from clients.training.task_objectives import of_examples
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import cohort_of
 
 KNOWLEDGE = "knowledge"
 """Record of the strategy's state: coefficients; the latest soft labels, of whom and of what."""
@@ -155,8 +155,8 @@ class KTpFL(BaseStrategy):
             proxy_ids=ids,
             **cast(Any, self._numbers),
         )
-        rng = generator(self._seed, Purpose.COHORT, server_round)
-        nodes, bare = draw(grid.get_node_ids(), self._fraction, rng), write_request(request)
+        nodes = cohort_of(grid, fraction=self._fraction, seed=self._seed, server_round=server_round)
+        bare = write_request(request)
         messages = []
         for node_id in nodes:
             content = bare  # one object for all, which go in one group

@@ -49,7 +49,7 @@ from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.task_compatibility import of_task
 from strategies.base import BaseStrategy
-from strategies.cohorts import draw
+from strategies.cohorts import cohort_of
 from strategies.teaching.rehearsal import rehearse_loss, rehearse_student
 
 CACHE, IDS, HOLDS = "cache", "ids", "holds"
@@ -200,8 +200,10 @@ class Scarlet(BaseStrategy):
             fields=tuple(self.rule.fields),
         )
         contents, messages, self._sent = dict[bytes, RecordDict](), list[Message](), {}
-        rng = generator(self._seed, Purpose.COHORT, server_round)
-        for node_id in draw(grid.get_node_ids(), self._fraction, rng):
+        cohort = cohort_of(
+            grid, fraction=self._fraction, seed=self._seed, server_round=server_round
+        )
+        for node_id in cohort:
             client_id = client_id_of(node_id)
             lacks = self._sent[client_id] = self._lacks(client_id)
             if (key := lacks.tobytes()) not in contents:  # one object for all who lack the same

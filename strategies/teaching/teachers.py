@@ -18,12 +18,11 @@ from clients.messages.answers import Answers
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import PredictionRequest, node_id_of
 from clients.models.factory import parameters_of
-from clients.seeding import Purpose, generator
 from strategies.aggregation.ensemble import Ensemble, EnsembleRule
 from strategies.aggregation.rule_arguments import Calibration, calibrated, parted
 from strategies.aggregation.streaming import Part, gather
 from strategies.aggregation.task_compatibility import of_task
-from strategies.cohorts import draw
+from strategies.cohorts import cohort_of
 from strategies.teaching.answer_chunks import answers_to, to_each
 from strategies.teaching.proxy_split import Ids, ProxySplit
 from strategies.teaching.rehearsal import is_reducible, rehearse
@@ -130,8 +129,7 @@ class Teachers:
     def cohort(self, server_round: int, grid: Grid) -> list[int]:
         """Draw the nodes of a round's cohort, ascending."""
         self._grid = grid  # for the other chunks
-        rng = generator(self._seed, Purpose.COHORT, server_round)
-        return draw(grid.get_node_ids(), self._fraction, rng)
+        return cohort_of(grid, fraction=self._fraction, seed=self._seed, server_round=server_round)
 
     def select(self, server_round: int, student: nn.Module) -> None:
         """Say what a round is about, by the student as it is before its lesson."""
