@@ -3,6 +3,9 @@ PYTHON314 ?= python3.14
 BIN = .venv/bin
 ARGS ?=
 
+# Else every test process, and every fresh one that it starts, compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv lock run docs test test-slow fuzz matrix test-browser check bench bench-distil bench-full clean
 
 help:  ## list these targets

@@ -153,6 +153,7 @@ def complete_strategy(
 ) -> Any:
     """Give one of ours what it teaches, and with; Flower's are complete."""
     from strategies.argument_injection import completed, offered
+    from strategies.server.codec_requirements import require_coded
 
     workers, warn = config.student_workers, told.warn
     peers = {"num_peers": len(clients.architectures), "seed": config.seed}
@@ -165,4 +166,6 @@ def complete_strategy(
         made["distil"] = partial(pool.share_training, strategy.keywords["distil"], workers, warn)
     known = {"overlap": pool.concurrent, "report": told.view, "watch": told.graph}
     known["student_threads"] = config.student_threads
-    return completed(strategy, offered(clients, student, config.rounds) | known, made)
+    complete = completed(strategy, offered(clients, student, config.rounds) | known, made)
+    require_coded(complete, clients)
+    return complete

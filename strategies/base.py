@@ -24,6 +24,8 @@ class BaseStrategy(Strategy):
         any_shape: Whether it looks at what clients answer, not at their parameters, so that their
             networks may have shapes of their own (`clients.shape`).
         of_classes: Whether it is for one class of each input, so that another task is refused.
+        own_objective: Whether clients minimise what the method has them minimise, so that
+            `clients.objective`, which would be ignored, is refused.
         sends_targets: Whether its clients send answers and are sent soft labels as "targets", so
             that codecs of parameters have nothing to do.
     """
@@ -33,6 +35,7 @@ class BaseStrategy(Strategy):
     averages = False
     any_shape = False
     of_classes = False
+    own_objective = False
     sends_targets = False
 
     def configure_evaluate(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy
@@ -23,7 +24,7 @@ from clients.messages.accumulator import part_message
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
 from clients.models.factory import parameters_of
-from clients.training.objective import Outputs
+from clients.training.objective import Objective, Outputs
 from conf.plugin_file import plugin_in
 from stillhouse.engine_points import engine_points
 from strategies.conformance.command import main
@@ -53,6 +54,21 @@ def test_examples_import_nothing_private() -> None:
                 words = [word for name in whole for word in name.split(".")]
             private = [word for word in words if word.startswith("_") and not word.endswith("__")]
             assert not private, f"{path.name}: {private}"
+
+
+PRESETS = sorted(EXAMPLES.glob("*/clients/*.yaml"))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_clients_of_an_example_take_every_group_that_ours_take(path: Path) -> None:
+    """Else `clients/view=rotated` ends in a line of Hydra's."""
+    assert len(PRESETS) == 7
+    ours, theirs = (
+        {key for each in yaml.safe_load(file.read_text())["defaults"] if each != "_self_"
+         for key in ([each] if isinstance(each, str) else each)}
+        for file in (ROOT / "conf/clients/same.yaml", path)
+    )  # fmt: skip
+    assert theirs == ours or len(theirs) == 1  # it is another, with other architectures
 
 
 def test_the_code_of_the_page_on_methods_runs_as_it_stands(tmp_path: Path) -> None:
@@ -157,6 +173,27 @@ def test_the_contrastive_loss_by_hand() -> None:
     assert float(free) == pytest.approx(np.log(2), rel=1e-6)
 
 
+def test_moon_remembers_what_a_client_last_trained_not_what_it_was_sent() -> None:
+    """Were the two one, the contrast would be the same of any network."""
+    clients, example = tiny_clients(1, train=partial(trainer(), epochs=1)), imported("moon")
+    sent = write_arrays(parameters_of(student_of(clients)))
+    context = Context(1, node_id_of(0), {"partition-id": 0}, RecordDict(), {})
+    alike: list[bool] = []
+
+    def loss(outputs: Outputs, labels: torch.Tensor, anchors: Any) -> torch.Tensor:
+        alike.append(torch.equal(outputs.of("start").logits, outputs.of("previous").logits))
+        return cross_entropy(outputs.logits, labels, reduction="none")
+
+    objective = Objective(loss, networks=("start", "previous"))
+    for server_round in (1, 2):
+        alike.clear()
+        about = ConfigRecord({"server-round": server_round})
+        request = Message(RecordDict({"arrays": sent, "config": about}), node_id_of(0), "train")
+        (reply,) = example.train(clients, [request], [context], "cpu", objective=objective)
+        assert context.state["previous"] == reply.content["arrays"] != sent
+        assert {*alike} == {server_round == 1}  # who has not trained yet has only what it was sent
+
+
 def test_moon_learns_by_its_contrast_and_without_it_is_federated_averaging(tmp_path: Path) -> None:
     same = ["clients=same", "partition=iid", "rounds=2", "strategy.fraction_evaluate=0.0",
             "clients.num_clients=5", "clients.training.epochs=5"]  # fmt: skip
@@ -214,11 +251,13 @@ def test_a_corrected_step_and_the_new_variate_by_hand() -> None:
 def test_scaffold_aggregates_by_hand() -> None:
     student = torch.nn.Linear(1, 1, bias=False)
     strategy = imported("scaffold").Scaffold(student=student, num_clients=4, seed=0, rate=0.5)
-    strategy.arrays = {"weight": np.array([[1.0]], np.float32), "count": np.array(3)}
+    buffers = {"count": np.array(3), "mean": np.array([1.0], np.float32)}
+    strategy.arrays = {"weight": np.array([[1.0]], np.float32), **buffers}
     replies = []
     for k, (end, moved) in enumerate([(3.0, 0.2), (5.0, 0.6)]):
         asked = Message(RecordDict(), node_id_of(k), "train.scaffold")
         arrays = {"weight": np.array([[end]], np.float32), "count": np.array(4 + k)}
+        arrays["mean"] = np.array([2.0 + 2 * k], np.float32)
         control = {"weight": np.array([[moved]], np.float32)}
         content = {"arrays": write_arrays(arrays), "control": write_arrays(control)}
         replies.append(Message(RecordDict(content), reply_to=asked))
@@ -229,7 +268,8 @@ def test_scaffold_aggregates_by_hand() -> None:
         strategy.control = dict(control)
         arrays, _ = strategy.aggregate_train(1, came)
         assert arrays["weight"].numpy().tolist() == [[1 + 0.5 * (4 - 1)]]
-        assert arrays["count"].numpy() == 4  # 3 + .5 * (4.5 - 3), rounded
+        assert arrays["count"].numpy() == 4  # 4.5 rounded: statistics are averaged as they are
+        assert arrays["mean"].numpy().tolist() == [3.0]
         assert strategy.control["weight"].tolist() == [[pytest.approx(0.8 / 4)]]
 
 

@@ -132,13 +132,8 @@ class Place:
         if together is not None:
             yield from together
             return
-        failed = False
-        for lesson in lessons:
-            outcome = self._alone(name, dataset, lesson, objective, changes)
-            failed |= isinstance(outcome, Exception)
-            yield outcome
-        if error is not None and not failed:
-            self._policies.note(name, f"{type(error).__name__}: {error}")
+        alone = (self._alone(name, dataset, each, objective, changes) for each in lessons)
+        yield from self._policies.one_by_one(name, alone, error)
 
     def answers(
         self,
@@ -169,12 +164,13 @@ class Place:
         for start in range(0, len(parameters), most):
             few = parameters[start : start + most]
             logits = None if way is None else self._asked_together(name, way, few, dataset, indices)
-            if logits is None:
-                for place, own in enumerate(few, start):
-                    what = seen[place] if seen else dataset
-                    yield self._answer(name, own, what, indices, taps)
-            else:
+            if isinstance(logits, Tensor):
                 yield from (Answered(dataset.task.answers(own)) for own in logits)
+                continue
+            sets = seen[start:] if seen else [dataset] * len(few)
+            pairs = zip(few, sets, strict=False)
+            alone = (self._answer(name, own, what, indices, taps) for own, what in pairs)
+            yield from self._policies.one_by_one(name, alone, logits)
 
     @property
     def notes(self) -> set[str]:
@@ -236,14 +232,14 @@ class Place:
         parameters: Sequence[Tensors],
         dataset: Dataset,
         indices: npt.NDArray[np.int64],
-    ) -> Tensor | None:
-        """Let networks answer in one batched step; None as in `_together`."""
+    ) -> Tensor | Exception | None:
+        """Let networks answer in one batched step; None as in `_together`, or what was raised."""
         try:
             stack = self._loaded(name, way, parameters)
             logits = predict_together(stack, len(parameters), dataset, indices)
             return None if stack.exchanged() else logits
-        except Exception:
-            return None
+        except Exception as error:  # of one of them, as in `fit`
+            return error
 
     def _alone(
         self,
@@ -285,7 +281,8 @@ class Place:
         """Return the architecture's stack with these networks in its first places."""
         stack = self._stacks.get(name)
         if stack is None or stack.size < len(parameters):
-            stack = self._stacks[name] = Stack(self.networks.of(name), len(parameters), way)
+            how = len(parameters), way, len(self._task.input_shape)
+            stack = self._stacks[name] = Stack(self.networks.of(name), *how)
         keep_last(self._stacks, name)
         stack.put_back()
         if all(own is parameters[0] for own in parameters):

@@ -51,19 +51,21 @@ def starts_flat(model: nn.Module) -> bool:
     return isinstance(model, nn.Flatten)
 
 
-def arranged(images: Tensor, members: int, flat: bool) -> Tensor:
-    """Bring images into the layout of a widened network.
+def arranged(inputs: Tensor, members: int, axes: int, flat: bool) -> Tensor:
+    """Bring inputs into the layout of a widened network.
 
     Args:
-        images: [G, B, C, H, W], or [B, C, H, W] shared by all clients.
+        inputs: [G, B, *input_shape], or [B, *input_shape] shared by all clients.
         members: G.
-        flat: Whether the network `starts_flat`.
+        axes: Of an input: 1 of a row of a table, 3 of an image [C, H, W].
+        flat: Whether the network `starts_flat`, or inputs are rows.
 
     Returns:
-        Rows [G, B, C*H*W] ([B, C*H*W] if shared) or maps [B, G*C, H, W].
+        Rows [G, B, D] ([B, D] if shared) or, of images, maps [B, G*C, H, W].
     """
     if flat:
-        return images.flatten(-3)
+        return inputs.flatten(-axes)
+    images = inputs
     if images.dim() == 4:
         images = images.expand(members, *images.shape)
     return images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)

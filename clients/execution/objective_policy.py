@@ -119,7 +119,7 @@ def _together(
     batch: tuple[Tensor, Tensor, Tensor],
 ) -> list[list[Tensor]]:
     """Return, for each client, its sum of losses and its gradients."""
-    stack = Stack(network, len(clients), way)
+    stack = Stack(network, len(clients), way, axes=batch[0].dim() - 2)
     for member, client in enumerate(clients):
         stack.load(member, client.start)
     anchors = [client.anchors for client in clients]

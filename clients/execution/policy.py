@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Task
-from clients.execution.grouped_layers import widened
+from clients.execution.grouped_layers import starts_flat, widened
 from clients.execution.masking import Current, Filling
 from clients.execution.stack import Stack, Way
 from clients.seeding import seeded_torch
@@ -25,6 +25,9 @@ against one by one (`python -m benchmarks.groups`, docs/benchmarks.md): LeNet-5 
 1.6 to 1.9 times faster, logistic regression 2.3 to 3.5, MLP 1.4 to 1.5; ResNet-20 (64) 1.0, the CNN
 (64) and ResNet-8 (64) 0.8 to 1.05, VGG-9 0.85, ResNet-18 0.8. vmap over convolutions 0.6 to 1.0."""
 
+ON_CPU = "on a CPU, "
+"""How a reason begins that is one of speed alone; any other forbids to stack."""
+
 
 def way_of(model: nn.Module, task: Task, optimizer: Optimizer) -> tuple[Way | None, str]:
     """Decide how clients of one architecture are trained.
@@ -41,7 +44,7 @@ def way_of(model: nn.Module, task: Task, optimizer: Optimizer) -> tuple[Way | No
     """
     if reason := _unfit(model, optimizer):
         return None, reason
-    way, reason = _measured(model)
+    way, reason = _measured(model, len(task.input_shape))
     if way is None:
         return None, reason
     if fault := _fault(model, task, way):
@@ -49,19 +52,21 @@ def way_of(model: nn.Module, task: Task, optimizer: Optimizer) -> tuple[Way | No
     return way, reason
 
 
-def _measured(model: nn.Module) -> tuple[Way | None, str]:
+def _measured(model: nn.Module, axes: int) -> tuple[Way | None, str]:
     """Choose by what the architecture is made of: the rule, and the table behind it."""
     convolutions = [m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)]
     widest = max((convolution.out_channels for convolution in convolutions), default=0)
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu and widest > WIDEST_ON_CPU:
-        return None, f"on a CPU, convolutions of {widest} channels are as fast one by one"
+        return None, f"{ON_CPU}convolutions of {widest} channels are as fast one by one"
     try:
         widened(model, Current())
     except ValueError as error:
         if on_cpu and convolutions:
-            return None, f"on a CPU, vmap over convolutions is slower than one by one; {error}"
+            return None, f"{ON_CPU}vmap over convolutions is slower than one by one; {error}"
         return "vmap", str(error)
+    if axes not in (1, 3) and not starts_flat(model):
+        return "vmap", f"its inputs of {axes} axes are neither rows nor images"
     return "wide", "all its layers can be widened"
 
 
@@ -103,17 +108,16 @@ def _fault(model: nn.Module, task: Task, way: Way) -> str | None:
     filling = Filling(np.array([4, 3]), mask, np.zeros(2, dtype=np.bool_))
     with seeded_torch(rng):
         try:
-            stack = Stack(network, 2, way)
+            stack = Stack(network, 2, way, len(task.input_shape))
             stack.load_all(network.state_dict())
             tensors = stack.first(2)
             together, _ = stack.outputs(tensors, images, filling, stack.taps(()))
             leaves = [tensors[name] for name in stack.trainable]
             torch.autograd.grad(together.sum(), leaves, allow_unused=True)
             alone = [network(images[0]), network(images[1, :3])]
+            pairs = zip((together[0], together[1, :3]), alone, strict=True)
+            same = [torch.allclose(mine, theirs, rtol=1e-6, atol=1e-8) for mine, theirs in pairs]
         except Exception as error:  # anyone's code
             first = str(error).split("\n", 1)[0]
             return f"it cannot run stacked: {type(error).__name__}: {first}"
-    pairs = zip((together[0], together[1, :3]), alone, strict=True)
-    if all(torch.allclose(mine, theirs, rtol=1e-6, atol=1e-8) for mine, theirs in pairs):
-        return None
-    return "its answer to an example depends on the others of the batch"
+    return None if all(same) else "its answer to an example depends on the others of the batch"

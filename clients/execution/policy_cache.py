@@ -1,6 +1,8 @@
 """How like clients are run in a process: what was found for each architecture and objective."""
 
+from collections.abc import Iterator
 from functools import partial
+from typing import TypeVar
 
 import joblib
 import numpy as np
@@ -10,11 +12,13 @@ from torch.utils._pytree import tree_map
 from clients.data import Task
 from clients.execution.model_cache import Networks
 from clients.execution.objective_policy import objective_fault
-from clients.execution.policy import way_of
+from clients.execution.policy import ON_CPU, way_of
 from clients.execution.stack import Way
 from clients.training import losses
 from clients.training.objective import Anchors, Objective
 from clients.training.optimizers import Optimizer
+
+Outcome = TypeVar("Outcome")
 
 
 class Policies:
@@ -51,7 +55,10 @@ class Policies:
         if name not in self._ways:
             # Not one with a client's parameters, or it would depend on whose come first.
             model = self._networks.fresh(name, np.random.default_rng(0))
-            self._ways[name] = way_of(model, self._task, self._optimizer)[0]
+            way, reason = way_of(model, self._task, self._optimizer)
+            if way is None and not reason.startswith(ON_CPU):
+                self.note(name, reason)
+            self._ways[name] = way
         return self._ways[name]
 
     def bear(
@@ -80,9 +87,21 @@ class Policies:
             self.note(name, fault)
         return not fault
 
+    def one_by_one(
+        self, name: str, outcomes: Iterator[Outcome], error: Exception | None
+    ) -> Iterator[Outcome]:
+        """Pass on what came of each client alone; note an error that only came of all together."""
+        failed = False
+        for outcome in outcomes:
+            failed |= isinstance(outcome, Exception)
+            yield outcome
+        if error is not None and not failed:
+            self.note(name, f"{type(error).__name__}: {error}")
+
     def note(self, name: str, reason: str) -> None:
         """Say why clients of an architecture train one by one."""
-        self.notes.add(f"architecture '{name}' trains client by client: {reason}")
+        first = reason.split("\n", 1)[0]
+        self.notes.add(f"architecture '{name}' trains client by client: {first}")
 
 
 def _is_ours(objective: Objective) -> bool:

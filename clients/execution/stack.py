@@ -36,7 +36,7 @@ class Stack:
     what was loaded.
     """
 
-    def __init__(self, model: nn.Module, size: int, way: Way) -> None:
+    def __init__(self, model: nn.Module, size: int, way: Way, axes: int = 3) -> None:
         """Make room for `size` networks.
 
         Args:
@@ -45,6 +45,7 @@ class Stack:
                 `clients.execution.policy.way_of`.
             size: G >= 1.
             way: How to run them.
+            axes: Of an input: 3 of an image, 1 of a row of a table or of token ids.
 
         Raises:
             ValueError: G is below 1, or the architecture cannot be widened.
@@ -53,7 +54,8 @@ class Stack:
             raise ValueError(f"size={size}: expected >= 1")
         self.size = size
         self.way = way
-        self.flat = starts_flat(model)
+        self.axes = axes
+        self.flat = axes == 1 or starts_flat(model)
         self.device = next(model.parameters()).device
         self.current = Current()
         self.trainable = [n for n, p in model.named_parameters() if p.requires_grad]
@@ -134,8 +136,8 @@ class Stack:
 
         Args:
             tensors: As `first` gives them, of G networks.
-            images: [G, B, C, H, W].
-            filling: Which of the images count.
+            images: [G, B, *input_shape].
+            filling: Which of them count.
             taps: Of `taps`, listening.
             train: Whether in train mode.
 
@@ -150,7 +152,7 @@ class Stack:
 
         Args:
             members: How many.
-            images: [B, C, H, W] shared by all, or [members, B, C, H, W].
+            images: [B, *input_shape] shared by all, or [members, B, *input_shape].
 
         Returns:
             Logits [members, B, classes].
@@ -158,7 +160,8 @@ class Stack:
         self.network.eval()
         few = {name: tensor[:members] for name, tensor in self.tensors.items()}
         with torch.no_grad():
-            return self._run(few, images, full(members, images.shape[-4]), self.taps(()))[0]
+            filling = full(members, images.shape[-self.axes - 1])
+            return self._run(few, images, filling, self.taps(()))[0]
 
     def _run(
         self, tensors: Tensors, images: Tensor, filling: Filling, taps: Taps
@@ -166,10 +169,11 @@ class Stack:
         if self.way == "wide":
             self.current.filling = filling
             members = len(filling.counts)
-            inputs = arranged(images, members, self.flat)
+            inputs = arranged(images, members, self.axes, self.flat)
             logits: Tensor = functional_call(self.network, tensors, (inputs,), strict=True)
             return logits, {n: by_client(each, members) for n, each in taps.take().items()}
-        axes = (0, None if images.dim() == 4 else 0, None if filling.mask is None else 0)
+        shared = images.dim() == self.axes + 1
+        axes = (0, None if shared else 0, None if filling.mask is None else 0)
 
         def one(tensors: Tensors, images: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensors]:
             self.current.filling = replace(filling, mask=mask)

@@ -113,8 +113,7 @@ def train_class_logits(
         starts = [as_tensors(read_arrays(received[ARRAYS]), device)] * len(ids)
     else:
         starts = [own_network(clients, context, device) for context in contexts]
-    goal = clients.goal(objective)
-    trained = [*clients.train(ids, starts, server_round, device, goal, anchors)]
+    trained = [*clients.train(ids, starts, server_round, device, objective, anchors)]
     for request, context, result in zip(requests, contexts, trained, strict=True):
         try:
             reply = _reply(clients, context, result, server_round, device)

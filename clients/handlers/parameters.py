@@ -49,8 +49,9 @@ def train_parameters(
     server_round = round_of(requests[0])
     start = as_tensors(read_arrays(content.array_records[ARRAYS]), device)
     ids = [client_of(context) for context in contexts]
-    goal = _with_proximal(clients.goal(objective), content.config_records[CONFIG])
-    trained = clients.train(ids, [start] * len(ids), server_round, device, goal, anchors)
+    around = partial(_with_proximal, config=content.config_records[CONFIG])
+    what = objective, anchors, around
+    trained = clients.train(ids, [start] * len(ids), server_round, device, *what)
     for request, client_id, result in zip(requests, ids, trained, strict=True):
         if isinstance(result, Exception):
             yield result

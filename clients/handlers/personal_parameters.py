@@ -20,7 +20,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, METRICS
 from clients.population.clients import SimulatedClients
 from clients.training.evaluation import measured
-from clients.training.objective import as_objective
+from clients.training.objective import Loss, Objective, as_objective
 
 
 def train_shared(
@@ -40,7 +40,7 @@ def train_shared(
     """
     received = as_tensors(read_arrays(requests[0].content.array_records[ARRAYS]), device)
     server_round, ids = round_of(requests[0]), [client_of(context) for context in contexts]
-    goal = clients.goal(None)
+    shared = None
     starts: list[Tensors | Exception] = [
         each if isinstance(each, Exception) else {**each, **received}
         for each in starts_of(clients, contexts, received, device)
@@ -48,16 +48,17 @@ def train_shared(
     if own_epochs is not None:
         network = clients.place(device).networks.of(clients.architectures[ids[0]])
         learned = [name for name, _ in network.named_parameters()]
-        goal = as_objective(goal)
-        first = replace(goal, only=tuple(n for n in learned if n not in received))
-        goal = replace(goal, only=tuple(n for n in learned if n in received))
-        about = server_round, device, first
-        before = clients.train(ids, starts, *about, epochs=own_epochs, steps=None)
+        first, shared = (
+            partial(_only, names=tuple(n for n in learned if (n in received) == sent))
+            for sent in (False, True)
+        )
+        about = ids, starts, server_round, device
+        before = clients.train(*about, around=first, epochs=own_epochs, steps=None)
         starts = [
             result if isinstance(result, Exception) else as_tensors(result.parameters, device)
             for result in before
         ]
-    trained = clients.train(ids, starts, server_round, device, goal)
+    trained = clients.train(ids, starts, server_round, device, around=shared)
     for request, context, result in zip(requests, contexts, trained, strict=True):
         if isinstance(result, Exception):
             yield result
@@ -68,6 +69,10 @@ def train_shared(
         arrays = write_arrays({name: whole[name] for name in received})
         metrics = training_metrics(clients, client_of(context), result)
         yield Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)
+
+
+def _only(objective: Loss | Objective, names: tuple[str, ...]) -> Objective:
+    return replace(as_objective(objective), only=names)
 
 
 def evaluate_personal(

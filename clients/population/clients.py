@@ -125,8 +125,7 @@ class SimulatedClients:
         """Return the networks that stay on a device of this process."""
         if device not in self._places:
             networks, task = {**self.models, STUDENT: self.student}, self.splits.private.task
-            how = self.local_training, self.together
-            self._places[device] = Place(networks, task, device, *how)
+            self._places[device] = Place(networks, task, device, self.local_training, self.together)
         return self._places[device]
 
     def knowing(self, local: dict[int, LocalContext], server_round: int) -> "SimulatedClients":
@@ -221,6 +220,7 @@ class SimulatedClients:
         device: str,
         objective: Loss | Objective | None = None,
         anchors: Callable[[int], Anchors] = no_anchors,
+        around: Callable[[Loss | Objective], Loss | Objective] | None = None,
         **changes: Any,
     ) -> Iterator[Trained | Exception]:
         """Train clients of one architecture on their private data.
@@ -232,20 +232,20 @@ class SimulatedClients:
             device: Where.
             objective: What they minimise, for labels [B]; None = the config's.
             anchors: Client id -> what it compares with, on the device.
+            around: What a method adds to the one or the other, such as a penalty.
             **changes: As in `fit`.
 
         Yields:
-            For each client in turn what came of it.
+            For each client in turn what came of it. ValueError: see `goal`.
         """
 
         def lesson(client_id: int, start: Tensors) -> Lesson:
             labels = torch.from_numpy(self.labels(client_id, server_round))
             draws = stream(self.seed, Purpose.LOCAL_TRAINING, server_round, client_id)
-            own = anchors(client_id)
-            return Lesson(start, self.partitions[client_id], labels, draws, own)
+            return Lesson(start, self.partitions[client_id], labels, draws, anchors(client_id))
 
-        goal = self.objective if objective is None else of_task(objective, self.learned_task)
-        what = lesson, self.splits.private, goal
+        goal = self.goal(objective)
+        what = lesson, self.splits.private, goal if around is None else around(goal)
         yield from self.fit(ids, starts, *what, device, phase="train", **changes)
 
     def fit(

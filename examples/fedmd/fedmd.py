@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from clients.execution.executor import Lesson
 from clients.execution.model_cache import as_tensors
+from clients.handlers.answering import answers_of
 from clients.handlers.base import Handler
 from clients.handlers.compute_cost import PASSES, forward, local_training
 from clients.handlers.mixed_parameters import EVALUATE_OWN
@@ -58,9 +59,13 @@ def train(clients, requests, contexts, device, *, digest_epochs, public_epochs):
         told = read_arrays(content[CONSENSUS])
         networks = learned(told["ids"], told[LOGITS], absolute_error, digest_epochs)
     trained = list(clients.train(ids, networks, server_round, device))
-    after = [as_tensors(t.parameters, device) for t in trained if not isinstance(t, Exception)]
-    asked, name = read_arrays(content[ASKED])["ids"], clients.architectures[ids[0]]
-    answers = clients.place(device).answers(name, after, proxy, asked)
+    after = [
+        result if isinstance(result, Exception) else as_tensors(result.parameters, device)
+        for result in trained
+    ]
+    asked = proxy, read_arrays(content[ASKED])["ids"]
+    seen = [clients.seen(proxy, client_id, "answer", server_round) for client_id in ids]
+    answers = answers_of(clients, contexts, after, asked, seen, (), device)
     for request, context, result in zip(requests, contexts, trained, strict=True):
         if isinstance(result, Exception) or isinstance(answer := next(answers), Exception):
             yield result if isinstance(result, Exception) else answer
@@ -127,6 +132,7 @@ class FedMD(BaseStrategy):
     def aggregate_train(self, server_round, replies):
         total = RecordSums(LOGITS)
         if not fold_replies(total, replies):
+            self.consensus = None  # of other inputs than the next round's
             return None, None
         self.consensus = total.mean(LOGITS)[LOGITS].astype(np.float32)
         return None, MetricRecord({"num-replies": total.clients})

@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from torch.nn.functional import cross_entropy
 
 from clients.execution.model_cache import arrays_of
 from clients.handlers.base import Handler, each
@@ -22,6 +21,7 @@ from clients.handlers.state import MODEL, client_of, own_network, tested
 from clients.messages.accumulator import fold_replies
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.training.evaluation import predict_with_features
+from clients.training.losses import cross_entropy
 from clients.training.objective import Objective
 from strategies.aggregation.record_sums import RecordSums
 from strategies.base import BaseStrategy
@@ -34,7 +34,7 @@ def prototype_loss(outputs, labels, anchors):
     """Cross-entropy + weight * MSE(features, global prototype of the label [C, D]), eq. 7."""
     wanted = anchors[NAME][labels]  # NaN where nobody has the class
     pull = (outputs.features() - wanted.nan_to_num()).square().mean(1) * ~wanted.isnan().any(1)
-    return cross_entropy(outputs.logits, labels, reduction="none") + anchors["weight"] * pull
+    return cross_entropy(outputs.logits, labels) + anchors["weight"] * pull
 
 
 OBJECTIVE = Objective(prototype_loss, taps=("penultimate",), anchors=(NAME, "weight"))
@@ -43,16 +43,18 @@ OBJECTIVE = Objective(prototype_loss, taps=("penultimate",), anchors=(NAME, "wei
 def train(clients, request, context, device):
     """Train near the global prototypes; send the mean feature of each class that is there."""
     client_id, asked = client_of(context), request.content["config"]
+    server_round = asked["server-round"]
     private, indices = clients.splits.private, clients.partitions[client_id]
     network = network_of(clients, context, device)
     there, weight = torch.full((private.task.num_classes, 1), torch.nan), 0.0  # in the first round
     if NAME in request.content:
         there, weight = prototypes_in(request.content), asked["weight"]
     anchors = {NAME: there.to(device), "weight": torch.tensor(weight)}
-    labels = clients.classes(client_id, asked["server-round"])
-    losses = clients.learn(network, client_id, asked["server-round"], OBJECTIVE, anchors)
+    labels = clients.classes(client_id, server_round)
+    losses = clients.learn(network, client_id, server_round, OBJECTIVE, anchors)
     context.state[MODEL] = write_arrays(arrays_of(network.state_dict()))
-    features = predict_with_features(network, private, indices)[1].numpy()
+    seen = clients.seen(private, client_id, "answer", server_round)
+    features = predict_with_features(network, seen, indices)[1].numpy()
     means = np.full((private.task.num_classes, features.shape[1]), np.nan, np.float32)
     for label in np.unique(labels):
         means[label] = features[labels == label].mean(0)
@@ -65,7 +67,8 @@ def evaluate(clients, request, context, device):
     """Answer the test set with the class of the nearest prototype; also its own classes alone."""
     test, prototypes = tested(clients, request.content), prototypes_in(request.content)
     network, everything = network_of(clients, context, device), np.arange(len(test))
-    features = predict_with_features(network, test, everything)[1]
+    seen = clients.seen(test, client_of(context), "test", request.content["config"]["server-round"])
+    features = predict_with_features(network, seen, everything)[1]
     right = torch.cdist(features, prototypes).nan_to_num(torch.inf).argmin(1).numpy() == test.labels
     indices = clients.partitions[client_of(context)]
     own = np.isin(test.labels, clients.splits.private.labels[indices])
@@ -120,6 +123,7 @@ class FedProto(BaseStrategy):
 
     handlers = (TRAIN, EVALUATE)
     has_student = False
+    of_classes = own_objective = True
 
     def __init__(self, *, messenger, seed, weight=1.0, fraction=1.0):
         if messenger is not None:

@@ -10,12 +10,13 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cosine_similarity
 
 from clients.execution.model_cache import as_tensors
 from clients.handlers.parameters import TRAIN, train_parameters
 from clients.handlers.state import client_of
 from clients.messages.arrays import read_arrays
+from clients.training.losses import cross_entropy
 from clients.training.objective import START, Objective
 from strategies.server.averaging import Averaging
 
@@ -27,7 +28,7 @@ def contrastive_loss(outputs, labels, anchors, *, mu, temperature):
     others = [outputs.of(START).features(), outputs.of(PREVIOUS).features()]
     near = torch.stack([cosine_similarity(outputs.features(), other) for other in others], 1)
     contrast = -(near / temperature).log_softmax(1)[:, 0]
-    return cross_entropy(outputs.logits, labels, reduction="none") + mu * contrast
+    return cross_entropy(outputs.logits, labels) + mu * contrast
 
 
 def train(clients, requests, contexts, device, *, objective):
@@ -47,6 +48,8 @@ def train(clients, requests, contexts, device, *, objective):
 
 class Moon(Averaging):
     """Federated averaging whose clients answer Flower's own "train" in MOON's way."""
+
+    of_classes = own_objective = True
 
     def __init__(self, *, mu, temperature, **numbers):
         super().__init__(**numbers)

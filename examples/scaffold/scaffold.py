@@ -84,7 +84,7 @@ class Scaffold(BaseStrategy):
     """x <- x + rate * mean(y - x), c <- c + sum(c_k' - c_k) / N."""
 
     handlers = (TRAIN,)
-    averages = True
+    averages = own_objective = True
 
     def __init__(self, *, student, num_clients, seed, rate=1.0, fraction=1.0):
         if rate <= 0:
@@ -124,7 +124,8 @@ class Scaffold(BaseStrategy):
         means = total.mean(ARRAYS)
         for name, value in total.sums[CONTROL].items():
             self.control[name] = (self.control[name] + value / self.clients).astype(np.float32)
-        new = {n: old + self.rate * (means[n] - old) for n, old in self.arrays.items()}
+        stepped = {n: old + self.rate * (means[n] - old) for n, old in self.arrays.items()}
+        new = means | {n: stepped[n] for n in self.control}
         return write_arrays(cast_to({n: a.dtype for n, a in self.arrays.items()}, new)), None
 
     def state(self):

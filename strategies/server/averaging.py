@@ -51,7 +51,8 @@ class Averaging(FedAvg):
             raise ValueError(f"fraction_train={fraction_train}: expected in (0, 1]")
         if not 0 <= fraction_evaluate <= 1:
             raise ValueError(f"fraction_evaluate={fraction_evaluate}: expected in [0, 1]")
-        super().__init__(fraction_train=fraction_train, fraction_evaluate=fraction_evaluate)
+        super().__init__(fraction_train=fraction_train)
+        self.fraction_evaluate = fraction_evaluate  # Flower would warn of 0
         self.seed, self.weigh_by = seed, weigh_by
 
     def intake(self, server_round: int, phase: str) -> Reducer | None:

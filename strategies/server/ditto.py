@@ -42,10 +42,10 @@ def train(
     # One after the other: both are trained in the same networks.
     replies = list(train_parameters(clients, requests, contexts, device))
     anchors: Anchors = {GLOBAL: received}
-    changes: dict[str, Any] = {"epochs": own_epochs, "steps": None}
-    objective, ids = held(clients.goal(None), weight), [client_of(context) for context in contexts]
-    about: Any = round_of(requests[0]), device, objective, lambda client_id: anchors
-    own = clients.train(ids, starts, *about, **({} if own_epochs is None else changes))
+    changes: dict[str, Any] = {} if own_epochs is None else {"epochs": own_epochs, "steps": None}
+    changes["around"] = partial(held, weight=weight)
+    about: Any = round_of(requests[0]), device, None, lambda client_id: anchors
+    own = clients.train([client_of(context) for context in contexts], starts, *about, **changes)
     for context, reply, result in zip(contexts, replies, own, strict=True):
         if isinstance(reply, Exception) or isinstance(result, Exception):
             yield reply if isinstance(reply, Exception) else cast(Exception, result)

@@ -54,9 +54,9 @@ def train(
     def anchors(client_id: int) -> Anchors:
         return {GRADIENT: {n: torch.tensor(g, device=device) for n, g in own[client_id].items()}}
 
-    goal = bent(clients.goal(None), alpha)
-    about: Any = [start] * len(ids), round_of(requests[0]), device, goal, anchors
-    trained = clients.train(ids, *about)
+    around, server_round = partial(bent, alpha=alpha), round_of(requests[0])
+    starts = [start] * len(ids)
+    trained = clients.train(ids, starts, server_round, device, anchors=anchors, around=around)
     for request, context, result in zip(requests, contexts, trained, strict=True):
         if isinstance(result, Exception):
             yield result

@@ -32,6 +32,7 @@ class FederatedDistillation(BaseStrategy):
 
     has_student = False
     of_classes = True
+    own_objective = True
 
     def __init__(
         self,

@@ -34,7 +34,6 @@ from clients.handlers.private_maps import (
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import CONFIG, client_id_of, node_id_of
 from clients.models.factory import ModelFunction, Parameters, build, load_parameters, parameters_of
-from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator, named_generator
 from clients.training.evaluation import measured, predict
 from clients.training.loop import Trainer, threads_of_torch
@@ -84,6 +83,7 @@ class FedGKT(BaseStrategy):
 
     has_student = False
     of_classes = True
+    own_objective = True
 
     def __init__(
         self,
@@ -143,11 +143,6 @@ class FedGKT(BaseStrategy):
         self._tested, self._threads = tested, student_threads
         self._said: dict[int, Parameters] = {}
         self._cohort: list[int] = []
-
-    @staticmethod
-    def require_clients(clients: SimulatedClients) -> None:
-        """Refuse an objective of the config's, which the method's own would take the place of."""
-        clients.goal(transfer(1.0, 1.0, 1.0))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -1,6 +1,6 @@
 """What of a config a strategy cannot do without, and what it would not look at."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -8,22 +8,18 @@ import numpy as np
 
 from clients.data import Dataset
 from clients.handlers.answering import rehearse_fields
-from clients.handlers.coded_parameters import rehearse_codec
-from clients.handlers.coded_requests import rehearse_codec_down
-from clients.messages.codecs import RECEIVED
 from clients.messages.own_probs import confidence
 from clients.models.confidence import require_confidence
 from clients.models.factory import build
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
-from clients.signatures import names
 from clients.training.evaluation import predict_with_features
+from clients.training.losses import cross_entropy
 from clients.training.objective import Objective
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
-from strategies.server.distillation import DIGESTED
-from strategies.server.federated_distillation import FederatedDistillation
-from strategies.server.mutual import MutualStrategy
+from strategies.server.codec_requirements import require_codec, require_codec_down
+from strategies.server.stages import kinds, partials
 
 
 def require_fitting(
@@ -65,7 +61,7 @@ def require_fitting(
         require_codec_down(strategy, clients)
     if isinstance(strategy, partial) and isinstance(ask := strategy.keywords.get("ask"), Mapping):
         rehearse_fields(clients, ask)
-    for each in _partials(strategy):
+    for each in partials(strategy):
         function = each.keywords.get("discriminator")
         if getattr(function, "inputs", "") == "features":
             require_features(clients)
@@ -77,9 +73,11 @@ def require_fitting(
     kind = strategy.func if isinstance(strategy, partial) else type(strategy)
     if clients.shape is not None:
         require_any_shape(strategy)
-    if any(getattr(each, "of_classes", False) for each in _kinds(strategy)):
+    if any(getattr(each, "of_classes", False) for each in kinds(strategy)):
         require_classes(clients.splits.private, kind.__name__)
-    for each in _kinds(strategy):
+    if any(getattr(each, "own_objective", False) for each in kinds(strategy)):
+        clients.goal(cross_entropy)  # refuses another
+    for each in kinds(strategy):
         if hasattr(each, "require_clients"):
             each.require_clients(clients)
     require_enough(strategy, len(clients.architectures))
@@ -128,71 +126,6 @@ def require_features(clients: SimulatedClients) -> None:
             ) from error
 
 
-def require_codec(strategy: Any, clients: SimulatedClients) -> None:
-    """Refuse a codec of parameters that no reply has, or that knows no parameters to go by.
-
-    Args:
-        strategy: Complete, or with some of its arguments bound.
-        clients: All of the federation's; they have a codec.
-
-    Raises:
-        ValueError: Says what the strategy's clients send, or are sent; or the codec is none.
-    """
-    assert clients.codec is not None, "it is what is looked at"
-    rehearse_codec(clients)
-    if FederatedDistillation in _kinds(strategy):
-        raise ValueError("clients.codec: clients send no parameters in this strategy: leave it out")
-    answers = isinstance(strategy, partial) and "distil" in strategy.keywords
-    if answers or _sends_targets(strategy):
-        raise ValueError(
-            "clients.codec: clients of this strategy send answers and no parameters: expected "
-            "strategy.ensemble.answers, or one whose clients do, such as strategy=averaging"
-        )
-    sends_none = any(issubclass(kind, MutualStrategy) for kind in _kinds(strategy))
-    if names(clients.codec.encode, RECEIVED) and (sends_none or wants(strategy, "mixing")):
-        raise ValueError(
-            "clients.codec: it codes the difference to the parameters that a client received, and "
-            "this strategy sends none: expected one that does not name 'received', such as "
-            "clients/codec=uint8"
-        )
-
-
-def require_codec_down(strategy: Any, clients: SimulatedClients) -> None:
-    """Refuse a codec of what the server sends where it sends neither parameters nor targets.
-
-    Args:
-        strategy: Complete, or with some of its arguments bound.
-        clients: All of the federation's; they have a codec down.
-
-    Raises:
-        ValueError: Says what the server sends; or the codec is none.
-    """
-    told = [each.keywords.get("feed_back") for each in _partials(strategy)]
-    targets = any(each in DIGESTED for each in told) or _sends_targets(strategy)
-    rehearse_codec_down(clients, targets=targets)
-    parts = [*_partials(strategy)]  # a sequence, and its stages
-    if parts and not any(map(_sends_parameters, parts[1:] or parts)):
-        raise ValueError(
-            "clients.codec_down: the server of this strategy, if it has one, sends no parameters: "
-            "expected one that does, such as strategy=averaging, or strategy.feed_back=student or "
-            "targets"
-        )
-
-
-def _sends_targets(strategy: Any) -> bool:
-    return any(getattr(kind, "sends_targets", False) for kind in _kinds(strategy))
-
-
-def _sends_parameters(strategy: partial[Any]) -> bool:
-    if _sends_targets(strategy):
-        return True
-    if strategy.func is FederatedDistillation:
-        return False
-    if "distil" in strategy.keywords:
-        return bool(strategy.keywords.get("feed_back", False))
-    return not (strategy.func is MutualStrategy or wants(strategy, "mixing"))
-
-
 def require_any_shape(strategy: Any) -> None:
     """Refuse a strategy that looks at parameters where networks have shapes of their own.
 
@@ -202,7 +135,7 @@ def require_any_shape(strategy: Any) -> None:
     Raises:
         ValueError: Names the one that does.
     """
-    for kind in _kinds(strategy):
+    for kind in kinds(strategy):
         if not getattr(kind, "any_shape", False):
             raise ValueError(
                 f"clients.shape: {kind.__name__} goes by clients' parameters, which then have no "
@@ -219,22 +152,6 @@ def require_classes(private: Dataset, who: str) -> None:
             f"{who} learns one class of each input, and that of {private.name} is "
             f"{private.task.name}: expected a classification"
         )
-
-
-def _kinds(strategy: Any) -> Iterator[Any]:
-    """Yield the class of a strategy, and of those that it is a sequence of."""
-    if not isinstance(strategy, partial):
-        yield type(strategy)
-    yield from (each.func for each in _partials(strategy))
-
-
-def _partials(strategy: Any) -> Iterator[partial[Any]]:
-    """Yield a strategy and those that it is a sequence of, where they are not complete."""
-    if isinstance(strategy, partial):
-        yield strategy
-        for each in strategy.keywords.values():
-            if isinstance(each, partial) and hasattr(each.func, "configure_train"):
-                yield each
 
 
 def require_distil(strategy: object, student_workers: int, messenger: bool) -> None:

@@ -16,7 +16,7 @@ from clients.messages.compression import TopK
 from clients.models import mlp
 from sim.topology import graphs
 from strategies.server.averaging import Averaging
-from strategies.server.requirements import require_codec
+from strategies.server.codec_requirements import require_codec
 from tests.coded import SAME, averaged, failures, trained
 from tests.federations import (
     SEED,

@@ -20,8 +20,8 @@ from clients.training.evaluation import predict
 from clients.training.losses import kl
 from clients.training.objective import Objective
 from sim.engine.grid import PoolGrid
+from strategies.server.codec_requirements import require_codec_down
 from strategies.server.distillation import DistillationStrategy
-from strategies.server.requirements import require_codec_down
 from strategies.teaching.selection import random
 from tests.asking import run
 from tests.federations import (

@@ -172,11 +172,6 @@ def test_numbers_out_of_range_are_refused(name: str) -> None:
         made(alike(), **{name: -1})
 
 
-def test_an_objective_of_the_configs_is_refused() -> None:
-    with pytest.raises(ValueError, match="clients.objective: this method"):
-        FedGKT.require_clients(alike(objective=transfer(1.0, 1.0, 1.0)))
-
-
 # --- bits ---
 
 

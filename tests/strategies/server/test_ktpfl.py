@@ -18,8 +18,8 @@ from clients.messages.requests import client_id_of, crc32_of, node_id_of, read_r
 from clients.messages.soft_labels import SoftLabels
 from clients.population.clients import SimulatedClients
 from clients.training.losses import kl
+from strategies.server.codec_requirements import require_codec, require_codec_down
 from strategies.server.ktpfl import KNOWLEDGE, KTpFL, learned_coefficients
-from strategies.server.requirements import require_codec, require_codec_down
 from strategies.server.scarlet import Scarlet
 from tests.baselines import close, kept, played
 from tests.commands import run_py
