@@ -10,7 +10,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.execution.isolation import keeps_nothing
-from clients.handlers.base import Handler, by_kind, is_evaluation, unread
+from clients.handlers.base import Handler, by_kind, is_evaluation, missing, unread
 from clients.handlers.coded_parameters import decode, encoded
 from clients.handlers.coded_requests import decode_request, encoded_request
 from clients.handlers.local_contexts import local_contexts, settled
@@ -82,9 +82,14 @@ class SimulatedApp(ClientApp):
         answers = handler.answer(clients, requests, contexts, device)
         for request, context in zip(requests, contexts, strict=True):
             with keeps_nothing(**{f"handler of '{kind}'": handler.answer}):
-                item = next(answers, None)
+                try:
+                    item = next(answers, None)
+                except KeyError as error:
+                    raise missing(handler, request.content, error) from error
             if item is None:
                 return
+            if isinstance(item, KeyError):
+                item = missing(handler, request.content, item)
             item = settled(item, context, local) if local else item
             yield encoded(self.clients, request, context, item, device)
 

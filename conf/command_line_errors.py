@@ -108,8 +108,12 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                     return f"unknown key '{key}'; it is called {now} now{only}"
             if (inner := key.replace("data.", "data.source.", 1)) in keys:  # data.path of a reader
                 return f"unknown key '{key}'; did you mean '{inner}'?"
-            hint = our_key(key) or _only_with(key) or nearest(key, [*keys, *groups])
-            return f"unknown key '{key}'{hint}"
+            hint = our_key(key) or _only_with(key)
+            if not hint and f"{parent}._target_" in (other.key_or_group for other in parsed):
+                hint = f"; if its {parent}._target_ takes it, put a plus before: +{key}=..."
+            return f"unknown key '{key}'{hint or nearest(key, [*keys, *groups])}"
+        if override.is_add() and key in keys and not isinstance(override.value(), dict | list):
+            return f"leave out the plus: {str(override.input_line).lstrip('+')}"
     return None
 
 

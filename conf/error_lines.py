@@ -1,6 +1,7 @@
 """From what goes wrong before and between rounds to one line for the user."""
 
 import errno
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -62,9 +63,12 @@ def raised_by_user(error: BaseException, config: DictConfig | None) -> str:
     if isinstance(error, TypeError) and config is not None:  # of the call: no frame is theirs
         for key, node in targets_in(config, ""):
             module, _, name = str(node["_target_"]).rpartition(".")
-            if module.split(".")[0] not in PACKAGES and str(error).startswith(f"{name}() "):
+            said = str(error).startswith((f"{name}() ", f"{name}.__init__() "))
+            if module.split(".")[0] not in PACKAGES and said:
                 called = "missing" in str(error) and not node.get("_partial_")
                 hint = FORGOTTEN if called else "docs/points.md says what it is given"
+                if forgotten := re.search("missing .* keyword-only .*?'(.*?)'", str(error)):
+                    hint = f"give {key}.{forgotten[1]}=..., if it is a number of yours"
                 return f"{key}={module}.{name}: {error}; {hint}"
     return ""
 

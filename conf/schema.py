@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -231,12 +231,11 @@ def _refuse_type(key: str, value: Any, annotation: Any) -> None:
     union = get_origin(annotation) in (Union, UnionType)
     options = get_args(annotation) if union else (annotation,)
     options = tuple(get_args(o)[0] if get_origin(o) is Annotated else o for o in options)
-    if not all(option in PLAIN for option in options):
+    names = {o: "the _target_ of a function" for o in options if get_origin(o) is Callable} | PLAIN
+    if not names.keys() >= {*options} or (len(names) > len(PLAIN) and type(value) not in PLAIN):
         return  # the function itself must judge
-    accepted = {*options, *([int] if float in options else [])}
-    if type(value) not in accepted:
-        expected = " or ".join(PLAIN[option] for option in options)
-        raise ConfigError(f"{key}={value!r}: expected {expected}")
+    if type(value) not in {*options, *([int] if float in options else [])}:
+        raise ConfigError(f"{key}={value!r}: expected {' or '.join(names[o] for o in options)}")
 
 
 def _refuse_unknown(section: str, node: Mapping[Any, Any], known: list[str]) -> None:

@@ -1,11 +1,9 @@
 """Strategies of Flower's that need something of their clients which ours do not do."""
 
-from importlib import import_module
-
 from omegaconf import DictConfig
 
 from conf.errors import ConfigError
-from conf.schema import targets_in
+from conf.schema import function_of, targets_in
 
 NEEDS = {
     "DifferentialPrivacyClientSideFixedClipping": "the client mod fixedclipping_mod",
@@ -20,17 +18,16 @@ def check_strategy(config: DictConfig) -> None:
     """Refuse a strategy, or one inside another, that would count on what nobody does.
 
     Args:
-        config: The composed config; its targets have been checked.
+        config: The composed config.
 
     Raises:
-        ConfigError: Names the key, the class and what it needs.
+        ConfigError: Names the key, the class and what it needs; or there is no such class.
     """
     for key, node in targets_in(config.strategy, "strategy"):
-        module, _, name = str(node["_target_"]).rpartition(".")
-        for base in getattr(getattr(import_module(module), name), "__mro__", ()):
+        for base in getattr(function_of(key, node), "__mro__", ()):
             need = NEEDS.get(base.__name__)
             if need is not None and base.__module__.startswith("flwr."):
                 raise ConfigError(
-                    f"{key}._target_={module}.{name}: {base.__name__} needs {need}, which our "
+                    f"{key}._target_={node['_target_']}: {base.__name__} needs {need}, which our "
                     "clients do not run"
                 )

@@ -100,11 +100,11 @@ def check_keys_and_values(config: DictConfig) -> None:
 
 def check_plugins(config: DictConfig) -> None:
     """Refuse strategies that we do not run, and functions that do not fit, or want too much."""
+    check_strategy(config)  # before its keys, which are those of another of Flower's
     check_targets(config)
     from clients.population.plugins import require_offered
     from strategies.aggregation.scorer_compatibility import require_pairs
 
-    check_strategy(config)
     require_pairs(pairs(config.strategy))
     partition, student = instantiate(config.partition), instantiate(config.student)
     require_offered(partition, student, **instantiate(config.clients))

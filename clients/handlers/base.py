@@ -153,6 +153,23 @@ def unread(handler: Handler, content: RecordDict) -> str | None:
     return None
 
 
+def missing(handler: Handler, content: RecordDict, error: KeyError) -> Exception:
+    """Say which record a request lacks, where a client looked for one that may be in it.
+
+    Args:
+        handler: Of the request's type.
+        content: Of the request.
+        error: What the client raised.
+
+    Returns:
+        A ValueError that names the record; the error itself if it is of something else.
+    """
+    name = error.args[0] if error.args else None
+    if name not in handler.records or name in content:
+        return error
+    return ValueError(f"a '{handler.kind}' request needs the record '{name}', and this has none")
+
+
 # --- steps ---
 
 

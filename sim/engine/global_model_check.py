@@ -1,15 +1,48 @@
-"""One check of what any strategy returned, before it is kept as the global model."""
+"""Checks of what any strategy returned, before it is kept as the global model or its measures."""
 
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, MetricRecord
 
 from clients.messages.arrays import PLAIN, read_arrays
 
 
 class BadModel(RuntimeError):
-    """A strategy returned a global model that nobody can go on from."""
+    """A strategy returned a global model that nobody can go on from, or what is none."""
+
+
+def pair_of(strategy: object, server_round: int, returned: Any) -> tuple[Any, MetricRecord | None]:
+    """Take apart what `aggregate_train` returned.
+
+    Args:
+        strategy: Whose it is, for the message.
+        server_round: 1..R.
+        returned: By it.
+
+    Returns:
+        What may be a global model, and metrics.
+
+    Raises:
+        BadModel: It is no pair, or its second part no metrics.
+    """
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        what = "nothing" if returned is None else type(returned).__name__
+        raise BadModel(
+            f"strategy {type(strategy).__name__}, round {server_round}: aggregate_train returned "
+            f"{what}, expected (ArrayRecord or None, MetricRecord or None)"
+        )
+    require_measures(strategy, server_round, "aggregate_train", returned[1])
+    return returned
+
+
+def require_measures(strategy: object, server_round: int, method: str, returned: Any) -> None:
+    """Refuse what a strategy returned for metrics and is none; BadModel names the method."""
+    if returned is not None and not isinstance(returned, MetricRecord):
+        raise BadModel(
+            f"strategy {type(strategy).__name__}, round {server_round}: the metrics of {method} "
+            f"are of {type(returned).__name__}, expected MetricRecord or None"
+        )
 
 
 def require_usable(strategy: object, server_round: int, sent: ArrayRecord, returned: Any) -> None:

@@ -7,6 +7,7 @@ has the dtypes of what was sent.
 
 from collections.abc import Collection, Iterable
 from copy import copy
+from traceback import walk_tb
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +32,7 @@ from clients.messages.accumulator import Receiving
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.sizes import NUM_EXAMPLES
 from clients.models.factory import buffer_names
+from sim.engine.global_model_check import pair_of
 
 ROBUST = (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan)
 """Bear a liar among the clients, which a mean of statistics would not: theirs is the median."""
@@ -86,14 +88,31 @@ def aggregated_train(
         What the strategy returned, the buffers averaged, with the dtypes of `sent`.
     """
     if isinstance(strategy, Receiving):  # one that folds, ours, averages buffers itself
-        return _kept(sent, *strategy.aggregate_train(server_round, replies), {})
+        found = strategy.aggregate_train(server_round, replies)
+        return _kept(sent, *pair_of(strategy, server_round, found), {})
     robust, key = isinstance(strategy, ROBUST), weight_key(strategy)
     means = _averaged(replies, buffers, robust, key) if buffers else {}
     # All replies agree in buffers: no distance between clients, and no norm, is one of counters.
     shown = _sent_back(sent, means) if isinstance(strategy, QFedAvg) else means
     if means:
         replies = [_with_buffers(reply, shown) for reply in replies]
-    return _kept(sent, *strategy.aggregate_train(server_round, replies), means)
+    found = strategy.aggregate_train(server_round, replies)
+    return _kept(sent, *pair_of(strategy, server_round, found), means)
+
+
+def of_its_own(strategy: Strategy, error: BaseException) -> bool:
+    """Tell whether a user's strategy raised an error by itself, and not Flower's below it.
+
+    Flower's fail in the middle where replies disagree; a misspelt name is no reply's fault.
+    """
+    own = {kind.__module__ for kind in type(strategy).__mro__} - {"builtins"}
+    for frame, _ in reversed([*walk_tb(error.__traceback__)]):
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith("flwr."):
+            return False
+        if module in own:
+            return True
+    return False
 
 
 def _kept(

@@ -23,9 +23,10 @@ from clients.messages.sizes import NUM_EXAMPLES
 from clients.seeding import Purpose, stream
 from sim.engine.averaging_view import parameter_view
 from sim.engine.exchanges import Exchange, forms_of, names_of
-from sim.engine.global_model_check import BadModel, require_usable
+from sim.engine.global_model_check import BadModel, require_measures, require_usable
 from sim.engine.grid import PoolGrid, TooFewClients
-from sim.engine.model_buffers import aggregated_train, weight_key
+from sim.engine.model_buffers import aggregated_train, of_its_own, weight_key
+from sim.engine.quorum import QuorumLost, require_quorum
 from sim.errors import NoSuchNumber, PoolLost, ProbeError
 from sim.workers.process_setup import seeded_globals
 
@@ -57,12 +58,6 @@ class RoundReport:
     def first_failure(self) -> str:
         """Say who failed first, and why; "" if nobody did."""
         return next((str(exchange) for exchange in self.exchanges if exchange.failure), "")
-
-
-class QuorumLost(RuntimeError):
-    """Too few usable replies to go on."""
-
-    exit_code = 3
 
 
 ENDINGS = (
@@ -138,7 +133,7 @@ def run_rounds(
                 # 3. Aggregate them into the global model.
                 aggregate = partial(aggregated_train, strategy, server_round, arrays, buffers)
                 aggregated, trained = _agreeing(strategy, aggregate, grid, replies, quorum)
-                _require_quorum(grid.exchanges[asked:], quorum)  # of what was asked meanwhile
+                require_quorum(grid.exchanges[asked:], quorum)  # of what was asked meanwhile
                 if aggregated is not None:
                     require_usable(strategy, server_round, arrays, aggregated)
                     arrays = aggregated
@@ -171,7 +166,9 @@ def _evaluated(
     sent = strategy.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
     replies = _exchange(grid, sent, _intake(strategy, server_round, "evaluate"), quorum, asked)
     measure = partial(strategy.aggregate_evaluate, server_round)
-    return _agreeing(strategy, measure, grid, replies, quorum)
+    measured = _agreeing(strategy, measure, grid, replies, quorum)
+    require_measures(strategy, server_round, "aggregate_evaluate", measured)
+    return measured
 
 
 @contextmanager
@@ -216,7 +213,7 @@ def _exchange(
     The phase began after so many exchanges: a strategy may have asked before it came to these.
     """
     replies = list(grid.send_and_fold(requests, intake))
-    _require_quorum(grid.exchanges[begun:], quorum)
+    require_quorum(grid.exchanges[begun:], quorum)
     return replies
 
 
@@ -239,7 +236,8 @@ def _agreeing(
 ) -> Aggregated:
     """Aggregate; if that fails because replies disagree in their form, without the odd ones.
 
-    Ours say themselves which replies they can use, so their other errors are no reply's fault.
+    Ours say themselves which replies they can use, so their other errors are no reply's fault. What
+    a user's code raises is its own where it goes on without the odd ones, or they are too many.
     """
     looks = iter((names_of, forms_of))
     while True:
@@ -249,7 +247,9 @@ def _agreeing(
             raise
         except Exception as error:
             refused = isinstance(error, InconsistentMessageReplies | AggregationError)
-            if isinstance(strategy, Receiving) and not refused:
+            own = not refused and of_its_own(strategy, error)
+            typo = own and isinstance(error, NameError | AttributeError | ImportError)
+            if typo or (not refused and isinstance(strategy, Receiving)):
                 raise
             agreeing = next((a for a in (grid.reject_unlike(replies, x) for x in looks) if a), None)
             if agreeing is None and refused:
@@ -258,7 +258,12 @@ def _agreeing(
                 ) from None
             if agreeing is None:
                 raise
-            _require_quorum(grid.exchanges[len(grid.exchanges) - len(replies) :], quorum)
+            try:
+                require_quorum(grid.exchanges[len(grid.exchanges) - len(replies) :], quorum)
+            except QuorumLost:
+                if own:
+                    raise error from None
+                raise
             replies = agreeing
 
 
@@ -269,27 +274,6 @@ def _lent(reply: Message) -> Message:
     lent = copy(reply)
     lent.content = RecordDict({name: record.copy() for name, record in reply.content.items()})
     return lent
-
-
-def _require_quorum(exchanges: list[Exchange], quorum: float) -> None:
-    """See that of each kind of message enough got a usable reply, but what is only watched."""
-    phases: dict[str, list[Exchange]] = {}
-    for exchange in exchanges:
-        if not exchange.measurement:  # whoever watches ends no run
-            phases.setdefault(exchange.phase, []).append(exchange)
-    for asked in phases.values():
-        _require_share(asked, quorum)
-
-
-def _require_share(exchanges: list[Exchange], quorum: float) -> None:
-    failed = [exchange for exchange in exchanges if exchange.failure]
-    usable = len(exchanges) - len(failed)
-    if usable >= quorum * len(exchanges):
-        return
-    raise QuorumLost(
-        f"only {usable} of {len(exchanges)} replies are usable, quorum is {quorum}. First failure: "
-        f"{failed[0]}\n{failed[0].traceback}"
-    )
 
 
 def _scalars(metrics: MetricRecord | None) -> dict[str, float]:

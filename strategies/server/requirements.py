@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clients.data import Dataset
+from clients.duck_typing import told
 from clients.handlers.answering import rehearse_fields
 from clients.messages.own_probs import confidence
 from clients.models.confidence import require_confidence
@@ -15,7 +16,7 @@ from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import require_like
 from clients.training.evaluation import predict_with_features
 from clients.training.losses import cross_entropy
-from clients.training.objective import Objective
+from clients.training.objective import Objective, proximal
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
 from strategies.server.codec_requirements import require_codec, require_codec_down
@@ -77,6 +78,11 @@ def require_fitting(
         require_classes(clients.splits.private, kind.__name__)
     if any(getattr(each, "own_objective", False) for each in kinds(strategy)):
         clients.goal(cross_entropy)  # refuses another
+    if isinstance(mu := told(strategy, "proximal_mu"), int | float):  # Flower looks at neither
+        try:
+            proximal(mu, clients.objective)
+        except ValueError as error:
+            raise ValueError(f"strategy.{error}") from error
     for each in kinds(strategy):
         if hasattr(each, "require_clients"):
             each.require_clients(clients)

@@ -184,6 +184,8 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
             "(all: attacked, none, personal, robustness, standard, with_features)",
         ),
         (["+probes=none"], "leave out the plus: probes=none"),
+        (["+rounds=3"], "leave out the plus: rounds=3"),
+        (["strategy._target_=f.FedProx", "strategy.mu=1"], "put a plus before: +strategy.mu=..."),
         (["experiment=byzantine", "rounds=x"], None),
         (["hydra.run.dir=/tmp/x", "rounds=abc"], None),
         (["seed=3"], None),

@@ -2,15 +2,19 @@
 
 import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from conf.building import instantiate
-from conf.error_lines import disk_explained, explained
+from conf.error_lines import BUILDING, disk_explained, explained
 from conf.errors import ConfigError, Stopped, tell
+from conf.schema import check_targets
+from conf.unsupported_strategies import check_strategy
 
 
 @pytest.mark.parametrize(
@@ -71,6 +75,51 @@ def test_a_hint_names_the_program_that_was_called(
     tell("go on with: python run.py resume=there")
     called = "python run.py" if program == "run.py" else "stillhouse"
     assert capsys.readouterr().err == f"error: go on with: {called} resume=there\n"
+
+
+class Mine:
+    """A user's strategy that wants a number of its own."""
+
+    def __init__(self, *, seed: int, learning_rate: float) -> None: ...
+
+
+def test_an_argument_that_nobody_gives_a_users_class_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It was said to be a defect, not of the config."""
+    node = {"_target_": f"{__name__}.Mine", "_partial_": True}
+    config = OmegaConf.create({"strategy": node})
+    with pytest.raises(Stopped), explained(*BUILDING, config=config):
+        Mine(seed=1)  # type: ignore[call-arg]
+    said = capsys.readouterr().err
+    assert f"strategy={__name__}.Mine: " in said
+    assert "'learning_rate'; give strategy.learning_rate=..." in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fits"),
+    [
+        ("train_metrics_aggr_fn", "foo", False),
+        ("train_metrics_aggr_fn", 3, False),
+        ("train_metrics_aggr_fn", None, True),
+        ("train_metrics_aggr_fn", {"_target_": "builtins.len", "_partial_": True}, True),
+        ("fraction_train", "much", False),
+        ("fraction_train", 1, True),
+    ],
+)
+def test_values_of_flowers_arguments_are_of_their_types(key: str, value: Any, fits: bool) -> None:
+    node = {"_target_": "flwr.serverapp.strategy.FedAvg", key: value}
+    config = OmegaConf.create({"strategy": node})
+    with nullcontext() if fits else pytest.raises(ConfigError, match=rf"^strategy\.{key}="):
+        check_targets(config)
+
+
+def test_what_no_client_of_ours_does_is_said_before_keys_that_do_not_fit() -> None:
+    """FedXgbCyclic takes other keys than FedAvg: it named these first."""
+    target = "flwr.serverapp.strategy.FedXgbCyclic"
+    config = OmegaConf.create({"strategy": {"_target_": target, "min_train_nodes": 2}})
+    with pytest.raises(ConfigError, match="needs clients that grow boosted trees"):
+        check_strategy(config)
 
 
 def test_a_value_that_is_not_set_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:

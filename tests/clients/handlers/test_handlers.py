@@ -27,7 +27,7 @@ from clients.mutual import rules
 from clients.mutual.messenger import Messenger
 from clients.training.losses import kl
 from sim.engine.grid import PoolGrid
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from tests.counting import COUNTS, KIND, Counting, count
 from tests.federations import HANDLERS, Run, inline, open_pool, run_ours, tiny_clients, trainer
 

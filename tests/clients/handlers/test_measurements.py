@@ -12,7 +12,7 @@ from clients.handlers.base import Handler
 from clients.messages.requests import node_id_of
 from clients.population.profiles import Profiles
 from sim.engine.grid import PoolGrid
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from tests.counting import COUNTS, KIND, Counting
 from tests.federations import Run, inline, open_pool, run_ours, tiny_clients
 

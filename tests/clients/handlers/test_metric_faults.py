@@ -9,7 +9,7 @@ from flwr.app import RecordDict as Content
 from flwr.serverapp import strategy as flower
 
 from clients.messages.arrays import write_arrays
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from tests.federations import Run, inline, run_foreign
 
 START = ArrayRecord({"w": Array(np.zeros(2, np.float32)), "mean": Array(np.ones(2, np.float32))})

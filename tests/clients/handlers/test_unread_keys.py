@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from clients.handlers.base import unread
+from clients.handlers.base import missing, unread
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
 from clients.handlers.predictions import TRAIN_PREDICTIONS
 from clients.messages.requests import PredictionRequest, write_request
 from clients.models.discriminator import DiscriminatorRecipe
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.workers.pools import Pool
 from tests.federations import ALONE, inline, run_ours, simulated, tiny_clients
 
@@ -88,3 +88,25 @@ def test_all_that_a_predictions_request_can_hold_is_read() -> None:
     assert set(content["config"]) == set(TRAIN_PREDICTIONS.keys)
     content["config"]["lr"] = 0.1  # type: ignore[index]
     assert "'lr'" in str(unread(TRAIN_PREDICTIONS, content))
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_what_a_request_lacks_is_named(everyone_pool: Pool, kind: str) -> None:
+    """A strategy of one's own that sends no parameters: it was a KeyError."""
+
+    class Bare(Telling):
+        def _told(self, phase: str, messages: Iterable[Message]) -> Iterable[Message]:
+            for message in messages:
+                if phase == self.phase:
+                    del message.content["arrays"]
+                yield message
+
+    lacks = f"a '{kind}' request needs the record 'arrays', and this has none"
+    with pytest.raises(QuorumLost, match=lacks):
+        run_ours(everyone_pool, tiny_clients(1), Bare(kind))
+
+
+def test_a_key_error_of_something_else_is_left_alone() -> None:
+    handler, content = PARAMETERS[0], RecordDict({"arrays": ArrayRecord()})
+    for error in (KeyError("arrays"), KeyError("mine"), KeyError()):
+        assert missing(handler, content, error) is error

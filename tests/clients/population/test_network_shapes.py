@@ -23,7 +23,7 @@ from clients.population.profiles import alike
 from clients.population.views import PHASES
 from clients.population.widths import first_units, of_largest_norm, share_of_units
 from sim.engine.grid import PoolGrid
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.topology import graphs
 from sim.topology.mixing import uniform
 from sim.topology.topology import Topology

@@ -14,7 +14,7 @@ from clients.models.factory import Parameters, parameters_of
 from clients.seeding import Purpose, generator, torch_seed
 from clients.training.loop import train
 from clients.training.objective import START, Objective, OnLogits, proximal
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.workers.pools import Pool
 from tests.federations import (
     ALONE,

@@ -23,7 +23,7 @@ from sim.checkpoint.manifest import CheckpointError
 from sim.checkpoint.reading import Checkpoint
 from sim.checkpoint.strategy_state import KEPT, Resumable, restore_strategy, strategy_state
 from sim.engine.grid import PoolGrid
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.tracking.clients_table import ClientsTable
 from sim.tracking.run_folder import FAILURES, METRICS
 from sim.tracking.tracker import Tracker

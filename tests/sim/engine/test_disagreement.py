@@ -7,8 +7,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from clients.messages.arrays import read_arrays
+from sim.engine.global_model_check import BadModel
 from sim.engine.grid import PoolGrid
-from sim.engine.rounds import QuorumLost, RoundReport, run_rounds
+from sim.engine.quorum import QuorumLost
+from sim.engine.rounds import RoundReport, run_rounds
 from tests.federations import open_pool, run_foreign, vector
 from tests.foreign_clients import foreign_app
 
@@ -81,6 +83,66 @@ def test_odd_replies_count_against_the_quorum() -> None:
                 strategy, grid, START, rounds=1, seed=0, evaluate=lambda a: {},
                 report=lambda report: None, quorum=0.9,
             )  # fmt: skip
+
+
+class Summing(Asking):
+    """A user's, which looks at nothing before it adds."""
+
+    fault: Exception | None = None
+
+    def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
+        arrays = [read_arrays(reply.content["arrays"]) for reply in replies if reply.has_content()]
+        if self.fault is not None:
+            raise self.fault
+        total = sum(each["w"] for each in arrays)
+        return ArrayRecord({"w": Array(total.astype(np.float32))}), None
+
+
+def summed(how: str, fault: Exception | None = None, quorum: float = 0.5) -> list[float]:
+    strategy = Summing(fraction_evaluate=0.0)
+    strategy.how, strategy.fault = how, fault
+    with open_pool("inline", odd_app()) as pool:
+        arrays = run_rounds(
+            strategy, PoolGrid(pool, ["a"] * 4), START, rounds=1, seed=0, quorum=quorum,
+            evaluate=lambda a: {}, report=lambda report: None,
+        )  # fmt: skip
+    return [float(value) for value in read_arrays(arrays)["w"]]
+
+
+def test_an_odd_client_does_not_end_a_users_strategy_either() -> None:
+    assert summed("renamed") == [1 + 2 + 4] * 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "quorum"), [(NameError("sadi"), 0.5), (ValueError("mine"), 0.5), (None, 0.9)]
+)
+def test_what_a_users_strategy_raises_is_not_put_down_to_the_clients(
+    fault: Exception | None, quorum: float
+) -> None:
+    """A misspelt name ended in "its arrays are not as the other clients' are", and nothing else."""
+    kind = KeyError if fault is None else type(fault)
+    with pytest.raises(kind, match=str(fault or "w")):
+        summed("renamed", fault, quorum)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "aggregate_train returned nothing, expected"),
+        (START, "aggregate_train returned ArrayRecord, expected"),
+        ((None, {"a": 1.0}), "the metrics of aggregate_train are of dict, expected MetricRecord"),
+    ],
+)
+def test_what_a_strategy_returns_is_what_flower_asks_for(returned: object, said: str) -> None:
+    class Odd(Summing):
+        def aggregate_train(self, server_round, replies):  # type: ignore[no-untyped-def]
+            return returned
+
+    with open_pool("inline", odd_app()) as pool, pytest.raises(BadModel, match=f"Odd.*{said}"):
+        run_rounds(
+            Odd(fraction_evaluate=0.0), PoolGrid(pool, ["a"] * 4), START, rounds=1, seed=0,
+            evaluate=lambda a: {}, report=lambda report: None,
+        )  # fmt: skip
 
 
 def test_a_worker_out_of_memory_is_replaced_like_one_that_was_killed(

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, MultiKrum
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
 from clients.training.losses import cross_entropy
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.workers.pools import Pool
 from tests.federations import (
     ALONE,

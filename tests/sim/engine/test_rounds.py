@@ -14,7 +14,8 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from sim.engine.rounds import QuorumLost, RoundReport
+from sim.engine.quorum import QuorumLost
+from sim.engine.rounds import RoundReport
 from sim.workers.pools import Pool
 from tests.federations import (
     distillation,

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from flwr.serverapp.strategy import FedAvg
 
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.tracking.run_folder import CLIENTS, FAILURES, METRICS
 from sim.tracking.tracker import Tracker
 from tests.exchanges import exchange

@@ -15,7 +15,7 @@ from clients.messages.arrays import write_arrays
 from clients.messages.sizes import size_bytes
 from sim.engine.global_model_check import BadModel
 from sim.engine.grid import PoolGrid
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.workers.reply_validation import MAX_REASON
 from tests.federations import Run, inline, run_foreign, run_ours, tiny_clients
 from tests.mutations import raw

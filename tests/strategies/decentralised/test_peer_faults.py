@@ -11,7 +11,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import client_id_of
 from clients.population.clients import SimulatedClients
 from sim.engine.grid import PoolGrid
-from sim.engine.rounds import QuorumLost
+from sim.engine.quorum import QuorumLost
 from sim.topology import graphs
 from sim.topology.mixing import push_sum
 from strategies.aggregation.combiners import mean_of_probs

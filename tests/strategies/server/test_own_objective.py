@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import MetricRecord
+from flwr.serverapp.strategy import FedProx
 
 from clients.execution.model_cache import as_tensors
+from clients.models import logistic_regression
 from clients.models.factory import parameters_of
 from clients.training.objective import not_true, proximal
 from strategies.base import BaseStrategy
@@ -16,7 +18,7 @@ from strategies.server.federated_distillation import FederatedDistillation
 from strategies.server.fedgkt import FedGKT
 from strategies.server.requirements import require_fitting
 from tests.example_runs import imported
-from tests.federations import student_of, tiny_clients
+from tests.federations import ALONE, student_of, tiny_clients
 
 
 class Plain(BaseStrategy):
@@ -79,3 +81,14 @@ def test_what_a_method_adds_is_added_to_the_configs() -> None:
         free, held = trained(clients), trained(clients, around=partial(proximal, 5.0))
         begin = np.concatenate([tensor.numpy().ravel() for tensor in start.values()])
         assert np.linalg.norm(held - begin) < 0.5 * np.linalg.norm(free - begin)
+
+
+def test_a_proximal_term_is_tried_before_anything_runs() -> None:
+    """Flower's FedProx takes any number; clients refused it, each by itself."""
+    alike: Any = {"architectures": ["linear"] * 3, "num_clients": 3}
+    alike |= {"models": {"linear": logistic_regression}}
+    for mu, config, said in ((-1.0, None, ">= 0"), (0.1, proximal(1.0), "proximal term already")):
+        clients = tiny_clients(**alike, objective=config)
+        with pytest.raises(ValueError, match=rf"^strategy\.proximal_mu={mu}: .*{said}"):
+            require_fitting(FedProx(proximal_mu=mu, **ALONE), clients, 1, False, {})
+    require_fitting(FedProx(proximal_mu=0.1, **ALONE), tiny_clients(**alike), 1, False, {})
