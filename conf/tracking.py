@@ -1,8 +1,10 @@
 """What the config says of tracking, as plain values."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -14,8 +16,8 @@ from conf.errors import ConfigError
 def headline(config: DictConfig, folder: Path) -> str:
     """Say what is to be run, and where: the first line, before anything is loaded."""
     chosen: Any = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    if any(word.startswith("resume=") for word in _words()):  # the folder's config was not chosen
-        chosen = {}
+    if any(word.startswith("resume=") for word in _words()):  # these are not the folder's
+        chosen = _chosen_then(folder)
     nodes = {"strategy": config.strategy, "data": config.data.source, "partition": config.partition}
     named = {group: str(node._target_).rpartition(".")[2] for group, node in nodes.items()}
     named = {"clients": str(config.clients.num_clients)} | named
@@ -78,6 +80,16 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
         "choices": _choices(config) if begins else {},
         "proxy_labels": proxy.labels if compared else None,
     }
+
+
+def _chosen_then(folder: Path) -> dict[str, str]:
+    """Return which options the command that began a run chose, by group; {} if nobody knows."""
+    try:
+        noted = yaml.load((folder / ".hydra" / "hydra.yaml").read_text(), yaml.CSafeLoader)
+        chosen = noted["hydra"]["runtime"]["choices"].items()
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return {}
+    return {group: name for group, name in chosen if re.fullmatch(r"[\w.-]+", str(name))}
 
 
 def _words() -> list[str]:

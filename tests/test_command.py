@@ -84,6 +84,9 @@ def test_an_option_that_is_not_there_is_not_copied(name: str, here: Path) -> Non
     assert not [*here.iterdir()]
 
 
+SCAFFOLD = ["strategy=scaffold", "clients=same", "clients.training.optimizer.momentum=0"]
+
+
 def test_a_check_tells_who_takes_part_and_leaves_nothing(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +106,9 @@ def test_a_check_tells_who_takes_part_and_leaves_nothing(
     up, ids = 4 * 575 * 10 * 5, 8 * 575 * 5
     assert f"about {up:,} up and {ids + up:,} down a round of 5 clients, and" in sent
     assert f" {3 * up + 3 * ids + 2 * up:,} in all, if they send answers to the proxy set" in sent
+    for words in (["strategy=fd"], ["strategy=local_only"], ["strategy=feddf"], SCAFFOLD):
+        assert main(["check", *words]) == 0  # it said the bytes of parameters, of all of them
+        assert "sends messages of its own; docs/methods.md" in capsys.readouterr().out
     # 50 epochs of 575 examples, 9 batches each: at least the steps' own 0.3 ms
     assert float(seconds.split()[-7]) >= 3 * 50 * 9 * 3e-4
     assert not [*here.iterdir()]

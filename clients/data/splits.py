@@ -108,7 +108,7 @@ def split(
         proxy_source: another data set of the same image shape, whose labels are irrelevant; it gets
             the mean and deviation that the private set is normalised with, and keeps its scale,
             which belongs to its dtype.
-        limit: use only so many training examples in total, in 1..N; None: all.
+        limit: use at most so many training examples in total, at least 1; None: all.
         proxy_limit: use at most so many proxy examples, at least 1; None: all.
         rng: draws the permutation.
 
@@ -188,10 +188,8 @@ def _check_split(
         raise ValueError(f"{train.name}: no training examples, expected at least 1")
     if train.task.soft and train.task.num_classes < 2:
         raise ValueError(f"{train.name}: all labels are alike, expected at least 2 classes")
-    if limit is not None and not 1 <= limit <= len(train):
-        raise ValueError(
-            f"limit={limit}, expected 1..{len(train)}, the training examples of {train.name}"
-        )
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}, expected at least 1")
     if proxy_limit is not None and proxy_limit < 1:
         raise ValueError(f"proxy_limit={proxy_limit}, expected at least 1")
     if proxy_source is None:

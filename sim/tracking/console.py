@@ -85,7 +85,9 @@ class Display:
         """
         if damage:
             self.warn(f"the last checkpoint cannot be used, an earlier one is: {damage}")
-        self.console.print(f"goes on after round {server_round}", highlight=False)
+        over = server_round >= (self._progress.tasks[0].total or 0)
+        left = ": all are done, rounds=... goes on further" if over else ""
+        self.console.print(f"goes on after round {server_round}{left}", highlight=False)
         self._progress.update(self._rounds, completed=server_round)
         for name, (then, now) in changed.items():
             self.warn(f"begun with {name} {then}, goes on with {now}: the bits may differ")

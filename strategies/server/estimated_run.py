@@ -10,11 +10,21 @@ import numpy as np
 from clients.models.factory import build
 from clients.population.clients import STUDENT, SimulatedClients
 from strategies.argument_injection import wants
+from strategies.server.averaging import Averaging
+from strategies.server.distillation import DistillationStrategy
+from strategies.server.ditto import Ditto
 from strategies.server.estimated_work import estimated_work_s, student_work_s
+from strategies.server.feddyn import FedDyn
+from strategies.server.fednova import FedNova
+from strategies.server.mutual import MutualStrategy
 
 FLOAT_BYTES, ID_BYTES = 4, 8
 FED_BACK = {True: "student", "student": "student", "targets": "targets", "answers": "targets"}
 """What `strategy.feed_back` may be, and what is as large as what is sent then."""
+
+OF_PARAMETERS = (Averaging, Ditto, FedDyn, FedNova)
+OF_ANSWERS = (DistillationStrategy, MutualStrategy)
+"""Beside Flower's own and peers those whose messages hold one or the other, and nothing else."""
 
 
 def estimate(strategy: Any, clients: SimulatedClients, rounds: int) -> str:
@@ -50,6 +60,10 @@ def _bytes(
     strategy: Any, clients: SimulatedClients, rounds: int, parameters: Mapping[str, int]
 ) -> str:
     """Tell what is sent up and down, as far as a strategy's arguments tell."""
+    kind = strategy.func if isinstance(strategy, partial) else type(strategy)
+    flowers = kind.__module__.startswith("flwr.")
+    if not (flowers or wants(strategy, "mixing") or kind in (*OF_PARAMETERS, *OF_ANSWERS)):
+        return f"bytes: {kind.__name__} sends messages of its own; docs/methods.md has formulas"
     number, splits = len(clients.architectures), clients.splits
     cohort = max(1, round(number * _share(strategy)))
     mean = sum(parameters[name] for name in clients.architectures) / number

@@ -151,7 +151,7 @@ def test_versions_that_are_not_as_they_were_are_told() -> None:
 
 
 def test_the_first_line_of_a_resumed_run_names_what_the_folder_does(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     choices = dict.fromkeys(("strategy", "data", "clients", "partition"), "of_the_call")
     words: list[str] = []
@@ -170,3 +170,12 @@ def test_the_first_line_of_a_resumed_run_names_what_the_folder_does(
         "DistillationStrategy on blobs, partition classes_per_client, clients 4, 1 round, seed 0"
     )
     assert headline(config, Path("here")) == f"{goes_on}: here"
+    (tmp_path / ".hydra").mkdir()
+    noted = tmp_path / ".hydra" / "hydra.yaml"
+    for text in ("", "hydra: 3", "hydra: {runtime: {choices: [1]}}", "{", "hydra: {runtime: {}}"):
+        noted.write_text(text)
+        assert headline(config, tmp_path) == f"{goes_on}: {tmp_path}"
+    names = "{strategy: uniform, clients: mixed_small, data: null, partition: '\\e[1m'}"
+    noted.write_text(f"hydra: {{runtime: {{choices: {names}}}}}")
+    chosen = goes_on.replace("DistillationStrategy", "uniform").replace("4", "mixed_small")
+    assert headline(config, tmp_path) == f"{chosen}: {tmp_path}"
