@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, MultiKrum
+from flwr.serverapp.strategy import FedAvg
 
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
@@ -52,28 +52,6 @@ def test_fedavg_takes_the_mean_weighted_by_examples(everyone_pool: Pool) -> None
 def test_fedavg_goes_on_from_its_own_result(everyone_pool: Pool) -> None:
     run = run_foreign(everyone_pool, FedAvg(), vector(), rounds=3)
     np.testing.assert_allclose(run.parameters["w"], [14.7, 14.7], rtol=1e-12)
-
-
-def test_fedmedian_takes_the_median_of_each_coordinate(everyone_pool: Pool) -> None:
-    # Of 1, 2, 4, 8 the middle of 2 and 4; of 1, 2, 4, 8, 100 the third.
-    assert moved(everyone_pool, FedMedian()).parameters["w"].tolist() == [3.0, 3.0]
-    assert moved(everyone_pool, FedMedian(), size=5).parameters["w"].tolist() == [4.0, 4.0]
-
-
-def test_multikrum_averages_the_clients_nearest_to_their_neighbours(everyone_pool: Pool) -> None:
-    # At 1, 2, 4, 8, 100 with one traitor each client's 5-1-2 = 2 nearest count. Squared distances,
-    # halved for two equal coordinates: 1+9, 1+4, 4+9, 16+36, 92^2+96^2. The two least: the second
-    # and the first client, with 2 and 1 examples: (2*2 + 1*1) / 3.
-    strategy = MultiKrum(num_malicious_nodes=1, num_nodes_to_select=2)
-    run = moved(everyone_pool, strategy, size=5)
-    np.testing.assert_allclose(run.parameters["w"], [5 / 3, 5 / 3], rtol=1e-12)
-
-
-def test_fedadam_makes_flowers_first_step(everyone_pool: Pool) -> None:
-    # Everyone moves by D = (.1, -.2). m = .1 D, v = .01 D^2; eta corrected with the exponents of
-    # round 1 + 1: .1 sqrt(1 - .99^2) / (1 - .9^2) = .0742462; times m / (sqrt(v) + .001).
-    run = moved(everyone_pool, FedAdam(eta=0.1), "same")
-    np.testing.assert_allclose(run.parameters["same"], [0.067496, -0.070710], atol=1e-6)
 
 
 # --- cohorts ---
