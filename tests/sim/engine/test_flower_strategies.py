@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, MultiKrum
 
 from clients.models.factory import parameters_of
 from clients.seeding import Purpose, generator
