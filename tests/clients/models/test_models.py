@@ -4,6 +4,7 @@ import inspect
 import math
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, get_args
 
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clients import models
+from clients.data import classification
 from clients.models.layers import Norm
+from clients.training.taps import last_map
 from tests.trained_together import IMAGES
 
 Builder = Callable[..., nn.Module]
@@ -242,3 +245,37 @@ def test_a_small_net_learns_16_examples_by_heart(name: str, numbers: dict[str, A
         optimizer.step()
     assert (model(x).argmax(dim=1) == labels).all()
     assert loss.item() < 0.2
+
+
+def swapped(network: nn.Module) -> nn.Module:
+    """Put ReLU and max-pool next to each other the other way round."""
+    for parent in list(network.modules()):
+        if isinstance(parent, nn.Sequential):
+            for i, (one, other) in enumerate(pairwise(list(parent))):
+                if {type(one), type(other)} == {nn.ReLU, nn.MaxPool2d}:
+                    parent[i], parent[i + 1] = other, one
+    return network
+
+
+@pytest.mark.parametrize("build", [models.cnn, models.lenet5, models.vgg9])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
+def test_pooling_before_relu_changes_no_bit_of_answers_and_gradients(
+    build: Builder, shape: Shape
+) -> None:
+    found = []
+    for change in (lambda network: network, swapped):
+        torch.manual_seed(0)
+        network = change(build(shape, 10))
+        logits = network(images(shape, 8))
+        loss = nn.functional.cross_entropy(logits, torch.arange(8))
+        found.append([logits, *torch.autograd.grad(loss, list(network.parameters()))])
+    kinds = [[*map(type, each.modules())] for each in (network, build(shape, 10))]
+    assert kinds[0] != kinds[1]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*found, strict=True))
+
+
+def test_the_last_map_is_the_one_before_a_single_pixel() -> None:
+    """What FFL and FedKD compare of LeNet-5 on digits, 16 maps of 2x2, is what ReLU gives."""
+    network = models.lenet5(DIGITS, 10)
+    name = last_map(network, classification(DIGITS, 10))
+    assert isinstance(network.get_submodule(name), nn.ReLU)
