@@ -213,6 +213,13 @@ def test_moon_learns_by_its_contrast_and_without_it_is_federated_averaging(tmp_p
     assert fedavg["student_accuracy"] == pytest.approx(runs["plain"]["student_accuracy"])
 
 
+@pytest.mark.slow
+def test_moon_has_the_same_bits_on_both_pools_and_goes_on(tmp_path: Path) -> None:
+    words = ["--config-dir", str(EXAMPLES / "moon"), "strategy=moon", "clients=same", "rounds=3",
+             "clients.num_clients=5", "clients.training.epochs=2"]  # fmt: skip
+    both_pools(tmp_path, words, "moon.Moon")
+
+
 # --- SCAFFOLD ---
 
 
