@@ -39,6 +39,10 @@ SYSTEMS = {
     "ours-ray-1": System([OURS, "--workers", "1"]),
     "ours-ray-2": System([OURS, "--workers", "2"]),
     "ours-ray-2-threads": System([OURS, "--workers", "2", "--student-threads", "2"]),
+    "plain-2-half": System(
+        ["benchmarks.distil_plain", "--threads", "2", "--half"], env=TWO_THREADS
+    ),
+    "ours-ray-2-half": System([OURS, "--workers", "2", "--student-threads", "2", "--half"]),
     "ours-ray-2-teachers": System([OURS, "--workers", "2", "--student-threads", "2", "--teachers"]),
     "flower": System([FLOWER, "--workers", "2"], env=TWO_THREADS),
     "blazefl-2": System(

@@ -51,7 +51,9 @@ class EndOfRound(Stop):
         return super().asked()
 
 
-def overrides(work: Work, workers: int, *, teachers: bool, threads: int = 1) -> list[str]:
+def overrides(
+    work: Work, workers: int, *, teachers: bool, threads: int = 1, half: bool = False
+) -> list[str]:
     """Return what `run.py` is told.
 
     Args:
@@ -59,6 +61,7 @@ def overrides(work: Work, workers: int, *, teachers: bool, threads: int = 1) -> 
         workers: Of Ray; 0 = inline.
         teachers: Measure every teacher on the test set too.
         threads: Of the student.
+        half: Whether all compute in bfloat16.
 
     Returns:
         Overrides of the config.
@@ -90,6 +93,7 @@ def overrides(work: Work, workers: int, *, teachers: bool, threads: int = 1) -> 
         f"clients.training.optimizer.lr={LEARNING_RATE}",
         "clients.training.optimizer.momentum=0.0",
         *others,
+        *(["clients.training.autocast=bfloat16", "strategy.distil.autocast=bfloat16"] * half),
         "student=cnn",
         "strategy=distillation",
         f"strategy._target_=benchmarks.distil_strategy.{strategy}",
@@ -104,7 +108,7 @@ def overrides(work: Work, workers: int, *, teachers: bool, threads: int = 1) -> 
 
 
 def run(
-    work: Work, workers: int, *, teachers: bool, threads: int = 1
+    work: Work, workers: int, *, teachers: bool, threads: int = 1, half: bool = False
 ) -> tuple[Watch, list[float], float]:
     """Run a federation as `run.py` does.
 
@@ -113,11 +117,12 @@ def run(
         workers: Of Ray; 0 = inline.
         teachers: Measure every teacher on the test set too.
         threads: Of the student.
+        half: Whether all compute in bfloat16.
 
     Returns:
         What noted the rounds; the student's accuracy after each; bytes a round, both ways.
     """
-    words = overrides(work, workers, teachers=teachers, threads=threads)
+    words = overrides(work, workers, teachers=teachers, threads=threads, half=half)
     GlobalHydra.instance().clear()
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -140,11 +145,12 @@ def main() -> None:
     parser.add_argument("--teachers", action="store_true", help="measure them too")
     parser.add_argument("--overrides", action="store_true", help="print these, run nothing")
     parser.add_argument("--student-threads", type=int, default=1, help="part of the bits")
+    parser.add_argument("--half", action="store_true", help="in bfloat16")
     args = parser.parse_args()
     work = work_of(args)
     if work.digests and args.teachers:
         raise SystemExit("--teachers: expected --protocol one-way")
-    about = {"teachers": args.teachers, "threads": args.student_threads}
+    about = {"teachers": args.teachers, "threads": args.student_threads, "half": args.half}
     if args.overrides:
         print("\n".join(overrides(work, args.workers, **about)))
         return

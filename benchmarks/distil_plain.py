@@ -156,10 +156,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments(parser)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--half", action="store_true", help="in bfloat16, by torch's autocast")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     watch, work = Watch(), work_of(args)
-    conclude(args, watch, run(work, federation_of(work), watch), None)
+    # Not cached: what was cast would outlive the step that changes it.
+    with torch.autocast("cpu", torch.bfloat16, enabled=args.half, cache_enabled=False):
+        found = run(work, federation_of(work), watch)
+    conclude(args, watch, found, None)
 
 
 if __name__ == "__main__":

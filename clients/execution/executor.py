@@ -22,6 +22,7 @@ from clients.models.factory import ModelFunction, Parameters
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective, as_objective
+from clients.training.objective_gradients import half_precision
 from clients.training.optimizers import of_torch
 
 MOST_LOGITS = 16 * 2**20
@@ -95,7 +96,8 @@ class Place:
         """
         ours = numbers_of(train)
         strange = ours is None or not of_torch(ours["optimizer"])
-        self.networks = Networks(models, task, device, strange)
+        self._autocast = None if ours is None else ours.get("autocast")
+        self.networks = Networks(models, task, device, strange, self._autocast)
         self._task = task
         self._train = train
         self._numbers = ours if together else None
@@ -236,7 +238,8 @@ class Place:
         """Let networks answer in one batched step; None as in `_together`, or what was raised."""
         try:
             stack = self._loaded(name, way, parameters)
-            logits = predict_together(stack, len(parameters), dataset, indices)
+            with half_precision(self._autocast, stack.device):
+                logits = predict_together(stack, len(parameters), dataset, indices)
             return None if stack.exchanged() else logits
         except Exception as error:  # of one of them, as in `fit`
             return error

@@ -12,6 +12,7 @@ from clients.execution.isolation import Original, foreign, keeps_nothing
 from clients.execution.network_variants import Variant, keep_last
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.training.evaluation import predict_and_tap
+from clients.training.objective_gradients import Precision, half_precision
 
 Tensors = dict[str, Tensor]
 
@@ -42,6 +43,7 @@ class Networks:
         task: Task,
         device: str,
         by_others: bool = True,
+        autocast: Precision | None = None,
     ) -> None:
         """Describe the architectures; each is built when it is first asked for.
 
@@ -50,7 +52,9 @@ class Networks:
             task: What they are to predict.
             device: Where the networks live.
             by_others: Whether code that is neither ours nor torch's trains them.
+            autocast: Half precision in which they answer, or None.
         """
+        self._autocast = autocast
         self._by_others = by_others
         self._models = models
         self._task = task
@@ -156,7 +160,9 @@ class Networks:
             ValueError: As in `loaded`, or there is no such place, or it exchanged its modules as
                 it answered.
         """
-        answered = predict_and_tap(self.loaded(name, parameters), dataset, indices, taps)
+        network = self.loaded(name, parameters)
+        with half_precision(self._autocast, torch.device(self._device)):
+            answered = predict_and_tap(network, dataset, indices, taps)
         self.require_same(name)
         return answered
 
