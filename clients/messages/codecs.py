@@ -102,13 +102,14 @@ class Precision:
         """Turn what was sent back into arrays of float32, and others as they were."""
         found = {}
         for name, array in arrays.items():
-            if (ranges := arrays.get(f"{name.removesuffix('.codes')}.ranges")) is not None:
-                rows = {"codes": array.reshape(len(ranges), -1), "ranges": ranges}
-                decoded = self.array(rows).numpy().reshape(array.shape)
-                found[name.removesuffix(".codes")] = decoded
-            elif not (name.endswith(".ranges") and self.kind == "uint8"):
-                half = array.dtype == np.float16
+            base, _, part = name.rpartition(".")
+            ranges = arrays.get(f"{base}.ranges")
+            if part not in ("codes", "ranges") or ranges is None or f"{base}.codes" not in arrays:
+                half = array.dtype == np.float16  # it came as it was, or in halves
                 found[name] = array.astype(np.float32) if half else array
+            elif part == "codes":
+                rows = {"codes": array.reshape(len(ranges), -1), "ranges": ranges}
+                found[base] = self.array(rows).numpy().reshape(array.shape)
         return found
 
     def parts(self, array: Array) -> dict[str, Array]:

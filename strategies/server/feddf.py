@@ -50,7 +50,7 @@ from strategies.teaching.round_view import Report, unwatched
 from strategies.teaching.student import VALIDATION, validated
 from strategies.teaching.teachers import Teachers
 
-MEAN = "mean-"
+MEAN, LOCAL = "mean-", "local-"
 """Record of the strategy's state, with the name of an architecture behind it."""
 
 
@@ -105,6 +105,7 @@ class FedDF(BaseStrategy):
         self._architectures, self._threads = architectures, student_threads
         self._rules = {**teachers.rule.stateful, "loss": loss, "distil": distil}
         self._means: dict[str, Parameters] = {}
+        self._kept: dict[str, Parameters] = {}
         self._starts = starts_of(models, test, seed)
         self._networks = {
             name: build(model, task, np.random.default_rng(0)) for name, model in models.items()
@@ -178,14 +179,19 @@ class FedDF(BaseStrategy):
         state = rule_state.state_of(self._rules)
         for name, parameters in self._means.items():
             state[MEAN + name] = write_arrays(parameters)
+        for name, kept in self._kept.items():
+            state[LOCAL + name] = write_arrays(kept)
         return state
 
     def restore(self, state: RecordDict) -> None:
         """Go on from what `state` returned."""
-        there = {k: v for k, v in state.array_records.items() if k.startswith(MEAN)}
+        there = {k: v for k, v in state.array_records.items() if k.startswith((MEAN, LOCAL))}
         rest = {k: v for k, v in state.items() if k not in there}
         rule_state.restore(self._rules, RecordDict(rest))
-        self._means = {k.removeprefix(MEAN): read_arrays(v) for k, v in there.items()}
+        self._means, self._kept = (
+            {k.removeprefix(kind): read_arrays(v) for k, v in there.items() if k.startswith(kind)}
+            for kind in (MEAN, LOCAL)
+        )
 
     def models(self) -> dict[str, Parameters]:
         """Return what it leaves beside the student: each architecture's model."""
@@ -208,24 +214,34 @@ class FedDF(BaseStrategy):
         for name in sorted(means):
             network = self._networks[name]
             load_parameters(network, means[name])
-            own = self._imitate(server_round, name, network, first)
+            own = self._imitate(server_round, name, network, first, notes)
             notes |= {f"distillation-loss-{name}": loss for loss in own[-1:]}
             self._means[name] = parameters_of(network)
             losses = own if name == self._of_student else losses
         if self._of_student is None:
-            losses = self._imitate(server_round, None, self.student, first)
+            losses = self._imitate(server_round, None, self.student, first, notes)
         elif self._of_student in self._means:
             load_parameters(self.student, self._means[self._of_student])
         return losses, [first]
 
     def _imitate(
-        self, server_round: int, name: str | None, network: nn.Module, first: Ensemble
+        self,
+        server_round: int,
+        name: str | None,
+        network: nn.Module,
+        first: Ensemble,
+        notes: dict[str, float],
     ) -> list[float]:
         place = 0 if name is None else 1 + sorted(self._networks).index(name)
         rng = generator(self.seed, Purpose.DISTILLATION, server_round, place)
-        local = LocalContext(None, server_round, "distil", state=dict)
+        key = name or ""  # the student's, which no architecture is called
+        local = LocalContext(None, server_round, "distil", state=lambda: self._kept.get(key, {}))
         distil = partial(local.told(self.distil), **of_round(self.distil, server_round))
         ids = self.teachers.split.chunks[0][first.covered_inputs.numpy()]
         what = self.teachers.split.proxy, ids, first.targets_by_input, self._goal, rng
         with threads_of_torch(self._threads), same_modules("strategy.distil: a model's", network):
-            return distil(network, *what)
+            losses = distil(network, *what)
+        notes |= {f"{told}-{name}" if name else told: note for told, note in local.notes.items()}
+        if local.kept is not None:
+            self._kept[key] = local.kept
+        return losses

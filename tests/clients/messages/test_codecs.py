@@ -246,3 +246,18 @@ def test_a_view_is_the_array_without_a_copy_or_write_access(name: str) -> None:
         assert (view == SAMPLES[name]).all()
         assert not view.flags.writeable
         assert not view.flags.owndata
+
+
+@each_kind
+@pytest.mark.parametrize("name", ["w.ranges", "w.codes", "ranges", "codes", "w.ranges.codes"])
+def test_arrays_that_are_called_like_parts_come_back(kind: str, name: str) -> None:
+    """Integers pass as they are: those called `w.ranges` were dropped as if a part of `w`."""
+    codec = Precision(kind)
+    sent = {name: np.arange(6).reshape(3, 2), "other": np.ones((3, 2), np.float32)}
+    back_again = codec.decode(codec.encode(sent))
+    assert back_again.keys() == sent.keys()
+    assert back_again[name].tolist() == sent[name].tolist()
+    floats = {name: np.arange(6, dtype=np.float32).reshape(3, 2), "w": np.ones(4, np.float32)}
+    found = codec.decode(codec.encode(floats))
+    assert found.keys() == floats.keys()
+    np.testing.assert_allclose(found[name], floats[name], atol=0.02)

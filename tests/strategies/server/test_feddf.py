@@ -17,7 +17,7 @@ from strategies.aggregation.rule_arguments import Calibration
 from strategies.aggregation.scorers import above_chance
 from tests.commands import run_py
 from tests.federations import SEED
-from tests.quick_runs import federated, hashes
+from tests.quick_runs import federated, hashes, modules_of
 from tests.trained_together import NOISE, SGD, built
 
 QUICK = ["strategy=feddf", f"seed={SEED}", "clients.num_clients=4", "clients.training.epochs=1",
@@ -190,3 +190,33 @@ def test_those_no_better_than_chance_are_dropped() -> None:
     assert above_chance(teachers, calibration=wrong).unique().tolist() == [1]  # nobody is
     with pytest.raises(ValueError, match=r"strategy.scorer.margin=1: expected in \[0, 1\)"):
         above_chance(teachers, calibration=calibration, margin=1)
+
+
+COUNTING = """import numpy as np
+from clients.training.loop import train
+
+def counting(model, *what, local, **numbers):
+    losses, lessons = train(model, *what, **numbers), float(local.state.get("lessons", 0)) + 1
+    local.state["lessons"] = np.array(lessons)
+    local.note(lessons=lessons)
+    return losses
+"""
+
+
+def test_what_a_lesson_keeps_is_each_models_own_and_is_resumed(tmp_path: Path) -> None:
+    """It was taken without a word, and nothing was kept or told."""
+    (mine := tmp_path / "mine").mkdir()
+    (mine / "mine.py").write_text(COUNTING)
+    words = ["--config-dir", str(mine), *QUICK, "strategy/distil=adam", "strategy.distil.epochs=1",
+             "strategy.distil._target_=mine.counting", "checkpoint_every=1"]  # fmt: skip
+    whole = federated(tmp_path / "whole", *words, "rounds=3")
+    federated(tmp_path / "run", *words, "rounds=2")
+    trust = ["rounds=3", "resume_targets=[mine.counting]"]
+    with modules_of(str(mine)):
+        assert hashes(federated(tmp_path / "run", resumed=trust)) == hashes(whole)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    told = [json.loads(line)["strategy"] for line in lines]
+    architectures = {name for name in told[0] if name.startswith("lessons_")}
+    assert len(architectures) == 2
+    for name in architectures:
+        assert [each[name] for each in told] == [1.0, 2.0, 3.0]
