@@ -65,10 +65,9 @@ def arranged(inputs: Tensor, members: int, axes: int, flat: bool) -> Tensor:
     """
     if flat:
         return inputs.flatten(-axes)
-    images = inputs
-    if images.dim() == 4:
-        images = images.expand(members, *images.shape)
-    return images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    if inputs.dim() == 4:
+        inputs = inputs.expand(members, *inputs.shape)
+    return inputs.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def by_client(features: Tensor, members: int) -> Tensor:

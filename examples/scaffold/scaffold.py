@@ -124,8 +124,8 @@ class Scaffold(BaseStrategy):
         means = total.mean(ARRAYS)
         for name, value in total.sums[CONTROL].items():
             self.control[name] = (self.control[name] + value / self.clients).astype(np.float32)
-        stepped = {n: old + self.rate * (means[n] - old) for n, old in self.arrays.items()}
-        new = means | {n: stepped[n] for n in self.control}
+        old = {n: self.arrays[n] for n in self.control}  # the rest are statistics
+        new = means | {n: x + self.rate * (means[n] - x) for n, x in old.items()}
         return write_arrays(cast_to({n: a.dtype for n, a in self.arrays.items()}, new)), None
 
     def state(self):

@@ -237,7 +237,7 @@ def _agreeing(
     """Aggregate; if that fails because replies disagree in their form, without the odd ones.
 
     Ours say themselves which replies they can use, so their other errors are no reply's fault. What
-    a user's code raises is its own where it goes on without the odd ones, or they are too many.
+    a user's code raises is told as it is where leaving out the odd is no cure, or most are odd.
     """
     looks = iter((names_of, forms_of))
     while True:
