@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from benchmarks.distil_work import PROXY_BATCH, Watch
 from clients.handlers.base import SERVER_ROUND
-from clients.handlers.targets import train_targets
+from clients.handlers.peer_targets import train_targets
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import CONFIG, TARGETS
 from clients.training.local_context import LocalContext

@@ -25,7 +25,7 @@ from clients.data import Dataset, Task, classification, dense_labelling
 from clients.models.factory import build
 from clients.training.loop import train
 from clients.training.losses import kl
-from clients.training.objective_gradients import Precision
+from clients.training.single_gradients import Precision
 from clients.training.task_objectives import of_examples
 
 SHAPES = dict.fromkeys(("logistic_regression", "mlp", "lenet5", "cnn"), (1, 28, 28))

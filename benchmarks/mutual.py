@@ -23,10 +23,10 @@ from clients.data import Dataset, fashion_mnist, mnist, subset
 from clients.data.measures import class_measures
 from clients.models import cnn, lenet5, mlp
 from clients.models.factory import ModelFunction, build, load_parameters, parameters_of
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.ensemble_classifier import fused_classifier
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.mutual.group_learner import any_network
+from clients.mutual.group_process import any_network
 from clients.mutual.lockstep import train_peers
 from clients.training.evaluation import predict
 from sim.workers.process_setup import keep_memory, pin_threads
@@ -51,8 +51,8 @@ def methods(epochs: int) -> dict[str, tuple[Any, Any]]:
     return {
         "alone": (rules.alone, None),
         "dml": (rules.dml, None),
-        "one": (partial(rules.one, ramp_epochs=ramp), heads.Gate),
-        "ffl": (partial(rules.ffl, ramp_epochs=ramp), heads.Fusion),
+        "one": (partial(rules.one, ramp_epochs=ramp), group_heads.Gate),
+        "ffl": (partial(rules.ffl, ramp_epochs=ramp), group_heads.Fusion),
     }
 
 

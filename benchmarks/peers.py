@@ -22,7 +22,7 @@ from flwr.clientapp import ClientApp
 from clients.data import Dataset, blobs
 from clients.models import cnn, lenet5, mlp
 from clients.models.factory import ModelFunction, build, parameters_of
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
 from clients.mutual.lockstep import train_peers
 from sim.workers.process_setup import keep_memory, pin_threads
@@ -40,7 +40,7 @@ Train = Callable[[GroupLesson, GroupState, Dataset], GroupState]
 def lesson(model: str, rule: str, peers: int, steps: int, batch_size: int) -> GroupLesson:
     """A group of equal peers and one epoch of some steps."""
     ids = np.arange(steps * batch_size)
-    head = Head(heads.Fusion, SGD) if rule == "ffl" else None
+    head = Head(group_heads.Fusion, SGD) if rule == "ffl" else None
     return GroupLesson(
         peers=tuple(Peer(f"{model}-{k}", MODELS[model], SGD) for k in range(peers)),
         rule=getattr(rules, rule),

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import run
 from clients.models.factory import parameters_of
-from clients.models.parameter_names import chosen
+from clients.models.parameter_patterns import chosen
 from clients.population.drawing import draw_student
 from conf.composing import composed
 from conf.schema import EXAMPLES, HERE

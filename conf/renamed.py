@@ -9,11 +9,14 @@ RENAMED = {
     "clients.corruption": "clients.population.label_conditions",
     "clients.discriminator": "clients.models.discriminator",
     "clients.losses": "clients.training.losses",
-    "clients.peers.heads": "clients.mutual.heads",
+    "clients.messages.fields": "clients.messages.shipped_fields",
+    "clients.peers.heads": "clients.mutual.group_heads",
+    "clients.mutual.heads": "clients.mutual.group_heads",
     "clients.peers.messenger": "clients.mutual.messenger",
     "clients.peers.rules": "clients.mutual.rules",
     "clients.population.conditions": "clients.population.label_conditions",
-    "clients.population.shapes": "clients.population.network_shapes",
+    "clients.population.shapes": "clients.population.shape_plans",
+    "clients.population.network_shapes": "clients.population.shape_plans",
     "clients.profiles": "clients.population.profiles",
     "clients.training": "clients.training.loop",
     "sim.pool": "sim.workers.pools",
@@ -26,7 +29,8 @@ RENAMED = {
     "strategies.mutual": "strategies.server.mutual",
     "strategies.parameter_gossip": "strategies.decentralised.gossip_averaging",
     "strategies.scorers": "strategies.aggregation.scorers",
-    "strategies.teaching.group": "strategies.teaching.group_teaching",
+    "strategies.teaching.group": "strategies.teaching.student_among_peers",
+    "strategies.teaching.group_teaching": "strategies.teaching.student_among_peers",
     "strategies.stages": "strategies.server.sequence",
     "strategies.transfer": "strategies.decentralised.def_kt",
 }
@@ -46,7 +50,7 @@ PARTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "teaching": (
-        "strategies.teaching.group_teaching.GroupRecipe",
+        "strategies.teaching.student_among_peers.GroupRecipe",
         {
             name: name
             for name in (

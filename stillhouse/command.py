@@ -87,7 +87,7 @@ def _report(words: list[str]) -> int:
 
 def _conformance(words: list[str]) -> int:
     import run  # noqa: F401  which tells Hydra the schema, and where examples lie
-    from conf.plugin_file import plugin_in
+    from conf.plugin_yaml import plugin_in
     from stillhouse.engine_points import engine_points
     from strategies.conformance.command import main as check_plugin
 

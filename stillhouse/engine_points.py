@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 def engine_points() -> "tuple[Point, ...]":
     """Return the points of the engine: probes of rounds, graphs, their weights, strategies."""
     from sim.analysis.probes.conformance import ROUND_PROBE
-    from sim.checkpoint.trial_run import begun, made_for, trial_run
+    from sim.checkpoint.conformance_rounds import begun, made_for, trial_run
     from sim.topology.conformance import MIXING, TOPOLOGY
     from sim.workers.process_setup import assume_task_identity
     from strategies.conformance.of_strategies import Engine, strategy_point

@@ -16,7 +16,7 @@ from clients.data.task import classification
 from clients.models.factory import build, load_parameters
 from conf.errors import ConfigError
 from conf.resume import instantiate_trusted
-from sim.tracking.parameters_header import Description, read_description
+from sim.tracking.model_file_header import Description, read_description
 from sim.tracking.run_files import PEERS, STUDENT
 
 Format = Literal["torchscript", "onnx"]

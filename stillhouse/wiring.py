@@ -83,7 +83,7 @@ def check(config: DictConfig) -> str:
 
 def described_models(config: DictConfig, clients: "SimulatedClients") -> dict[str, dict[str, str]]:
     """Say what each architecture is, and "", the student, for the files of their parameters."""
-    from sim.tracking.parameters_header import describe, header
+    from sim.tracking.model_file_header import describe, header
 
     nodes: Any = {"": config.student}
     nodes |= {str(name): kind.model for name, kind in config.clients.architectures.items()}
@@ -102,7 +102,7 @@ def check_plugins(config: DictConfig) -> None:
     """Refuse strategies that we do not run, and functions that do not fit, or want too much."""
     check_strategy(config)  # before its keys, which are those of another of Flower's
     check_targets(config)
-    from clients.population.plugins import require_offered
+    from clients.population.plugin_arguments import require_offered
     from strategies.aggregation.scorer_compatibility import require_pairs
 
     require_pairs(pairs(config.strategy))

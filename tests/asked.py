@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from clients.data import blobs
-from clients.messages.asked import Asked, asked_about
+from clients.messages.field_source import Asked, asked_about
 from clients.models import mlp
 from clients.models.factory import build
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clients.messages.asked import Asked
+from clients.messages.field_source import Asked
 from clients.messages.round_views import RoundView
 from tests.federations import Run, distillation, open_pool, run_ours, simulated
 from tests.federations import tiny_clients as clients_of

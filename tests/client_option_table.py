@@ -14,7 +14,8 @@ MESSENGER: dict[str, Differs | str] = {
     "clients.messenger.epochs of Messenger": Differs("fml", 1, 2, "student"),
     "clients.messenger.batch_size of Messenger": Differs("fml", 8, 5, "student"),
     "clients.messenger.head of Messenger":
-        Differs("fedkd", None, {"_target_": "clients.mutual.heads.Projection", "_partial_": True},
+        Differs("fedkd", None,
+                {"_target_": "clients.mutual.group_heads.Projection", "_partial_": True},
                 "student"),
     "clients.messenger.optimizer.lr of SGD": Differs("fml", 0.05, 0.1, "student"),
     "clients.messenger.optimizer.momentum of SGD": Differs("fml", 0.9, 0.0, "student"),

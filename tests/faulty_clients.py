@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from clients import data
 from clients.data.task import classification
 from clients.messages.field import Field
-from clients.population.network_shapes import Shape
 from clients.population.profiles import Profiles
+from clients.population.shape_plans import Shape
 
 
 class Kept:

@@ -18,7 +18,7 @@ from clients.app import SimulatedApp
 from clients.data import blobs, split
 from clients.duck_typing import told
 from clients.handlers.base import Handler
-from clients.handlers.targets import RELAY
+from clients.handlers.peer_targets import RELAY
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models import logistic_regression, mlp
 from clients.models.factory import build, load_parameters, parameters_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.lockstep import train_peers
 from clients.population.clients import SimulatedClients
 from strategies.aggregation.combiners import mean_of_probs
@@ -31,7 +31,7 @@ def mutual(
         "seed": SEED,
         "train_peers": train_peers,
         "rule": FFL,
-        "head": heads.Fusion,
+        "head": group_heads.Fusion,
         "optimizer": SGD,
         "epochs": 2,
         "batch_size": 8,

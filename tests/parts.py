@@ -7,8 +7,8 @@ from clients.models.discriminator import DiscriminatorRecipe
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.argument_injection import completed, wants
 from strategies.decentralised.delivery import Neighbours
-from strategies.teaching.group_teaching import GroupRecipe
 from strategies.teaching.proxy_split import ProxySplit
+from strategies.teaching.student_among_peers import GroupRecipe
 from strategies.teaching.teachers import Teachers
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clients.data import Dataset, blobs
 from clients.models import cnn, lenet5, logistic_regression, mlp
 from clients.models.factory import build, parameters_of
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
 
 DATA: Dataset = blobs(num_examples=200, seed=3)[0]
@@ -49,7 +49,7 @@ def start(task: GroupLesson) -> GroupState:
 
 
 def fusing(*models: Any, **changes: Any) -> GroupLesson:
-    return lesson(*models, rule=FFL, head=Head(heads.Fusion, SGD), **changes)
+    return lesson(*models, rule=FFL, head=Head(group_heads.Fusion, SGD), **changes)
 
 
 def same(one: GroupState, other: GroupState) -> bool:

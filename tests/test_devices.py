@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.work import smooth
 from clients.data import blobs
-from clients.data.device_batches import feed
+from clients.data.batches_to_device import feed
 from clients.execution.batched_loop import train_together
 from clients.execution.model_cache import as_tensors
 from clients.execution.stack import Stack

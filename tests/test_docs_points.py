@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from conf.plugin_file import plugin_in
+from conf.plugin_yaml import plugin_in
 from stillhouse.engine_points import engine_points
 from strategies.conformance.command import main, table
 from strategies.conformance.points import POINTS

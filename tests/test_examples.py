@@ -25,7 +25,7 @@ from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import node_id_of
 from clients.models.factory import parameters_of
 from clients.training.objective import Objective, Outputs
-from conf.plugin_file import plugin_in
+from conf.plugin_yaml import plugin_in
 from stillhouse.engine_points import engine_points
 from strategies.conformance.command import main
 from tests.example_runs import EXAMPLES, both_pools, imported

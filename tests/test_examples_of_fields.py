@@ -135,7 +135,7 @@ def test_a_run_that_asks_for_shipped_fields_goes_on_and_nobody_elses_do(tmp_path
     assert again.returncode == 0, again.stderr
     config = tmp_path / "run" / "config.yaml"
     text = config.read_text()
-    config.write_text(text.replace("clients.messages.fields.class_means", "shutil.rmtree"))
+    config.write_text(text.replace("clients.messages.shipped_fields.class_means", "shutil.rmtree"))
     refused = run_py(f"resume={tmp_path / 'run'}", "rounds=3")
     assert refused.returncode != 0
     assert "strategy.ask.class_means._target_=shutil.rmtree: not run" in refused.stderr

@@ -16,7 +16,7 @@ import stillhouse
 from clients.data import normalised
 from clients.models import cnn
 from run import federate
-from sim.tracking.parameters_header import KEY, describe, header, read_description
+from sim.tracking.model_file_header import KEY, describe, header, read_description
 from sim.tracking.run_folder import sha256_of_arrays
 from stillhouse.command import main
 from stillhouse.wiring import load_splits

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clients.messages.answers import Answers
-from clients.mutual import heads
+from clients.mutual import group_heads
 from clients.mutual.terms import Shared, Terms
 from strategies.aggregation.normalisation import normalise
 from tests.places import CONF
@@ -202,7 +202,7 @@ def test_a_weight_of_one_silences_the_others(
     torch.testing.assert_close(targets, alone)
 
 
-HEADS = {"one": heads.Gate, "okddip": heads.Attention, "ffl": heads.Fusion}
+HEADS = {"one": group_heads.Gate, "okddip": group_heads.Attention, "ffl": group_heads.Fusion}
 SHAPES = [(3, 2, 2), (4, 2, 2), (2, 2, 2)]
 
 

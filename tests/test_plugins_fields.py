@@ -12,9 +12,9 @@ import pytest
 import torch
 from flwr.app import RecordDict
 
-from clients.messages.asked import Asked, key_of
 from clients.messages.field import Field
-from clients.messages.fields import check_names
+from clients.messages.field_source import Asked, key_of
+from clients.messages.shipped_fields import check_names
 from tests.asked import about
 from tests.places import CONF
 from tests.plugins import FIELDS

@@ -16,7 +16,7 @@ from clients.data import classification
 from clients.execution.objective_policy import objective_fault
 from clients.models import mlp
 from clients.training.objective import START, Objective, Outputs, with_temperature
-from clients.training.objective_gradients import NetworkGradients
+from clients.training.single_gradients import NetworkGradients
 from tests.places import CONF
 from tests.plugins import OBJECTIVES, STUDENTS
 

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from clients import data
-from clients.handlers.metric_faults import fault_in_loss
+from clients.handlers.weight_faults import fault_in_loss
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.population.rehearsal import rehearse_learning, rehearse_network
 from clients.training.loop import train

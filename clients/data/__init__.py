@@ -2,8 +2,8 @@
 
 from clients.data.built_in_sets import blobs, digits
 from clients.data.colour_sets import cifar10, cifar100, cinic10, stl10, svhn
+from clients.data.data_summary import described, renumbered, without_examples
 from clients.data.dataset import Dataset, normalised, subset, viewed
-from clients.data.descriptions import described, renumbered, without_examples
 from clients.data.hugging_face import from_datasets, saved_dataset
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
 from clients.data.image_folder import image_folder

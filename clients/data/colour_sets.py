@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.data.dataset import Dataset, byte_set, channel_moments
-from clients.data.formats import data_root, missing, read_cifar_batch, read_image_folder, read_mat
+from clients.data.public_file_formats import (
+    data_root,
+    missing,
+    read_cifar_batch,
+    read_image_folder,
+    read_mat,
+)
 
 Read = tuple[Path, Path, npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 """Files of the images and of the labels of a set, and what is in them."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clients.data.labels import Labels
+from clients.data.label_checks import Labels
 from clients.data.task import Task, classification
 
 Inputs = npt.NDArray[Any]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clients.data.dataset import Dataset, Inputs, LabelValues
 from clients.data.image_folder import HELD_OUT, read_images
-from clients.data.own_sets import numbered, own_sets
+from clients.data.own_arrays import numbered, own_sets
 from clients.data.task import classification
 from clients.data.user_table import features_of, labels_of, names_of
 

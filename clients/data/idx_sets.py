@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.data.dataset import Dataset, byte_set, channel_moments
-from clients.data.formats import data_root, read_idx
+from clients.data.public_file_formats import data_root, read_idx
 
 MNIST_ORIGIN = (
     "the four idx files of MNIST (Y. LeCun, C. Cortes, C. Burges; yann.lecun.com/exdb/mnist, "

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.data.dataset import Dataset
-from clients.data.own_sets import numbered, own_sets
+from clients.data.own_arrays import numbered, own_sets
 from clients.data.task import classification
 
 if TYPE_CHECKING:

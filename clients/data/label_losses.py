@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from clients.data.labels import UNLABELLED
+from clients.data.label_checks import UNLABELLED
 
 if TYPE_CHECKING:
     from torch import Tensor

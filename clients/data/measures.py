@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clients.data.label_checks import UNLABELLED, Labels
 from clients.data.label_losses import cross_entropy
-from clients.data.labels import UNLABELLED, Labels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clients.data.dataset import Dataset, Indices, Inputs, LabelValues, channel_moments, subset
-from clients.data.labels import Labels
+from clients.data.label_checks import Labels
 from clients.data.proxy_conditions import ProxyCondition, conditioned
 from clients.data.task import Task
 

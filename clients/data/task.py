@@ -15,16 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clients.data.label_losses import (
-    classes_last,
-    cross_entropy,
-    cross_entropy_of_labelled,
-    half_squared_error,
-    heads_apart,
-    loss_of_heads,
-    loss_of_sites,
-)
-from clients.data.labels import (
+from clients.data.label_checks import (
     BINS,
     UNLABELLED,
     Labels,
@@ -36,6 +27,15 @@ from clients.data.labels import (
     not_numbers,
     not_of_heads,
     tenths,
+)
+from clients.data.label_losses import (
+    classes_last,
+    cross_entropy,
+    cross_entropy_of_labelled,
+    half_squared_error,
+    heads_apart,
+    loss_of_heads,
+    loss_of_sites,
 )
 from clients.data.measures import class_measures, head_measures, number_measures, pixel_measures
 

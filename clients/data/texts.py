@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.data.dataset import Dataset
-from clients.data.formats import data_root, missing
+from clients.data.public_file_formats import data_root, missing
 from clients.data.splits import hold_out
 from clients.data.task import classification
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from clients.data.data_summary import told
 from clients.data.dataset import Dataset
-from clients.data.descriptions import told
-from clients.data.own_sets import numbered, own_sets
+from clients.data.own_arrays import numbered, own_sets
 from clients.data.task import classification, regression
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clients.data import Dataset
-from clients.data.device_batches import feed
+from clients.data.batches_to_device import feed
 from clients.execution.group_batches import Examples, Indices, Step, View, as_seen, schedule
 from clients.execution.stack import Stack
 from clients.execution.stacked_gradients import StackedGradients
@@ -18,9 +18,9 @@ from clients.training.loop import (
     parameters_not_finite,
 )
 from clients.training.objective import Anchors, Loss, Objective, as_objective
-from clients.training.objective_gradients import Precision
-from clients.training.optimizers import Optimizer, stepper
+from clients.training.optimizer_steps import Optimizer, stepper
 from clients.training.schedules import By, Scheduler, rate_of
+from clients.training.single_gradients import Precision
 
 
 def train_together(
@@ -59,7 +59,7 @@ def train_together(
         rngs: For each client its source of randomness, left as `train` leaves it.
         epochs: Passes of each client over its examples, >= 0.
         batch_size: Examples per client and step, >= 1.
-        optimizer: Makes a fresh optimiser, `clients.training.optimizers.elementwise`.
+        optimizer: Makes a fresh optimiser, `clients.training.optimizer_steps.elementwise`.
         max_grad_norm: Clip each client's gradient to this total L2 norm, > 0; None = never.
         autocast: As in `train`.
         steps: As there; a client's last epoch may be broken off where another's is not.

@@ -14,16 +14,16 @@ from clients.execution.batched_loop import predict_together, train_together
 from clients.execution.group_batches import View
 from clients.execution.isolation import keeps_nothing
 from clients.execution.model_cache import Networks, Tensors
-from clients.execution.network_variants import keep_last
 from clients.execution.policy_cache import Policies
+from clients.execution.shape_variants import keep_last
 from clients.execution.stack import Stack, Way
-from clients.execution.trainers import in_place_of_steps, numbers_of, trained
+from clients.execution.trainer_calls import in_place_of_steps, numbers_of, trained
 from clients.models.factory import ModelFunction, Parameters
 from clients.training.local_context import LocalContext
 from clients.training.loop import Trainer
 from clients.training.objective import Anchors, Loss, Objective, as_objective
-from clients.training.objective_gradients import half_precision
-from clients.training.optimizers import of_torch
+from clients.training.optimizer_steps import of_torch
+from clients.training.single_gradients import half_precision
 
 MOST_LOGITS = 16 * 2**20
 """Logits that are in memory at once when clients answer together: 64 MiB."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from clients.data import Dataset, Task
 from clients.execution.isolation import Original, foreign, keeps_nothing
-from clients.execution.network_variants import Variant, keep_last
+from clients.execution.shape_variants import Variant, keep_last
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.training.evaluation import predict_and_tap
-from clients.training.objective_gradients import Precision, half_precision
+from clients.training.single_gradients import Precision, half_precision
 
 Tensors = dict[str, Tensor]
 

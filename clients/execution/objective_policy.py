@@ -15,7 +15,7 @@ from clients.execution.stack import Stack, Way
 from clients.execution.stacked_gradients import StackedGradients
 from clients.seeding import seeded_torch
 from clients.training.objective import Anchors, Objective
-from clients.training.objective_gradients import NetworkGradients
+from clients.training.single_gradients import NetworkGradients
 
 
 def objective_fault(

@@ -11,7 +11,7 @@ from clients.execution.grouped_layers import starts_flat, widened
 from clients.execution.masking import Current, Filling
 from clients.execution.stack import Stack, Way
 from clients.seeding import seeded_torch
-from clients.training.optimizers import Optimizer, elementwise
+from clients.training.optimizer_steps import Optimizer, elementwise
 
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 """Layers that draw from torch's generator, of which each client would need its own."""

@@ -16,7 +16,7 @@ from clients.execution.policy import ON_CPU, way_of
 from clients.execution.stack import Way
 from clients.training import losses
 from clients.training.objective import Anchors, Objective
-from clients.training.optimizers import Optimizer
+from clients.training.optimizer_steps import Optimizer
 
 Outcome = TypeVar("Outcome")
 

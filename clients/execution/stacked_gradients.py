@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from clients.execution.masking import Filling
 from clients.execution.stack import Stack, Tensors
 from clients.training.objective import START, Anchors, Objective, OnLogits, Outputs
-from clients.training.objective_gradients import (
+from clients.training.single_gradients import (
     Precision,
     copied,
     corrected,

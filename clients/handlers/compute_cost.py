@@ -10,7 +10,7 @@ on features or pixels that are there; and the networks that a method's own objec
 from flwr.app import RecordDict
 
 from clients.execution.model_cache import work_of
-from clients.execution.network_variants import Variant
+from clients.execution.shape_variants import Variant
 from clients.population.clients import STUDENT, SimulatedClients
 from clients.training.batches import examples_learned
 from clients.training.loop import PASSES

@@ -13,7 +13,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from clients.handlers.answering import answers_of
+from clients.handlers.answers_by_field import answers_of
 from clients.handlers.base import Handler, Replies
 from clients.handlers.compute_cost import forward
 from clients.handlers.state import client_of, own_network

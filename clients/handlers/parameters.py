@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from clients.data import Task
-from clients.data.labels import Labels
+from clients.data.label_checks import Labels
 from clients.execution.executor import Trained
 from clients.execution.model_cache import as_tensors
 from clients.handlers.base import SERVER_ROUND, Handler, Replies, each

@@ -11,10 +11,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 
 from clients.execution.executor import Lesson, Trained
 from clients.execution.model_cache import Tensors, as_tensors
-from clients.handlers.answering import answer
+from clients.handlers.answers_by_field import answer
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
 from clients.handlers.compute_cost import forward, local_training
-from clients.handlers.reshaping import reshaped
+from clients.handlers.shape_choice import reshaped
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.answer_faults import fault_in_answers
 from clients.messages.arrays import write_arrays

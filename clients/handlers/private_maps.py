@@ -16,7 +16,7 @@ from torch import Tensor
 from clients.data import Task
 from clients.execution.executor import Answered
 from clients.execution.model_cache import as_tensors
-from clients.handlers.answering import answers_of
+from clients.handlers.answers_by_field import answers_of
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
 from clients.handlers.compute_cost import forward, local_training
 from clients.handlers.state import MODEL, client_of, own_network, round_of, tested

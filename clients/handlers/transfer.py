@@ -7,7 +7,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 
 from clients.handlers.base import Handler, each
 from clients.handlers.compute_cost import forward
-from clients.handlers.mixed_parameters import MIXED
+from clients.handlers.peer_parameters import MIXED
 from clients.handlers.state import START, client_of, keep_parameters, own_parameters, round_of
 from clients.messages.arrays import is_float, read_arrays
 from clients.messages.requests import METRICS

@@ -2,7 +2,7 @@
 
 A strategy lists the fields that it asks for beside logits, `strategy/ask=[features]`; scorers find
 them in `Answers` by their names, a student's objective among its anchors. Those that are shipped
-are in `clients.messages.fields`; one of a user's own is a `Field` that any function returns.
+are in `clients.messages.shipped_fields`; one of a user's own is a `Field` that a function returns.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from clients.messages.arrays import PLAIN
-from clients.messages.asked import Asked
 from clients.messages.codecs import Array, Arrays, Codec, Offered, Precision, Rows, codec_of
-from clients.messages.wire import NOTHING, decoded, encoded, parts_of, wire_name
+from clients.messages.field_source import Asked
+from clients.messages.field_wire import NOTHING, decoded, encoded, parts_of, wire_name
 
 Shape = tuple[str | int | None, ...]
 """Of one client's array: "N" inputs asked about, "R" rows of answers to them (one each, but for
@@ -138,12 +138,12 @@ class Field:
         rng: Callable[[str], np.random.Generator],
         about: Offered = NOTHING,
     ) -> dict[str, Array]:
-        """Turn an array into what is sent, as `clients.messages.wire.encoded`."""
+        """Turn an array into what is sent, as `clients.messages.field_wire.encoded`."""
         assert not isinstance(self.codec, str), "it was looked up"
         return encoded(self.codec, name, array, rng, about)
 
     def decode(self, name: str, arrays: Arrays, rows: Rows = ...) -> Tensor:
-        """Turn what was sent back into the array, as `clients.messages.wire.decoded`."""
+        """Turn what was sent back into the array, as `clients.messages.field_wire.decoded`."""
         assert not isinstance(self.codec, str), "it was looked up"
         return decoded(self.codec, name, arrays, rows)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from clients.data import Dataset
 from clients.messages.arrays import read_arrays
-from clients.messages.asked import Asked
 from clients.messages.field import Field
+from clients.messages.field_source import Asked
 from clients.models.confidence import NEGATIVES, Confidence
 from clients.models.discriminator import (
     Discriminator,

@@ -14,7 +14,6 @@ from clients.messages.answers import Answers, Stacked, stack
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import Offered
 from clients.messages.field import NO_FIELDS, Fields
-from clients.messages.fields import LOGITS, logits_of, others_of
 from clients.messages.requests import (
     ARRAYS,
     CONFIG,
@@ -23,6 +22,7 @@ from clients.messages.requests import (
     PREDICTIONS,
     client_id_of,
 )
+from clients.messages.shipped_fields import LOGITS, logits_of, others_of
 from clients.messages.sizes import NUM_EXAMPLES, examples_in
 from clients.models.factory import Parameters
 from clients.training.local_context import noted

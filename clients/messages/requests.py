@@ -15,8 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.field import Field, Fields
-from clients.messages.fields import LOGITS, logits_of
 from clients.messages.own_probs import own_probs
+from clients.messages.shipped_fields import LOGITS, logits_of
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.models.factory import Parameters
 

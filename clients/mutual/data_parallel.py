@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset, normalised
-from clients.execution.trainers import numbers_of
+from clients.execution.trainer_calls import numbers_of
 from clients.models.factory import Parameters, parameters_of
 from clients.mutual.lockstep import Link
 from clients.seeding import seeded_torch
@@ -24,9 +24,9 @@ from clients.training.loop import (
     parameters_not_finite,
 )
 from clients.training.objective import Loss
-from clients.training.objective_gradients import Precision, half_precision
-from clients.training.optimizers import Optimizer, stepper
+from clients.training.optimizer_steps import Optimizer, stepper
 from clients.training.schedules import By, Scheduler, rate_of
+from clients.training.single_gradients import Precision, half_precision
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from clients.data import Dataset
 from clients.models.factory import load_parameters
 from clients.mutual.group import GroupLesson, GroupState
-from clients.mutual.group_learner import any_network, feature_shapes, fresh_head, tap_of
+from clients.mutual.group_process import any_network, feature_shapes, fresh_head, tap_of
 from clients.mutual.terms import Rule, Shared
 from clients.training.evaluation import measured, predict
 from clients.training.taps import Taps, take_map

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from clients.models.factory import ModelFunction, Parameters
-from clients.mutual.heads import HeadFunction
+from clients.mutual.group_heads import HeadFunction
 from clients.mutual.terms import Rule
-from clients.training.optimizers import Optimizer
+from clients.training.optimizer_steps import Optimizer
 from clients.training.schedules import Scheduler
 
 Update = Literal["simultaneous", "sequential"]
@@ -39,7 +39,7 @@ class Head:
     """What the group learns in common.
 
     Attributes:
-        build: One of `clients.mutual.heads`, its numbers bound.
+        build: One of `clients.mutual.group_heads`, its numbers bound.
         optimizer: Makes its optimiser.
     """
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from clients.data import Dataset, normalised
 from clients.execution.isolation import keeps_nothing
 from clients.mutual.group import GroupLesson, GroupState, Part, joined
-from clients.mutual.group_learner import Host, Learner, feature_shapes, learner
-from clients.mutual.heads import Shape
+from clients.mutual.group_heads import Shape
+from clients.mutual.group_process import Host, Learner, feature_shapes, learner
 from clients.seeding import Purpose, generator, torch_seed
 from clients.training.batches import batches
 from clients.training.evaluation import predict

@@ -13,13 +13,13 @@ import torch
 from torch.nn import functional
 
 from clients.data import Dataset
-from clients.data.labels import Labels
+from clients.data.label_checks import Labels
 from clients.models.factory import ModelFunction, Parameters
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.mutual.heads import HeadFunction
+from clients.mutual.group_heads import HeadFunction
 from clients.mutual.lockstep import train_peers
 from clients.mutual.terms import Rule
-from clients.training.optimizers import Optimizer
+from clients.training.optimizer_steps import Optimizer
 
 PRIVATE, MESSENGER = "private", "messenger"
 

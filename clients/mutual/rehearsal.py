@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.mutual.group import GroupLesson
-from clients.mutual.group_learner import any_network, feature_shapes, fresh_head
-from clients.mutual.heads import Shape
+from clients.mutual.group_heads import Shape
+from clients.mutual.group_process import any_network, feature_shapes, fresh_head
 from clients.mutual.terms import Shared, Terms
-from clients.training.optimizers import require_steps
+from clients.training.optimizer_steps import require_steps
 
 EXAMPLES = 8
 """Size of the made-up batch."""

@@ -82,7 +82,7 @@ def one(
         shared: Of K peers, with features.
         targets: Soft labels [B, C].
         epoch: e, from 0.
-        head: `clients.mutual.heads.Gate`.
+        head: `clients.mutual.group_heads.Gate`.
         temperature: T > 0.
         ramp_epochs: E of `ramp`.
         soft_loss_weight: Factor of rho.
@@ -124,7 +124,7 @@ def okddip(
         shared: Of K >= 2 peers, with features, the leader last.
         targets: Soft labels [B, C].
         epoch: e, from 0.
-        head: `clients.mutual.heads.Attention`.
+        head: `clients.mutual.group_heads.Attention`.
         temperature: T > 0.
         ramp_epochs: E of `ramp`.
         soft_loss_weight: Factor of rho.
@@ -171,7 +171,7 @@ def ffl(
         shared: Of K peers, with features.
         targets: Soft labels [B, C].
         epoch: e, from 0.
-        head: `clients.mutual.heads.Fusion`.
+        head: `clients.mutual.group_heads.Fusion`.
         temperature: T > 0.
         ramp_epochs: E of `ramp`.
         soft_loss_weight: Factor of rho.
@@ -258,7 +258,7 @@ def adaptive_mutual(
         shared: Of two peers, with features if there is a head.
         targets: Soft labels [B, C].
         epoch: Not used.
-        head: `clients.mutual.heads.Projection`, or None for no hidden loss.
+        head: `clients.mutual.group_heads.Projection`, or None for no hidden loss.
         temperature: T > 0.
 
     Returns:

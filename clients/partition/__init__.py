@@ -4,9 +4,10 @@ Every function takes the labels [n] of the private set, the number of clients K 
 generator, and returns a `Partition`: sorted indices of each client, every index exactly once (but
 for those of `imbalance`, which are made of another). Which examples of a class a client gets is
 random, so the order of the input does not matter. One of your own may name `ids` [n] and `inputs`
-[n, ...], as networks see them, and is given these too (`clients.population.plugins`).
+[n, ...], as networks see them, and is given these too (`clients.population.plugin_arguments`).
 """
 
+from clients.partition.flat_partition import Partition
 from clients.partition.flower import from_partitioner
 from clients.partition.imbalance import (
     capped,
@@ -16,7 +17,6 @@ from clients.partition.imbalance import (
     step_imbalance,
 )
 from clients.partition.index_file import from_file
-from clients.partition.ownership import Partition
 from clients.partition.power_law import power_law
 from clients.partition.rules import (
     classes_per_client,

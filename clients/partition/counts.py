@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from clients.partition.ownership import Indices, Partition, by_owner
+from clients.partition.flat_partition import Indices, Partition, by_owner
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 
-from clients.partition.ownership import Indices, Partition, as_partition, cut_short
+from clients.partition.flat_partition import Indices, Partition, as_partition, cut_short
 
 Labels = npt.NDArray[np.int64]
 Cut = Callable[[Labels, int, np.random.Generator], Sequence[Indices]]

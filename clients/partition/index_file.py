@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clients.partition.ownership import Partition, as_partition
+from clients.partition.flat_partition import Partition, as_partition
 
 
 def from_file(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.partition.counts import check_classes, check_request, deal, draw_ownership
-from clients.partition.ownership import Partition
+from clients.partition.flat_partition import Partition
 
 Labels = npt.NDArray[np.int64]
 

@@ -23,7 +23,7 @@ from clients.partition.counts import (
     fill_places,
     redraw,
 )
-from clients.partition.ownership import Partition, by_owner
+from clients.partition.flat_partition import Partition, by_owner
 
 Labels = npt.NDArray[np.int64]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clients.partition.ownership import Indices, as_partition
+from clients.partition.flat_partition import Indices, as_partition
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays have no truth value

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from clients.data import Dataset, Splits
-from clients.data.labels import Labels
+from clients.data.label_checks import Labels
 from clients.data.task import partly_labelled
 from clients.execution.executor import Lesson, Place, Trained
 from clients.execution.model_cache import Tensors, work_of
-from clients.execution.network_variants import in_turn
-from clients.execution.trainers import trained
+from clients.execution.shape_variants import in_turn
+from clients.execution.trainer_calls import trained
 from clients.messages.codecs import OF_REQUESTS, Codec, codec_of
 from clients.models.factory import ModelFunction
 from clients.mutual.messenger import Messenger, require_alone
 from clients.population.label_conditions import Condition
-from clients.population.network_shapes import Shape, variant_of
-from clients.population.plugins import labels_of
+from clients.population.plugin_arguments import labels_of
 from clients.population.profiles import ProfileRule, draw_profiles
+from clients.population.shape_plans import Shape, variant_of
 from clients.population.views import PHASES, Seeing, View, eyes_of, seen_by
 from clients.seeding import Purpose, child_of, generator, stream
 from clients.training.local_context import LocalContext, Phase

@@ -11,7 +11,7 @@ from clients.models.factory import build
 from clients.population.architectures import assign_architectures
 from clients.population.builders import builder_of, one_per_profile
 from clients.population.clients import SimulatedClients
-from clients.population.plugins import Cut, cut
+from clients.population.plugin_arguments import Cut, cut
 from clients.population.profiles import draw_profiles
 from clients.seeding import Purpose, generator
 from clients.training.batches import examples_learned

@@ -1,8 +1,8 @@
 """Conditions: what is done to the labels that clients learn, on purpose.
 
 One is a function of labels [n], number of classes, client id and round, and of what it names of
-`clients.population.plugins.CONDITION`; it returns classes [n], `UNLABELLED` (-1) where there is
-none, or soft labels [n, C]. What is drawn from `rng` is the same in each round: labels stay.
+`clients.population.plugin_arguments.CONDITION`; it returns classes [n], `UNLABELLED` (-1) where
+there is none, or soft labels [n, C]. What `rng` draws is the same in each round: labels stay.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 
-from clients.data.labels import UNLABELLED, Labels
+from clients.data.label_checks import UNLABELLED, Labels
 
 Condition = Callable[..., Labels]
 """(labels [n], number of classes, client id, server round 1..R, ...) -> the labels that it learns

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.data.labels import Labels
-from clients.execution.trainers import require_objectives, require_offered
+from clients.data.label_checks import Labels
+from clients.execution.trainer_calls import require_objectives, require_offered
 from clients.messages.arrays import PLAIN
 from clients.models.factory import ModelFunction, build, parameters_of, unlike
 from clients.mutual.messenger import Messenger, lesson_of
 from clients.mutual.rehearsal import rehearse_group
 from clients.population.clients import SimulatedClients
 from clients.population.label_conditions import label_free, permuted_labels
-from clients.population.network_shapes import require_shape
+from clients.population.shape_plans import require_shape
 from clients.population.views import require_view
 from clients.training.batches import examples_learned
 from clients.training.evaluation import run

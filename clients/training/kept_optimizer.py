@@ -12,7 +12,7 @@ from clients.data import Dataset
 from clients.training.local_context import LocalContext
 from clients.training.loop import train
 from clients.training.objective import Loss, Objective
-from clients.training.optimizers import Optimizer
+from clients.training.optimizer_steps import Optimizer
 
 
 def keep_optimizer(

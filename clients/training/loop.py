@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.data.device_batches import feed
+from clients.data.batches_to_device import feed
 from clients.seeding import seeded_torch
 from clients.training.batches import passes
 from clients.training.objective import Anchors, Loss, Objective, as_objective
-from clients.training.objective_gradients import NetworkGradients, Precision
-from clients.training.optimizers import Optimizer, stepper
+from clients.training.optimizer_steps import Optimizer, stepper
 from clients.training.schedules import By, Scheduler, rate_of
+from clients.training.single_gradients import NetworkGradients, Precision
 
 
 def train(

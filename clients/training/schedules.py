@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from clients.training.optimizers import Optimizer
+from clients.training.optimizer_steps import Optimizer
 
 Scheduler = Callable[[torch.optim.Optimizer], LRScheduler]
 """Makes a torch scheduler of an optimiser, e.g. a partial of `lr_scheduler.CosineAnnealingLR`."""

@@ -16,11 +16,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from clients.execution.executor import Lesson
 from clients.execution.model_cache import as_tensors
-from clients.handlers.answering import answers_of
+from clients.handlers.answers_by_field import answers_of
 from clients.handlers.base import Handler
 from clients.handlers.compute_cost import PASSES, forward, local_training
-from clients.handlers.mixed_parameters import EVALUATE_OWN
 from clients.handlers.parameters import training_metrics
+from clients.handlers.peer_parameters import EVALUATE_OWN
 from clients.handlers.state import MODEL, client_of, own_network
 from clients.messages.accumulator import Reducer, fold_replies
 from clients.messages.arrays import read_arrays, write_arrays

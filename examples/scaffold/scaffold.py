@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from clients.execution.trainers import numbers_of
+from clients.execution.trainer_calls import numbers_of
 from clients.handlers.base import Handler
 from clients.handlers.compute_cost import local_training
 from clients.handlers.parameters import train_parameters

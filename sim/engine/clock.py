@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from flwr.app import Message
 
 from clients.handlers.base import Handler, is_evaluation
+from clients.messages.payload_routing import KeptPayloads, Post
 from clients.messages.requests import client_id_of
-from clients.messages.routing import KeptPayloads, Post
 from clients.population.profiles import Profiles
 from sim.workers.tasks import Answer
 

@@ -7,8 +7,8 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from clients.messages.accumulator import Accumulator, Intake, Keep, Reducer, part_message
+from clients.messages.payload_routing import Post
 from clients.messages.requests import client_id_of
-from clients.messages.routing import Post
 from clients.messages.sizes import size_bytes
 from clients.population.profiles import Profiles
 from sim.engine.client_states import ClientStates

@@ -10,8 +10,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from clients.messages.accumulator import Intake
+from clients.messages.payload_routing import Post
 from clients.messages.requests import client_id_of, node_id_of
-from clients.messages.routing import Post
 from clients.population.profiles import Profiles
 from sim.engine.client_states import ClientStates
 from sim.engine.clock import is_measurement, wave_s

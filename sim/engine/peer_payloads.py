@@ -6,7 +6,7 @@ from typing import Any
 
 from flwr.app import RecordDict
 
-from clients.messages.routing import Post
+from clients.messages.payload_routing import Post
 from clients.messages.sizes import size_bytes
 from sim.workers.pools import Pool
 from sim.workers.state_serialization import freeze, thaw

@@ -16,16 +16,16 @@ from flwr.serverapp.exception import AggregationError, InconsistentMessageReplie
 from flwr.serverapp.strategy import Strategy
 
 from clients.duck_typing import offers, told
-from clients.handlers.metric_faults import fault_in_loss, fault_in_weight, first_fault
+from clients.handlers.weight_faults import fault_in_loss, fault_in_weight, first_fault
 from clients.messages.accumulator import Fault, Intake, Receiving, Sieve
 from clients.messages.round_views import RoundView
 from clients.messages.sizes import NUM_EXAMPLES
 from clients.seeding import Purpose, stream
-from sim.engine.averaging_view import parameter_view
 from sim.engine.exchanges import Exchange, forms_of, names_of
 from sim.engine.global_model_check import BadModel, require_measures, require_usable
 from sim.engine.grid import PoolGrid, TooFewClients
 from sim.engine.model_buffers import aggregated_train, of_its_own, weight_key
+from sim.engine.parameter_round_view import parameter_view
 from sim.engine.quorum import QuorumLost, require_quorum
 from sim.errors import NoSuchNumber, PoolLost, ProbeError
 from sim.workers.process_setup import seeded_globals

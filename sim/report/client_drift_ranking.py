@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim.report.client_tables import architectures_of
 from sim.report.drawing import Floats
+from sim.report.reading_client_tables import architectures_of
 
 FEWEST_CLIENTS = 3
 """Of two neither is further out than the other."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim.report.client_tables import ClientTables, architectures_of
 from sim.report.drawing import Floats
+from sim.report.reading_client_tables import ClientTables, architectures_of
 
 MOST_ROWS = 1000
 """How many clients a map shows; of more, so many at equal distances."""

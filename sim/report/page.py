@@ -14,14 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sim.report import drawing, failures, statistics, tables
 from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, sentence
-from sim.report.client_tables import client_tables
 from sim.report.costs import EDGES
 from sim.report.figures import FIRST, Panel, dot_rows, method_panels, run_panels
-from sim.report.findings import findings
+from sim.report.headlines import findings
+from sim.report.learning_speed import SMOOTHING, progress_table
 from sim.report.maps import HELD, MEASURED, Map, maps_of
 from sim.report.methods import Method, config_differences, methods_of
-from sim.report.progress import SMOOTHING, progress_table
 from sim.report.reading import ReportError, Run
+from sim.report.reading_client_tables import client_tables
 from sim.report.series import series_of
 from sim.report.statistics import Difference
 

@@ -13,9 +13,9 @@ from clients.mutual.lockstep import TrainPeers, train_peers
 from clients.training.loop import Trainer
 from sim.workers.group_recovery import joined, singles
 from sim.workers.process_setup import keep_memory, pin_threads, require_device
+from sim.workers.quarantine import Suspects, timed_out
 from sim.workers.runner import frozen_content, run_group
 from sim.workers.state_store import StateStore
-from sim.workers.suspects import Suspects, timed_out
 from sim.workers.tasks import Group, Outcome, Program, program_of
 from sim.workers.time_limit import require_timer, within
 

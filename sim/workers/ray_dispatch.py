@@ -20,9 +20,9 @@ from sim.errors import PoolLost
 from sim.workers import ray_deaths
 from sim.workers.group_recovery import failed, joined, singles
 from sim.workers.in_flight import Piece, Sent, Whole
+from sim.workers.quarantine import Suspects, timed_out
 from sim.workers.ray_cluster import ENDED, LOOK_EVERY_S, require_ray
 from sim.workers.ray_workers import RayWorkers
-from sim.workers.suspects import Suspects, timed_out
 from sim.workers.tasks import Group, Outcome
 
 IN_FLIGHT = 2

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from clients.handlers.base import Handler
     from clients.training.loop import Trainer
+    from sim.workers.quarantine import Suspects
     from sim.workers.ray_group_training import SharedTraining, SpreadPeers
-    from sim.workers.suspects import Suspects
     from sim.workers.tasks import Group, Outcome
 
 
@@ -143,7 +143,7 @@ class RayPool:
         """
         try:
             self._starting.result()
-            from sim.workers.suspects import Suspects
+            from sim.workers.quarantine import Suspects
             from sim.workers.tasks import program_of
 
             program = program_of(app, handlers)

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from clients.app import SimulatedApp
 from clients.handlers.base import Handler, by_kind
 from clients.messages.accumulator import Intake
-from clients.messages.routing import Letter, Mix
+from clients.messages.payload_routing import Letter, Mix
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers, rows_at
 from clients.messages.codecs import Codec, Precision, codec_of
 from clients.messages.field import Fields
-from clients.messages.fields import LOGITS, OWN_PROBS, check_names, logits
 from clients.messages.own_probs import confidence
+from clients.messages.shipped_fields import LOGITS, OWN_PROBS, check_names, logits
 from clients.models.confidence import NEGATIVES, Confidence, require_confidence
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.signatures import names

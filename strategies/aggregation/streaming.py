@@ -22,11 +22,11 @@ from clients.messages.answers import Answers, rows_at
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.codecs import Precision, tensor_over
 from clients.messages.field import NO_FIELDS, Fields
-from clients.messages.fields import LOGITS, logits_of, others_of
+from clients.messages.field_wire import wire_name
 from clients.messages.replies import for_sites, read_predictions
 from clients.messages.requests import CONFIG, METRICS, PREDICTIONS
+from clients.messages.shipped_fields import LOGITS, logits_of, others_of
 from clients.messages.sizes import examples_in
-from clients.messages.wire import wire_name
 from clients.models.factory import Parameters
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.normalisation import masked

@@ -9,7 +9,7 @@ from clients.data import Dataset, normalised, subset
 from clients.data.proxy_conditions import conditioned
 from clients.data.task import partly_labelled
 from clients.points import Check
-from clients.population.plugins import labels_of
+from clients.population.plugin_arguments import labels_of
 from clients.population.profiles import draw_profiles
 from clients.population.views import PHASES, require_view, seen_by
 from clients.signatures import named_of

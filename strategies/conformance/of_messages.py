@@ -11,11 +11,11 @@ from torch import nn
 from clients.execution.isolation import keeps_nothing
 from clients.handlers.coded_parameters import rehearse_codec
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.asked import Asked, asked_about
 from clients.messages.codecs import RECEIVED, told
 from clients.messages.field import Field
-from clients.messages.fields import rehearse_codec as rehearse_answers
+from clients.messages.field_source import Asked, asked_about
 from clients.messages.own_probs import confidence
+from clients.messages.shipped_fields import rehearse_codec as rehearse_answers
 from clients.points import Check
 from clients.signatures import names, needs
 from clients.training.local_context import noted

@@ -11,8 +11,8 @@ from clients.data import Dataset, normalised
 from clients.execution.isolation import lent
 from clients.models.factory import Parameters, build, parameters_of
 from clients.points import Check
-from clients.population.network_shapes import OFFERED as OF_SHAPES
-from clients.population.network_shapes import Plan, carried_over, chosen, variant_of
+from clients.population.shape_plans import OFFERED as OF_SHAPES
+from clients.population.shape_plans import Plan, carried_over, chosen, variant_of
 from clients.signatures import named_of, require_given
 from clients.training.local_context import noted
 from strategies.conformance.checks import shape_fault, unlike

@@ -25,7 +25,7 @@ FAILS = 2
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs a strategy, for this room does not know the engine: `sim.checkpoint.trial_run`.
+    """What runs a strategy, unknown to this room: `sim.checkpoint.conformance_rounds`.
 
     Attributes:
         begun: Begins a run with the parameters of a model.

@@ -12,13 +12,13 @@ from clients.data import Dataset, normalised, viewed
 from clients.execution.isolation import Original, keeps_nothing
 from clients.execution.objective_policy import objective_fault
 from clients.execution.stack import Way
-from clients.execution.trainers import trained
+from clients.execution.trainer_calls import trained
 from clients.models.factory import build, parameters_of
 from clients.points import Check
 from clients.signatures import named_of
 from clients.training.local_context import LocalContext
 from clients.training.objective import START, Objective, as_objective
-from clients.training.objective_gradients import NetworkGradients
+from clients.training.single_gradients import NetworkGradients
 from strategies.conformance.checks import shape_fault, unlike
 from strategies.conformance.made_up import PRIVATE, SMALL, answers
 from strategies.teaching.student import VALIDATION

@@ -5,11 +5,11 @@ from typing import Any
 
 from clients.data.proxy_conditions import OFFERED as OF_PROXY_CONDITIONS
 from clients.data.proxy_conditions import noisy_inputs
-from clients.execution.trainers import OFFERED as OF_TRAINERS
-from clients.execution.trainers import PLACES as TRAINER_PLACES
-from clients.handlers.mixed_parameters import send_own
-from clients.handlers.network_probes import OFFERED as OF_PROBES
-from clients.handlers.network_probes import PLACES as PROBE_PLACES
+from clients.execution.trainer_calls import OFFERED as OF_TRAINERS
+from clients.execution.trainer_calls import PLACES as TRAINER_PLACES
+from clients.handlers.function_probes import OFFERED as OF_PROBES
+from clients.handlers.function_probes import PLACES as PROBE_PLACES
+from clients.handlers.peer_parameters import send_own
 from clients.messages.codecs import OF_PARAMETERS, RECEIVED, Precision
 from clients.models.confidence import OFFERED as OF_CONFIDENCES
 from clients.models.confidence import energy
@@ -18,9 +18,9 @@ from clients.mutual.rules import dml
 from clients.partition import iid
 from clients.points import Call, Check, Point, places_of
 from clients.population.label_conditions import symmetric_noise
-from clients.population.network_shapes import OFFERED as OF_SHAPES
-from clients.population.plugins import CONDITION, PARTITION
+from clients.population.plugin_arguments import CONDITION, PARTITION
 from clients.population.profiles import alike
+from clients.population.shape_plans import OFFERED as OF_SHAPES
 from clients.population.views import OFFERED as OF_VIEWS
 from clients.population.views import rotated
 from clients.population.widths import first_units, share_of_units

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from scipy.sparse import csr_array
 
 from clients.data import Dataset
-from clients.handlers.mixed_parameters import EVALUATE_OWN, TRAIN_OWN
+from clients.handlers.peer_parameters import EVALUATE_OWN, TRAIN_OWN
 from clients.handlers.transfer import train_received
 from clients.messages.accumulator import Intake, Keep
 from clients.messages.round_views import GraphView

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 from scipy.sparse import csr_array
 
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.routing import KeptPayloads, Letter
+from clients.messages.payload_routing import KeptPayloads, Letter
 from strategies.decentralised.influence import Influence
 from strategies.decentralised.late_messages import (
     Late,

@@ -7,7 +7,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from clients.messages.accumulator import Intake, Keep
-from clients.messages.routing import Post
+from clients.messages.payload_routing import Post
 from clients.messages.sizes import size_bytes
 
 
@@ -55,7 +55,7 @@ class Courier:
     def send_with_post(
         self, messages: Iterable[Message], post: Post, intake: Intake
     ) -> Iterable[Message]:
-        """Send messages, to each its letters mixed; see `clients.messages.routing.Routing`."""
+        """Send messages, to each its letters mixed: `clients.messages.payload_routing.Routing`."""
         messages = list(messages)
         for message in messages:
             peer = self._peers[message.metadata.dst_node_id]

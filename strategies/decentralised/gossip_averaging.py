@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from clients.data import Dataset
 from clients.handlers.base import Handler
-from clients.handlers.mixed_parameters import (
+from clients.handlers.peer_parameters import (
     EVALUATE_OWN,
     SEND_OWN,
     SHOW_OWN,

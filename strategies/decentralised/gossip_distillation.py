@@ -14,20 +14,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from clients.data import Dataset
-from clients.execution.trainers import numbers_of
+from clients.execution.trainer_calls import numbers_of
 from clients.handlers.base import Handler
-from clients.handlers.mixed_parameters import EVALUATE_OWN
+from clients.handlers.peer_parameters import EVALUATE_OWN
+from clients.handlers.peer_targets import RELAY, train_targets
 from clients.handlers.predictions import TRAIN_PREDICTIONS, predictions
-from clients.handlers.targets import RELAY, train_targets
 from clients.messages.accumulator import Intake, Keep
 from clients.messages.field import as_they_are
+from clients.messages.payload_routing import Mix
 from clients.messages.replies import read_predictions
 from clients.messages.requests import METRICS, PredictionRequest, write_request
 from clients.messages.round_views import GraphView, RoundView
-from clients.messages.routing import Mix
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature
-from clients.training.optimizers import require_steps
+from clients.training.optimizer_steps import require_steps
 from clients.training.task_objectives import of_examples
 from strategies import rule_state
 from strategies.aggregation.ensemble import EnsembleRule

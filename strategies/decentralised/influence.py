@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from clients.messages.routing import Letter
+from clients.messages.payload_routing import Letter
 from clients.models.factory import Parameters
 
 INFORMED, KNOWN = "informed", "known/"

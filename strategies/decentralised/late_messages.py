@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from flwr.app import RecordDict
 
-from clients.messages.routing import KeptPayloads, Letter
+from clients.messages.payload_routing import KeptPayloads, Letter
 
 Late = tuple[int, int, Letter]
 """Due in which round, for whom, and what."""

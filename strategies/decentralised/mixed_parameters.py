@@ -6,12 +6,12 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from clients.handlers.mixed_parameters import MIXED, PUSH_WEIGHT
+from clients.handlers.peer_parameters import MIXED, PUSH_WEIGHT
 from clients.handlers.reply_faults import MAX_PARAMETER
 from clients.handlers.state import PUSH
 from clients.messages.arrays import is_float, read_arrays, write_arrays
+from clients.messages.payload_routing import Letter
 from clients.messages.requests import ARRAYS, METRICS
-from clients.messages.routing import Letter
 from clients.models.factory import Parameters
 from strategies.aggregation.parameters import WeightedSum, cast_to, odd_form
 from strategies.decentralised.late_messages import round_of

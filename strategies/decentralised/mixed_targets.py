@@ -16,15 +16,15 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 from torch import Tensor
 
+from clients.handlers.peer_targets import SUMS
 from clients.handlers.reply_faults import MAX_PARAMETER
-from clients.handlers.targets import SUMS
-from clients.messages import fields as shipped
+from clients.messages import shipped_fields as shipped
 from clients.messages.answers import Answers, rows_at
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.field import NO_FIELDS, Fields, as_they_are
+from clients.messages.payload_routing import Letter
 from clients.messages.replies import read_reply, stack_answers, write_reply
 from clients.messages.requests import CONFIG, PREDICTIONS, TARGETS
-from clients.messages.routing import Letter
 from strategies.aggregation.combiners import WeightedMean
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.normalisation import masked

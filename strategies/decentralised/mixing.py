@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from clients.messages.routing import Letter
+from clients.messages.payload_routing import Letter
 from strategies.decentralised.late_messages import round_of
 
 Missing = Literal["renormalise", "own", "drop", "sender"]

@@ -11,9 +11,9 @@ from clients.handlers.base import Handler
 from clients.handlers.state import START
 from clients.messages.accumulator import Intake
 from clients.messages.answers import Answers
+from clients.messages.payload_routing import KeptPayloads, Mix, Post, Routing
 from clients.messages.requests import CONFIG
 from clients.messages.round_views import GraphView
-from clients.messages.routing import KeptPayloads, Mix, Post, Routing
 from strategies.decentralised.delivery import Delivery, Neighbours, payload_name
 from strategies.decentralised.driver_routing import Courier, HeldPayloads
 from strategies.decentralised.late_messages import Weighed

@@ -13,10 +13,10 @@ from clients.messages.requests import ARRAYS
 from clients.population.clients import SimulatedClients
 from clients.signatures import names
 from strategies.argument_injection import wants
+from strategies.server.configured_strategies import kinds, partials
 from strategies.server.distillation import DIGESTED
 from strategies.server.federated_distillation import FederatedDistillation
 from strategies.server.mutual import MutualStrategy
-from strategies.server.stages import kinds, partials
 
 
 def require_codec(strategy: Any, clients: SimulatedClients) -> None:

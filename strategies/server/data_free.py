@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from clients.data import Dataset
 from clients.execution.isolation import same_modules
-from clients.execution.trainers import require_offered
+from clients.execution.trainer_calls import require_offered
 from clients.handlers.base import SERVER_ROUND, Handler, Replies
 from clients.handlers.compute_cost import local_training
-from clients.handlers.mixed_parameters import EVALUATE_OWN
 from clients.handlers.parameters import training_metrics
+from clients.handlers.peer_parameters import EVALUATE_OWN
 from clients.handlers.state import MODEL, client_of, own_network, round_of
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import ARRAYS, CONFIG, METRICS, client_id_of, node_id_of
@@ -35,7 +35,7 @@ from clients.seeding import Purpose, generator, named_generator, seeded_torch
 from clients.training.evaluation import measured, predict
 from clients.training.loop import Trainer, threads_of_torch
 from clients.training.losses import kl
-from clients.training.optimizers import stepper
+from clients.training.optimizer_steps import stepper
 from clients.training.schedules import of_round
 from clients.training.taps import evaluating
 from strategies.aggregation.parameters import Forms, forms_of, odd_form

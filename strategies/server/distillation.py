@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from clients.execution.isolation import same_modules
-from clients.execution.trainers import require_offered
+from clients.execution.trainer_calls import require_offered
 from clients.handlers.feature_probes import EVALUATE_FEATURES
 from clients.handlers.predictions import EVALUATE_PREDICTIONS, TRAIN_PREDICTIONS, predictions
 from clients.messages.accumulator import Reducer

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 
 from clients.data import Dataset, Task
 from clients.execution.isolation import same_modules
-from clients.execution.trainers import require_objectives, require_offered
+from clients.execution.trainer_calls import require_objectives, require_offered
 from clients.handlers.base import SERVER_ROUND
 from clients.handlers.private_maps import (
     LABELS,

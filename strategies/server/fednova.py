@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.serverapp import Grid
 from torch import nn
 
-from clients.execution.trainers import numbers_of
+from clients.execution.trainer_calls import numbers_of
 from clients.handlers.base import SERVER_ROUND, Replies
 from clients.handlers.parameters import TRAIN, train_parameters
 from clients.messages.accumulator import Reducer, fold_replies

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from clients.data import Dataset
-from clients.handlers.mixed_parameters import EVALUATE_OWN
+from clients.handlers.peer_parameters import EVALUATE_OWN
 from clients.handlers.predictions import predictions
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.replies import read_predictions

@@ -33,9 +33,9 @@ from strategies.aggregation.parameters import (
     starts_of,
 )
 from strategies.base import BaseStrategy
-from strategies.teaching.group_teaching import GroupRecipe, GroupTeaching
 from strategies.teaching.round_view import Report, unwatched
 from strategies.teaching.student import teach
+from strategies.teaching.student_among_peers import GroupRecipe, GroupTeaching
 from strategies.teaching.teachers import Teachers
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from clients.data import Dataset
 from clients.handlers.personal_parameters import sharing
 from clients.models.factory import ModelFunction, build
-from clients.models.parameter_names import chosen, require_matches
+from clients.models.parameter_patterns import chosen, require_matches
 from strategies.server.averaging import Averaging, WeighBy
 
 KEY = "strategy.own"
@@ -55,7 +55,7 @@ class PartialAveraging(Averaging):
             models: Model functions of the clients' architectures by name.
             test: Gives the task.
             seed: The run's seed.
-            own: Patterns of what stays with the client, as of `clients.models.parameter_names`.
+            own: Patterns of what stays with the client, as of `clients.models.parameter_patterns`.
             own_epochs: Epochs of local training in which what is one's own is trained and the rest
                 held, >= 1; then the rest is trained, as `clients.training` has it. None = all is
                 trained together.
@@ -119,7 +119,7 @@ def shared_by_all(
     """Name what no pattern matches, which must be of the same names and shapes in all networks.
 
     Args:
-        own: Patterns, as of `clients.models.parameter_names.chosen`.
+        own: Patterns, as of `clients.models.parameter_patterns.chosen`.
         student: The global model.
         networks: One of each architecture, by its name.
 

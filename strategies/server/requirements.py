@@ -8,7 +8,7 @@ import numpy as np
 
 from clients.data import Dataset
 from clients.duck_typing import told
-from clients.handlers.answering import rehearse_fields
+from clients.handlers.answers_by_field import rehearse_fields
 from clients.messages.own_probs import confidence
 from clients.models.confidence import require_confidence
 from clients.models.factory import build
@@ -20,7 +20,7 @@ from clients.training.objective import Objective, proximal
 from strategies.argument_injection import wants
 from strategies.server.averaging import Averaging
 from strategies.server.codec_requirements import require_codec, require_codec_down
-from strategies.server.stages import kinds, partials
+from strategies.server.configured_strategies import kinds, partials
 
 
 def require_fitting(

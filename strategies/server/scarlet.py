@@ -21,9 +21,9 @@ from torch import nn
 
 from clients.data import Dataset
 from clients.execution.isolation import same_modules
-from clients.execution.trainers import require_offered
+from clients.execution.trainer_calls import require_offered
 from clients.handlers.base import SERVER_ROUND, Replies
-from clients.handlers.mixed_parameters import EVALUATE_OWN
+from clients.handlers.peer_parameters import EVALUATE_OWN
 from clients.handlers.predictions import predictions, train_predictions
 from clients.handlers.state import kept_arrays
 from clients.messages.arrays import read_arrays, write_arrays

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.execution.trainers import require_objectives
+from clients.execution.trainer_calls import require_objectives
 from clients.messages.answers import Answers, Stacked
 from clients.messages.field import as_they_are
-from clients.messages.fields import LOGITS, rehearse_codec
 from clients.messages.replies import PredictionReply, write_reply
+from clients.messages.shipped_fields import LOGITS, rehearse_codec
 from clients.population.rehearsal import rehearse_learning
 from clients.training.loop import Trainer
 from clients.training.objective import DistillationLoss, Objective, with_temperature

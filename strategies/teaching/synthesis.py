@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clients.training.losses import kl
-from clients.training.optimizers import Optimizer, Step
+from clients.training.optimizer_steps import Optimizer, Step
 
 
 def answers_of(networks: Sequence[nn.Module], inputs: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from clients.data import Dataset
-from clients.data.labels import UNLABELLED
+from clients.data.label_checks import UNLABELLED
 from clients.handlers.predictions import EVALUATE_PREDICTIONS
 from clients.messages.accumulator import Reducer
 from clients.messages.answers import Answers

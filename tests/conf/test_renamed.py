@@ -26,7 +26,7 @@ def test_a_new_name_is_there_and_the_old_one_is_not(old: str) -> None:
     assert not (ROOT / f"{old.replace('.', '/')}.py").exists()
     target = f"{old}.something"
     assert new_name(target) == f"{RENAMED[old]}.something"
-    oldest = {"clients.population.conditions": "clients.corruption"}.get(old, old)
+    oldest = next(name for name in RENAMED if RENAMED[name] == RENAMED[old])
     assert first_name(new_name(target)) == first_name(target) == f"{oldest}.something"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clients.models import logistic_regression, resnet8
 from clients.models.factory import parameters_of
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.messenger import Messenger
 from clients.population.clients import SimulatedClients
 from clients.seeding import Purpose, generator, named_generator
@@ -33,9 +33,9 @@ NO_LESSON = Messenger(rule=rules.dml, optimizer=SGD, epochs=0, batch_size=8)
 UNEQUAL = np.split(np.arange(120), [1, 4, 30, 63])
 RULES: list[tuple[Any, Any, dict[str, Any]]] = [
     (rules.dml, None, {}),
-    (rules.ffl, heads.Fusion, {}),
-    (rules.one, heads.Gate, {}),
-    (rules.okddip, heads.Attention, {}),
+    (rules.ffl, group_heads.Fusion, {}),
+    (rules.one, group_heads.Gate, {}),
+    (rules.okddip, group_heads.Attention, {}),
     (rules.codistillation, None, {"refresh_epochs": 2}),
 ]
 """Rule, head and options of `strategy=dml`, `ffl`, `one`, `okddip` and `codistillation`."""

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clients.handlers.parameters import PARAMETERS
 from conf.building import instantiate
 from conf.errors import ConfigError
-from conf.plugin_file import plugin_in
+from conf.plugin_yaml import plugin_in
 from stillhouse.engine_points import engine_points
 from strategies.conformance.checks import verdicts
 from strategies.conformance.command import main

@@ -10,7 +10,7 @@ from torch import nn
 
 from clients.data import Dataset, subset
 from clients.handlers.base import Handler
-from clients.handlers.network_probes import (
+from clients.handlers.function_probes import (
     OFFERED,
     PLACES,
     NetworkProbe,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from clients.handlers.network_probes import NAME
+from clients.handlers.function_probes import NAME
 from clients.messages.round_views import RoundView
 from sim.analysis.probes.values import ByClient, Curve, Probe, Table, Value
 from sim.errors import ProbeError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import clients.data.device_batches
+import clients.data.batches_to_device
 from clients.data import Dataset, normalised
 
 
@@ -26,4 +26,4 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     def double(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
         return normalised(dataset, indices).astype(np.float64)
 
-    monkeypatch.setattr(clients.data.device_batches, "normalised", double)
+    monkeypatch.setattr(clients.data.batches_to_device, "normalised", double)

@@ -9,7 +9,7 @@ from flwr.app import Message, RecordDict
 
 from clients.app import SimulatedApp
 from clients.handlers.feature_probes import feature_request
-from clients.handlers.targets import train_targets
+from clients.handlers.peer_targets import train_targets
 from clients.handlers.transfer import train_received
 from clients.messages.arrays import write_arrays
 from clients.models import mlp

@@ -19,7 +19,7 @@ from clients.app import SimulatedApp
 from clients.duck_typing import told
 from clients.handlers.base import Handler, by_kind, each
 from clients.handlers.parameters import MESSENGERS, PARAMETERS
-from clients.handlers.targets import train_targets
+from clients.handlers.peer_targets import train_targets
 from clients.handlers.transfer import train_received
 from clients.messages.arrays import write_arrays
 from clients.messages.requests import node_id_of

@@ -18,7 +18,7 @@ from clients.messages.codecs import (
 )
 from clients.messages.compression import QSGD, Deflate, GaussianMechanism, TopK
 from clients.messages.field import Field
-from clients.messages.fields import rehearse_codec as rehearse_answers
+from clients.messages.shipped_fields import rehearse_codec as rehearse_answers
 from clients.signatures import names, needs
 from tests.coded import apart, averaged, failures, trained
 

@@ -12,10 +12,10 @@ from flwr.app import Message
 from clients.handlers.predictions import predictions
 from clients.handlers.reply_faults import fault_of
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.asked import Asked, key_of
 from clients.messages.codecs import Precision
 from clients.messages.field import Field
-from clients.messages.fields import check_names
+from clients.messages.field_source import Asked, key_of
+from clients.messages.field_wire import wire_name
 from clients.messages.replies import (
     PredictionReply,
     no_stream,
@@ -24,7 +24,7 @@ from clients.messages.replies import (
     write_reply,
 )
 from clients.messages.requests import PredictionRequest, read_request
-from clients.messages.wire import wire_name
+from clients.messages.shipped_fields import check_names
 from sim.engine.grid import assume_task_identity
 from tests.predictions import ANSWER, PLAIN, ask
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from clients.messages.field import Field
-from clients.messages.fields import rehearse_codec
 from clients.messages.replies import no_stream
+from clients.messages.shipped_fields import rehearse_codec
 
 RNG = np.random.default_rng(0)
 

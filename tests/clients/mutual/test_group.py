@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from clients.data import Dataset, classification
 from clients.models import resnet8
 from clients.models.factory import build, load_parameters, parameters_of
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.ensemble_classifier import fused_classifier
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.mutual.group_learner import exchanged_bytes
+from clients.mutual.group_process import exchanged_bytes
 from clients.mutual.lockstep import train_peers
 from clients.mutual.terms import Shared, Terms
 from clients.seeding import Purpose, generator
@@ -31,7 +31,7 @@ IMAGES = torch.randn(40, *DATA.task.input_shape, generator=torch.Generator().man
 def test_a_peer_without_the_others_learns_what_it_learns_alone(model: Any) -> None:
     """KD weight 0 and detached features: each peer's solo training, bit for bit."""
     rule = partial(rules.ffl, soft_loss_weight=0.0, detach_features=True)
-    task = lesson(model, LENET, rule=rule, head=Head(heads.Fusion, SGD))
+    task = lesson(model, LENET, rule=rule, head=Head(group_heads.Fusion, SGD))
     begun = start(task)
     state = train_peers(task, begun, DATA)
     for k, peer in enumerate(task.peers):
@@ -211,7 +211,11 @@ def test_parameters_of_another_architecture_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("rule", ["ffl", "one", "okddip"])
 def test_the_fused_classifier_answers_as_the_rule_did(rule: str) -> None:
-    build_head = {"ffl": heads.Fusion, "one": heads.Gate, "okddip": heads.Attention}[rule]
+    build_head = {
+        "ffl": group_heads.Fusion,
+        "one": group_heads.Gate,
+        "okddip": group_heads.Attention,
+    }[rule]
     task = lesson(
         LENET, MLP, LINEAR, rule=getattr(rules, rule), head=Head(build_head, SGD), epochs=1
     )
@@ -238,7 +242,7 @@ def _fused_by_hand(rule: str, task: GroupLesson, state: GroupState) -> Tensor:
             features.append(take_map(taps).mean((2, 3), keepdim=True))
     if rule == "okddip":  # the leader's own
         return logits[-1]
-    kind = {"ffl": heads.Fusion, "one": heads.Gate}[rule]
+    kind = {"ffl": group_heads.Fusion, "one": group_heads.Gate}[rule]
     head = kind([(m.shape[1], 1, 1) for m in features], DATA.task.num_classes).eval()
     assert state.head is not None
     load_parameters(head, state.head.parameters)

@@ -12,7 +12,7 @@ from clients.messages.arrays import read_arrays
 from clients.messages.requests import ARRAYS
 from clients.models import lenet5, logistic_regression, mlp
 from clients.models.factory import build, parameters_of
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.messenger import Messenger, Pair, learn_together
 from clients.population.clients import SimulatedClients
 from clients.population.rehearsal import rehearse_messenger
@@ -38,10 +38,13 @@ def messengers(**changes: Any) -> SimulatedClients:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": heads.Projection}, r"clients\.messenger\.head: the rule does not look at it"),
+        (
+            {"head": group_heads.Projection},
+            r"clients\.messenger\.head: the rule does not look at it",
+        ),
         ({"rule": rules.ffl}, r"clients\.messenger\.rule: .*'fusion'.*architecture 'mlp'"),
         (
-            {"rule": rules.ffl, "head": heads.Fusion, "batch_size": 1},
+            {"rule": rules.ffl, "head": group_heads.Fusion, "batch_size": 1},
             r"clients\.messenger\.batch_size=1: the head cannot learn .*architecture 'mlp'",
         ),
     ],
@@ -75,7 +78,11 @@ def test_fml_keeps_private_networks_and_averages_messengers(kind: str) -> None:
 
 def test_fedkds_projection_stays_with_its_client() -> None:
     how = Messenger(
-        rule=rules.adaptive_mutual, optimizer=SGD, epochs=1, batch_size=8, head=heads.Projection
+        rule=rules.adaptive_mutual,
+        optimizer=SGD,
+        epochs=1,
+        batch_size=8,
+        head=group_heads.Projection,
     )
     clients = tiny_clients(
         messenger=how,

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.terms import Shared, imitation, ramp, supervised
 
 RULES: dict[str, tuple[Any, Any]] = {
     "alone": (rules.alone, None),
     "dml": (rules.dml, None),
-    "one": (partial(rules.one, ramp_epochs=0), heads.Gate),
-    "okddip": (partial(rules.okddip, ramp_epochs=0), heads.Attention),
-    "ffl": (partial(rules.ffl, ramp_epochs=0), heads.Fusion),
+    "one": (partial(rules.one, ramp_epochs=0), group_heads.Gate),
+    "okddip": (partial(rules.okddip, ramp_epochs=0), group_heads.Attention),
+    "ffl": (partial(rules.ffl, ramp_epochs=0), group_heads.Fusion),
     "codistillation": (partial(rules.codistillation, burn_in_epochs=0), None),
-    "adaptive_mutual": (rules.adaptive_mutual, heads.Projection),
+    "adaptive_mutual": (rules.adaptive_mutual, group_heads.Projection),
 }
 SHAPES = [(3, 2, 2), (5, 2, 2)]
 CLASSES, BATCH = 4, 6
@@ -272,25 +272,25 @@ def test_the_fused_loss_trains_the_peers_unless_it_is_cut_off() -> None:
 
 
 def test_the_fusion_module_of_the_paper_has_16228_parameters() -> None:
-    head = heads.Fusion([(64, 8, 8), (64, 8, 8)], 100)
+    head = group_heads.Fusion([(64, 8, 8), (64, 8, 8)], 100)
     assert sum(p.numel() for p in head.parameters()) == 16_228
 
 
 def test_gates_and_attention_lie_on_the_simplex() -> None:
     features = [torch.randn(BATCH, *shape) for shape in [*SHAPES, (2, 2, 2)]]
-    gates = heads.Gate([*SHAPES, (2, 2, 2)], CLASSES)(features)
-    looks = heads.Attention([*SHAPES, (2, 2, 2)], CLASSES)(features)
+    gates = group_heads.Gate([*SHAPES, (2, 2, 2)], CLASSES)(features)
+    looks = group_heads.Attention([*SHAPES, (2, 2, 2)], CLASSES)(features)
     assert gates.shape == (BATCH, 3)
     assert looks.shape == (BATCH, 2, 2)
     for weights in (gates, looks):
         assert (weights >= 0).all()
         torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights.sum(-1)))
     with pytest.raises(ValueError, match="expected 2 or more"):
-        heads.Attention([(3, 1, 1)], CLASSES)
+        group_heads.Attention([(3, 1, 1)], CLASSES)
 
 
 def test_a_perfect_projection_costs_nothing() -> None:
-    head = heads.Projection([(2, 1, 1), (2, 1, 1)], CLASSES)
+    head = group_heads.Projection([(2, 1, 1), (2, 1, 1)], CLASSES)
     with torch.no_grad():
         head.linear.weight.copy_(2 * torch.eye(2))
     mentee = torch.randn(BATCH, 2, 3, 3)

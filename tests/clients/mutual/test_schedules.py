@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 
 from clients.models.factory import build, parameters_of
 from clients.mutual.data_parallel import train_shard
-from clients.mutual.group_learner import learner
+from clients.mutual.group_process import learner
 from clients.mutual.lockstep import NoLink, train_peers
 from clients.training.loop import train
 from clients.training.losses import cross_entropy

@@ -15,7 +15,7 @@ from clients.population.architectures import Architectures
 from clients.population.builders import MOST_PROFILES, one_per_profile
 from clients.population.clients import SimulatedClients
 from clients.population.drawing import draw_clients
-from clients.population.plugins import require_offered
+from clients.population.plugin_arguments import require_offered
 from clients.population.profiles import Profile, Profiles, two_speeds
 from clients.population.rehearsal import require_like
 from tests.federations import (

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from clients.partition import Partition
-from clients.partition.ownership import as_partition
+from clients.partition.flat_partition import as_partition
 from clients.population.architectures import Architectures
 from clients.population.clients import SimulatedClients
 from clients.training.evaluation import predict

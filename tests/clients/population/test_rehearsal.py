@@ -14,7 +14,7 @@ from clients.population.label_conditions import permuted_labels
 from clients.population.rehearsal import rehearse, rehearse_learning, rehearse_network, require_like
 from clients.training.loop import train
 from clients.training.losses import cross_entropy
-from clients.training.optimizers import Optimizer, require_steps
+from clients.training.optimizer_steps import Optimizer, require_steps
 from strategies.aggregation.combiners import mean_of_probs
 from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.scorers import uniform

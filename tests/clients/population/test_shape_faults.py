@@ -9,8 +9,8 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from clients.models import logistic_regression, mlp
-from clients.population.network_shapes import Shape
 from clients.population.rehearsal import rehearse
+from clients.population.shape_plans import Shape
 from clients.population.widths import first_units, of_largest_norm, share_of_units
 from strategies.server.requirements import require_fitting
 from tests.federations import distillation, tiny_clients

@@ -9,7 +9,7 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from clients.execution.trainers import require_offered
+from clients.execution.trainer_calls import require_offered
 from clients.handlers.reply_faults import fault_of
 from clients.messages.requests import node_id_of
 from clients.population.rehearsal import rehearse

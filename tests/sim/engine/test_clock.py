@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from clients.handlers.base import by_kind
 from clients.handlers.feature_probes import feature_request
-from clients.messages.routing import Letter, Post
+from clients.messages.payload_routing import Letter, Post
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.population.clients import SimulatedClients
 from clients.population.profiles import Profiles

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from clients.population.label_conditions import permuted_labels
 from sim.analysis.probes import Forgetting, calibration, output_drift, recall_spread, teacher_audit
 from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, sentence
-from sim.report.client_tables import client_tables
 from sim.report.reading import read_run
+from sim.report.reading_client_tables import client_tables
 from tests.run_folders import report, table_of, write_run
 from tests.watching import drifting, watched
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sim.report.client_tables import client_tables
 from sim.report.command import main
 from sim.report.reading import find_runs, natural, read_run
+from sim.report.reading_client_tables import client_tables
 from sim.tracking import run_folder
 from tests.run_folders import line, report, table_of, write_run
 

@@ -9,10 +9,10 @@ from ray import exceptions
 
 from sim.errors import PoolLost
 from sim.workers import ray_cluster, ray_dispatch, ray_pool
+from sim.workers.quarantine import Suspects
 from sim.workers.ray_deaths import cause_of
 from sim.workers.ray_dispatch import LOSSES, Dispatch
 from sim.workers.ray_pool import RayPool
-from sim.workers.suspects import Suspects
 from sim.workers.tasks import Answer, Group, Outcome, Task
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from clients.data import classification
 from clients.models import resnet8
 from clients.models.factory import build, parameters_of
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.group import Head
-from clients.mutual.group_learner import exchanged_bytes
+from clients.mutual.group_process import exchanged_bytes
 from clients.mutual.lockstep import train_peers
 from clients.mutual.terms import Shared, Terms
 from clients.training.loop import train
@@ -68,7 +68,7 @@ TASKS = {
     "dml-sequential": lesson(LENET, MLP, SMALL_CNN, update="sequential", epochs=2),
     "ffl": fusing(LENET, SMALL_CNN, LENET, partial(resnet8, norm="batch"), epochs=2),
     "ffl-on-flat-features": fusing(LENET, MLP, LINEAR, epochs=2),
-    "one": lesson(LENET, SMALL_CNN, rule=rules.one, head=Head(heads.Gate, SGD), epochs=2),
+    "one": lesson(LENET, SMALL_CNN, rule=rules.one, head=Head(group_heads.Gate, SGD), epochs=2),
     "codistillation": lesson(
         MLP, LINEAR, LENET, rule=rules.codistillation, refresh_epochs=2, epochs=4
     ),

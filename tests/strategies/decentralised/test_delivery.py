@@ -11,7 +11,7 @@ from torch import nn
 
 from clients.messages.accumulator import Reducer
 from clients.messages.arrays import write_arrays
-from clients.messages.routing import Letter
+from clients.messages.payload_routing import Letter
 from clients.models.factory import buffer_names
 from sim.topology.availability import Availability
 from sim.topology.graphs import complete, line, ring

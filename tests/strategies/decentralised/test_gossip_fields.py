@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from clients.messages import fields
+from clients.messages import shipped_fields
 from clients.messages.answers import Answers
-from clients.messages.asked import Asked
 from clients.messages.field import Field
+from clients.messages.field_source import Asked
 from clients.messages.round_views import RoundView
 from clients.population.clients import SimulatedClients
 from sim.topology import graphs
@@ -26,7 +26,7 @@ def by_energy(answers: Answers) -> Tensor:
     return answers["energy"]
 
 
-ASK = {"energy": Field(said_energy), "features": fields.features(codec="uint8")}
+ASK = {"energy": Field(said_energy), "features": shipped_fields.features(codec="uint8")}
 Make = Callable[..., Any]
 
 

@@ -123,7 +123,7 @@ def _broken(logits: Any, weights: Any, temperature: float) -> Any:
 
 
 def test_a_payload_that_is_not_there_is_named() -> None:
-    from clients.messages.routing import Letter, Post
+    from clients.messages.payload_routing import Letter, Post
 
     clients = tiny_clients()
     grid = PoolGrid(inline(simulated(clients)), clients.architectures)

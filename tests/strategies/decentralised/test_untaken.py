@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.app import SimulatedApp
-from clients.handlers.mixed_parameters import TAKE_MIXED, TRAIN_OWN
+from clients.handlers.peer_parameters import TAKE_MIXED, TRAIN_OWN
 from clients.handlers.state import MODEL, PUSH
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.messages.requests import client_id_of

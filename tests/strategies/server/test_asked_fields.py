@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.handlers.answering import rehearse_fields
-from clients.messages import fields
+from clients.handlers.answers_by_field import rehearse_fields
 from clients.messages.answers import Answers
-from clients.messages.asked import Asked
 from clients.messages.field import Field
+from clients.messages.field_source import Asked
+from clients.messages.shipped_fields import class_counts, features
 from clients.training.losses import kl
 from clients.training.objective import Objective
 from sim.topology.graphs import complete
@@ -35,7 +35,7 @@ def by_counts(answers: Answers) -> Tensor:
 
 
 ENERGY = {"energy": Field(said_energy)}
-COUNTS = {"class_counts": fields.class_counts()}
+COUNTS = {"class_counts": class_counts()}
 
 
 @pools
@@ -76,7 +76,7 @@ def test_one_number_for_each_input_can_be_summed_where_it_is_made_and_more_canno
 
 
 def test_chunks_come_to_the_same() -> None:
-    ask = ENERGY | COUNTS | {"features": fields.features(codec="uint8")}
+    ask = ENERGY | COUNTS | {"features": features(codec="uint8")}
     (_, whole), (_, view) = (
         round_of(scorer=by_energy, ask=ask, chunks=number) for number in (1, 3)
     )
@@ -92,13 +92,13 @@ def test_chunks_come_to_the_same() -> None:
 
 
 def test_the_test_set_is_asked_for_what_is_tested_only() -> None:
-    ask = {"features": fields.features()}
+    ask = {"features": features()}
     sent = [
         [e.reply_bytes for e in run_.reports[0].exchanges if e.phase.startswith("evaluate")]
         for run_, _ in (round_of(ask=each) for each in ({}, ask))
     ]
     assert sent[0] == sent[1]
-    tested = {"features": fields.features(tested=True)}
+    tested = {"features": features(tested=True)}
     (run_, _) = round_of(ask=tested)
     more = [e.reply_bytes for e in run_.reports[0].exchanges if e.phase.startswith("evaluate")]
     assert all(after > before + 50 * 8 * 4 for before, after in zip(sent[0], more, strict=True))
@@ -152,7 +152,7 @@ class Noisy:
 
 
 def test_what_a_client_says_of_itself_is_said_once_in_a_round() -> None:
-    ask = {"class_counts": fields.class_counts(codec=Noisy())}
+    ask = {"class_counts": class_counts(codec=Noisy())}
     (one, whole), (three, view) = (
         round_of(scorer=by_counts, ask=ask, chunks=number) for number in (1, 3)
     )
@@ -199,11 +199,8 @@ def test_fields_are_tried_with_every_architecture_before_anybody_trains() -> Non
     rehearse_fields(clients, ENERGY | COUNTS | {"seen": Field(counted)})
     assert counted.seen == 0  # a state sees no try
     for field, message in (
-        (fields.features(tap="features.1"), r"'linear': tap 'features.1': Sequential has only"),
-        (
-            fields.features(shape=(16,)),
-            r"'mlp': field 'x' is of shape \(2, 8\), expected \(2, 16\)",
-        ),
+        (features(tap="features.1"), r"'linear': tap 'features.1': Sequential has only"),
+        (features(shape=(16,)), r"'mlp': field 'x' is of shape \(2, 8\), expected \(2, 16\)"),
         (Field(failing_on_few), "'linear': field 'x': IndexError"),
     ):
         with pytest.raises(ValueError, match=rf"strategy\.ask\.x: architecture {message}"):

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import ArrayRecord, MetricRecord
 
 from clients.handlers.base import Handler
-from clients.handlers.mixed_parameters import EVALUATE_OWN
+from clients.handlers.peer_parameters import EVALUATE_OWN
 from clients.messages.codecs import Precision
 from strategies.server.averaging import Averaging
 from strategies.server.codec_requirements import require_coded

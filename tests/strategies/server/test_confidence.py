@@ -12,8 +12,8 @@ from torch import nn
 from clients.data import normalised, subset
 from clients.handlers.state import MODEL
 from clients.messages.arrays import read_arrays
-from clients.messages.asked import Asked
 from clients.messages.field import Field
+from clients.messages.field_source import Asked
 from clients.messages.round_views import RoundView
 from clients.models import mlp
 from clients.models.confidence import energy, mc_dropout, nearest_own

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clients.models import mlp
-from clients.mutual import heads, rules
+from clients.mutual import group_heads, rules
 from clients.mutual.terms import Terms
 from clients.training.loop import train
 from strategies.server.distillation import DistillationStrategy
@@ -57,7 +57,7 @@ def normed(image_shape: Any, num_classes: int) -> nn.Module:
             r"strategy\.teaching\.taps: peer 'mlp': tap 'nose': .* has only",
         ),
         ({"head": None}, r"strategy\.rule: ValueError: the rule 'ffl' needs a head: 'fusion'"),
-        ({"head": heads.Gate}, r"strategy\.rule: RuntimeError"),
+        ({"head": group_heads.Gate}, r"strategy\.rule: RuntimeError"),
         (
             {"head": lambda shapes, num_classes: nn.Flatten()},
             r"^strategy\.teaching\.head_optimizer: the head: no parameter requires a gradient",
@@ -65,7 +65,7 @@ def normed(image_shape: Any, num_classes: int) -> nn.Module:
         ({"rule": rules.dml}, r"strategy\.head: the rule does not look at it"),
         ({"rule": rules.codistillation, "head": None}, r"strategy\.rule: .* set refresh_epochs"),
         ({"rule": rules.adaptive_mutual, "head": None}, r"strategy\.rule: .* expected 2"),
-        ({"head": partial(heads.Fusion, channels=0)}, r"strategy\.head: "),
+        ({"head": partial(group_heads.Fusion, channels=0)}, r"strategy\.head: "),
         ({"rule": lambda *given: Terms([given[0].logits[0]]), "head": None}, "expected a scalar"),
         (
             {"optimizer": partial(torch.optim.Muon, lr=0.1)},

@@ -13,7 +13,7 @@ from clients.app import SimulatedApp
 from clients.messages.arrays import read_arrays
 from clients.models import logistic_regression, mlp, resnet8
 from clients.models.factory import build, load_parameters
-from clients.models.parameter_names import chosen
+from clients.models.parameter_patterns import chosen
 from clients.population.clients import SimulatedClients
 from clients.training.evaluation import evaluate
 from clients.training.losses import cross_entropy

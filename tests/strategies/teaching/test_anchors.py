@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from clients.messages import fields
+from clients.messages import shipped_fields
 from clients.messages.answers import Answers
 from clients.messages.field import Field
 from clients.training.losses import kl
@@ -19,7 +19,7 @@ from tests.federations import distillation
 from tests.federations import tiny_clients as clients_of
 
 ENERGY = {"energy": Field(said_energy)}
-COUNTS = {"class_counts": fields.class_counts()}
+COUNTS = {"class_counts": shipped_fields.class_counts()}
 
 
 def by_hand(outputs: Outputs, targets: Tensor, anchors: Anchors, *, temperature: float) -> Tensor:

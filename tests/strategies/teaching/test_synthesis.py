@@ -10,7 +10,7 @@ from torch import nn
 
 from clients.models.generator import image_generator
 from clients.seeding import seeded_torch
-from clients.training.optimizers import stepper
+from clients.training.optimizer_steps import stepper
 from strategies.teaching.synthesis import Synthesis, boosted_weights, norm_distances, perturbed
 
 ADAM = partial(torch.optim.Adam, lr=0.01)

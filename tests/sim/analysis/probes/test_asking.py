@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 
 from clients.app import SimulatedApp
 from clients.data import blobs, subset
-from clients.handlers.network_probes import stream_of
+from clients.handlers.function_probes import stream_of
 from clients.messages.arrays import read_arrays
 from clients.models import logistic_regression
 from clients.models.factory import load_parameters

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.handlers.network_probes import class_shares
+from clients.handlers.function_probes import class_shares
 from sim.analysis.probes.personal import own_accuracy
 from tests.federations import tiny_clients
 from tests.quick_runs import federated

@@ -11,15 +11,15 @@ from flwr.app import Context, Message, RecordDict
 from torch import nn
 
 from clients.app import SimulatedApp
-from clients.execution.network_variants import MOST, Variant
-from clients.handlers.network_probes import NetworkProbe, probing, read_numbers
-from clients.handlers.network_probes import requests as requests_of
+from clients.execution.shape_variants import MOST, Variant
+from clients.handlers.function_probes import NetworkProbe, probing, read_numbers
+from clients.handlers.function_probes import requests as requests_of
 from clients.handlers.state import MODEL, PLAN, TRAINED_PLAN
 from clients.messages.arrays import read_arrays
 from clients.messages.requests import PredictionRequest, node_id_of, write_request
 from clients.models import mlp
-from clients.population.network_shapes import Shape, variant_of
 from clients.population.profiles import alike
+from clients.population.shape_plans import Shape, variant_of
 from clients.population.views import PHASES
 from clients.population.widths import first_units, of_largest_norm, share_of_units
 from sim.engine.grid import PoolGrid

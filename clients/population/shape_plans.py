@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from clients.data import Dataset, Task, normalised
 from clients.execution.isolation import keeps_nothing, lent
-from clients.execution.network_variants import Variant
+from clients.execution.shape_variants import Variant
 from clients.models.factory import ModelFunction, Parameters, build, parameters_of, unlike
 from clients.seeding import seeded_torch
 from clients.signatures import named_of, require_given

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clients import data
-from clients.data.formats import data_root
+from clients.data.public_file_formats import data_root
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 import torch
 from flwr.app import RecordDict
 
-from clients.messages import fields
-from clients.messages.asked import Asked
+from clients.messages import shipped_fields
 from clients.messages.field import Field
+from clients.messages.field_source import Asked
 from clients.messages.own_probs import own_probs
 from clients.models.discriminator import DiscriminatorRecipe
 from clients.training.evaluation import predict_and_tap
@@ -27,11 +27,13 @@ def _always(about: Asked, value: float) -> np.ndarray:
 
 def test_features_are_those_at_the_tap() -> None:
     about = asked()
-    hidden = fields.features().said("features", about)
+    hidden = shipped_fields.features().said("features", about)
     assert hidden.shape == (3, 6)
     classifier: Any = about.network().classifier
     torch.testing.assert_close(classifier(torch.from_numpy(hidden)), about.logits)
-    maps = fields.features(tap="features.0", shape=(16,)).said("flat", asked(("features.0",)))
+    maps = shipped_fields.features(tap="features.0", shape=(16,)).said(
+        "flat", asked(("features.0",))
+    )
     np.testing.assert_allclose(maps, about.inputs.reshape(3, -1), rtol=1e-6)
 
 
@@ -39,21 +41,21 @@ def test_class_means_and_counts_are_those_of_the_clients_own_examples() -> None:
     about, labels = asked(), PRIVATE.labels[:12]
     for name, tap in (("of logits", None), ("of features", "penultimate")):
         taps = () if tap is None else (tap,)
-        found = fields.class_means(tap).said(name, about)
+        found = shipped_fields.class_means(tap).said(name, about)
         logits, seen = predict_and_tap(about.network(), PRIVATE, about.indices, taps)
         values = logits if tap is None else seen[tap]
         for c in range(4):
             there = values[torch.from_numpy(labels == c)]
             wanted = there.mean(0) if len(there) else torch.zeros(values.shape[1])
             torch.testing.assert_close(torch.from_numpy(found[c]), wanted)
-    counts = fields.class_counts().said("class_counts", about)
+    counts = shipped_fields.class_counts().said("class_counts", about)
     assert counts.tolist() == [int((labels == c).sum()) for c in range(4)]
     assert counts.dtype == np.float32
 
 
 def test_a_class_of_which_a_client_has_nothing_has_mean_zero() -> None:
     lonely = asked(labels=lambda: np.zeros(12, np.int64))
-    means = fields.class_means().said("class_means", lonely)
+    means = shipped_fields.class_means().said("class_means", lonely)
     assert np.abs(means[0]).min() > 0
     assert (means[1:] == 0).all()
 
@@ -63,9 +65,9 @@ def test_examples_with_soft_labels_count_in_each_class_by_its_share() -> None:
     soft[:, 0], soft[:, 2] = 0.75, 0.25
     soft[0] = [0, 0, 1, 0]
     about = asked(labels=lambda: soft)
-    counts = fields.class_counts().said("class_counts", about)
+    counts = shipped_fields.class_counts().said("class_counts", about)
     np.testing.assert_allclose(counts, [11 * 0.75, 0, 11 * 0.25 + 1, 0])
-    means = fields.class_means().said("class_means", about)
+    means = shipped_fields.class_means().said("class_means", about)
     logits = predict_and_tap(about.network(), PRIVATE, about.indices, ())[0].numpy()
     np.testing.assert_allclose(means[0], logits[1:].mean(0), rtol=1e-5)
     expected = (0.25 * logits[1:].sum(0) + logits[0]) / (11 * 0.25 + 1)
@@ -75,7 +77,7 @@ def test_examples_with_soft_labels_count_in_each_class_by_its_share() -> None:
 
 def test_what_is_not_labelled_counts_in_no_class() -> None:
     labels = np.where(np.arange(12) < 5, -1, PRIVATE.labels[:12])
-    counts = fields.class_counts().said("class_counts", asked(labels=lambda: labels))
+    counts = shipped_fields.class_counts().said("class_counts", asked(labels=lambda: labels))
     assert counts.tolist() == [int((labels == c).sum()) for c in range(4)]
 
 

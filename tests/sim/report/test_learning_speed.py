@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sim.report.command import main
+from sim.report.learning_speed import progress_of, progress_table
 from sim.report.methods import methods_of
-from sim.report.progress import progress_of, progress_table
 from sim.report.reading import find_runs
 from tests.run_folders import line, report, table_of, write_run
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from torch import nn
 
-import clients.population.plugins
+import clients.population.plugin_arguments
 from clients.data import normalised, regression
 from clients.data.task import partly_labelled
 from clients.models import mlp
 from clients.partition import iid, long_tailed
 from clients.population.label_conditions import permuted_labels, symmetric_noise
-from clients.population.plugins import cut, labels_of, require_offered
+from clients.population.plugin_arguments import cut, labels_of, require_offered
 from tests.federations import SEED, tiny_clients
 
 PRIVATE = tiny_clients().splits.private
@@ -110,7 +110,7 @@ def test_a_condition_is_given_what_it_names_of_the_clients_own_examples() -> Non
 
 
 def test_inputs_that_nobody_names_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients.population.plugins, "normalised", pytest.fail)
+    monkeypatch.setattr(clients.population.plugin_arguments, "normalised", pytest.fail)
     told(lambda labels, *about: labels)
     told(lambda labels, *about, **numbers: labels)
     cut(iid, PRIVATE.labels, 3, np.random.default_rng(0), PRIVATE)

@@ -13,10 +13,10 @@ from torch.nn import functional
 from clients.data import Dataset
 from clients.models.factory import build, load_parameters, parameters_of
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot
-from clients.mutual.heads import Shape
+from clients.mutual.group_heads import Shape
 from clients.mutual.terms import Shared, Terms
 from clients.seeding import Purpose, generator, seeded_torch, stream, torch_seed
-from clients.training.optimizers import object_step
+from clients.training.optimizer_steps import object_step
 from clients.training.schedules import turn
 from clients.training.taps import Taps, last_map, take_map
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clients import partition
-from clients.partition.ownership import as_partition
+from clients.partition.flat_partition import as_partition
 from tests.labels import balanced
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clients.data.data_summary import told
 from clients.data.dataset import Dataset, Inputs, LabelValues, channel_moments
-from clients.data.descriptions import told
-from clients.data.labels import Labels
+from clients.data.label_checks import Labels
 from clients.data.splits import hold_out
 from clients.data.task import Task
 

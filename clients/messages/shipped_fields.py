@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from clients.messages.arrays import read_arrays, write_arrays
-from clients.messages.asked import Asked
 from clients.messages.codecs import Codec, Precision
 from clients.messages.field import TAKEN, Field, Fields
+from clients.messages.field_source import Asked
 from clients.training.evaluation import predict_and_tap
 from clients.training.taps import PENULTIMATE
 

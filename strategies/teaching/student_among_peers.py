@@ -13,12 +13,12 @@ from clients.data import Dataset
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import ModelFunction, Parameters, load_parameters, parameters_of
 from clients.mutual.group import GroupLesson, GroupState, Head, Peer, Snapshot, Update
-from clients.mutual.group_learner import exchanged_bytes
-from clients.mutual.heads import HeadFunction
+from clients.mutual.group_heads import HeadFunction
+from clients.mutual.group_process import exchanged_bytes
 from clients.mutual.lockstep import TrainPeers
 from clients.mutual.rehearsal import rehearse_group
 from clients.mutual.terms import Rule
-from clients.training.optimizers import Optimizer
+from clients.training.optimizer_steps import Optimizer
 from clients.training.schedules import Scheduler
 
 STUDENT, HEAD, PEER = "global_student", "head", "peer/"
@@ -34,7 +34,7 @@ class GroupRecipe:
         optimizer: Makes each peer's optimiser.
         epochs: Passes of the group over the distilled examples in each round, >= 0.
         batch_size: Examples per step, >= 1.
-        head: One of `clients.mutual.heads`, what the group learns beside; None = nothing.
+        head: One of `clients.mutual.group_heads`, what the group learns beside; None = nothing.
         head_optimizer: Makes the head's optimiser; None = `optimizer`.
         taps: Where features are taken, by architecture, "global_student" for the student; elsewhere
             from the last feature map. None = there everywhere.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.data import Dataset, Task, normalised
-from clients.data.labels import Labels
+from clients.data.label_checks import Labels
 from clients.execution.isolation import keeps_nothing
 from clients.models.factory import OFFERED, ModelFunction
 from clients.partition import Partition

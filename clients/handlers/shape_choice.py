@@ -10,7 +10,7 @@ from clients.data import normalised
 from clients.execution.executor import Trained
 from clients.execution.model_cache import as_tensors
 from clients.population.clients import SimulatedClients
-from clients.population.network_shapes import carried_over, chosen
+from clients.population.shape_plans import carried_over, chosen
 from clients.seeding import Purpose, stream
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.training.optimizers import elementwise, stepper
+from clients.training.optimizer_steps import elementwise, stepper
 
 KINDS: list[tuple[Any, dict[str, Any]]] = [
     (torch.optim.SGD, {"lr": 0.1}),
@@ -99,7 +99,7 @@ def test_only_elementwise_optimisers_may_be_stacked() -> None:
 def test_sgd_and_adam_do_not_import_torchs_compiler() -> None:
     code = (
         "import sys, torch; from functools import partial\n"
-        "from clients.training.optimizers import stepper\n"
+        "from clients.training.optimizer_steps import stepper\n"
         "for kind in (torch.optim.SGD, torch.optim.Adam):\n"
         "    p = [torch.nn.Parameter(torch.zeros(2))]\n"
         "    stepper(partial(kind, lr=0.1), p)([torch.ones(2)])\n"

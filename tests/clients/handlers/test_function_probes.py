@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from clients.data import Dataset, classification, dense_labelling, normalised
-from clients.handlers.network_probes import NetworkProbe, numbers_of
+from clients.handlers.function_probes import NetworkProbe, numbers_of
 from clients.models.factory import parameters_of
 from clients.population.clients import SimulatedClients
 from tests.federations import student_of, tiny_clients

@@ -15,10 +15,10 @@ from clients.data import Dataset
 from clients.execution.executor import Answered
 from clients.execution.isolation import Original, is_ours, keeps_nothing
 from clients.execution.model_cache import Tensors, arrays_of
-from clients.execution.network_variants import in_turn
+from clients.execution.shape_variants import in_turn
 from clients.handlers.state import client_of
-from clients.messages.asked import Asked, asked_about, key_of
 from clients.messages.field import Fields
+from clients.messages.field_source import Asked, asked_about, key_of
 from clients.messages.replies import PredictionReply, write_reply
 from clients.messages.requests import PredictionRequest, crc32_of
 from clients.models.factory import build
