@@ -104,7 +104,7 @@ NUMBERS = {
     ),
     "16_chunks_feedback": Case(
         "unlike clients imitate the student on all distilled examples, in how many chunks ever",
-        ("clients/handlers/test_answering.test_an_unlike_client_imitates_the_student_on_all_"
+        ("clients/handlers/test_answers_by_field.test_an_unlike_client_imitates_the_student_on_all_"
          "distilled_examples",),
     ),
     "17_consensus_buffers": Case(

@@ -91,8 +91,8 @@ USERS = {
     ),
     "18-optimizers": Case(
         "steps are torch's own; what torch, or a step of ours, cannot do is refused by key",
-        ("clients/training/test_optimizers.test_twenty_steps_are_torchs_own_to_the_bit",
-         "clients/training/test_optimizers.test_what_torch_refuses_is_refused_by_name",
+        ("clients/training/test_optimizer_steps.test_twenty_steps_are_torchs_own_to_the_bit",
+         "clients/training/test_optimizer_steps.test_what_torch_refuses_is_refused_by_name",
          "conf/test_config.test_keys_that_nothing_reads_are_refused", REFUSED),
     ),
     "19-sweep-one-fails": Case(
