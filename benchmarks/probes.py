@@ -60,7 +60,7 @@ def share_of_a_run(overrides: list[str]) -> str:
         words = ["sim=inline", f"rounds={ROUNDS}", f"hydra.run.dir={folder}/run", *overrides]
         sys.argv = ["run.py", *words]
         run.main()
-        events = (Path(folder) / "run" / "events").glob("events.*")
+        events = (Path(folder) / "run" / "events").rglob("events.*")
         size = sum(path.stat().st_size for path in events) / ROUNDS
     return f"{phases.table()}\n\n{size / 1e3:.0f} kB of events a round"
 
@@ -114,13 +114,13 @@ def row_of(num_clients: int) -> str:
             tracker.round(report)
             seconds.append(time.perf_counter() - began)
         tracker.close()
-        files = list((folder / "events").glob("events.*"))
+        files = list((folder / "events").rglob("events.*"))
         size = sum(path.stat().st_size for path in files) / ROUNDS
-        points = (folder / "events" / "clients_points.tsv").stat().st_size / ROUNDS
-        events = EventAccumulator(str(folder / "events"))
-        events.Reload()
-        tags = events.Tags()
-    numbers = [len(tags[kind]) for kind in ("scalars", "histograms", "images")]
+        (points,) = (folder / "events").rglob("clients_points.tsv")
+        points = points.stat().st_size / ROUNDS
+        tags = [EventAccumulator(str(path)).Reload().Tags() for path in files]
+    kinds = ("scalars", "histograms", "images")
+    numbers = [sum(len(each[kind]) for each in tags) for kind in kinds]
     plain, drawn = 1e3 * float(np.median(seconds[1:-1])), 1e3 * seconds[-1]
     return (
         f"| {num_clients:,} | {plain:.0f} | {drawn:.0f} | {size / 1e3:.1f} | {points / 1e3:.1f} | "

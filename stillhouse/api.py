@@ -45,7 +45,7 @@ class Result:
 
     @property
     def metrics(self) -> "pd.DataFrame":
-        """A row for each round, a column for each number, by its TensorBoard tag."""
+        """A row for each round, a column for each number, as `clients/accuracy/mean`."""
         from sim.tracking.round_metrics import flat
         from sim.tracking.run_folder import METRICS, read_lines
 

@@ -141,11 +141,12 @@ def keep_picture(browser: WebDriver, name: str) -> None:
 
 
 PAGES = {
-    "scalars": ["probes", "accuracy/max", "tag: clients/accuracy/max"],
+    "timeseries": ["1 learning /accuracy", "1 learning /loss", "seed=0/student", "2 clients"],
+    "scalars": ["1 learning", "accuracy", "tag: 1 learning/accuracy"],
     "custom_scalars": ["overview", "output drift", "who was right", "half of the clients"],
     "images": ["figures/js_matrix", "figures/teacher_error", "figures/reliability"],
-    "histograms": ["clients/js_to_ensemble", "clients/accuracy"],
-    "hparams": ["clients.condition.clients", "student/accuracy", "cost/megabytes"],
+    "histograms": ["2 clients/js_to_ensemble", "2 clients/accuracy"],
+    "hparams": ["clients.condition.clients", "student accuracy", "megabytes"],
     "projector": [
         "clients",
         "Points: 12",

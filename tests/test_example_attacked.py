@@ -62,9 +62,11 @@ def test_both_pools_and_a_resumed_run_find_the_same_and_the_student_is_nobodys(
     assert len({attacked for _, attacked, _ in means}) == 3  # from round to round
     student = [line["probes"]["student_attacked_accuracy"] for line in lines["inline"]]
     assert student[-1] < lines["inline"][-1]["probes"]["student_plain_accuracy"]
-    shown = set(events_of(tmp_path / "inline").Tags()["scalars"])
-    assert {f"clients/{name}/mean" for name in NAMES} <= shown
-    assert {f"probes/student_{name}" for name in NAMES} <= shown
+    shown, of_student = (
+        set(events_of(tmp_path / "inline", curve).Tags()["scalars"]) for curve in ("", "student")
+    )
+    assert {f"8 bands/{name}/mean" for name in NAMES} <= shown
+    assert {f"3 drift/{name}" for name in NAMES} <= of_student
     for line in lines["still"]:
         assert len({line["clients"][name]["mean"] for name in NAMES}) == 1
     # Nobody learns from it: but for these columns a run is as one without.

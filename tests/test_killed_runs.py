@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sim.tracking.run_folder import METRICS
 from tests.commands import run_py
 from tests.quick_runs import QUICK, hashes
+from tests.tracked_runs import events_of
 
 RULES = '''
 """A probe that kills the driver in a round of the user's choice, and a scorer."""
@@ -110,9 +110,8 @@ def test_killed_on_ray_between_checkpoints_and_resumed(
     assert_equal_runs(folder, undisturbed)
     changed = (folder / "config.yaml").read_bytes().replace(b"  workers: 1", b"  workers: 2")
     assert changed == before
-    events = EventAccumulator(str(folder / "events"))
-    events.Reload()
-    steps = [event.step for event in events.Scalars("student/accuracy")]
+    shown = events_of(folder, "student").Scalars("1 learning/accuracy")
+    steps = [event.step for event in shown]
     assert steps == [1, 2, 3, 4]  # the third was written twice
 
 

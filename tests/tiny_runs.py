@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run
 from clients.models.factory import parameters_of
@@ -18,6 +17,7 @@ from conf.building import instantiate
 from conf.errors import Stopped
 from stillhouse import wiring
 from tests import composing
+from tests.tracked_runs import curves_of
 
 FEW = (
     *("clients.num_clients=4", "clients.training.epochs=1", "clients.training.batch_size=8"),
@@ -144,9 +144,9 @@ def _files(seen: Seen, pattern: str = "*") -> list[str]:
 
 
 def _tags(seen: Seen) -> list[str]:
-    events = EventAccumulator(str(seen.folder / "events")).Reload()  # type: ignore[no-untyped-call]
-    return sorted(str(tag) for tags in events.Tags().values() if tags is not True and tags
-                  for tag in tags)  # fmt: skip
+    return sorted({str(tag) for events in curves_of(seen.folder).values()
+                   for tags in events.Tags().values() if tags is not True and tags
+                   for tag in tags})  # fmt: skip
 
 
 # --- of what is built ---

@@ -43,11 +43,24 @@ def tracked(
         tracker.close()
 
 
-def events_of(folder: Path) -> EventAccumulator:
+def events_in(folder: Path) -> Path:
+    """The folder that TensorBoard takes for the run."""
+    (found,) = (path for path in (folder / "events").iterdir() if path.is_dir())
+    return found
+
+
+def events_of(folder: Path, curve: str = "") -> EventAccumulator:
+    """What TensorBoard has of a run's own, or of one of its curves, by card."""
     sizes = {"histograms": 0, "images": 0}
-    events = EventAccumulator(str(folder / "events"), size_guidance=sizes)
+    events = EventAccumulator(str(events_in(folder) / curve), size_guidance=sizes)
     events.Reload()
     return events
+
+
+def curves_of(folder: Path) -> dict[str, EventAccumulator]:
+    """The same of every curve; the run's own is called ""."""
+    names = [path.name for path in events_in(folder).iterdir() if path.is_dir()]
+    return {name: events_of(folder, name) for name in ("", *names)}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -57,7 +70,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 def hparams_of(folder: Path) -> dict[str, Any]:
     """What the page that compares runs is told, by tag."""
     found: dict[str, Any] = {}
-    for path in (folder / "events").glob("events.*"):
+    for path in events_in(folder).glob("events.*"):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "hparams":

@@ -1,12 +1,11 @@
-"""A round in numbers: the line of `metrics.jsonl`, and the tags under which it is shown."""
+"""A round in numbers: the line of `metrics.jsonl`, and what it cost."""
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sim.analysis.probes.values import Curve, Numbers
+from sim.analysis.probes.values import Curve
 from sim.engine.rounds import RoundReport
 from sim.tracking.clients_table import CLOCK, IDENTITY, MEASURES, OF_CLIENTS, noted
 
@@ -15,8 +14,6 @@ SPREAD = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
 RESERVED = {*IDENTITY, *MEASURES, *OF_CLIENTS}
 """Names that no probe may give to a value of clients: they are columns already."""
-
-Layout = dict[str, dict[str, list[Any]]]
 
 
 def summarise(
@@ -76,7 +73,7 @@ def whose(line: dict[str, Any], measure: str) -> dict[str, Any]:
 
 
 def flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Turn nested names into TensorBoard tags, `clients/accuracy/mean`, of finite numbers."""
+    """Turn nested names into single ones, `clients/accuracy/mean`, of finite numbers."""
     tags: dict[str, float] = {}
     for key, value in line.items():
         if isinstance(value, dict):
@@ -84,63 +81,6 @@ def flat(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
         elif value is not None and np.isfinite(value):  # null is how a line says that it is not
             tags[prefix + key] = float(value)
     return tags
-
-
-OVERVIEW = {
-    "accuracy": "student/accuracy|strategy/ensemble_accuracy|clients/accuracy/(max|min)",
-    "mean IoU": "student/miou|strategy/ensemble_miou|clients/miou/(max|min)",
-    "R2": "student/r2|strategy/ensemble_r2|clients/r2/(max|min)",
-    "output drift": "probes/output_(js|disagreement)",
-    "who was right": "probes/(ensemble|student|oracle)_right",
-    "accuracy per megabyte": "cost/accuracy_per_megabyte",
-    "accuracy per simulated second": "cost/accuracy_per_simulated_second",
-}
-"""Charts that tell how a federation does, by the tags in them."""
-
-
-def layout(tags: Collection[str]) -> Layout:
-    """Say how TensorBoard's custom scalars show a run.
-
-    Args:
-        tags: All that there are. Each measure of clients among them gets a chart with the band
-            from a quarter of the clients to three quarters, and one with the band that holds all.
-
-    Returns:
-        Charts by category and title, as `SummaryWriter.add_custom_scalars` takes them.
-    """
-
-    def band(measure: str, low: str, high: str) -> list[Any]:
-        return ["Margin", [f"clients/{measure}/{name}" for name in ("median", low, high)]]
-
-    measures = [found[1] for tag in tags if (found := re.fullmatch("clients/(.*)/median", tag))]
-    charts: Layout = {
-        "overview": {
-            title: ["Multiline", [f"({pattern})$"]]
-            for title, pattern in OVERVIEW.items()
-            if any(re.fullmatch(pattern, tag) for tag in tags)
-        },
-        "half of the clients": {name: band(name, "q25", "q75") for name in measures},
-        "all clients": {name: band(name, "min", "max") for name in measures},
-    }
-    return {category: shown for category, shown in charts.items() if shown}
-
-
-def bin_edges(values: Numbers, bins: int) -> Numbers:
-    """Cut the range of values into bins of a histogram.
-
-    Args:
-        values: Finite, at least one.
-        bins: How many, >= 1.
-
-    Returns:
-        Ascending edges [bins + 1]. Values that differ by rounding only, between which there is no
-        room for so many, are in the middle of a range as wide as the values are large.
-    """
-    low, high = float(values.min()), float(values.max())
-    largest = max(1.0, abs(low), abs(high))
-    if high - low < 1e-9 * largest:
-        low, high = low - largest / 2, high + largest / 2
-    return np.linspace(low, high, bins + 1)
 
 
 def watched(rows: list[dict[str, Any]], client_ids: Sequence[int]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What a run leaves behind for people: TensorBoard events and the lines of the run folder.
 
-The only module that knows `SummaryWriter`. The number of tags does not depend on the number of
-clients: per-client values become quantiles and one histogram, but for clients that are watched.
+The number of tags does not depend on the number of clients: per-client values become quantiles and
+one histogram, but for clients that are watched.
 """
 
 import sys
@@ -10,14 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
 from clients.duck_typing import offers
 from clients.messages.round_views import GraphView, RoundView
@@ -31,12 +28,9 @@ from sim.tracking import projector
 from sim.tracking.clients_table import CLOCK, ClientsTable, client_rows
 from sim.tracking.round_metrics import (
     RESERVED,
-    Layout,
     between_peers,
-    bin_edges,
     costs,
     flat,
-    layout,
     over_costs,
     summarise,
     watched,
@@ -50,18 +44,14 @@ from sim.tracking.run_folder import (
     read_lines,
     versions,
 )
+from sim.tracking.tensorboard_run import TensorBoardRun
 from sim.workers.process_setup import seeded_globals
 
 if TYPE_CHECKING:
     from sim.tracking.figures import Painter
 
 EVENTS = "events"
-BINS = 30
-"""Of a histogram over clients, from the least to the largest value."""
 ACCURACY = "accuracy"
-CODE = "    "  # as Markdown has it
-HPARAM_METRICS = ("student/accuracy", "strategy/ensemble_accuracy", "clients/accuracy/min",
-                  "probes/output_js", "student/loss", "cost/megabytes")  # fmt: skip
 
 
 class Tracker:
@@ -110,24 +100,15 @@ class Tracker:
         self._figures_every, self._watch = figures_every, watch
         self._graph: GraphView | None = None
         self.found = Findings()
-        self._known = dict.fromkeys(tag for tags in shown for tag in tags)
-        self._layout: Layout = {}
         self._painter: Painter | None = None
         self._last_round, self._undrawn = last_round, list[Callable[[], None]]()
         self._round_began = time.perf_counter()
         for name, probe in _keepers(probes).items():
             own = {k: v for k, v in (kept or {}).items() if k.startswith(f"{name}/")}
             probe.restore({key.removeprefix(f"{name}/"): value for key, value in own.items()})
-        # TensorBoard hides what an interrupted run had written of the rounds to come.
-        done = len(self.summaries)
-        self._writer = SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None)
-        projector.go_on_after(folder / EVENTS, done)
-        self._writer.add_text("config", indent(config_text, CODE))
         about = "\n".join(f"{name}: {number}" for name, number in versions().items())
-        self._writer.add_text("environment", indent(about, CODE))
-        self._compared = bool(choices or done)  # in a run that is gone on with it has begun
-        if choices:
-            self._compare(choices)
+        texts = {"config": config_text, "environment": about}
+        self._tensorboard = TensorBoardRun(folder / EVENTS, texts, choices or {}, shown)
 
     def view(self, view: RoundView) -> None:
         """Probe a round; what is found goes into the round's summary, rows and figures.
@@ -144,7 +125,7 @@ class Tracker:
             self.found.ask(self._probes, view, RESERVED)
         if view.proxy_ids and is_due(view.server_round, self._figures_every):
             points = projector.coordinates(view)
-            projector.add(self.folder / EVENTS, view.server_round, *points)
+            projector.add(self._tensorboard.folder, view.server_round, *points)
 
     def graph(self, view: GraphView) -> None:
         """Take in who heard of whom in a round of a federation without a server."""
@@ -212,14 +193,13 @@ class Tracker:
     def close(self) -> None:
         """Draw what was left, write the files, and close that of events."""
         try:
-            if self._compared and sys.exception() is None:  # else the run did not succeed
-                *_, ends = hparams({}, {})  # type: ignore[no-untyped-call]
-                self._add_summaries(ends)
+            if sys.exception() is None:  # else the run did not succeed
+                self._tensorboard.succeed()
             for draw in self._undrawn:
                 draw()
         finally:
             self.write()
-            self._writer.close()
+            self._tensorboard.close()
 
     def _gone_through(self) -> list[dict[str, float]]:
         """Take in the lines that there are; return the tags of each."""
@@ -234,35 +214,14 @@ class Tracker:
                 raise ValueError(f"{where}: is none that a run has written") from error
         return shown
 
-    def _compare(self, choices: Mapping[str, Any]) -> None:
-        """Begin the session of the page that compares runs, in this folder and in no other."""
-        metrics = dict.fromkeys(HPARAM_METRICS, None)
-        experiment, begins, _ = hparams(dict(choices), metrics)  # type: ignore[no-untyped-call]
-        self._add_summaries(experiment, begins)
-
-    def _add_summaries(self, *summaries: Any, step: int | None = None) -> None:
-        writer = self._writer.file_writer
-        assert writer is not None, "it is there until the writer is closed"
-        for summary in summaries:
-            writer.add_summary(summary, step)
-
     def _show(self, line: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         step, now, tags = line["round"], time.perf_counter(), _tags(line, self._costs[-1])
-        self._known |= dict.fromkeys(tags)
-        tags |= watched(rows, self._watch)
-        # One event for all of them, not one each: a third of the time and of the bytes.
-        together = scalar("seconds/round", now - self._round_began)  # type: ignore[no-untyped-call]
-        for name, value in tags.items():
-            together.value.extend(scalar(name, value).value)  # type: ignore[no-untyped-call]
+        tags |= watched(rows, self._watch) | {"seconds/round": now - self._round_began}
+        values = {}
         for measure in line["clients"]:
             every = np.array([row.get(measure, np.nan) for row in rows])
-            values = every[np.isfinite(every)]
-            shown = histogram(f"clients/{measure}", values, bin_edges(values, BINS))  # type: ignore[no-untyped-call]
-            together.value.extend(shown.value)
-        self._add_summaries(together, step=step)
-        if (charts := layout(self._known)) != self._layout:
-            self._layout = charts
-            self._writer.add_custom_scalars(charts)
+            values[measure] = every[np.isfinite(every)]
+        self._tensorboard.show(step, tags, values)
         if is_due(step, self._figures_every):
             draw = partial(self._draw, step, rows, self.found, self._graph)
             if step == self._last_round:
@@ -270,7 +229,6 @@ class Tracker:
             else:
                 draw()
             self.clients.write(self.folder)  # for whoever looks while the run lasts
-        self._writer.flush()
         self._round_began = now
 
     def _draw(
@@ -282,7 +240,7 @@ class Tracker:
             self._painter = Painter()
         figures = found.figures | over_costs(self.summaries, self._costs)
         for name, picture in self._painter.pictures(step, figures, rows, graph):
-            self._writer.add_image(f"figures/{name}", picture, step, dataformats="HWC")
+            self._tensorboard.picture(name, picture, step)
 
 
 def _keepers(probes: Mapping[str, Probe]) -> dict[str, KeepsState]:

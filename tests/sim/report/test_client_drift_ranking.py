@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clients.population.label_conditions import permuted_labels
 from sim.analysis.probes import Forgetting, calibration, output_drift, recall_spread, teacher_audit
@@ -15,6 +14,7 @@ from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest,
 from sim.report.reading import read_run
 from sim.report.reading_client_tables import client_tables
 from tests.run_folders import report, table_of, write_run
+from tests.tracked_runs import events_of
 from tests.watching import drifting, watched
 
 
@@ -143,7 +143,6 @@ def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
     assert {(row[2], row[-1]) for row in rows} == {("2 linear", "5")}
     assert "Client 2 (linear) is furthest out by 8 of 8 measures in round 6." in text
     assert "drift over rounds" in text
-    events = EventAccumulator(str(tmp_path / "run" / "events"))
-    events.Reload()
-    most = [event.value for event in events.Scalars("clients/js_to_ensemble/max")]
+    shown = events_of(tmp_path / "run").Scalars("8 bands/js_to_ensemble/max")
+    most = [event.value for event in shown]
     assert min(most[4:]) > 3 * max(most[:4])

@@ -11,6 +11,8 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.summary.writer import event_file_writer
+from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
 from clients.messages.answers import Answers
 from clients.messages.round_views import RoundView
@@ -19,7 +21,24 @@ from sim.tracking.run_folder import CLIENTS, METRICS, truncate
 from sim.tracking.tracker import Tracker
 from tests.exchanges import exchange
 from tests.federations import named
-from tests.tracked_runs import PROBES, events_of, hparams_of, layout_of, lines_of, report, seen
+from tests.tracked_runs import (
+    PROBES,
+    curves_of,
+    events_in,
+    events_of,
+    hparams_of,
+    layout_of,
+    lines_of,
+    report,
+    seen,
+)
+
+
+@pytest.fixture(autouse=True)
+def _files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one process and second are read by number, as a text: 9 would come after 10."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", AtomicCounter(100))
+
 
 # --- TensorBoard ---
 
@@ -37,7 +56,7 @@ def test_a_run_that_fails_is_not_said_to_have_succeeded(tmp_path: Path) -> None:
         fail()
     tags = [
         value.tag
-        for event in EventFileLoader(str(next((tmp_path / "events").glob("events.*")))).Load()
+        for event in EventFileLoader(str(next(events_in(tmp_path).glob("events.*")))).Load()
         for value in event.summary.value
     ]
     assert "_hparams_/session_start_info" in tags
@@ -80,7 +99,7 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
     first = Tracker(tmp_path, named(PROBES), "", **options)
     for server_round in (1, 2, 3):
         record(first, server_round, 0.1)
-    first._writer.flush()  # and no more: it was killed
+    # and no more: it was killed
     assert pq.read_table(tmp_path / CLIENTS)["round"].to_pylist() == [1, 1, 2, 2, 3, 3]
     truncate(tmp_path / METRICS, 2)
     table = first.clients.since(0).slice(0, 4)
@@ -92,16 +111,18 @@ def test_a_resumed_run_shows_each_round_once(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / CLIENTS)["round"].to_pylist() == [1, 1, 2, 2, 3, 3, 4, 4]
     ends = [tag for tag in hparams_of(tmp_path) if tag.endswith("session_end_info")]
     assert len(ends) == 1  # the page would say for ever that it runs
+    for curve in curves_of(tmp_path).values():
+        for tag in curve.Tags()["scalars"]:
+            steps = [event.step for event in curve.Scalars(tag)]
+            assert steps == [1, 2, 3, 4], tag
     events = events_of(tmp_path)
-    for tag in events.Tags()["scalars"]:
-        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4], tag
     for tag in events.Tags()["images"]:
         assert [event.step for event in events.Images(tag)] == [1, 2, 3, 4], tag
-    shown = [event.value for event in events.Scalars("watch/client_1/accuracy")]
+    shown = [event.value for event in events.Scalars("6 watched/client_1/accuracy")]
     assert shown == pytest.approx([0.1, 0.1, 0.2, 0.2])
-    names = (tmp_path / "events" / "clients_names.tsv").read_text().splitlines()
+    names = (events_in(tmp_path) / "clients_names.tsv").read_text().splitlines()
     assert names[1:] == [f"{k}\t{r}" for r in (1, 2, 3, 4) for k in (0, 1)]
-    assert len(np.loadtxt(tmp_path / "events" / "clients_points.tsv")) == 8
+    assert len(np.loadtxt(events_in(tmp_path) / "clients_points.tsv")) == 8
 
 
 def test_a_number_that_is_none_is_shown_by_nobody_and_stops_no_resume(tmp_path: Path) -> None:
@@ -113,4 +134,4 @@ def test_a_number_that_is_none_is_shown_by_nobody_and_stops_no_resume(tmp_path: 
         tracker.round(report(server_round, [exchange(0), exchange(1)]))
         tracker.close()
     assert [line["probes"]["mine"] for line in lines_of(tmp_path / METRICS)] == [None, 0.5]
-    assert [event.step for event in events_of(tmp_path).Scalars("probes/mine")] == [2]
+    assert [event.step for event in events_of(tmp_path).Scalars("3 drift/mine")] == [2]

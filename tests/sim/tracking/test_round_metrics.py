@@ -4,12 +4,14 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from flwr.serverapp.strategy import FedAvg
 
 from sim.engine.quorum import QuorumLost
+from sim.tracking.round_metrics import costs
 from sim.tracking.run_folder import CLIENTS, FAILURES, METRICS
 from sim.tracking.tracker import Tracker
 from tests.exchanges import exchange
@@ -97,3 +99,23 @@ def test_a_metric_that_is_not_finite_ends_no_run_and_keeps_the_line_json(
 
     text = (tmp_path / METRICS).read_text(encoding="utf-8")
     json.loads(text, parse_constant=refuse)
+
+
+def test_what_was_reached_is_drawn_over_bytes_and_over_simulated_seconds() -> None:
+    """Without a student it is the clients' mean accuracy."""
+    line: dict[str, Any] = {
+        "student": {"accuracy": 0.5}, "clients": {}, "strategy": {},
+        "bytes": {"request": 10**6, "reply": 10**6},
+    }  # fmt: skip
+    first = costs(line, [])
+    assert first == {"megabytes": 2.0, "accuracy_per_megabyte": 0.25}
+    peers = line | {"student": {}, "clients": {"accuracy": {"mean": 0.6}}}
+    timed = costs(peers | {"simulated_time_s": 3.0}, [first | {"simulated_time_s": 1.0}])
+    assert timed == pytest.approx({
+        "megabytes": 4.0, "accuracy_per_megabyte": 0.15,
+        "simulated_time_s": 4.0, "accuracy_per_simulated_second": 0.15,
+    })  # fmt: skip
+    silent = line | {"student": {}, "bytes": {"request": 0, "reply": 0}}
+    assert costs(silent, []) == {"megabytes": 0.0}
+    # Without a server what the simulation itself sends and shows is nobody's cost.
+    assert costs(silent | {"strategy": {"edge_bytes": 5e5}}, []) == {"megabytes": 0.5}

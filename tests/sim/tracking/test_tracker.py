@@ -25,11 +25,19 @@ from sim.analysis.probes import (
     teacher_audit,
     trust,
 )
-from sim.tracking.round_metrics import bin_edges, costs
 from sim.tracking.run_folder import CLIENTS, METRICS
 from sim.tracking.tracker import Tracker
 from tests.exchanges import exchange
-from tests.tracked_runs import events_of, hparams_of, layout_of, lines_of, report, tracked
+from tests.tracked_runs import (
+    curves_of,
+    events_in,
+    events_of,
+    hparams_of,
+    layout_of,
+    lines_of,
+    report,
+    tracked,
+)
 
 SPREAD = ("mean", "min", "q25", "median", "q75", "max")
 OF_OUTPUTS = ("js_to_ensemble", "kl_to_ensemble", "disagreement")
@@ -50,29 +58,62 @@ def test_the_promised_tags_are_there_once_a_round(folder: Path) -> None:
     events = events_of(folder)
     scalars = events.Tags()["scalars"]
     promised = {
-        "student/accuracy",
-        "student/loss",
-        "strategy/ensemble_accuracy",
-        "probes/weight_entropy",
-        "probes/output_disagreement",
-        "bytes/request",
-        "bytes/reply",
-        "seconds/round",
-        "failures",
-        *(f"clients/accuracy/{name}" for name in SPREAD),
-        *(f"clients/train_loss/{name}" for name in SPREAD),
+        "3 drift/output_disagreement",
+        "4 trust/weight_entropy",
+        "5 strategy/distillation_loss",
+        "7 cost/megabytes",
+        *(f"8 bands/accuracy/{name}" for name in SPREAD),
+        *(f"8 bands/train_loss/{name}" for name in SPREAD),
     }
     assert promised <= set(scalars)
-    for tag in scalars:
-        assert [event.step for event in events.Scalars(tag)] == [1, 2], tag
-        assert all(math.isfinite(event.value) for event in events.Scalars(tag)), tag
-    assert all(event.value > 0 for event in events.Scalars("seconds/round"))
+    curves = curves_of(folder)
+    clients = {"clients min", "clients median", "clients max"}
+    assert set(curves) == {"", "student", "ensemble", *clients}
+    for name, curve in curves.items():
+        if name:
+            assert set(curve.Tags()["scalars"]) == {"1 learning/accuracy", "1 learning/loss"}
+        for tag in curve.Tags()["scalars"]:
+            assert [event.step for event in curve.Scalars(tag)] == [1, 2], tag
+            assert all(math.isfinite(event.value) for event in curve.Scalars(tag)), tag
+    assert all(event.value > 0 for event in events.Scalars("7 cost/seconds_round"))
+
+
+def test_the_first_groups_say_how_it_learns_and_who_drifts(folder: Path) -> None:
+    """TensorBoard sorts groups by name, and opens two."""
+    curves = curves_of(folder).values()
+    groups = {tag.split("/")[0] for curve in curves for tag in curve.Tags()["scalars"]}
+    groups |= {tag.split("/")[0] for tag in events_of(folder).Tags()["histograms"]}
+    assert sorted(groups) == [
+        *("1 learning", "2 clients", "3 drift", "4 trust", "5 strategy", "7 cost", "8 bands")
+    ]
+
+
+def test_what_never_changes_has_no_card(folder: Path, tmp_path: Path) -> None:
+    """As many bytes are sent in each round; the lines have them."""
+    first, second = lines_of(folder / METRICS)
+    assert first["bytes"] == second["bytes"]
+    assert not {"7 cost/bytes_reply", "7 cost/failures"} & set(events_of(folder).Tags()["scalars"])
+    tracker = Tracker(tmp_path, {}, "")
+    for number in range(1, 6):
+        failing = [exchange(k, failure="lost" if number == 4 else "") for k in (0, 1)]
+        tracker.round(report(number, failing))
+    tracker.close()
+    shown = events_of(tmp_path).Scalars("7 cost/failures")
+    assert [(event.step, event.value) for event in shown] == [(1, 0), (3, 0), (4, 2), (5, 0)]
+
+
+def test_of_a_single_round_everything_is_shown(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, {}, "")
+    tracker.round(report(1, [exchange(0), exchange(1)]))
+    assert "7 cost/failures" not in events_of(tmp_path).Tags()["scalars"]
+    tracker.close()
+    assert [event.value for event in events_of(tmp_path).Scalars("7 cost/failures")] == [0]
 
 
 def test_each_client_metric_has_one_histogram_a_round(folder: Path) -> None:
     events = events_of(folder)
     measures = ("accuracy", "loss", "train_loss", "weight", *OF_OUTPUTS)
-    expected = {f"clients/{measure}" for measure in measures}
+    expected = {f"2 clients/{measure}" for measure in measures}
     assert set(events.Tags()["histograms"]) == expected
     for tag in expected:
         histograms = events.Histograms(tag)
@@ -89,14 +130,15 @@ def test_the_config_is_shown_as_text(folder: Path) -> None:
 
 
 def test_tensorboard_shows_the_numbers_of_the_lines(folder: Path) -> None:
-    events, lines = events_of(folder), lines_of(folder / METRICS)
-    for tag, path in (
-        ("student/accuracy", ("student", "accuracy")),
-        ("clients/accuracy/median", ("clients", "accuracy", "median")),
-        ("bytes/reply", ("bytes", "reply")),
-        ("strategy/ensemble_accuracy", ("strategy", "ensemble_accuracy")),
+    curves, lines = curves_of(folder), lines_of(folder / METRICS)
+    for curve, tag, path in (
+        ("student", "1 learning/accuracy", ("student", "accuracy")),
+        ("clients median", "1 learning/accuracy", ("clients", "accuracy", "median")),
+        ("", "8 bands/accuracy/median", ("clients", "accuracy", "median")),
+        ("ensemble", "1 learning/accuracy", ("strategy", "ensemble_accuracy")),
+        ("", "3 drift/output_js", ("probes", "output_js")),
     ):
-        for line, event in zip(lines, events.Scalars(tag), strict=True):
+        for line, event in zip(lines, curves[curve].Scalars(tag), strict=True):
             value: Any = line
             for key in path:
                 value = value[key]
@@ -125,7 +167,7 @@ def test_the_number_of_tags_does_not_depend_on_the_number_of_clients(
     few, many = (events_of(folder).Tags() for folder in sizes.values())
     for kind in ("scalars", "histograms", "tensors", "images"):
         # Of 40 clients 8 are asked for their features, and the watched client 3 is not among them.
-        assert set(few[kind]) - set(many[kind]) <= {"watch/client_3/cka_with_student"}
+        assert set(few[kind]) - set(many[kind]) <= {"6 watched/client_3/cka_with_student"}
         assert set(many[kind]) <= set(few[kind])
         assert len(few[kind]) > 2
     assert pq.read_table(sizes[40] / CLIENTS).num_rows == 80
@@ -134,7 +176,7 @@ def test_the_number_of_tags_does_not_depend_on_the_number_of_clients(
 def test_the_event_file_does_not_grow_with_the_clients(sizes: dict[int, Path]) -> None:
     # Histograms have a few bins more and a heat map of 32 clients more colours than one of 4.
     few, many = (
-        sum(path.stat().st_size for path in (folder / "events").glob("events.*"))
+        sum(path.stat().st_size for path in events_in(folder).rglob("events.*"))
         for folder in sizes.values()
     )
     assert few / 2 < 200_000  # bytes a round, with ten figures in each
@@ -143,12 +185,12 @@ def test_the_event_file_does_not_grow_with_the_clients(sizes: dict[int, Path]) -
 
 def test_watched_clients_have_curves_of_their_own(sizes: dict[int, Path]) -> None:
     events = events_of(sizes[40])
-    watched = {tag for tag in events.Tags()["scalars"] if tag.startswith("watch/")}
+    watched = {tag for tag in events.Tags()["scalars"] if tag.startswith("6 watched/")}
     assert {tag.split("/")[1] for tag in watched} == {"client_0", "client_3"}
     rows = pq.read_table(sizes[40] / CLIENTS).to_pylist()
     for measure in ("accuracy", "reply_bytes", "js_to_ensemble", "ece"):
         mine = [row[measure] for row in rows if row["client"] == 3]
-        shown = [event.value for event in events.Scalars(f"watch/client_3/{measure}")]
+        shown = [event.value for event in events.Scalars(f"6 watched/client_3/{measure}")]
         assert shown == pytest.approx(mine, rel=1e-6)
 
 
@@ -181,7 +223,7 @@ def test_the_layout_has_a_band_for_each_measure_of_clients(sizes: dict[int, Path
     events = events_of(sizes[4])
     charts = layout_of(sizes[4])  # the second round had measures that the first had not
     scalars = events.Tags()["scalars"]
-    histograms = [tag.removeprefix("clients/") for tag in events.Tags()["histograms"]]
+    histograms = [tag.removeprefix("2 clients/") for tag in events.Tags()["histograms"]]
     assert set(charts["half of the clients"]) == set(charts["all clients"]) == set(histograms)
     assert "forgetting" in histograms
     for category in ("half of the clients", "all clients"):
@@ -191,20 +233,25 @@ def test_the_layout_has_a_band_for_each_measure_of_clients(sizes: dict[int, Path
     assert set(charts["overview"]) == {
         "accuracy", "output drift", "who was right", "accuracy per megabyte",
     }  # fmt: skip
+    every = {tag for curve in curves_of(sizes[4]).values() for tag in curve.Tags()["scalars"]}
     for chart in charts["overview"].values():
         for tag in chart.multiline.tag:
-            assert any(re.match(tag, scalar) for scalar in scalars), tag
+            assert any(re.match(tag, scalar) for scalar in every), tag
 
 
 def test_a_sweep_is_compared_within_its_run_folders(sizes: dict[int, Path]) -> None:
-    folder = sizes[4] / "events"
-    assert not [path for path in folder.iterdir() if path.is_dir()]
+    assert events_in(sizes[4]).name == "strategy=dlad,seed=7"  # the run's name in TensorBoard
     found = hparams_of(sizes[4])
     begun = found["_hparams_/session_start_info"].session_start_info.hparams
     assert (begun["seed"].number_value, begun["strategy"].string_value) == (7, "dlad")
     assert "_hparams_/session_end_info" in found
-    metrics = {info.name.tag for info in found["_hparams_/experiment"].experiment.metric_infos}
-    assert metrics <= set(events_of(sizes[4]).Tags()["scalars"])
+    metrics = found["_hparams_/experiment"].experiment.metric_infos
+    for metric in metrics:
+        assert metric.name.tag in events_of(sizes[4], metric.name.group).Tags()["scalars"]
+    assert [metric.display_name for metric in metrics] == [
+        *("student accuracy", "ensemble accuracy", "clients min accuracy", "student loss"),
+        *("output_js", "megabytes"),
+    ]
 
 
 def test_the_environment_is_shown_as_text(folder: Path) -> None:
@@ -216,54 +263,18 @@ def test_the_environment_is_shown_as_text(folder: Path) -> None:
 def test_costs_add_up(folder: Path) -> None:
     events, lines = events_of(folder), lines_of(folder / METRICS)
     sent = np.cumsum([sum(line["bytes"].values()) / 1e6 for line in lines])
-    shown = [event.value for event in events.Scalars("cost/megabytes")]
+    shown = [event.value for event in events.Scalars("7 cost/megabytes")]
     assert shown == pytest.approx(sent.tolist(), rel=1e-6)
-    paid = [event.value for event in events.Scalars("cost/accuracy_per_megabyte")]
+    paid = [event.value for event in events.Scalars("7 cost/accuracy_per_megabyte")]
     accuracies = [line["student"]["accuracy"] for line in lines]
     assert paid == pytest.approx([a / m for a, m in zip(accuracies, sent, strict=True)], rel=1e-6)
-
-
-def test_what_was_reached_is_drawn_over_bytes_and_over_simulated_seconds() -> None:
-    """Without a student it is the clients' mean accuracy."""
-    line: dict[str, Any] = {
-        "student": {"accuracy": 0.5}, "clients": {}, "strategy": {},
-        "bytes": {"request": 10**6, "reply": 10**6},
-    }  # fmt: skip
-    first = costs(line, [])
-    assert first == {"megabytes": 2.0, "accuracy_per_megabyte": 0.25}
-    peers = line | {"student": {}, "clients": {"accuracy": {"mean": 0.6}}}
-    timed = costs(peers | {"simulated_time_s": 3.0}, [first | {"simulated_time_s": 1.0}])
-    assert timed == pytest.approx({
-        "megabytes": 4.0, "accuracy_per_megabyte": 0.15,
-        "simulated_time_s": 4.0, "accuracy_per_simulated_second": 0.15,
-    })  # fmt: skip
-    silent = line | {"student": {}, "bytes": {"request": 0, "reply": 0}}
-    assert costs(silent, []) == {"megabytes": 0.0}
-    # Without a server what the simulation itself sends and shows is nobody's cost.
-    assert costs(silent | {"strategy": {"edge_bytes": 5e5}}, []) == {"megabytes": 0.5}
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e-30, -7e20, 0.0])
-def test_values_that_differ_by_rounding_only_have_a_histogram(tmp_path: Path, scale: float) -> None:
-    """numpy refuses thirty bins where there is no room for thirty numbers, and the run ended."""
-    values = [scale, math.nextafter(scale, math.inf), scale]
-    assert (np.diff(bin_edges(np.array(values), 30)) > 0).all()
-    tracker = Tracker(tmp_path, {}, "")
-    tracker.round(report(1, [exchange(k, metrics={"loss": v}) for k, v in enumerate(values)]))
-    tracker.close()
-    (event,) = events_of(tmp_path).Histograms("clients/loss")
-    assert sum(event.histogram_value.bucket) == 3
-
-
-def test_the_bins_reach_from_the_least_to_the_largest_value() -> None:
-    assert bin_edges(np.array([3.0, 1.0, 2.0]), 2).tolist() == [1.0, 2.0, 3.0]
 
 
 # --- the projector ---
 
 
 def test_clients_are_points_for_the_projector(sizes: dict[int, Path]) -> None:
-    folder = sizes[40] / "events"
+    folder = events_in(sizes[40])
     names = (folder / "clients_names.tsv").read_text().splitlines()
     assert names[0] == "client\tround"
     assert names[1:] == [f"{k}\t{r}" for r in (1, 2) for k in range(40)]
