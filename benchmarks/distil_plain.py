@@ -56,7 +56,7 @@ def inputs_of(dataset: Dataset) -> Tensor:
 
 def labels_of(dataset: Dataset) -> Tensor:
     """Return all labels."""
-    return torch.from_numpy(dataset.labels.astype(np.int64))
+    return torch.tensor(dataset.labels.astype(np.int64))
 
 
 def fit(

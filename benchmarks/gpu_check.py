@@ -95,7 +95,7 @@ def trained(name: str, sizes: Sizes, device: str) -> Parameters:
     """Train a network of the zoo for three steps."""
     task, network = task_of(name), network_of(name).to(device)
     dataset, _ = noise(task, 3 * sizes.batch_size)
-    labels, ids = torch.from_numpy(dataset.labels), np.arange(len(dataset))
+    labels, ids = torch.tensor(dataset.labels), np.arange(len(dataset))
     numbers = {"epochs": 1, "batch_size": sizes.batch_size}
     numbers["optimizer"] = partial(torch.optim.SGD, lr=0.01)
     train(network, dataset, ids, labels, task.loss, np.random.default_rng(1), **numbers)

@@ -58,7 +58,7 @@ def one_by_one(model: torch.nn.Module, dataset: Dataset, num_clients: int) -> No
     for k in range(num_clients):
         load_parameters(model, start)
         own = np.arange(k * EXAMPLES, (k + 1) * EXAMPLES)
-        labels = torch.from_numpy(dataset.labels[own])
+        labels = torch.tensor(dataset.labels[own])
         train(model, dataset, own, labels, cross_entropy, np.random.default_rng(k), **NUMBERS)
         parameters_of(model)
     load_parameters(model, start)
@@ -66,7 +66,7 @@ def one_by_one(model: torch.nn.Module, dataset: Dataset, num_clients: int) -> No
 
 def together(stack: Stack, start: dict[str, Any], dataset: Dataset) -> None:
     own = np.arange(stack.size * EXAMPLES).reshape(stack.size, EXAMPLES)
-    labels = [torch.from_numpy(dataset.labels[ids]) for ids in own]
+    labels = [torch.tensor(dataset.labels[ids]) for ids in own]
     rngs = [np.random.default_rng(k) for k in range(stack.size)]
     stack.load_all(as_tensors(start, str(stack.device)))
     outcomes = train_together(stack, dataset, own, labels, cross_entropy, rngs, **NUMBERS)

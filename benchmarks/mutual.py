@@ -71,7 +71,7 @@ def run(
         rule=rule,
         head=None if head is None else Head(head, ADAM),
         ids=np.arange(len(train)),
-        targets=torch.nn.functional.one_hot(torch.from_numpy(train.labels)).float(),
+        targets=torch.nn.functional.one_hot(torch.tensor(train.labels)).float(),
         epochs=epochs,
         batch_size=64,
         seed=seed,

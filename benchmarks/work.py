@@ -117,7 +117,7 @@ def batches_of(
 
 def tensors_of(dataset: Dataset, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Return inputs [B, 1, 28, 28] and labels [B]."""
-    return torch.from_numpy(normalised(dataset, indices)), torch.from_numpy(dataset.labels[indices])
+    return torch.from_numpy(normalised(dataset, indices)), torch.tensor(dataset.labels[indices])
 
 
 def smoothed(image_shape: tuple[int, int, int], num_classes: int, *, model: str) -> nn.Module:

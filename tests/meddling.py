@@ -44,7 +44,7 @@ def fit(
         Lesson(
             start,
             np.arange(20 * k, 20 * k + 20),
-            torch.from_numpy(private.labels[20 * k : 20 * k + 20]),
+            torch.tensor(private.labels[20 * k : 20 * k + 20]),
             np.random.SeedSequence(k),
         )
         for k in range(lessons)

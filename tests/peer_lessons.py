@@ -21,7 +21,7 @@ FFL = partial(rules.ffl, ramp_epochs=2)
 
 
 def one_hot(ids: Any) -> Tensor:
-    return nn.functional.one_hot(torch.from_numpy(DATA.labels[ids]), DATA.task.num_classes).float()
+    return nn.functional.one_hot(torch.tensor(DATA.labels[ids]), DATA.task.num_classes).float()
 
 
 def lesson(*models: Any, **changes: Any) -> GroupLesson:

@@ -27,7 +27,7 @@ def fit(
 ) -> list[float]:
     """Train on the first n blobs, with the numbers of most tests below."""
     numbers = {"epochs": 2, "batch_size": 16, "optimizer": SGD} | changes
-    labels = torch.from_numpy(BLOBS.labels[:n])
+    labels = torch.tensor(BLOBS.labels[:n])
     rng = np.random.default_rng(seed)
     return train(model, BLOBS, np.arange(n), labels, loss, rng, **numbers)
 

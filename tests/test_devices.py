@@ -94,7 +94,7 @@ def apart(found: Parameters, wanted: Parameters, start: Parameters) -> float:
 def own(k: int) -> tuple[np.ndarray, torch.Tensor]:
     """Return the examples of client k, and their labels."""
     ids = np.arange(48 * k, 48 * (k + 1))
-    return ids, torch.from_numpy(IMAGES.labels[ids])
+    return ids, torch.tensor(IMAGES.labels[ids])
 
 
 def network(name: str) -> nn.Module:

@@ -95,7 +95,7 @@ def views() -> list[RoundView]:
     clients, seen = tiny_clients(), list[RoundView]()
     strategy = distillation(clients, report=seen.append)
     run_ours(inline(simulated(clients)), clients, strategy, rounds=2)
-    labels = torch.from_numpy(clients.splits.proxy.labels)
+    labels = torch.tensor(clients.splits.proxy.labels)
     return [replace(view, labels=labels[list(view.proxy_ids)]) for view in seen]
 
 

@@ -72,7 +72,7 @@ def test_a_student_takes_a_files_pixels_or_normalised_ones(folder: Path, test_se
     assert accuracy(raw, test_set.inputs, test_set.labels) == pytest.approx(wanted, abs=1e-9)
     inputs = normalised(test_set, np.arange(len(test_set)))
     assert accuracy(plain, inputs, test_set.labels) == pytest.approx(wanted, abs=1e-9)
-    mine, theirs = raw[0](torch.from_numpy(test_set.inputs)), torch.from_numpy(inputs)
+    mine, theirs = raw[0](torch.tensor(test_set.inputs)), torch.from_numpy(inputs)
     assert torch.equal(mine, theirs)  # to the bit
 
 
@@ -197,7 +197,7 @@ def test_torchscript_runs_without_us_on_any_number_of_inputs(
     with pytest.warns(DeprecationWarning, match="torch.jit.load"):
         model = torch.jit.load(tmp_path / "model.pt")
     for few in (1, 7):
-        inputs = torch.from_numpy(test_set.inputs[:few]).float()
+        inputs = torch.tensor(test_set.inputs[:few]).float()
         torch.testing.assert_close(model(inputs), stillhouse.load_student(folder)(inputs))
     assert stillhouse.export(folder) == folder / "student.pt"
 

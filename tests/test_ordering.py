@@ -66,7 +66,7 @@ def proxy_answers(
     grid.begin_round(1)
     requests = strategy.configure_train(1, write_arrays(parameters_of(student)), {}, grid)
     strategy.aggregate_train(1, grid.send_and_receive(requests))
-    truth = torch.from_numpy(splits.proxy.labels[strategy.split.distilled_ids])
+    truth = torch.tensor(splits.proxy.labels[strategy.split.distilled_ids])
     owned = torch.tensor([[float((labels[part] == c).any()) for c in range(10)] for part in parts])
     return views[0].teachers, truth, owned
 

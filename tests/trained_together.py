@@ -73,7 +73,7 @@ def parts_of(sizes: Sequence[int]) -> list[np.ndarray]:
 
 
 def labels_of(dataset: Dataset, parts: Sequence[np.ndarray]) -> list[Tensor]:
-    return [torch.from_numpy(dataset.labels[own]) for own in parts]
+    return [torch.tensor(dataset.labels[own]) for own in parts]
 
 
 def built(name: str, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> nn.Module:

@@ -33,8 +33,9 @@ class Dataset:
 
     Attributes:
         name: what messages call it.
-        inputs: [N, *task.input_shape], uint8 or float32; whole numbers where the task has tokens.
-        labels: [N, ...], as the task has them; of a classification int64 [N].
+        inputs: [N, *task.input_shape], uint8 or float32; whole numbers where the task has tokens;
+            read-only, as what Ray hands to its workers is.
+        labels: [N, ...], as the task has them; of a classification int64 [N]; read-only.
         task: what is to be predicted.
         scale: inputs are multiplied by it first: 1/255 for uint8 images, 1/16 for digits, 1 for
             floats.
@@ -55,6 +56,10 @@ class Dataset:
     view: Callable[[Inputs], Inputs] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("inputs", "labels"):  # who changed them changed them for everybody
+            array = getattr(self, name).view()
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
         if not isinstance(self.task, Task):
             raise ValueError(
                 f"{self.name}: task={self.task!r}, expected a clients.data.Task, such as "

@@ -1,14 +1,16 @@
 """Answering: what one client after the other says of shared inputs, field by field."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from torch import nn
 
 from clients.data import Dataset
@@ -261,8 +263,8 @@ class _Lent:
             for name, each in fields.items():
                 if name != "logits":
                     watched = {f"field '{name}'": each.of} if self._watched else {}
-                    with keeps_nothing(**watched):
-                        said[name] = each.said(name, about)
+                    with keeps_nothing(**watched), _own_records(about.state, name) as state:
+                        said[name] = each.said(name, replace(about, state=state))
         finally:
             if self._original is not None:
                 fault = self._original.exchanged()
@@ -270,6 +272,18 @@ class _Lent:
         if fault:
             raise ValueError(f"a field's function changed its network: {fault}")
         return said
+
+
+@contextmanager
+def _own_records(state: RecordDict, field: str) -> Iterator[RecordDict]:
+    """Lend a field records of its own of a client's state: a "model" of its is not the network."""
+    head = f"field.{field}."
+    own = RecordDict({n.removeprefix(head): state[n] for n in state if n.startswith(head)})
+    yield own
+    for name in [name for name in state if name.startswith(head)]:
+        del state[name]
+    for name, record in own.items():
+        state[head + name] = record
 
 
 def _ids_of(request: PredictionRequest, dataset: Dataset) -> npt.NDArray[np.int64]:

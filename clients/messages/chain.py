@@ -14,6 +14,7 @@ from clients.messages.codecs import (
     Codec,
     Offered,
     codec_of,
+    is_private,
     told,
 )
 from clients.signatures import names, needs
@@ -29,13 +30,15 @@ class Chain:
     The first codes arrays as it does alone, of parameters the difference to what was received; each
     of the others the parts that the one before it made. All draw from one generator, in turn. In
     the client's state each has names of its own, and what codec i notes as `name` is `name_i`,
-    i = 0, 1, ... What later ones lose is in no memory of an earlier one.
+    i = 0, 1, ... What later ones lose is in no memory of an earlier one. A codec that says
+    `private = True` is the first: of what another made it would hide some parts only.
 
     Attributes:
         codecs: One at least; names of precisions too.
 
     Raises:
-        ValueError: There are none, or one needs what nobody gives it there.
+        ValueError: There are none, one needs what nobody gives it there, or a private one is not
+            the first.
     """
 
     codecs: Sequence[Codec | str]
@@ -47,7 +50,18 @@ class Chain:
             codec_of(each, AFTER if place else OF_PARAMETERS, f"codec Chain: codecs[{place}]: ")
             for place, each in enumerate(self.codecs)
         )
+        for place, each in enumerate(found):
+            if place and is_private(each):
+                raise ValueError(
+                    f"codec Chain: codecs[{place}]: {type(each).__name__} is private, and what the "
+                    "codec before it makes would go past it in part: expected it to be the first"
+                )
         object.__setattr__(self, "codecs", found)
+
+    @property
+    def private(self) -> bool:
+        """Whether the first is."""
+        return is_private(next(self._placed())[1])
 
     @property
     def encode(self) -> Callable[..., Arrays]:

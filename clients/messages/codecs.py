@@ -177,6 +177,11 @@ class Precision:
         return float((np.abs(offset) + LEVELS * np.abs(step)).max())
 
 
+def is_private(codec: Codec) -> bool:
+    """Tell whether a codec hides what is sent: `private = True`, and nothing may go past it."""
+    return getattr(codec, "private", False) is True
+
+
 def codec_of(codec: Codec | str, offered: Collection[str] = OF_ANSWERS, key: str = "") -> Codec:
     """Look up a codec.
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -166,7 +166,8 @@ class GaussianMechanism:
     by 2 clip at most whatever its data are, against noise of sigma; which epsilon that is over all
     rounds is for an accountant to say. Notes `noise_multiplier`, sigma / clip. Beside it a reply
     says how many examples there are and the training loss, and buffers, such as batch norm's
-    means, go as they are: take networks without.
+    means, go as they are: take networks without. Numbers that it would not reach are refused: of
+    other dtypes than float32, in other records, and what a codec before it in a chain has made.
 
     Attributes:
         clip: Largest norm, > 0.
@@ -182,6 +183,7 @@ class GaussianMechanism:
 
     clip: Annotated[float, "> 0"] = 1.0
     sigma: Annotated[float, ">= 0"] = 0.01
+    private: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (0 < self.clip < float("inf") and 0 <= self.sigma < float("inf")):
@@ -198,7 +200,13 @@ class GaussianMechanism:
         note: Note,
         received: Arrays = NONE,
     ) -> dict[str, Array]:
-        """Send arrays of the same names and shapes."""
+        """Send arrays of the same names and shapes; ValueError if some would go as they are."""
+        for name, array in arrays.items():
+            if array.dtype.kind not in "iub" and array.dtype != np.float32:
+                raise ValueError(
+                    f"array '{name}' is {array.dtype}, and would go neither clipped nor noised: "
+                    "expected float32"
+                )
         vector, parts = flat(arrays, received)
         norm = float(np.linalg.norm(vector.astype(np.float64)))
         clipped = vector * np.float64(min(1.0, self.clip / norm) if norm > 0 else 1.0)

@@ -31,7 +31,7 @@ class Asked:
         negative_ids: Examples of `proxy` to tell its own from [m]; None = there is nothing to be
             fitted.
         network: Returns its network, in train mode, on its device.
-        state: Records of its state; what is put there it has in its next round.
+        state: The field's own records of its state; what is put there it has in its next round.
         rng: Name -> the generator of that name, of this client, round and these inputs.
     """
 

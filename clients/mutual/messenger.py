@@ -122,7 +122,7 @@ def lesson_of(
     key: tuple[int, int] = (0, 0),
 ) -> GroupLesson:
     """Say what both learn of examples [n]; arguments as in `learn_together`."""
-    targets = torch.from_numpy(labels)
+    targets = torch.tensor(labels)
     if not targets.is_floating_point():
         classes = functional.one_hot(targets.clamp_min(0), dataset.task.num_classes)
         targets = (classes * (targets >= 0)[:, None]).float()

@@ -62,7 +62,7 @@ def _trained(seed: int = 0) -> nn.Module:
 def _plans(shape: Any) -> list[Plan]:
     """Let four clients choose in five rounds; return the plans that are not empty, each once."""
     inputs = torch.from_numpy(np.ascontiguousarray(normalised(PRIVATE, np.arange(20))))
-    examples = inputs, torch.from_numpy(PRIVATE.labels[:20])
+    examples = inputs, torch.tensor(PRIVATE.labels[:20])
     found: list[Plan] = []
     for client_id in range(4):
         plan: Plan = {}
@@ -132,7 +132,7 @@ def _finds(plugin: Any, model: nn.Module, seed: int = 0) -> dict[str, float]:
     }
     ids = np.arange(20)
     inputs = torch.from_numpy(np.ascontiguousarray(normalised(PRIVATE, ids)))
-    labels = torch.from_numpy(PRIVATE.labels[ids])
+    labels = torch.tensor(PRIVATE.labels[ids])
     with lent(model), torch.enable_grad():
         found = function(model, inputs, labels, **named_of(function, offered))
     return {name: float(value) for name, value in found.items()}

@@ -37,7 +37,7 @@ def _taught(train: Any, dataset: Dataset = PRIVATE) -> tuple[Any, Any]:
     train = partial(train, **named_of(train, student))
     model = build(SMALL, PRIVATE.task, np.random.default_rng(0))
     start = deepcopy(parameters_of(model))
-    labels = torch.from_numpy(PRIVATE.labels)
+    labels = torch.tensor(PRIVATE.labels)
     loss = partial(torch.nn.functional.cross_entropy, reduction="none")
     what = dataset, np.arange(60), labels, loss, np.random.default_rng(0)
     told = LocalContext(0, 1)

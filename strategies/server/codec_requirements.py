@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from flwr.app import MetricRecord
+
 from clients.duck_typing import told
 from clients.handlers.base import Handler
 from clients.handlers.coded_parameters import rehearse_codec
 from clients.handlers.coded_requests import SENT, rehearse_codec_down
-from clients.messages.codecs import RECEIVED
+from clients.messages.codecs import RECEIVED, Codec, is_private
 from clients.messages.requests import ARRAYS
 from clients.population.clients import SimulatedClients
 from clients.signatures import names
@@ -99,9 +101,22 @@ def require_coded(strategy: Any, clients: SimulatedClients) -> None:
     if clients.codec is not None and not any_reply:
         replies = {name for each in handlers for name in each.replies or ()}
         _require_one("clients.codec", (ARRAYS,), replies, handlers, "clients reply")
+    if clients.codec is not None and is_private(clients.codec):
+        _require_nothing_beside(clients.codec, handlers, any_reply)
     if clients.codec_down is not None:
         requests = {name for each in handlers for name in each.records}
         _require_one("clients.codec_down", SENT, requests, handlers, "the server sends")
+
+
+def _require_nothing_beside(codec: Codec, handlers: Sequence[Handler], any_reply: bool) -> None:
+    replies = [item for each in handlers for item in (each.replies or {}).items()]
+    beside = {name for name, kind in replies if name != ARRAYS and kind is not MetricRecord}
+    if beside or any_reply:
+        there = f"{', '.join(sorted(beside))} beside it" if beside else "any records"
+        raise ValueError(
+            f"clients.codec: {type(codec).__name__} is private and codes '{ARRAYS}' alone, and "
+            f"in this strategy clients reply {there}, which would go as they are: leave it out"
+        )
 
 
 def _require_one(

@@ -46,6 +46,17 @@ def test_dataset_refuses(changes: dict[str, Any], message: str) -> None:
         make(**changes)
 
 
+def test_nobody_can_change_it_for_others() -> None:
+    """A partition that sorted its labels, or a trainer that relabelled, did so for all clients."""
+    inputs = np.zeros((6, 2, 3, 2), np.uint8)
+    dataset = make(inputs=inputs)
+    for array in (dataset.inputs, dataset.labels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    assert np.shares_memory(dataset.inputs, inputs)
+    inputs[0] = 1  # whose it was
+
+
 def test_subset_copies() -> None:
     dataset = make()
     part = data.subset(dataset, np.array([4, 1]))

@@ -44,7 +44,7 @@ class Dropping(Normed):
 def test_several_answer_as_each_does_in_eval_mode(kind: Any, taps: tuple[str, ...]) -> None:
     splits = tiny_clients().splits
     place = Place({"net": kind}, classification((1, 4, 4), 4), "cpu", trainer(), together=True)
-    own, labels = np.arange(16), torch.from_numpy(splits.private.labels[:16])
+    own, labels = np.arange(16), torch.tensor(splits.private.labels[:16])
     starts = []
     for seed in range(3):
         start = dict(place.networks.fresh("net", np.random.default_rng(seed)).state_dict())

@@ -163,7 +163,7 @@ def test_another_view_of_the_same_memory_is_not_left_to_the_next(meddle: Any) ->
 def _nothing_to_do() -> Any:
     clients = tiny_clients()
     private = clients.splits.private
-    labels = torch.from_numpy(private.labels[:8])
+    labels = torch.tensor(private.labels[:8])
     rng = np.random.default_rng(0)
     return logistic_regression(SHAPE, CLASSES), private, np.arange(8), labels, cross_entropy, rng
 

@@ -71,7 +71,7 @@ def test_anchors_that_cannot_be_stacked_are_told_of() -> None:
         executor.Lesson(
             start,
             np.arange(10),
-            torch.from_numpy(clients.splits.private.labels[:10]),
+            torch.tensor(clients.splits.private.labels[:10]),
             np.random.SeedSequence(k),
             {"a": torch.zeros(k + 1)},
         )

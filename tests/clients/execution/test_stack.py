@@ -139,7 +139,7 @@ def test_predictions_together_are_those_of_each(name: str) -> None:
     trained = [built(name, seed=k) for k in range(3)]
     for network in trained:  # so that running statistics differ, too
         own = np.arange(16)
-        labels = torch.from_numpy(NOISE.labels[own])
+        labels = torch.tensor(NOISE.labels[own])
         numbers: Any = {"epochs": 1, "batch_size": 16, "optimizer": SGD}
         train(network, NOISE, own, labels, cross_entropy, np.random.default_rng(0), **numbers)
     for way in WAYS:

@@ -20,7 +20,7 @@ from clients.messages.compression import QSGD, Deflate, GaussianMechanism, TopK
 from clients.messages.field import Field
 from clients.messages.shipped_fields import rehearse_codec as rehearse_answers
 from clients.signatures import names, needs
-from tests.coded import apart, averaged, failures, trained
+from tests.coded import averaged, failures, trained
 
 RNG = np.random.default_rng(0)
 BEFORE = {"w": RNG.standard_normal((60, 50)).astype(np.float32), "b": np.zeros(9, np.float32)}
@@ -194,10 +194,20 @@ def test_what_anybody_may_send_raises(name: str) -> None:
 
 
 def test_a_run_is_the_same_on_both_pools_and_sends_less_than_either_alone() -> None:
-    codec = Chain([TopK(0.2), GaussianMechanism(1e6, 1e-4), Deflate()])
+    codec = Chain([GaussianMechanism(1e6, 1e-4), TopK(0.2), Deflate()])
     inline, ray = (averaged(codec, pool) for pool in ("inline", "ray"))
     assert not failures(inline)
     assert inline.sha256 == ray.sha256 != averaged(TopK(0.2)).sha256
     assert [inline.grid.states.of(k) for k in range(4)] == [ray.grid.states.of(k) for k in range(4)]
-    assert trained(inline)[0].metrics["note.noise_multiplier_1"] == pytest.approx(1e-10)
-    assert apart(inline, averaged(TopK(0.2))) < 0.1
+    assert trained(inline)[0].metrics["note.noise_multiplier_0"] == pytest.approx(1e-10)
+
+
+@pytest.mark.parametrize("before", ["float16", QSGD(8), TopK(0.2), Chain([Deflate()])])
+def test_nothing_goes_past_a_private_codec(before: Any) -> None:
+    """float16 hands on arrays of another dtype, top-k its places: they were sent in clear."""
+    with pytest.raises(ValueError, match=r"codecs\[1\]: GaussianMechanism is private, .*the first"):
+        Chain([before, GaussianMechanism(sigma=1000)])
+    with pytest.raises(ValueError, match=r"codecs\[1\]: Chain is private"):
+        Chain([before, Chain([GaussianMechanism(sigma=1000), "float16"])])
+    assert Chain([GaussianMechanism(), before]).private
+    assert not Chain([before]).private

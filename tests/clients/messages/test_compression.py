@@ -196,6 +196,15 @@ def test_a_clipped_update_has_its_norm_and_noise_its_deviation() -> None:
     assert notes == {"noise_multiplier": 0.25}
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_a_private_codec_refuses_what_it_would_not_reach(dtype: str) -> None:
+    """It goes by float32: a network of float64 was sent as it is, beside a note of its noise."""
+    with pytest.raises(ValueError, match=f"array 'w' is {dtype}, .*expected float32"):
+        sent(GaussianMechanism(sigma=1000.0), {"w": np.ones(3, dtype)})
+    steps = {"w": vector([1]), "steps": np.array(3)}  # batch norm's count of batches
+    assert sent(GaussianMechanism(), steps)["steps"] == 3
+
+
 def test_8_bits_of_parameters_have_a_range_for_each_row() -> None:
     parts = sent(Precision("uint8"), ARRAYS)
     assert parts["kernel.codes"].shape == (4, 3, 3, 3)

@@ -105,7 +105,7 @@ def test_a_messenger_with_the_soft_loss_off_is_its_own_solo_training() -> None:
     pair = Pair(*(parameters_of(network) for network in networks), None)
     own = private.labels[ids]
     learned, _ = learn_together(how, models, pair, private, ids, own, SEED, (1, 0))
-    labels = torch.from_numpy(private.labels[ids])
+    labels = torch.tensor(private.labels[ids])
     for network, found in zip(networks, (learned.private, learned.messenger), strict=True):
         rng = generator(SEED, Purpose.PEER_BATCHES, 1, 0)
         train(network, private, ids, labels, cross_entropy, rng, **numbers)

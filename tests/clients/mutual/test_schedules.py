@@ -76,7 +76,7 @@ def test_who_trains_a_share_of_each_batch_has_the_rates_of_who_trains_it_alone(b
     ids, found = np.arange(48), []
     for scheduler in (falls, None):
         alone, shared = (build(LINEAR, DATA.task, np.random.default_rng(0)) for _ in range(2))
-        what = DATA, ids, torch.from_numpy(DATA.labels[ids]), cross_entropy
+        what = DATA, ids, torch.tensor(DATA.labels[ids]), cross_entropy
         numbers["scheduler"] = scheduler
         train(alone, *what, np.random.default_rng(1), **numbers)
         train_shard(NoLink(), 1, shared, *what, np.random.default_rng(1), device="cpu", **numbers)

@@ -1,6 +1,7 @@
 """Labels under a condition are learned: soft ones, none, one by one and together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -115,7 +116,10 @@ def test_labels_that_stay_classes_give_the_bits_of_these_classes() -> None:
     _, moved = learned(partial(permuted_labels, clients=[2]))
     clients = tiny_clients(4, **LIKE)
     private = clients.splits.private
-    private.labels[clients.partitions[2]] = (private.labels[clients.partitions[2]] + 1) % 4
+    labels, own = private.labels.copy(), clients.partitions[2]
+    labels[own] = (labels[own] + 1) % 4
+    moved_too = replace(clients.splits, private=replace(private, labels=labels))
+    clients = tiny_clients(4, **LIKE | {"splits": moved_too})
     start = as_tensors(parameters_of(student_of(clients)))
     for one, other in zip(moved, clients.train(range(4), [start] * 4, 1, "cpu"), strict=True):
         assert isinstance(other, Trained)

@@ -131,7 +131,7 @@ def test_a_moving_average_of_two_rounds_by_hand() -> None:
     clients = tiny_clients(1, architectures=["linear"])
     network = clients.place("cpu").networks.of("linear")
     start = {name: value.clone() for name, value in network.state_dict().items()}
-    labels = torch.from_numpy(clients.splits.private.labels[:32])
+    labels = torch.tensor(clients.splits.private.labels[:32])
     loss = partial(torch.nn.functional.cross_entropy, reduction="none")
 
     def ended(how: Any, seed: int) -> dict[str, torch.Tensor]:

@@ -69,7 +69,7 @@ def test_train_is_plain_sgd_bit_for_bit(batch_size: int) -> None:
 
     rng = np.random.default_rng(4)
     torch_seed(rng)
-    labels = torch.from_numpy(BLOBS.labels)
+    labels = torch.tensor(BLOBS.labels)
     for _ in range(3):
         order = rng.permutation(60)
         # 60 = 3 * 16 + 12 = 59 + 1, where the one joins the 59
@@ -130,7 +130,7 @@ def test_reported_losses_are_means_over_examples_not_over_batches() -> None:
     losses = fit(model, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.0))
     with torch.no_grad():
         logits = model(torch.from_numpy(normalised(BLOBS, np.arange(60))))
-    mean = nn.functional.cross_entropy(logits, torch.from_numpy(BLOBS.labels)).item()
+    mean = nn.functional.cross_entropy(logits, torch.tensor(BLOBS.labels)).item()
     assert losses == pytest.approx([mean, mean], rel=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_row_i_of_the_targets_belongs_to_the_ith_index() -> None:
     # Reversing indices and targets together, in one batch, is the same problem in another order.
     turned, straight = small_mlp(), small_mlp()
     for model, order in ((straight, np.arange(60)), (turned, np.arange(60)[::-1].copy())):
-        labels = torch.from_numpy(BLOBS.labels[order])
+        labels = torch.tensor(BLOBS.labels[order])
         rng = np.random.default_rng(0)
         train(
             model, BLOBS, order, labels, cross_entropy, rng, epochs=5, batch_size=60, optimizer=SGD
@@ -266,7 +266,7 @@ def test_a_number_out_of_range_is_refused_by_name(changes: dict[str, Any], messa
 
 def test_targets_of_another_length_are_refused() -> None:
     rng = np.random.default_rng(0)
-    labels = torch.from_numpy(BLOBS.labels[:5])
+    labels = torch.tensor(BLOBS.labels[:5])
     with pytest.raises(ValueError, match="5 targets for 6 examples"):
         train(
             small_mlp(),

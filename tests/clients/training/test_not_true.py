@@ -47,7 +47,7 @@ def test_not_true_leaves_out_the_label_wherever_it_is() -> None:
 def test_what_is_said_of_other_classes_is_kept_the_more_the_more_it_weighs() -> None:
     start = small_mlp()
     fit(start, epochs=3)
-    labels = torch.from_numpy(BLOBS.labels[:60])
+    labels = torch.tensor(BLOBS.labels[:60])
 
     def lost(weight: float) -> float:
         model = small_mlp()

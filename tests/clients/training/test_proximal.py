@@ -238,7 +238,7 @@ def one_client_by_hand(mu: float) -> Parameters:
     model, private = student_of(clients), clients.splits.private
     for server_round in (1, 2):
         indices = clients.partitions[0]
-        labels = torch.from_numpy(private.labels[indices])
+        labels = torch.tensor(private.labels[indices])
         rng = generator(SEED, Purpose.LOCAL_TRAINING, server_round, 0)
         trainer()(model, private, indices, labels, proximal(mu), rng)
     return parameters_of(model)

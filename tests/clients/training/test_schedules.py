@@ -71,7 +71,7 @@ def by_torch(optimizer: Any, scheduler: Any, turns: str, epochs: int) -> nn.Modu
         for batch in batches(40, 16, rng):
             made.zero_grad()
             logits = network(torch.from_numpy(normalised(NOISE, batch)))
-            nn.functional.cross_entropy(logits, torch.from_numpy(NOISE.labels[batch])).backward()
+            nn.functional.cross_entropy(logits, torch.tensor(NOISE.labels[batch])).backward()
             made.step()
             if turns == "step":
                 schedule.step()
@@ -83,7 +83,7 @@ def by_torch(optimizer: Any, scheduler: Any, turns: str, epochs: int) -> nn.Modu
 def ours(seed: int = 3, n: int = 40, **numbers: Any) -> tuple[nn.Module, list[float]]:
     network = built("logistic_regression")
     numbers = {"epochs": 3, "batch_size": 16, "optimizer": PLAIN} | numbers
-    rng, labels = np.random.default_rng(seed), torch.from_numpy(NOISE.labels[:n])
+    rng, labels = np.random.default_rng(seed), torch.tensor(NOISE.labels[:n])
     return network, train(network, NOISE, np.arange(n), labels, cross_entropy, rng, **numbers)
 
 

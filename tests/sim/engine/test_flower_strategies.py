@@ -91,7 +91,7 @@ def trained_centrally(size: int) -> dict[str, Any]:
     clients = populations()[size]
     model = student_of(clients)
     indices = clients.partitions[0]
-    labels = torch.from_numpy(clients.splits.private.labels[indices])
+    labels = torch.tensor(clients.splits.private.labels[indices])
     rng = generator(SEED, Purpose.LOCAL_TRAINING, 1, 0)
     trainer()(model, clients.splits.private, indices, labels, cross_entropy, rng)
     return parameters_of(model)
@@ -139,7 +139,7 @@ def one_clients_answer(client_id: int) -> dict[str, Any]:
     clients = populations()[5]
     model = student_of(clients)
     indices, private = clients.partitions[client_id], clients.splits.private
-    labels = torch.from_numpy(private.labels[indices])
+    labels = torch.tensor(private.labels[indices])
     rng = generator(clients.seed, Purpose.LOCAL_TRAINING, 1, client_id)
     clients.local_training(model, private, indices, labels, cross_entropy, rng)
     return parameters_of(model)

@@ -10,7 +10,9 @@ from flwr.app import ArrayRecord, MetricRecord
 
 from clients.handlers.base import Handler
 from clients.handlers.peer_parameters import EVALUATE_OWN
+from clients.messages.chain import Chain
 from clients.messages.codecs import Precision
+from clients.messages.compression import GaussianMechanism
 from strategies.server.averaging import Averaging
 from strategies.server.codec_requirements import require_coded
 from tests.federations import tiny_clients
@@ -58,3 +60,24 @@ def test_one_of_what_is_sent_is_not(handler: Handler) -> None:
     both = tiny_clients(2, codec=UINT8, codec_down=UINT8)
     require_coded(SimpleNamespace(handlers=(handler,)), both)  # type: ignore[arg-type]
     require_coded(Averaging(seed=0), both)  # Flower's own messages
+
+
+@pytest.mark.parametrize(
+    ("replies", "message"),
+    [
+        ({"arrays": ArrayRecord, "control": ArrayRecord}, "clients reply control beside it"),
+        (None, "clients reply any records"),
+    ],
+)
+def test_nothing_goes_past_a_codec_that_is_private(replies: Any, message: str) -> None:
+    """SCAFFOLD's control is the exact update: it went in clear beside noise of sigma 1000."""
+    handler = replace(HANDLER, records=("arrays",), replies=replies)
+    mine: Any = SimpleNamespace(handlers=(handler,))
+    private = GaussianMechanism(sigma=1000.0)
+    for codec in (private, Chain([private, "float16"])):
+        with pytest.raises(ValueError, match=f"is private and codes 'arrays' alone, .*{message}"):
+            require_coded(mine, tiny_clients(2, codec=codec))
+    require_coded(mine, tiny_clients(2, codec=UINT8))
+    alone = replace(handler, replies={"arrays": ArrayRecord, "metrics": MetricRecord})
+    hidden: Any = SimpleNamespace(handlers=(alone,))
+    require_coded(hidden, tiny_clients(2, codec=private))

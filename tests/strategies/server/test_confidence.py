@@ -127,7 +127,7 @@ def test_it_judges_the_pixels_that_were_answered_of_a_view_that_draws() -> None:
     def pixels(asked: Asked) -> Any:
         with evaluating(network := asked.network()):
             for _ in range(2):
-                said = network(torch.from_numpy(asked.inputs)).detach()
+                said = network(torch.tensor(asked.inputs)).detach()
                 gaps.append(float((said - asked.logits).abs().max()))
         return np.zeros(len(asked.ids))
 

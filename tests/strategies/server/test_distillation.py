@@ -148,7 +148,7 @@ def test_the_ensemble_is_measured_on_the_test_set() -> None:
     # The first client is right on every example, the second never, with a smaller margin:
     # probabilities e/(e + 3) = .475 for the truth, beside .4 at most for the wrong class.
     strategy = make()
-    truth = torch.nn.functional.one_hot(torch.from_numpy(TEST.labels), 4).float()
+    truth = torch.nn.functional.one_hot(torch.tensor(TEST.labels), 4).float()
     grid: Any = SimpleNamespace(get_node_ids=lambda: [node_id_of(0), node_id_of(1)])
     arrays = write_arrays(parameters_of(strategy.student))
     distil_round(strategy, random_logits(strategy, 2))
@@ -274,7 +274,7 @@ def test_a_client_like_the_student_becomes_it_and_any_other_imitates_it() -> Non
     views: list[RoundView] = []
     strategy = make(feed_back=True, digest_epochs=60, report=views.append)
     teacher = fresh_student()
-    labels = torch.from_numpy(TEST.labels)
+    labels = torch.tensor(TEST.labels)
     cross = partial(torch.nn.functional.cross_entropy, reduction="none")
     rng = np.random.default_rng(0)
     DISTIL(teacher, TEST, np.arange(len(TEST)), labels, cross, rng, epochs=60)

@@ -43,7 +43,7 @@ def test_a_test_example_that_nobody_covers_is_answered_wrong_and_not_in_the_loss
     distil_round(strategy, torch.zeros(3, len(strategy.split.distilled_ids), 4))
     requests = list(strategy.configure_evaluate(1, write_arrays({}), ConfigRecord(), grid))
     assert read_request(requests[0].content).num_inputs == len(TEST) == 120
-    truth = nn.functional.one_hot(torch.from_numpy(TEST.labels), 4).float()
+    truth = nn.functional.one_hot(torch.tensor(TEST.labels), 4).float()
     mask = torch.arange(120) >= 30
     replies = [reply_to(request, truth, mask) for request in requests]
     metrics = strategy.aggregate_evaluate(

@@ -129,7 +129,7 @@ def looked_at(worths: list[float], **numbers: Any) -> tuple[nn.Module, list[byte
         return next(said)
 
     about = {"epochs": 9, "batch_size": 8, "optimizer": SGD, "every": 2, **numbers}
-    labels = torch.from_numpy(NOISE.labels[:40])
+    labels = torch.tensor(NOISE.labels[:40])
     losses = best_on_validation(
         network, NOISE, np.arange(40), labels, cross_entropy, np.random.default_rng(0),
         validation=validation, **about,
