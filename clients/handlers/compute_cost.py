@@ -21,7 +21,8 @@ def forward(clients: SimulatedClients, client_id: int, trained: bool = False) ->
     """Count a forward pass of one example through a client's network, as in `network_of`."""
     name = clients.network_of(client_id, trained)
     if isinstance(name, Variant) and name not in clients.forward:
-        clients.forward[name] = work_of(name, name.model, clients.splits.private.task)
+        # By its text, not by the variant, which holds its plan's arrays: there may be many.
+        clients.forward[str(name)] = work_of(name, name.model, clients.splits.private.task)
     return clients.forward[name]
 
 

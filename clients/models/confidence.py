@@ -47,8 +47,8 @@ def mc_dropout(
     are from their mean in total variation.
 
     Args:
-        network: Its own dropout layers draw; without any, one of `rate` before each linear and
-            convolutional layer does.
+        network: Its own dropout layers draw, those with p > 0; without any, one of `rate` before
+            each linear and convolutional layer does.
         inputs: [N, ...].
         rng: Says which units.
         draws: T >= 2.
@@ -68,7 +68,7 @@ def mc_dropout(
             f"strategy.discriminator.draws={draws}, rate={rate}: expected >= 2, in (0, 1)"
         )
     generator = torch.Generator().manual_seed(torch_seed(rng))
-    own = [each for each in network.modules() if isinstance(each, DROPOUT)]
+    own = [each for each in network.modules() if isinstance(each, DROPOUT) and each.p > 0]
     others = [] if own else [each for each in network.modules() if isinstance(each, WEIGHTED)]
     with ExitStack() as hooks:
         for layer in own:
@@ -152,11 +152,13 @@ def share_below(values: Tensor, own: Tensor) -> Tensor:
         own: Of the client's own examples [n].
 
     Returns:
-        [N] in (0, 1]: for examples such as its own even in [0, 1], for others near 0.
+        [N] in (0, 1]: for examples such as its own even in [0, 1], for others near 0; the least for
+        a value that is none.
 
     Reference: conformal p-values, Bates et al., Annals of Statistics 51 (2023); own examples were
     learned here, and look more known than others of their kind.
     """
+    values = values.nan_to_num(-torch.inf, torch.inf, -torch.inf)  # else a NaN is above all
     below = torch.searchsorted(own.sort().values, values.contiguous(), right=True)
     return (1 + below).double() / (len(own) + 1)
 

@@ -268,3 +268,5 @@ def _require_one_each(labels: Labels, who: str) -> None:
     _require_classes(labels, who)
     if labels.ndim != 1:
         raise ValueError(f"{who} takes one class of each example, and here are several")
+    if (labels < 0).any():  # as an index -1 is the last class
+        raise ValueError(f"{who} takes one class of each example, and some have none: put it first")

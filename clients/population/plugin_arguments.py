@@ -18,7 +18,7 @@ from clients.partition import Partition
 from clients.population.builders import tier_of
 from clients.population.label_conditions import Condition
 from clients.population.profiles import ProfileRule
-from clients.seeding import Purpose, generator
+from clients.seeding import Purpose, stream
 from clients.signatures import named_of, unoffered
 
 PARTITION = ("ids", "inputs")
@@ -54,10 +54,10 @@ def require_offered(
     Raises:
         ValueError: Names the key, the function, the argument, and what there is.
     """
-    for key, cut in _cuts("partition", partition):
+    for key, cut in _layers("partition", partition):
         _require(key, cut, 3, PARTITION)
-    if condition is not None:
-        _require("clients.condition", condition, 4, CONDITION)
+    for key, inner in [] if condition is None else _layers("clients.condition", condition):
+        _require(key, inner, 4, CONDITION)
     _require("student", student, 0, OFFERED)
     there = () if profile is None else ("profile",)
     for name, kind in architectures.items():
@@ -93,7 +93,7 @@ def cut(
         "ids": everything.copy,
         "inputs": partial(normalised, private, everything),
     }
-    found = _told(partition, offered)(labels, num_clients, rng)
+    found: Partition = _told(partition, lambda depth: offered)(labels, num_clients, rng)
     if reason := _misfit(found, num_clients, len(private)):
         raise ValueError(f"partition: the function returned {reason}")
     return found
@@ -127,7 +127,7 @@ def labels_of(
     """Return the labels that a client learns under a condition.
 
     Args:
-        condition: What is done to its own.
+        condition: What is done to its own; also one that is made `of` another.
         private: Where its examples are.
         task: What labels may be.
         indices: Which are its own [n].
@@ -142,17 +142,25 @@ def labels_of(
     Raises:
         ValueError: They are none, or the condition keeps something.
     """
-    rng = partial(generator, seed, Purpose.CONDITION, client_id=client_id)
-    offered: dict[str, Callable[[], Any]] = {
-        "ids": indices.copy,
-        "inputs": partial(normalised, private, indices),
-        "rng": rng,
-        "round_rng": partial(rng, server_round),
-    }
+
+    def offered(depth: int) -> dict[str, Callable[[], Any]]:
+        """Give each of those within each other a stream of its own: none moves another's draws."""
+
+        def rng(server_round: int = 0) -> np.random.Generator:
+            key = stream(seed, Purpose.CONDITION, server_round, client_id, turn=depth)
+            return np.random.default_rng(key)
+
+        return {
+            "ids": indices.copy,
+            "inputs": partial(normalised, private, indices),
+            "rng": rng,
+            "round_rng": partial(rng, server_round),
+        }
+
     about = private.labels[indices], task.num_classes, client_id, server_round
     with keeps_nothing(**{"clients.condition": condition}):
         try:
-            found = condition(*about, **named_of(condition, offered))
+            found = _told(condition, offered)(*about)
             return _checked(np.asarray(found), task, len(indices))
         except ValueError as error:
             raise ValueError(f"clients.condition: {error}") from error
@@ -161,23 +169,27 @@ def labels_of(
 # --- steps ---
 
 
-def _told(partition: Cut, offered: Mapping[str, Callable[[], Any]]) -> Cut:
-    """Bind what a partition, and the one that it is made of, name."""
-    found = named_of(partition, offered)
-    if (inner := _inner(partition)) is not None:
-        found["of"] = _told(inner, offered)
-    return partial(partition, **found)
+def _told(
+    function: Callable[..., Any],
+    offered: Callable[[int], Mapping[str, Callable[[], Any]]],
+    depth: int = 0,
+) -> Callable[..., Any]:
+    """Bind what a partition or condition, and the one that it is made of, name."""
+    found = named_of(function, offered(depth))
+    if (inner := _inner(function)) is not None:
+        found["of"] = _told(inner, offered, depth + 1)
+    return partial(function, **found)
 
 
-def _cuts(key: str, partition: Cut) -> Iterator[tuple[str, Cut]]:
-    """Yield a partition, and what it is made of, with their keys."""
-    yield key, partition
-    if (inner := _inner(partition)) is not None:
-        yield from _cuts(f"{key}.of", inner)
+def _layers(key: str, function: Callable[..., Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield a partition or condition, and what it is made of, with their keys."""
+    yield key, function
+    if (inner := _inner(function)) is not None:
+        yield from _layers(f"{key}.of", inner)
 
 
-def _inner(partition: Cut) -> Cut | None:
-    inner = partition.keywords.get("of") if isinstance(partition, partial) else None
+def _inner(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    inner = function.keywords.get("of") if isinstance(function, partial) else None
     return inner if callable(inner) else None
 
 

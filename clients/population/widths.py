@@ -152,9 +152,10 @@ def _take(layer: Layer, rows: Tensor | None, columns: Tensor | None) -> None:
     weight = layer.weight.detach()
     weight = weight[rows] if rows is not None else weight
     weight = weight[:, columns] if columns is not None else weight
-    layer.weight = nn.Parameter(weight)
+    layer.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
     if rows is not None and layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.detach()[rows])
+        bias = layer.bias.detach()[rows]
+        layer.bias = nn.Parameter(bias, requires_grad=layer.bias.requires_grad)
     after, before = weight.shape[:2]
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = after, before

@@ -76,6 +76,13 @@ def test_a_network_without_dropout_gets_one_before_each_layer() -> None:
     assert not any(layer._forward_pre_hooks for layer in network)
 
 
+def test_a_dropout_that_drops_nothing_is_none() -> None:
+    """All draws were alike, and everybody was sure of everything."""
+    layers = nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.0), nn.Linear(8, 3)
+    network, inputs = nn.Sequential(*layers).eval(), torch.randn(50, 4)
+    assert mc_dropout(network, inputs, rng=rng(), rate=0.5).mean() < 0.98
+
+
 def test_whole_channels_are_dropped_where_the_layer_does_so() -> None:
     seen = []
 
@@ -115,6 +122,7 @@ def test_shares_below_are_even_for_examples_of_ones_own_kind() -> None:
     assert float(((found >= 0.25) & (found < 0.75)).double().mean()) == pytest.approx(0.5, abs=0.05)
     assert share_below(torch.tensor([-9.0, 9.0]), own).tolist() == [1 / 1000, 1]
     assert share_below(torch.tensor([1.0]), torch.tensor([])).tolist() == [1]
+    assert share_below(torch.tensor([torch.nan]), own).tolist() == [1 / 1000]  # not the largest
 
 
 def test_the_nearest_are_by_angle_and_one_is_not_ones_own_neighbour() -> None:

@@ -146,6 +146,8 @@ def test_numbers_out_of_range_are_named(condition: Callable[..., Any], message: 
         condition(FEW, 3, 0, 1)
     with pytest.raises(ValueError, match="takes one class of each example, and here are several"):
         condition(FEW[:, None], 3, 0, 1)
+    with pytest.raises(ValueError, match="takes one class of each example, and some have none"):
+        condition(np.array([0, -1]), 3, 0, 1)
 
 
 def test_taggers_that_are_always_right_or_always_wrong() -> None:

@@ -28,6 +28,30 @@ def offered(partition: Any = iid, student: Any = mlp, **about: Any) -> None:
     )
 
 
+def half_unlabelled(
+    labels: Any, num_classes: int, client_id: int, server_round: int, *, of: Any, rng: Any
+) -> Any:
+    """A condition on top of another."""
+    found = of(labels, num_classes, client_id, server_round)
+    return np.where(rng.random(len(labels)) < 0.5, -1, found)
+
+
+def test_a_condition_within_another_is_given_what_it_names_from_a_stream_of_its_own() -> None:
+    about = PRIVATE, partly_labelled(PRIVATE.task), np.arange(80), SEED, 3, 2
+    true = PRIVATE.labels[:80]
+    noises = [partial(symmetric_noise, share=share) for share in (0.0, 0.5)]
+    alone, (clean, noisy) = (
+        labels_of(noises[1], *about),
+        [labels_of(partial(half_unlabelled, of=noise), *about) for noise in noises],
+    )
+    np.testing.assert_array_equal(clean == -1, noisy == -1)  # whatever the inner one draws
+    assert 20 < (clean == -1).sum() < 60
+    assert (clean[clean >= 0] == true[clean >= 0]).all()
+    assert (noisy[noisy >= 0] != true[noisy >= 0]).mean() == pytest.approx(0.37, abs=0.25)
+    assert (alone[noisy >= 0] != noisy[noisy >= 0]).any()  # not the outer one's stream
+    offered(condition=partial(half_unlabelled, of=noises[0]))
+
+
 # --- what is refused ---
 
 
@@ -46,6 +70,8 @@ def builds_more(num_classes: int, tier: str, depth: int = 2) -> nn.Module:
     [
         ({"condition": wants_more}, "clients.condition: wants_more takes 'quality', which nobody "
          "offers: there are ids, inputs, rng, round_rng; what else it takes stands beside its _ta"),
+        ({"condition": partial(half_unlabelled, of=wants_more)},
+         "clients.condition.of: wants_more takes 'quality', which nobody offers"),
         ({"partition": cuts_more}, "partition: cuts_more takes 'centre', .*: there are ids, inpu"),
         ({"partition": partial(long_tailed, of=partial(long_tailed, ratio=2, of=cuts_more),
                                ratio=2)}, r"partition\.of\.of: cuts_more takes 'centre'"),

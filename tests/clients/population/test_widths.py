@@ -35,6 +35,19 @@ def two_units() -> nn.Sequential:
     return network  # type: ignore[return-value]
 
 
+@pytest.mark.parametrize("apply", [first_units, of_largest_norm])
+def test_what_is_frozen_stays_frozen(apply: Any) -> None:
+    """Random features became trainable once they were cut."""
+    network = two_units()
+    first: Any = network.features[1]
+    first.weight.requires_grad_(False)
+    first.bias.requires_grad_(False)
+    frozen = {name: p.requires_grad for name, p in network.named_parameters()}
+    cut = apply(network, plan_of(network, 0.5))
+    assert {name: p.requires_grad for name, p in cut.named_parameters()} == frozen
+    assert cut.features[1].weight.shape == (1, 2)
+
+
 def plan_of(network: nn.Module, *keep: float, plan: Any = None, **changes: Any) -> Any:
     what = {"plan": plan or {}, "client_id": 0, "server_round": 1, "keep": keep} | changes
     nothing = torch.empty(0)
