@@ -12,7 +12,7 @@ from clients.training.local_context import LocalContext
 from clients.training.loop import train
 from conf.building import instantiate
 from sim.engine.grid import PoolGrid
-from strategies.aggregation.scorers import validation_accuracy
+from strategies.aggregation.scorers import own_odds, validation_accuracy
 from strategies.server.averaging import Averaging
 from tests.federations import (
     SEED,
@@ -27,9 +27,9 @@ from tests.federations import (
 from tests.places import CONF
 
 
-def shipped(kind: str) -> dict[str, Any]:
-    """Every option of the clients of one kind but "none"."""
-    files = sorted((CONF / "clients" / kind).glob("*.yaml"))
+def shipped(kind: str, section: str = "clients") -> dict[str, Any]:
+    """Every option of one kind but "none"."""
+    files = sorted((CONF / section / kind).glob("*.yaml"))
     return {
         f"{kind} {path.stem}": {kind: instantiate(OmegaConf.load(path))}
         for path in files
@@ -54,16 +54,34 @@ POINTS: dict[str, dict[str, Any]] = {
     **shipped("condition"),
     "trainer": {"train": partial(remembering, **trainer().keywords)},
 }
-points = pytest.mark.parametrize("name", POINTS)
+"""Under any strategy, alone and together."""
+OF_ANSWERS = {
+    **shipped("shape"), **shipped("discriminator", "strategy"), **shipped("selection", "strategy"),
+}  # fmt: skip
+"""Under distillation, which has answers to weigh and to choose among."""
+CODECS = shipped("codec")
+"""Under averaging, whose clients send parameters."""
+ALIKE = "all trusted alike"
+RUNS = [
+    *(pytest.param(name, False, marks=pytest.mark.slow) for name in POINTS),
+    *((name, False) for name in CODECS),
+    *((name, True) for name in (*POINTS, *OF_ANSWERS)),
+]
 
 
 def run(name: str, pool: str, size: int, distils: bool) -> Run:
     """Run two rounds of four clients, in groups of this size."""
     small = {"architectures": ["mlp"] * 4, "student": partial(mlp, hidden=(8,))}
     cut = np.split(np.arange(120), [17, 50, 83])
-    clients = tiny_clients(4, cut, **small, **POINTS.get(name, {}))
-    scorer = {"scorer": validation_accuracy, "calibration_share": 0.3} if distils else {}
-    strategy = distillation(clients, **scorer) if distils else Averaging(seed=SEED)
+    point = (POINTS | OF_ANSWERS | CODECS).get(name, {})
+    of_strategy = {k: v for k, v in point.items() if k in ("discriminator", "selection")}
+    clients = tiny_clients(4, cut, **small, **({} if of_strategy else point))
+    weighed = {"scorer": validation_accuracy, "calibration_share": 0.3}
+    if "discriminator" in of_strategy:
+        weighed = {"scorer": own_odds}
+    elif name == ALIKE:  # to which odds that are all the same come
+        weighed = {}
+    strategy = distillation(clients, **weighed, **of_strategy) if distils else Averaging(seed=SEED)
     with open_pool(pool, simulated(clients, strategy)) as opened:
         grid = PoolGrid(opened, clients.architectures, group_size=size)
         return run_ours(opened, clients, strategy, rounds=2, grid=grid)
@@ -76,14 +94,10 @@ def values(found: Run) -> list[tuple[str, dict[str, float]]]:
 
 def test_how_many_points_were_found() -> None:
     assert len(POINTS) == 5 + 6 + 1
+    assert (len(CODECS), len(OF_ANSWERS)) == (7, 2 + 6 + 4)
 
 
-@points
-@pytest.mark.parametrize(
-    "distils",
-    [pytest.param(False, marks=pytest.mark.slow), True],
-    ids=["averaging", "distillation"],
-)
+@pytest.mark.parametrize(("name", "distils"), RUNS)
 def test_a_point_has_the_same_bits_on_both_pools_and_moves_a_number(
     name: str, distils: bool
 ) -> None:
@@ -91,11 +105,13 @@ def test_a_point_has_the_same_bits_on_both_pools_and_moves_a_number(
     assert here.sha256 == there.sha256
     assert values(here) == values(there)
     assert not any(e.failure for r in here.reports for e in r.exchanges)
-    usual = run("none", "inline", 2, distils)
-    assert values(here) != values(usual)
+    usual = run(ALIKE if "discriminator" in name else "none", "inline", 2, distils)
+    if name in POINTS:
+        assert values(here) != values(usual)
+    assert here.sha256 != usual.sha256
 
 
-@points
+@pytest.mark.parametrize("name", POINTS)
 def test_clients_learn_alone_what_they_learn_together(name: str) -> None:
     alone, together = (run(name, "inline", size, False) for size in (1, 4))
     for key, value in alone.parameters.items():
