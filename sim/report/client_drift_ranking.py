@@ -36,6 +36,8 @@ MEASURES = {
 """Columns of `clients.parquet`: what each is, and whether drift makes it more or less."""
 
 MOST_NAMED = 3
+FEWEST_MEASURES, STANDS_OUT = 4, 0.75
+"""A client stands out that leads by so many measures, and this share of them."""
 """So many clients are named where several are furthest out by equally many measures."""
 
 
@@ -132,6 +134,23 @@ def sentence(rows: Sequence[Furthest]) -> str:
     alike = f"; by {ties} the first are alike" if ties else ""
     said = f"{names} {'are' if several else 'is'} furthest out {by} {when}{alike}."
     return said[0].upper() + said[1:]
+
+
+def outlier(rows: Sequence[Furthest]) -> str:
+    """Say who stands out, and since when, if anybody does: somebody is always furthest out.
+
+    Args:
+        rows: As `furthest` finds them.
+
+    Returns:
+        A sentence, if one client is furthest out by at least three of four measures; else "".
+    """
+    counts = Counter(row.client for row in rows if row.client is not None)
+    client, most = next(iter(counts.most_common(1)), (None, 0))
+    if most < max(FEWEST_MEASURES, STANDS_OUT * len(rows)):
+        return ""
+    since = Counter(row.since for row in rows if row.client == client).most_common(1)[0][0]
+    return f"{sentence(rows)[:-1]}, by most of them since round {since}."
 
 
 def _named(client: int, architecture: str) -> str:

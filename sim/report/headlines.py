@@ -21,8 +21,9 @@ def findings(
     missing: int,
     reasons: Sequence[Reason],
     compared: Sequence[Comparison] = (),
+    drifting: Sequence[str] = (),
 ) -> list[str]:
-    """Say what is found of runs: who is best, who is below whom, what failed, who is overconfident.
+    """Say what is found of runs: who is best, below whom, who drifts, what failed, who is too sure.
 
     Args:
         methods: At least one; of runs that are not over nothing is said.
@@ -30,6 +31,7 @@ def findings(
         missing: How many jobs of a sweep failed.
         reasons: Of replies that could not be used, the most frequent first.
         compared: Methods with each other.
+        drifting: Sentences on clients that stand out.
 
     Returns:
         Sentences, of one method without its name.
@@ -39,7 +41,7 @@ def findings(
         found.append(f"{missing} job{'s' * (missing > 1)} of the sweep failed and {_are(missing)}"
                      " missing below.")  # fmt: skip
     told = [_of_student(method, methods) for method in methods]
-    found += filter(None, [_best(methods, compared), *told])
+    found += filter(None, [_best(methods, compared), *told, *drifting])
     lost = sum(map(failure_count, runs))
     if lost and reasons:
         first = reasons[0]

@@ -20,6 +20,7 @@ COLUMNS = {
     "per_megabyte": "points per megabyte",
     "per_second": "points per simulated second",
 }
+ROUNDS = ("best_round", "reached")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,10 @@ def progress_table(methods: Sequence[Method], target: float | None = None) -> Ta
         runs = [each for run in method.finished if (each := progress_of(series_of(run), target))]
         values = [[v for each in runs if (v := getattr(each, c)) is not None] for c in columns]
         if runs:
-            cells = [of_seeds(each, len(runs)) for each in values]
+            cells = [
+                of_seeds(each, len(runs), whole=column in ROUNDS)
+                for column, each in zip(columns, values, strict=True)
+            ]
             rows.append([method.name, runs[0].whose, *cells])
     head = ["method", "whose", *columns.values()]
     told = [*columns].index("reached") + 2 if target is not None else None  # also if nobody did

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sim.report import drawing, failures, statistics, tables
-from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, sentence
+from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, outlier, sentence
 from sim.report.costs import EDGES
 from sim.report.figures import FIRST, Panel, dot_rows, method_panels, run_panels
 from sim.report.headlines import findings
@@ -66,6 +66,12 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
     panels = run_panels(alone) if alone else method_panels(methods)
     brief = all(run.result is not None and run.rounds <= 1 for run in runs)
     lost, reasons = failures.missing([run.source for run in runs]), failures.reasons(runs)
+    shown = _shown(methods[:MOST_MAPPED])
+    drifting = [
+        f"{each['method'].name}: {each['outlier']}" if len(methods) > 1 else each["outlier"]
+        for each in shown
+        if each["outlier"]
+    ]
     said = {
         "mark": MARK,
         "title": alone.name if alone else ", ".join(dict.fromkeys(_source(run) for run in runs)),
@@ -78,7 +84,7 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
         "progress": progress_table(methods, target),
         "smoothing": SMOOTHING,
         "command": " ".join(map(shlex.quote, alone.told)) if alone else "",
-        "findings": findings(methods, runs, len(lost), reasons, compared),
+        "findings": findings(methods, runs, len(lost), reasons, compared, drifting),
         "missing": lost,
         "compared": compared,
         "differences_table": tables.difference_table(compared),
@@ -91,7 +97,7 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
         "groups": _dotted(methods) if brief else _drawn(panels[:MOST_PANELS]),
         "left_out": 0 if brief else max(0, len(panels) - MOST_PANELS),
         "legend": [] if alone or brief else _legend_of(methods),
-        "shown": _shown(methods[:MOST_MAPPED]),
+        "shown": shown,
         "serverless": any(EDGES in series_of(run) for run in runs),
         "drift_about": DRIFT_ABOUT,
         "often_about": OFTEN_ABOUT,
@@ -202,7 +208,15 @@ def _shown(methods: Sequence[Method]) -> list[dict[str, Any]]:
         drift = {"said": sentence(rows), "table": _drift_table(rows)} if rows else None
         if figures or rows or tables_of.notes:
             notes = tables_of.notes
-            shown.append({"method": method, "figures": figures, "drift": drift, "notes": notes})
+            shown.append(
+                {
+                    "method": method,
+                    "figures": figures,
+                    "drift": drift,
+                    "notes": notes,
+                    "outlier": outlier(rows),
+                }
+            )
     return shown
 
 

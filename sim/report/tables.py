@@ -104,12 +104,23 @@ def _count_of(method: Method) -> str:
     return str(over) if over == begun else f"{over} of {begun}"
 
 
-def of_seeds(values: Sequence[float], wanted: int) -> str:
-    """Write mean ± standard deviation of the seeds that have a value, and how many if not all."""
+def of_seeds(values: Sequence[float], wanted: int, *, whole: bool = False) -> str:
+    """Write mean ± standard deviation of the seeds that have a value, and how many if not all.
+
+    Args:
+        values: Of those that have one.
+        wanted: How many seeds there are.
+        whole: Whether the values are whole numbers: rounds, which have no hundredths.
+
+    Returns:
+        The cell.
+    """
     if not values:
         return NOTHING
     found = spread(values)
-    text = f"{found.mean:.2f}" + (f" ± {found.deviation:.2f}" if found.count > 1 else "")
+    digits = 2 if not whole else 1 if found.count > 1 else 0
+    text = f"{found.mean:.{digits}f}"
+    text += f" ± {found.deviation:.{digits}f}" if found.count > 1 else ""
     return text + (f" (n={found.count})" if found.count < wanted else "")
 
 

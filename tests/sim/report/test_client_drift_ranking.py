@@ -4,13 +4,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from clients.population.label_conditions import permuted_labels
 from sim.analysis.probes import Forgetting, calibration, output_drift, recall_spread, teacher_audit
-from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, sentence
+from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, outlier, sentence
 from sim.report.reading import read_run
 from sim.report.reading_client_tables import client_tables
 from tests.run_folders import report, table_of, write_run
@@ -143,6 +144,25 @@ def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
     assert {(row[2], row[-1]) for row in rows} == {("2 linear", "5")}
     assert "Client 2 (linear) is furthest out by 8 of 8 measures in round 6." in text
     assert "drift over rounds" in text
+    first = (
+        "Client 2 (linear) is furthest out by 8 of 8 measures in round 6, by most of them since "
+    )
+    assert f"* {first}round 5." in markdown or f"- {first}round 5." in markdown
     shown = events_of(tmp_path / "run").Scalars("8 bands/js_to_ensemble/max")
     most = [event.value for event in shown]
     assert min(most[4:]) > 3 * max(most[:4])
+
+
+def test_a_client_that_leads_by_half_of_the_measures_does_not_stand_out() -> None:
+    """Somebody is always furthest out: under label skew one led by 4 of 8, and nobody was wrong."""
+    rows = furthest(
+        {
+            "round": np.repeat([1, 2], 4),
+            "client": np.tile(np.arange(4), 2),
+            **{name: np.tile([9.0, 1, 1, 1], 2) for name in [*MEASURES][:4]},
+            **{name: np.tile([1.0, 1, 9, 1], 2) for name in [*MEASURES][4:8]},
+        }
+    )
+    assert len(rows) >= 4
+    assert outlier(rows) == ""
+    assert outlier([]) == ""
