@@ -120,7 +120,8 @@ def test_clients_begin_with_what_they_decoded_and_their_codec_has_received_that(
 
 def test_bits_are_the_same_on_both_pools_and_another_codec_gives_others() -> None:
     plain = averaged()
-    for codec in ("float16", QSGD(4), Chain([QSGD(6), Deflate()])):
+    top = TopK(0.5, memory=False)  # which need not remember
+    for codec in ("float16", QSGD(4), Chain([QSGD(6), Deflate()]), top):
         found, ray = (averaged(QSGD(4), pool, codec_down=codec) for pool in ("inline", "ray"))
         assert not failures(found)
         assert found.sha256 == ray.sha256 != plain.sha256
