@@ -19,6 +19,11 @@ def _pair(classes: int = C) -> tuple[Tensor, Tensor]:
     return made[0], made[1].softmax(-1)
 
 
+def _of_numbers(loss: Any, logits: Tensor) -> bool:
+    """Tell whether it compares numbers of a regression: it is 0 where they are equal."""
+    return bool(loss(logits, logits, temperature=1.0).abs().max() < 1e-12)
+
+
 def _by_example(loss: Any) -> str | None:
     """Gives the loss of each example [B], which goes with it."""
     logits, targets = _pair()
@@ -34,7 +39,7 @@ def _by_example(loss: Any) -> str | None:
 def _least_at_equality(loss: Any) -> str | None:
     """Is least, with no gradient, where the student answers its targets."""
     logits, targets = _pair()
-    if loss(logits, logits, temperature=1.0).abs().max() < 1e-12:  # of numbers
+    if _of_numbers(loss, logits):
         return None
     at = (targets.log() * 2.0).requires_grad_()
     values = loss(at, targets, temperature=2.0)
@@ -48,12 +53,17 @@ def _least_at_equality(loss: Any) -> str | None:
 
 def _over_classes(loss: Any) -> str | None:
     """Is summed, not averaged, over the classes."""
-    for classes in (C, 2 * C):
-        logits, targets = _pair(classes)
-        found, whole = loss(logits, targets, temperature=1.0), kl(logits, targets, 1.0)
-        if unlike(found * classes, whole):
-            return None
-    return "it is KL divided by the number of classes: sum over them"
+    logits, targets = _pair()
+    if _of_numbers(loss, logits):
+        return None
+    nobody = torch.full((N, 1), -200.0, dtype=logits.dtype)  # a class that neither side thinks of
+    more = torch.cat([logits, nobody], -1), torch.cat([targets, nobody.exp()], -1)
+    found, wider = loss(logits, targets, temperature=1.0), loss(*more, temperature=1.0)
+    if not unlike(found * C, kl(logits, targets, 1.0)):
+        return "it is KL divided by the number of classes: sum over them"
+    if unlike(found, wider) and not unlike(found * C / (C + 1), wider):
+        return f"one more class, which nobody thinks of, makes {C}/{C + 1} of it: sum over classes"
+    return None
 
 
 def _gradient(loss: Any) -> str | None:
@@ -82,10 +92,10 @@ LOSS: tuple[Check, ...] = (
 # --- rules of groups ---
 
 
-def _shared() -> tuple[Shared, Tensor]:
+def _shared(peers: int = 3, asked_before: bool = True) -> tuple[Shared, Tensor]:
     rng = torch.Generator().manual_seed(0)
-    said = [2 * torch.randn(6, C, generator=rng) for _ in range(3)]
-    stale = [torch.randn(6, C, generator=rng) for _ in range(3)]
+    said = [2 * torch.randn(6, C, generator=rng) for _ in range(peers)]
+    stale = [torch.randn(6, C, generator=rng) for _ in range(peers)] if asked_before else ()
     return Shared([each.requires_grad_() for each in said], (), stale), torch.randn(
         6, C, generator=rng
     ).softmax(-1)
@@ -117,4 +127,33 @@ def _detaches(rule: Any) -> str | None:
     return None
 
 
-RULE: tuple[Check, ...] = (_teaches_each, _detaches)
+def _any_group(rule: Any) -> str | None:
+    """Teaches 2 peers and 4, and before anybody has stale answers, or refuses by a ValueError."""
+    for peers, epoch, asked_before in ((2, 1, True), (4, 1, True), (3, 0, False), (2, 0, False)):
+        shared, targets = _shared(peers, asked_before)
+        try:
+            terms = rule(shared, targets, epoch, None)
+        except ValueError:  # says so before anybody trains
+            continue
+        where = f"{peers} peers in epoch {epoch}"
+        if len(terms.peers) != peers:
+            return f"gives {len(terms.peers)} losses to {where}"
+        if odd := [k for k, each in enumerate(terms.peers) if not _is_scalar(each)]:
+            return f"gives peer {odd[0]} of {where} {terms.peers[odd[0]]}"
+    return None
+
+
+def _joint(rule: Any) -> str | None:
+    """Gives as `joint` a finite scalar or None, and as `fused` logits [B, C] or None."""
+    shared, targets = _shared()
+    terms = rule(shared, targets, 1, None)
+    if terms.joint is not None and not _is_scalar(terms.joint):
+        return f"`joint` is {str(terms.joint)[:60]}"
+    return None if terms.fused is None else shape_fault(terms.fused, (6, C))
+
+
+def _is_scalar(loss: Any) -> bool:
+    return isinstance(loss, Tensor) and loss.shape == () and bool(loss.isfinite())
+
+
+RULE: tuple[Check, ...] = (_teaches_each, _detaches, _any_group, _joint)
