@@ -8,17 +8,18 @@ import pytest
 from stillhouse.engine_points import engine_points
 from strategies.conformance.checks import Verdict, verdicts
 from strategies.conformance.points import POINTS
-from tests import faulty_clients, faulty_protocols, faulty_rules
+from tests import faulty_clients, faulty_protocols, faulty_rules, faulty_trainers
 
 CHECKS = {point.kind: point.checks for point in (*POINTS, *engine_points())}
-FAULTS = [*faulty_rules.FAULTS, *faulty_clients.FAULTS, *faulty_protocols.FAULTS]
+OF_KINDS = faulty_rules, faulty_clients, faulty_protocols, faulty_trainers
+FAULTS = [fault for each in OF_KINDS for fault in each.FAULTS]
 
 
 @cache
 def failed(number: int) -> list[Verdict]:
     """Hold one to its contract, once for both tests."""
     kind, plugin, _ = FAULTS[number]
-    return [verdict for verdict in verdicts(plugin, CHECKS[kind]) if verdict.fault]
+    return [each for each in verdicts(plugin, CHECKS[kind]) if each.fault]
 
 
 @pytest.mark.parametrize(
