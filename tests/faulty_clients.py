@@ -47,6 +47,10 @@ def in_three(labels: Any, num_clients: int, rng: Any) -> Any:
     return np.array_split(rng.permutation(len(labels)), 3)
 
 
+def blocks(labels: Any, num_clients: int, rng: Any) -> Any:
+    return list(np.arange(len(labels)).reshape(num_clients, -1))
+
+
 def of_sixty(labels: Any, num_clients: int, rng: Any) -> Any:
     return np.array_split(rng.permutation(60), num_clients)
 
@@ -229,6 +233,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("probe", lambda network, x, y, *, epsilon: {"a": 1}, "needs 'epsilon'"),
     ("partition", lambda labels, k, rng: [np.arange(60)] * k, "120 examples have two owners"),
     ("partition", in_three, "Does so for 2 clients.*: gives 3 parts to 2 clients"),
+    ("partition", blocks, "of 53 examples.*: ValueError: cannot reshape array"),
     ("partition", of_sixty, r"in 0..59, expected 0..52 \(K=3, n=53\)"),
     ("partition", sorting, "Leaves the labels .*: changes them in place"),
     ("partition", dealt, "the same seed gives other parts"),

@@ -62,6 +62,18 @@ def threesome(shared: Any, targets: Tensor, epoch: int, head: Any) -> Terms:
     return Terms([supervised(own, targets) for own in (*shared.logits, shared.logits[0])[:3]])
 
 
+def leaving_out(shared: Any, targets: Tensor, epoch: int, head: Any) -> Terms:
+    """Teach three at most."""
+    return Terms([supervised(z, targets) * (k < 3) for k, z in enumerate(shared.logits)])
+
+
+def shaped(shared: Any, targets: Tensor, epoch: int, head: Any) -> Terms:
+    """Let numpy refuse what is not of three."""
+    weights = np.ones(len(shared.logits)).reshape(3)
+    losses = [supervised(z, targets) for z in shared.logits]
+    return Terms([w * loss for w, loss in zip(weights.tolist(), losses, strict=True)])
+
+
 def remembering(shared: Any, targets: Tensor, epoch: int, head: Any) -> Terms:
     """Lean on stale answers that nobody may have given yet."""
     return Terms(
@@ -194,13 +206,15 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("loss", unstable, "sure, and wrong: loss or gradient is not"),
     ("loss", kl_backwards, "nobody thinks of, makes 5/6 of it: sum over classes"),
     ("loss", jensen_shannon, "nobody thinks of, makes 5/6 of it: sum over classes"),
-    ("rule", threesome, "Teaches 2 peers and 4.*: gives 3 losses to 2 peers in epoch 1"),
-    ("rule", remembering, "before anybody has stale answers.*: IndexError"),
-    ("rule", divided, "gives peer 0 of 3 peers in epoch 0 .*inf"),
+    ("rule", threesome, "Teaches 2 peers and 4.*: gives 3 losses to 2 peers"),
+    ("rule", leaving_out, "Teaches 2 peers and 4.*: peer 3 of 4 in epoch 1 learns nothing"),
+    ("rule", shaped, "Teaches 2 peers and 4.*: ValueError: cannot reshape array of size 2"),
+    ("rule", remembering, "in epoch 0 without stale answers.*: IndexError"),
+    ("rule", divided, "gives peer 0 of 3 in epoch 0 .*inf"),
     ("rule", joined, r"Gives as `joint` a finite scalar.*: `joint` is tensor\("),
     ("rule", fused, r"as `fused` logits \[B, C\] .*: gives shape \(3, 6, 5\)"),
     ("rule", attached, "only a target no gradient: peer 0's loss moves peer 2: detach"),
-    ("rule", lazy, "a gradient of its own: peer 1 learns nothing"),
+    ("rule", lazy, "a gradient of its own: peer 1 of 3 in epoch 1 learns nothing"),
     ("rule", lambda shared, targets, epoch, head, *, more: 0, "needs 'more'"),
     ("combiner", tenth, r"sum to 1.*: a row sums to 0\.4, expected 1"),
     ("combiner", flat, "FAIL  .*equal|FAIL  .*agree"),

@@ -121,6 +121,17 @@ def dirty(inputs: Any, *, client_id: int, rng: Any) -> Any:
     return np.where(mask, 0, inputs).astype(inputs.dtype)
 
 
+class Scaled:
+    """Sends what a client's first array makes of others."""
+
+    def encode(self, arrays: Any, *, client_id: int) -> Any:
+        size = FIRST.setdefault(("size", client_id), max(np.abs(a).max() for a in arrays.values()))
+        return {name: np.clip(array, -size, size) for name, array in arrays.items()}
+
+    def decode(self, arrays: Any) -> Any:
+        return arrays
+
+
 FAULTS: list[tuple[str, Any, str]] = [
     ("trainer", thief, "alone: .*: examples that are not in `indices` change what it learns"),
     ("trainer", label_reader, "alone: .*: the data set's labels change what it learns"),
@@ -133,6 +144,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("trainer", counting, "any order and process.*: client 0 in round 1 learns otherwise"),
     ("trainer", hoarding, "any order and process.*: client 0 in round 1 learns otherwise"),
     ("condition", partial(unforgiving, share=0.5), "client 0 in round 1 has others behind others"),
+    ("codec", Scaled(), "of client 1 in round 2 it is other behind others: is a global kept"),
     ("view", dirty, "client 0 in phase train sees otherwise behind others: is a global kept"),
 ]
 """Kind, plug-in, and what is said of it."""

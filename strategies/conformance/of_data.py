@@ -14,7 +14,7 @@ from clients.population.plugin_arguments import labels_of
 from clients.population.profiles import draw_profiles
 from clients.population.views import PHASES, require_view, seen_by
 from clients.signatures import named_of
-from strategies.conformance.checks import unlike
+from strategies.conformance.checks import refuses, unlike
 from strategies.conformance.forgetting import told_by_order
 from strategies.conformance.made_up import PRIVATE
 
@@ -108,11 +108,13 @@ def _cuts(partition: Any) -> str | None:
 
 
 def _cuts_for_any(partition: Any) -> str | None:
-    """Does so for 2 clients and for 5, and of 53 examples, or refuses them by a ValueError."""
+    """Does so for 2 clients and for 5, and of 53 examples, or raises a ValueError."""
     for num_clients, size in ((2, 60), (5, 60), (3, 53)):
         try:
             found = _cut(partition, num_clients, size)
-        except ValueError:  # says so before anybody trains
+        except ValueError as error:
+            if not refuses(error):
+                raise
             continue
         if fault := _cut_fault(found, num_clients, size):
             return f"{fault} (K={num_clients}, n={size})"

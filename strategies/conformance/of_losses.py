@@ -8,7 +8,7 @@ from torch import Tensor
 from clients.mutual.terms import Shared
 from clients.points import Check
 from clients.training.losses import kl
-from strategies.conformance.checks import shape_fault, unlike
+from strategies.conformance.checks import refuses, shape_fault, unlike
 from strategies.conformance.made_up import C, N, answers
 
 # --- losses of a student ---
@@ -103,16 +103,24 @@ def _shared(peers: int = 3, asked_before: bool = True) -> tuple[Shared, Tensor]:
 
 def _teaches_each(rule: Any) -> str | None:
     """Gives each peer a finite loss, and a gradient of its own."""
-    shared, targets = _shared()
-    losses = rule(shared, targets, 1, None).peers
-    if len(losses) != 3:
-        return f"gives {len(losses)} losses to 3 peers"
+    return _lesson_fault(rule, 3, 1, True)
+
+
+def _lesson_fault(rule: Any, peers: int, epoch: int, asked_before: bool) -> str | None:
+    """Say what is odd in losses of so many peers; before the first epoch is over they may rest."""
+    shared, targets = _shared(peers, asked_before)
+    losses = rule(shared, targets, epoch, None).peers
+    where = f"of {peers} in epoch {epoch}"
+    if len(losses) != peers:
+        return f"gives {len(losses)} losses to {peers} peers"
     for k, loss in enumerate(losses):
-        if loss.shape != () or not bool(loss.isfinite()):
-            return f"gives peer {k} {loss}"
+        if not _is_scalar(loss):
+            return f"gives peer {k} {where} {loss}"
+        if epoch == 0:
+            continue
         (own,) = torch.autograd.grad(loss, shared.logits[k], retain_graph=True, allow_unused=True)
         if own is None or not own.abs().sum() > 0:
-            return f"peer {k} learns nothing"
+            return f"peer {k} {where} learns nothing"
     return None
 
 
@@ -128,18 +136,14 @@ def _detaches(rule: Any) -> str | None:
 
 
 def _any_group(rule: Any) -> str | None:
-    """Teaches 2 peers and 4, and before anybody has stale answers, or refuses by a ValueError."""
-    for peers, epoch, asked_before in ((2, 1, True), (4, 1, True), (3, 0, False), (2, 0, False)):
-        shared, targets = _shared(peers, asked_before)
+    """Teaches 2 peers and 4, and in epoch 0 without stale answers, or raises a ValueError."""
+    for what in ((2, 1, True), (4, 1, True), (3, 0, False), (2, 0, False)):
         try:
-            terms = rule(shared, targets, epoch, None)
-        except ValueError:  # says so before anybody trains
-            continue
-        where = f"{peers} peers in epoch {epoch}"
-        if len(terms.peers) != peers:
-            return f"gives {len(terms.peers)} losses to {where}"
-        if odd := [k for k, each in enumerate(terms.peers) if not _is_scalar(each)]:
-            return f"gives peer {odd[0]} of {where} {terms.peers[odd[0]]}"
+            if fault := _lesson_fault(rule, *what):
+                return fault
+        except ValueError as error:
+            if not refuses(error):
+                raise
     return None
 
 

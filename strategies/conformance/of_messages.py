@@ -1,5 +1,6 @@
 """Conformance of what clients send: fields, confidences, and the codecs by which it travels."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from clients.signatures import names, needs
 from clients.training.local_context import noted
 from clients.training.losses import cross_entropy
 from strategies.conformance.checks import unlike
+from strategies.conformance.forgetting import told_by_order
 from strategies.conformance.made_up import PRIVATE, SMALL, TRAIN, crowd, network
 
 # --- fields ---
@@ -148,11 +150,11 @@ CONFIDENCE: tuple[Check, ...] = (
 # --- codecs ---
 
 
-def _offered(seed: int = 0, received: Any = None) -> Any:
+def _offered(seed: int = 0, received: Any = None, client_id: int = 3, server_round: int = 1) -> Any:
     return {
         "rng": lambda: np.random.default_rng(seed),
-        "client_id": lambda: 3,
-        "server_round": lambda: 1,
+        "client_id": lambda: client_id,
+        "server_round": lambda: server_round,
         "note": lambda: partial(noted, {}, "note"),
         RECEIVED: lambda: _BEFORE if received is None else received,
         "state": dict,
@@ -201,6 +203,20 @@ def _encodes_again(codec: Any) -> str | None:
     return f"'{odd[0]}' comes back with NaN or infinity" if odd else None
 
 
+def _in_any_order(codec: Any) -> str | None:
+    """Encodes and decodes alike in any order of clients and rounds, and in any process."""
+
+    def ask(codec: Any, client_id: int, server_round: int) -> Sequence[Any]:
+        arrays = {name: array * (client_id + server_round) for name, array in _AFTER.items()}
+        sent, came = _travel(codec, arrays, client_id=client_id, server_round=server_round)
+        return [each[name] for each in (sent, came) for name in sorted(each)]
+
+    odd = told_by_order(codec, ask, [(k, r) for k in (1, 2) for r in (1, 2)])
+    if odd is None:
+        return None
+    return f"of client {odd[0]} in round {odd[1]} it is other behind others: is a global kept?"
+
+
 def _tells_of_nan(codec: Any) -> str | None:
     """Lets a NaN arrive as one, or not at all: a client that diverged is not a good one."""
     odd = deepcopy(_AFTER)
@@ -241,4 +257,5 @@ def _flat(arrays: Any) -> Any:
 
 CODEC: tuple[Check, ...] = (
     _bears_parameters, _bears_answers, _encodes_again, _tells_of_nan, _brings_near,
+    _in_any_order,
 )  # fmt: skip

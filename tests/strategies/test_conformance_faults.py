@@ -2,9 +2,12 @@
 
 import re
 from functools import cache
+from typing import Any
 
+import numpy as np
 import pytest
 
+from clients.mutual.terms import Terms, supervised
 from stillhouse.engine_points import engine_points
 from strategies.conformance.checks import Verdict, verdicts
 from strategies.conformance.points import POINTS
@@ -28,6 +31,27 @@ def failed(number: int) -> list[Verdict]:
 def test_a_fault_is_told_by_a_line(number: int) -> None:
     lines = [str(verdict) for verdict in failed(number)]
     assert any(re.search(FAULTS[number][2], line) for line in lines), lines
+
+
+def of_three(labels: Any, num_clients: int, rng: Any) -> Any:
+    if num_clients != 3:
+        raise ValueError(
+            f"of_three: {num_clients} clients, expected 3"  # of several lines
+        )
+    return np.array_split(rng.permutation(len(labels)), 3)
+
+
+def taught_in_threes(shared: Any, targets: Any, epoch: int, head: Any) -> Terms:
+    if len(shared.logits) != 3:
+        raise ValueError(f"taught_in_threes: {len(shared.logits)} peers, expected 3")
+    return Terms([supervised(own, targets) for own in shared.logits])
+
+
+@pytest.mark.parametrize(
+    ("kind", "plugin"), [("partition", of_three), ("rule", taught_in_threes)], ids=["cut", "rule"]
+)
+def test_what_refuses_other_numbers_itself_is_as_it_ought_to_be(kind: str, plugin: Any) -> None:
+    assert [str(verdict) for verdict in verdicts(plugin, CHECKS[kind]) if verdict.fault] == []
 
 
 def test_each_check_can_fail() -> None:
