@@ -33,8 +33,6 @@ class Verdict:
 
     def __str__(self) -> str:
         """Say it in a line."""
-        if self.untried:
-            return f"-     {self.ought}: not tried, for the same error"
         return f"ok    {self.ought}" if self.fault is None else f"FAIL  {self.ought}: {self.fault}"
 
 

@@ -70,10 +70,11 @@ def told(title: str, plugin: Any, point: Point) -> int:
     found = verdicts(plugin, point.checks)
     print(title)
     for verdict in found:
-        print(f"  {verdict}")
+        if not verdict.untried:
+            print(f"  {verdict}")
     failed = sum(verdict.fault is not None for verdict in found)
     untried = sum(verdict.untried for verdict in found)
-    left = f", {untried} not tried" if untried else ""
+    left = f", {untried} not tried for the same error" if untried else ""
     print(f"{len(found) - failed} of {len(found)} as it ought to be{left}")
     return 1 if failed else 0
 

@@ -86,12 +86,10 @@ def test_an_argument_that_it_does_not_have_is_told_once(
 
 
 def test_what_a_file_would_bind_is_told_once_with_a_hint(told: Callable[..., list[str]]) -> None:
-    first, *others, last = told("trainer", "my_odd.usual", "epochs=1")
+    first, last = told("trainer", "my_odd.usual", "epochs=1")
     assert "train() missing 2 required" in first
     assert first.endswith("(bound in its YAML? then conformance KIND FOLDER/FILE.yaml)")
-    assert {line[:5] for line in others} == {"-    "}
-    assert {line.rpartition(": ")[2] for line in others} == {"not tried, for the same error"}
-    assert last == f"1 of {2 + len(others)} as it ought to be, {len(others)} not tried"
+    assert last == "1 of 9 as it ought to be, 7 not tried for the same error"
 
 
 def test_an_error_takes_one_line(told: Callable[..., list[str]]) -> None:

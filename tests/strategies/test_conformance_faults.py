@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clients.mutual.terms import Terms, supervised
 from stillhouse.engine_points import engine_points
@@ -47,10 +48,17 @@ def taught_in_threes(shared: Any, targets: Any, epoch: int, head: Any) -> Terms:
     return Terms([supervised(own, targets) for own in shared.logits])
 
 
+def smoothed_votes(logits: Any, weights: Any, temperature: float) -> Any:
+    votes = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+    return 0.9 * torch.einsum("kn,knc->nc", weights, votes) + 0.1 / logits.shape[-1]
+
+
 @pytest.mark.parametrize(
-    ("kind", "plugin"), [("partition", of_three), ("rule", taught_in_threes)], ids=["cut", "rule"]
+    ("kind", "plugin"),
+    [("partition", of_three), ("rule", taught_in_threes), ("combiner", smoothed_votes)],
+    ids=["cut", "rule", "votes"],
 )
-def test_what_refuses_other_numbers_itself_is_as_it_ought_to_be(kind: str, plugin: Any) -> None:
+def test_what_refuses_other_numbers_or_votes_is_as_it_ought_to_be(kind: str, plugin: Any) -> None:
     assert [str(verdict) for verdict in verdicts(plugin, CHECKS[kind]) if verdict.fault] == []
 
 
