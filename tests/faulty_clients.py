@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clients import data
 from clients.data.task import classification
 from clients.messages.field import Field
+from clients.models.confidence import energy
 from clients.population.profiles import Profiles
 from clients.population.shape_plans import Shape
 
@@ -42,6 +43,23 @@ def tossed(labels: Any, *rest: Any) -> Any:
     return np.random.permutation(labels)
 
 
+def in_three(labels: Any, num_clients: int, rng: Any) -> Any:
+    return np.array_split(rng.permutation(len(labels)), 3)
+
+
+def blocks(labels: Any, num_clients: int, rng: Any) -> Any:
+    return list(np.arange(len(labels)).reshape(num_clients, -1))
+
+
+def of_sixty(labels: Any, num_clients: int, rng: Any) -> Any:
+    return np.array_split(rng.permutation(60), num_clients)
+
+
+def sorting(labels: Any, num_clients: int, rng: Any) -> Any:
+    labels.sort()
+    return np.array_split(rng.permutation(len(labels)), num_clients)
+
+
 def dealt(labels: Any, num_clients: int, rng: Any) -> Any:
     return np.array_split(np.random.permutation(len(labels)), num_clients)
 
@@ -60,6 +78,17 @@ class Gaudy(nn.Linear):
         return super().forward((inputs - inputs.mean(0)).flatten(1))
 
 
+class Shy(nn.Linear):
+    """Centres all of its batch but the first."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(16, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        said = super().forward(inputs.flatten(1))
+        return said if len(said) < 3 else torch.cat([said[:1], said[1:] - said[1:].mean(0)])
+
+
 def constant(num_classes: int) -> nn.Module:
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes))
     nn.init.ones_(network[1].weight)
@@ -70,6 +99,10 @@ def constant(num_classes: int) -> nn.Module:
 def near_mean(network: Any, inputs: Tensor) -> Tensor:
     said = network(inputs).detach()
     return torch.exp(-(said - said.mean(0)).norm(dim=1))
+
+
+def upside_down(network: Any, inputs: Tensor, *, own: Tensor) -> Tensor:
+    return 1 - energy(network, inputs, own=own)
 
 
 class Coder:
@@ -91,6 +124,24 @@ def halved(arrays: Any) -> Any:
 
 def hushed(arrays: Any) -> Any:
     return {name: np.nan_to_num(array) for name, array in arrays.items()}
+
+
+class Opposed:
+    """Sends minus what has changed, or what there is."""
+
+    def encode(self, arrays: Any, *, received: Any = None) -> Any:
+        return {n: (received[n] if received else 0) - array for n, array in arrays.items()}
+
+    def decode(self, arrays: Any, *, received: Any = None) -> Any:
+        return {n: a + received[n] if received else a for n, a in arrays.items()}
+
+
+def negated(arrays: Any) -> Any:
+    return {name: -array for name, array in arrays.items()}
+
+
+def tripled(arrays: Any) -> Any:
+    return {name: 3 * array for name, array in arrays.items()}
 
 
 def shaken(arrays: Any) -> Any:
@@ -181,13 +232,19 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("probe", noisy_probe, "those that they are: finds something else"),
     ("probe", lambda network, x, y, *, epsilon: {"a": 1}, "needs 'epsilon'"),
     ("partition", lambda labels, k, rng: [np.arange(60)] * k, "120 examples have two owners"),
+    ("partition", in_three, "Does so for 2 clients.*: gives 3 parts to 2 clients"),
+    ("partition", blocks, "of 53 examples.*: ValueError: cannot reshape array"),
+    ("partition", of_sixty, r"in 0..59, expected 0..52 \(K=3, n=53\)"),
+    ("partition", sorting, "Leaves the labels .*: changes them in place"),
     ("partition", dealt, "the same seed gives other parts"),
     ("partition", lambda labels, k, rng, *, ratio: [], "needs 'ratio', and is given ids"),
+    ("model", Shy, "each for itself: an answer depends on the other inputs"),
     ("model", Gaudy, "each for itself: an answer depends on the other inputs"),
     ("model", constant, "others with another: another seed gives the same"),
     ("model", lambda width: nn.Linear(16, 4), "needs 'width', and is given input_shape"),
     ("confidence", lambda network, inputs: torch.full((len(inputs),), 2.0), "to 2: expected in"),
     ("confidence", lambda network, x: torch.rand(len(x)), "own generator alone: gives something"),
+    ("confidence", upside_down, r"the client never saw: is 0\.4\d of own .*upside down"),
     ("confidence", near_mean, "by itself, unless it draws: an input's confidence depends"),
     ("confidence", lambda network, x: torch.ones(len(x)), "says the same of any network"),
     ("confidence", lambda network, x, *, width: x, "needs 'width', and is given own, negatives"),
@@ -204,6 +261,9 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("codec", Coder(halved), "FAIL  Brings back a network's parameters.* as float16"),
     ("codec", Coder(of_two_axes), "FAIL  Brings back answers as well"),
     ("codec", Coder(shaken), "a second call sends something else"),
+    ("codec", Opposed(), "Brings arrays nearer .*: what arrives points against"),
+    ("codec", Coder(negated), "Brings arrays nearer .*: what arrives points against"),
+    ("codec", Coder(tripled), "Brings arrays nearer .*: what arrives is as far off"),
     ("codec", Coder(hushed), "a NaN comes back as a number"),
     ("shape", Shape(lambda network, x, y: None, fresh), "no client's network changes its shape"),
     ("shape", Shape(any_number, fresh), "keeps nothing: a second time it chooses otherwise"),

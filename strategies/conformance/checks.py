@@ -1,13 +1,17 @@
 """Conformance checks: what each kind of plug-in is held to, and how a verdict is reached."""
 
+import inspect
+import linecache
+import traceback
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clients.points import Check
 from clients.signatures import unoffered
@@ -20,10 +24,12 @@ class Verdict:
     Attributes:
         ought: What ought to be so.
         fault: What is not; None = it is so.
+        untried: Whether it could not be looked at, for an error that another check has told.
     """
 
     ought: str
     fault: str | None
+    untried: bool = False
 
     def __str__(self) -> str:
         """Say it in a line."""
@@ -38,19 +44,58 @@ def verdicts(plugin: Any, checks: Sequence[Check]) -> list[Verdict]:
         checks: Of its kind.
 
     Returns:
-        One verdict for each check.
+        One verdict for each check; one in all on a plug-in that cannot be called as it is bound.
     """
-    found = []
+    if fault := _misbound(plugin):
+        return [Verdict("Takes what is bound to it", fault)]
+    found, raised = list[Verdict](), set[str]()
     for check in checks:
         ought = (check.__doc__ or "").splitlines()[0].rstrip(".")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             try:
-                fault = check(plugin)
+                found.append(Verdict(ought, check(plugin)))
             except Exception as error:  # anyone's code
-                fault = f"{type(error).__name__}: {error}"
-        found.append(Verdict(ought, fault))
+                fault = _said(error)
+                found.append(Verdict(ought, fault, untried=fault in raised))
+                raised.add(fault)
     return found
+
+
+def _misbound(plugin: Any) -> str | None:
+    """Say which bound argument a function does not have; None if it has them, or takes any.
+
+    Of classes those of networks are looked at: what is beside a strategy's is not all for it.
+    """
+    if not isinstance(plugin, partial):
+        return None
+    if isinstance(plugin.func, type) and not issubclass(plugin.func, nn.Module):
+        return None
+    try:
+        there = inspect.signature(plugin.func).parameters
+    except ValueError:  # of a built-in
+        return None
+    if any(each.kind is each.VAR_KEYWORD for each in there.values()):
+        return None
+    odd = [name for name in plugin.keywords if name not in there]
+    called = getattr(plugin.func, "__name__", type(plugin.func).__name__)
+    return f"{called} has no argument '{odd[0]}', only {', '.join(there)}" if odd else None
+
+
+def _said(error: Exception) -> str:
+    """Say an error in a line, with a hint where a function lacks what a file would bind."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, TypeError) and "required" in text and "missing" in text:
+        return f"{text} (bound in its YAML? then conformance KIND FOLDER/FILE.yaml)"
+    return text
+
+
+def refuses(error: ValueError) -> bool:
+    """Tell whether a plug-in raised an error itself: no refusal is what numpy finds odd."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    if frame.f_globals.get("__name__", "").partition(".")[0] in ("numpy", "torch"):
+        return False
+    return linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
 
 
 def unlike(one: Any, other: Any, tolerance: float = 1e-5) -> bool:

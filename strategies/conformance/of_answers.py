@@ -1,6 +1,7 @@
 """Conformance of what is made of answers: scorers, combiners, selections."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,38 @@ def _weighs_alike(scorer: Any) -> str | None:
     return None
 
 
+def _scores_the_silent(scorer: Any) -> str | None:
+    """Trusts who answers, and who is undecided, whatever lies where a silent teacher's would be."""
+    teachers, mask = answers(), torch.ones(K, N, dtype=torch.bool)
+    mask[1] = mask[2, : N // 2] = False
+    weights, known = list[Tensor](), told(scorer, made_up_arguments(teachers))
+    for filling in (0.0, 3.0):
+        logits = teachers.logits.clone()
+        logits[0, :3] = 0  # undecided
+        logits[~mask] = filling * torch.arange(C)
+        scores = scorer(replace(teachers, logits=logits, mask=mask), **known)
+        if not scores[mask].isfinite().all():
+            return "of all-zero logits, or beside a silent teacher, a score is NaN or infinity"
+        weights.append(normalise(scores, mask))
+    if unlike(weights[0], weights[1]):
+        return "what lies in a silent teacher's row changes the others' weights: look at the mask"
+    return None
+
+
+def _bears_a_shift(scorer: Any) -> str | None:
+    """Weighs alike if a constant is added to all logits: of their softmax there is none."""
+    teachers = answers()
+    shift = torch.linspace(-6, 6, N)[None, :, None]
+    shifted = replace(teachers, logits=teachers.logits + shift)
+    one, other = (normalise(scored(scorer, each), each.mask) for each in (teachers, shifted))
+    if unlike(one, other, 1e-4):
+        return "weights are others: raw logits have no zero, take their softmax or differences"
+    return None
+
+
 SCORER: tuple[Check, ...] = (
     _scores, _scores_again, _scores_by_client, _scores_by_example, _weighs_alike,
+    _scores_the_silent, _bears_a_shift,
 )  # fmt: skip
 
 
@@ -174,7 +205,24 @@ def _combines_purely(combiner: Any) -> str | None:
     return changes(call, teachers.logits, even)
 
 
-COMBINER: tuple[Check, ...] = (_on_the_simplex, _agrees, _silences, _combines_purely)
+def _softens(combiner: Any) -> str | None:
+    """Divides logits by T: the larger it is, the more undecided are targets, unless these vote."""
+    if _of_numbers(combiner):
+        return None
+    one, all_of_it = answers(1), torch.ones(1, N)
+    surer = replace(one, logits=3 * one.logits)
+    if not unlike(combined(combiner, one, all_of_it), combined(combiner, surer, all_of_it)):
+        return None  # they vote: how sure anyone is counts for nothing
+    targets = (combined(combiner, one, all_of_it, float(t)) for t in (0.5, 1, 2, 4))
+    found = [float(torch.special.entr(each).sum(-1).mean()) for each in targets]
+    if any(later < before - 1e-6 for before, later in pairwise(found)):
+        return "entropy falls as T grows: is T multiplied by?"
+    return None if found[-1] > found[0] + 1e-3 else "T changes nothing: is it left out?"
+
+
+COMBINER: tuple[Check, ...] = (
+    _on_the_simplex, _agrees, _silences, _combines_purely, _softens,
+)  # fmt: skip
 
 
 # --- selections ---

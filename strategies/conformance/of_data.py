@@ -1,5 +1,6 @@
 """Conformance of what clients have: data sets, views, conditions, partitions, profiles."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,8 @@ from clients.population.plugin_arguments import labels_of
 from clients.population.profiles import draw_profiles
 from clients.population.views import PHASES, require_view, seen_by
 from clients.signatures import named_of
-from strategies.conformance.checks import unlike
+from strategies.conformance.checks import refuses, unlike
+from strategies.conformance.forgetting import told_by_order
 from strategies.conformance.made_up import PRIVATE
 
 # --- views and conditions ---
@@ -37,12 +39,25 @@ def _sees_again(view: Any) -> str | None:
     return None
 
 
-VIEW: tuple[Check, ...] = (_sees, _sees_again)
+def _seen_in_any_order(view: Any) -> str | None:
+    """Shows clients and phases the same in any order and process."""
+
+    def ask(view: Any, client_id: int, phase: Any) -> Sequence[Any]:
+        key = np.random.SeedSequence([client_id, PHASES.index(phase)])
+        return [normalised(seen_by(view, PRIVATE, client_id, phase, key), np.arange(8))]
+
+    odd = told_by_order(view, ask, [(k, phase) for k in range(3) for phase in PHASES])
+    if odd is None:
+        return None
+    return f"client {odd[0]} in phase {odd[1]} sees otherwise behind others: is a global kept?"
 
 
-def _labels(condition: Any, size: int = 40, server_round: int = 1) -> Any:
+VIEW: tuple[Check, ...] = (_sees, _sees_again, _seen_in_any_order)
+
+
+def _labels(condition: Any, size: int = 40, server_round: int = 1, client_id: int = 1) -> Any:
     task = partly_labelled(PRIVATE.task)
-    return labels_of(condition, PRIVATE, task, np.arange(size), 7, 1, server_round)
+    return labels_of(condition, PRIVATE, task, np.arange(size), 7, client_id, server_round)
 
 
 def _labels_are_some(condition: Any) -> str | None:
@@ -62,28 +77,59 @@ def _labels_again(condition: Any) -> str | None:
     return "changes the data set" if unlike(before, PRIVATE.labels, 0.0) else None
 
 
-CONDITIONS: tuple[Check, ...] = (_labels_are_some, _labels_again)
+def _labels_in_any_order(condition: Any) -> str | None:
+    """Gives clients the same labels in any order of rounds, and in any process."""
+
+    def ask(condition: Any, client_id: int, server_round: int) -> Sequence[Any]:
+        return [_labels(condition, server_round=server_round, client_id=client_id)]
+
+    odd = told_by_order(condition, ask, [(k, r) for k in range(3) for r in (1, 2, 3)])
+    if odd is None:
+        return None
+    return f"client {odd[0]} in round {odd[1]} has others behind others: is a global kept?"
+
+
+CONDITIONS: tuple[Check, ...] = (_labels_are_some, _labels_again, _labels_in_any_order)
 
 
 # --- partitions ---
 
 
-def _cut(partition: Any, seed: int = 0) -> list[Any]:
-    rng, ids = np.random.default_rng(seed), np.arange(60)
+def _cut(partition: Any, num_clients: int = 3, size: int = 60, labels: Any = None) -> list[Any]:
+    rng, ids = np.random.default_rng(0), np.arange(size)
     offered: dict[str, Any] = {"ids": ids.copy, "inputs": partial(normalised, PRIVATE, ids)}
-    return list(partition(PRIVATE.labels, 3, rng, **named_of(partition, offered)))
+    labels = PRIVATE.labels[:size].copy() if labels is None else labels
+    return list(partition(labels, num_clients, rng, **named_of(partition, offered)))
 
 
 def _cuts(partition: Any) -> str | None:
     """Gives each client some examples, and no example to two of them."""
-    found = _cut(partition)
-    if len(found) != 3:
-        return f"gives {len(found)} parts to 3 clients"
+    return _cut_fault(_cut(partition), 3, 60)
+
+
+def _cuts_for_any(partition: Any) -> str | None:
+    """Does so for 2 clients and for 5, and of 53 examples, or raises a ValueError."""
+    for num_clients, size in ((2, 60), (5, 60), (3, 53)):
+        try:
+            found = _cut(partition, num_clients, size)
+        except ValueError as error:
+            if not refuses(error):
+                raise
+            continue
+        if fault := _cut_fault(found, num_clients, size):
+            return f"{fault} (K={num_clients}, n={size})"
+    return None
+
+
+def _cut_fault(found: list[Any], num_clients: int, size: int) -> str | None:
+    """Say why parts are no partition of so many examples."""
+    if len(found) != num_clients:
+        return f"gives {len(found)} parts to {num_clients} clients"
     if empty := [k for k, part in enumerate(found) if not len(part)]:
         return f"client {empty[0]} has no example"
     owned = np.concatenate([np.unique(part) for part in found])
-    if owned.min() < 0 or owned.max() >= 60:
-        return f"indices lie in {owned.min()}..{owned.max()}, expected 0..59"
+    if owned.min() < 0 or owned.max() >= size:
+        return f"indices lie in {owned.min()}..{owned.max()}, expected 0..{size - 1}"
     twice = len(owned) - len(np.unique(owned))
     return f"{twice} examples have two owners" if twice else None
 
@@ -96,7 +142,14 @@ def _cuts_again(partition: Any) -> str | None:
     return None
 
 
-PARTITION: tuple[Check, ...] = (_cuts, _cuts_again)
+def _leaves_labels(partition: Any) -> str | None:
+    """Leaves the labels that it is given as they are."""
+    labels = PRIVATE.labels.copy()
+    _cut(partition, labels=labels)
+    return "changes them in place" if unlike(labels, PRIVATE.labels, 0.0) else None
+
+
+PARTITION: tuple[Check, ...] = (_cuts, _cuts_for_any, _cuts_again, _leaves_labels)
 
 
 # --- data ---

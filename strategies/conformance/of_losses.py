@@ -8,7 +8,7 @@ from torch import Tensor
 from clients.mutual.terms import Shared
 from clients.points import Check
 from clients.training.losses import kl
-from strategies.conformance.checks import shape_fault, unlike
+from strategies.conformance.checks import refuses, shape_fault, unlike
 from strategies.conformance.made_up import C, N, answers
 
 # --- losses of a student ---
@@ -17,6 +17,11 @@ from strategies.conformance.made_up import C, N, answers
 def _pair(classes: int = C) -> tuple[Tensor, Tensor]:
     made = answers(2, N, classes).logits.double().clamp(-8, 8)
     return made[0], made[1].softmax(-1)
+
+
+def _of_numbers(loss: Any, logits: Tensor) -> bool:
+    """Tell whether it compares numbers of a regression: it is 0 where they are equal."""
+    return bool(loss(logits, logits, temperature=1.0).abs().max() < 1e-12)
 
 
 def _by_example(loss: Any) -> str | None:
@@ -34,7 +39,7 @@ def _by_example(loss: Any) -> str | None:
 def _least_at_equality(loss: Any) -> str | None:
     """Is least, with no gradient, where the student answers its targets."""
     logits, targets = _pair()
-    if loss(logits, logits, temperature=1.0).abs().max() < 1e-12:  # of numbers
+    if _of_numbers(loss, logits):
         return None
     at = (targets.log() * 2.0).requires_grad_()
     values = loss(at, targets, temperature=2.0)
@@ -48,12 +53,17 @@ def _least_at_equality(loss: Any) -> str | None:
 
 def _over_classes(loss: Any) -> str | None:
     """Is summed, not averaged, over the classes."""
-    for classes in (C, 2 * C):
-        logits, targets = _pair(classes)
-        found, whole = loss(logits, targets, temperature=1.0), kl(logits, targets, 1.0)
-        if unlike(found * classes, whole):
-            return None
-    return "it is KL divided by the number of classes: sum over them"
+    logits, targets = _pair()
+    if _of_numbers(loss, logits):
+        return None
+    nobody = torch.full((N, 1), -200.0, dtype=logits.dtype)  # a class that neither side thinks of
+    more = torch.cat([logits, nobody], -1), torch.cat([targets, nobody.exp()], -1)
+    found, wider = loss(logits, targets, temperature=1.0), loss(*more, temperature=1.0)
+    if not unlike(found * C, kl(logits, targets, 1.0)):
+        return "it is KL divided by the number of classes: sum over them"
+    if unlike(found, wider) and not unlike(found * C / (C + 1), wider):
+        return f"one more class, which nobody thinks of, makes {C}/{C + 1} of it: sum over classes"
+    return None
 
 
 def _gradient(loss: Any) -> str | None:
@@ -82,10 +92,10 @@ LOSS: tuple[Check, ...] = (
 # --- rules of groups ---
 
 
-def _shared() -> tuple[Shared, Tensor]:
+def _shared(peers: int = 3, asked_before: bool = True) -> tuple[Shared, Tensor]:
     rng = torch.Generator().manual_seed(0)
-    said = [2 * torch.randn(6, C, generator=rng) for _ in range(3)]
-    stale = [torch.randn(6, C, generator=rng) for _ in range(3)]
+    said = [2 * torch.randn(6, C, generator=rng) for _ in range(peers)]
+    stale = [torch.randn(6, C, generator=rng) for _ in range(peers)] if asked_before else ()
     return Shared([each.requires_grad_() for each in said], (), stale), torch.randn(
         6, C, generator=rng
     ).softmax(-1)
@@ -93,16 +103,24 @@ def _shared() -> tuple[Shared, Tensor]:
 
 def _teaches_each(rule: Any) -> str | None:
     """Gives each peer a finite loss, and a gradient of its own."""
-    shared, targets = _shared()
-    losses = rule(shared, targets, 1, None).peers
-    if len(losses) != 3:
-        return f"gives {len(losses)} losses to 3 peers"
+    return _lesson_fault(rule, 3, 1, True)
+
+
+def _lesson_fault(rule: Any, peers: int, epoch: int, asked_before: bool) -> str | None:
+    """Say what is odd in losses of so many peers; before the first epoch is over they may rest."""
+    shared, targets = _shared(peers, asked_before)
+    losses = rule(shared, targets, epoch, None).peers
+    where = f"of {peers} in epoch {epoch}"
+    if len(losses) != peers:
+        return f"gives {len(losses)} losses to {peers} peers"
     for k, loss in enumerate(losses):
-        if loss.shape != () or not bool(loss.isfinite()):
-            return f"gives peer {k} {loss}"
+        if not _is_scalar(loss):
+            return f"gives peer {k} {where} {loss}"
+        if epoch == 0:
+            continue
         (own,) = torch.autograd.grad(loss, shared.logits[k], retain_graph=True, allow_unused=True)
         if own is None or not own.abs().sum() > 0:
-            return f"peer {k} learns nothing"
+            return f"peer {k} {where} learns nothing"
     return None
 
 
@@ -117,4 +135,29 @@ def _detaches(rule: Any) -> str | None:
     return None
 
 
-RULE: tuple[Check, ...] = (_teaches_each, _detaches)
+def _any_group(rule: Any) -> str | None:
+    """Teaches 2 peers and 4, and in epoch 0 without stale answers, or raises a ValueError."""
+    for what in ((2, 1, True), (4, 1, True), (3, 0, False), (2, 0, False)):
+        try:
+            if fault := _lesson_fault(rule, *what):
+                return fault
+        except ValueError as error:
+            if not refuses(error):
+                raise
+    return None
+
+
+def _joint(rule: Any) -> str | None:
+    """Gives as `joint` a finite scalar or None, and as `fused` logits [B, C] or None."""
+    shared, targets = _shared()
+    terms = rule(shared, targets, 1, None)
+    if terms.joint is not None and not _is_scalar(terms.joint):
+        return f"`joint` is {str(terms.joint)[:60]}"
+    return None if terms.fused is None else shape_fault(terms.fused, (6, C))
+
+
+def _is_scalar(loss: Any) -> bool:
+    return isinstance(loss, Tensor) and loss.shape == () and bool(loss.isfinite())
+
+
+RULE: tuple[Check, ...] = (_teaches_each, _detaches, _any_group, _joint)

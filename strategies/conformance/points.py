@@ -36,7 +36,8 @@ from strategies.conformance import (
     of_losses,
     of_messages,
     of_networks,
-    of_training,
+    of_objectives,
+    of_trainers,
 )
 from strategies.conformance.checks import needs_no_more
 from strategies.teaching.selection import OFFERED as OF_SELECTIONS
@@ -80,7 +81,7 @@ POINTS = (
     Point("data", "data.source", (Call("a train and a test Dataset"),), of_data.DATA),
     function(
         "trainer", "clients.training, strategy.distil", "the mean loss of each epoch", train,
-        TRAINER_PLACES, (*OF_TRAINERS, *TAUGHT, VALIDATION), of_training.TRAINER,
+        TRAINER_PLACES, (*OF_TRAINERS, *TAUGHT, VALIDATION), of_trainers.TRAINER,
     ),
     function("view", "clients.view", "inputs of the same shape", rotated, 1, OF_VIEWS,
              of_data.VIEW),
@@ -113,7 +114,7 @@ POINTS = (
             Call("a scalar", ("parameters", "anchors"), (), "penalty"),
             Call("gradients", ("gradients", "parameters", "anchors"), (), "correct"),
         ),
-        of_training.OBJECTIVE, made=True,
+        of_objectives.OBJECTIVE, made=True,
     ),
     Point(
         "loss", "strategy.loss", (Call("of each example [B]", OF_LOSSES[:2], OF_LOSSES[2:]),),

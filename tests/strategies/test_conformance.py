@@ -76,8 +76,8 @@ COUNTS = {
 }  # fmt: skip
 """How many there are, held or not: a new file is a new number here."""
 
-MORE = {"only_classes": {"classes": [0, 2]}}
-"""What a file leaves to be said."""
+MORE = {"only_classes": {"classes": [0, 2]}, "best_on_validation": {"steps": 20}}
+"""What a file leaves to be said, or says for more patience than is here."""
 
 
 def files_of(kind: str) -> dict[str, Path]:
@@ -214,7 +214,7 @@ def test_the_command_says_what_is_so_and_what_is_not(
     )
     words = ["scorer", "my_checked.flat", "--config-dir", str(tmp_path)]
     assert main([*words, "size=2.0"]) == 0
-    assert "6 of 6 as it ought to be" in capsys.readouterr().out
+    assert "8 of 8 as it ought to be" in capsys.readouterr().out
     assert main([*words, "size=-1"]) == 1
     out = capsys.readouterr().out
     assert "FAIL  Gives scores [K, N], finite and >= 0: gives -1" in out

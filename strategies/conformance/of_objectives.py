@@ -1,86 +1,21 @@
-"""Conformance of how clients learn: trainers, and objectives of theirs."""
+"""Conformance of objectives: what clients minimise."""
 
-from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clients.data import Dataset, normalised, viewed
-from clients.execution.isolation import Original, keeps_nothing
+from clients.data import normalised
+from clients.execution.isolation import keeps_nothing
 from clients.execution.objective_policy import objective_fault
 from clients.execution.stack import Way
-from clients.execution.trainer_calls import trained
-from clients.models.factory import build, parameters_of
+from clients.models.factory import build
 from clients.points import Check
-from clients.signatures import named_of
-from clients.training.local_context import LocalContext
 from clients.training.objective import START, Objective, as_objective
 from clients.training.single_gradients import NetworkGradients
 from strategies.conformance.checks import shape_fault, unlike
-from strategies.conformance.made_up import PRIVATE, SMALL, answers
-from strategies.teaching.student import VALIDATION
-
-# --- trainers ---
-
-
-def _taught(train: Any, dataset: Dataset = PRIVATE) -> tuple[Any, Any]:
-    """Let it train; a student's gets what it names of teachers' answers and a validation."""
-    said = answers(3, 60, 4)
-    student: dict[str, Any] = {
-        "teachers": lambda: said,
-        "weights": lambda: torch.full((3, 60), 1 / 3),
-        VALIDATION: lambda: lambda network: 0.0,
-    }
-    train = partial(train, **named_of(train, student))
-    model = build(SMALL, PRIVATE.task, np.random.default_rng(0))
-    start = deepcopy(parameters_of(model))
-    labels = torch.tensor(PRIVATE.labels)
-    loss = partial(torch.nn.functional.cross_entropy, reduction="none")
-    what = dataset, np.arange(60), labels, loss, np.random.default_rng(0)
-    told = LocalContext(0, 1)
-    original = Original(model)
-    losses = trained(train, model, *what, anchors={}, local=told)
-    if fault := original.exchanged():
-        raise ValueError(fault)
-    return losses, {n: v - start[n] for n, v in parameters_of(model).items()}
-
-
-def _trains(train: Any) -> str | None:
-    """Trains the network in place, keeps its modules, and returns a loss of each epoch."""
-    losses, moved = _taught(train)
-    if not isinstance(losses, list) or not all(isinstance(each, float) for each in losses):
-        return f"returns {type(losses).__name__} {str(losses)[:60]}, expected a list of floats"
-    if not np.isfinite(losses).all():
-        return f"losses are {losses}"
-    if not any(np.abs(each).max() > 0 for each in moved.values()):
-        return "no parameter has moved"
-    return None
-
-
-def _trains_again(train: Any) -> str | None:
-    """Does the same again with the same generator, and keeps nothing from client to client."""
-    first, second = _taught(train), _taught(train)
-    if any(unlike(first[1][name], second[1][name], 0.0) for name in first[1]):
-        return "ends elsewhere: does it draw from another generator, or keep something?"
-    return None
-
-
-def _sees_as_clients_do(train: Any) -> str | None:
-    """Looks at inputs by `clients.data.normalised`, or the loop that ships: as its client sees."""
-    dark = viewed(PRIVATE, np.zeros_like)
-    plain, unseeing = _taught(train)[1], _taught(train, dark)[1]
-    if not any(unlike(plain[name], unseeing[name], 0.0) for name in plain):
-        return "learns the same in the dark: a view (clients.view) would change nothing"
-    return None
-
-
-TRAINER: tuple[Check, ...] = (_trains, _trains_again, _sees_as_clients_do)
-
-
-# --- objectives ---
+from strategies.conformance.made_up import PRIVATE, SMALL
 
 LABELS = torch.tensor([0, 3, 1, 2, 1])
 
