@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from conf.errors import WHOLE, ConfigError, Stopped, tell
 from conf.schema import targets_in
-from conf.user_code_errors import frames_of_user, place_in_user
+from conf.user_code_errors import frames_of_user, place_in_user, without_ours, written_places
 
 PACKAGES = ("clients", "strategies", "sim", "flwr", "torch")
 
@@ -73,6 +73,52 @@ def raised_by_user(error: BaseException, config: DictConfig | None) -> str:
     return ""
 
 
+def given_by_user(error: BaseException, config: DictConfig | None) -> str:
+    """Say in one line what was refused of what a user's code has given, such as a selection.
+
+    Args:
+        error: What was raised: one of ours, that begins with the key or with what it names.
+        config: The composed config; None = there is none yet.
+
+    Returns:
+        The line; "" if it is of nothing that a user brought.
+    """
+    if isinstance(error, ValueError) and config is not None:
+        for key, node in targets_in(config, ""):
+            target = str(node["_target_"])
+            begins = rf"{re.escape(key)}(?=[:, ])|\w+ {re.escape(target)}: "
+            if target.split(".")[0] not in PACKAGES and re.match(begins, str(error)):
+                return str(error)
+    return ""
+
+
+def written_by_user(error: BaseException, config: DictConfig | None) -> str:
+    """Say what a user's rule has raised in a worker, whose traceback comes as a text; "" if none.
+
+    Args:
+        error: What was raised here, with that text.
+        config: The composed config; None = there is none yet.
+
+    Returns:
+        What failed, then the traceback's last line, and which key, or file, is the user's.
+    """
+    where, _, text = str(error).partition(":\nTraceback (most recent call last):\n")
+    lines = text.strip().splitlines()
+    if not lines or config is None:
+        return ""
+    files, keys = written_places(text), []
+    for key, node in targets_in(config, ""):
+        module = str(node["_target_"]).rpartition(".")[0]
+        file = getattr(sys.modules.get(module), "__file__", None)
+        inside = file in [name for name, _ in files]
+        # Of what it gave: no frame is theirs.
+        gave = key.startswith("strategy.") and module.split(".")[0] not in PACKAGES
+        if inside or (gave and not files):
+            keys.append(f"{key}={node['_target_']}")
+    place = " ({}, line {})".format(*files[-1]) if files else ""
+    return f"{', '.join(keys)}: {where}: {lines[-1]}{place}" if keys else ""
+
+
 def tell_raised(error: Exception, config: DictConfig) -> str:
     """Print an error that nobody expected, and its traceback: of a user's code without ours.
 
@@ -83,12 +129,16 @@ def tell_raised(error: Exception, config: DictConfig) -> str:
     Returns:
         The line that was printed last.
     """
-    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
-    story = raised_by_user(error, config)
+    said = (say(error, config) for say in (raised_by_user, given_by_user, written_by_user))
+    story = next(filter(None, said), "")
+    noted = [note for note in getattr(error, "__notes__", ()) if not story.startswith(note)]
+    notes = "".join(f"{note}: " for note in reversed(noted))
     if story and not WHOLE:
         lines = traceback.StackSummary.extract(frames_of_user(error)).format()
         head = "Traceback (most recent call last):\n" if lines else ""
         print("".join([head, *lines]), end="", file=sys.stderr)
+        if written_places(str(error)):  # in a worker
+            print(without_ours(str(error).partition(":\n")[2]).rstrip(), file=sys.stderr)
     else:
         traceback.print_exception(error)
     story = notes + (story or f"{type(error).__name__}: {error}; a defect, not of your config")

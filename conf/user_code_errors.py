@@ -55,6 +55,12 @@ def _is_users(name: str) -> bool:
     return path.is_file() and not any(path.is_relative_to(place) for place in elsewhere)
 
 
+def written_places(text: str) -> list[tuple[str, int]]:
+    """List file and line of what is a user's in a written traceback, outermost first."""
+    found = re.findall('^ *File "(.*?)", line (\\d+)', text, re.MULTILINE)
+    return [(file, int(line)) for file, line in found if _is_users(file)]
+
+
 def without_ours(text: str) -> str:
     """Leave out of a written traceback what is not in a user's files; all stays if nothing is."""
     kept: list[str] = []
