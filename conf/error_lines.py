@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from conf.errors import WHOLE, ConfigError, Stopped, tell
-from conf.schema import targets_in
+from conf.schema import HERE, targets_in
 from conf.user_code_errors import frames_of_user, place_in_user, without_ours, written_places
 
 PACKAGES = ("clients", "strategies", "sim", "flwr", "torch")
@@ -64,6 +64,10 @@ def raised_by_user(error: BaseException, config: DictConfig | None) -> str:
         for key, node in targets_in(config, ""):
             module, _, name = str(node["_target_"]).rpartition(".")
             said = str(error).startswith((f"{name}() ", f"{name}.__init__() "))
+            group, left_out = key.replace(".", "/"), re.findall("'(\\w+)'", str(error))
+            if said and "missing" in str(error) and (HERE / group / left_out[0]).is_dir():
+                what = f"{key}.{left_out[0]}"
+                return f"{what} is not set: choose one, {what.replace('.', '/')}=NAME"
             if module.split(".")[0] not in PACKAGES and said:
                 called = "missing" in str(error) and not node.get("_partial_")
                 hint = FORGOTTEN if called else "docs/points.md says what it is given"
@@ -177,6 +181,8 @@ def explained(*kinds: type[Exception], config: DictConfig | None = None) -> Iter
             story = f"{cause.full_key} is not set: give {cause.full_key}=..."
         elif isinstance(cause, OmegaConfBaseException):
             story = f"{cause.full_key or 'config'}: {str(cause.msg or cause).splitlines()[0]}"
+            if isinstance(cause, AttributeError):  # ~rounds
+                story = f"{cause.full_key} is left out: expected {cause.full_key}=..."
         tell(story, error)
         raise Stopped(story, getattr(cause, "exit_code", 1)) from error
 
