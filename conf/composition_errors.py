@@ -20,6 +20,7 @@ from yaml import MarkedYAMLError
 from conf.command_line_errors import OPEN, explain_command, known_keys, nothing_chosen_from
 from conf.errors import tell
 from conf.ranges import expected_of
+from conf.resume import change_refused
 from conf.schema import HERE, nearest
 from conf.synonyms import our_key
 
@@ -81,7 +82,7 @@ def told(error: BaseException, words: list[str]) -> str:
             return _of_yaml(cause)
         if isinstance(cause, SearchPathException):
             return f"--config-dir: {cause}"
-    if found := _of_words(words) or explain_command(words):
+    if found := _of_words(words) or _of_resume(words) or explain_command(words):
         return found
     if "raised while composing config" in str(error):
         return _of_file(str(error))
@@ -119,6 +120,11 @@ def _of_words(words: list[str]) -> str | None:
             fault = str(error).splitlines()[0]
             return f"'{word}': cannot be read: {fault}; put what has signs into quotes: '...'"
     return None
+
+
+def _of_resume(words: list[str]) -> str | None:
+    """Say that a resumed run keeps its config, rather than that a key of its is not known here."""
+    return change_refused(get_args_parser().parse_args(words).overrides)
 
 
 def _of_node(error: OmegaConfBaseException, words: list[str]) -> str | None:

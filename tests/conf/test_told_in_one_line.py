@@ -171,7 +171,8 @@ SCORER, COMBINER = "strategy.scorer", "strategy.combiner"
          "'nothing_of_the_kind' (MINE/imports.py, line 1)"),
         (SCORER, "at_import.f", f"{SCORER}=at_import.f: cannot import 'at_import': RuntimeError: "
          "at import (MINE/at_import.py, line 1)"),
-        (SCORER, "nowhere.f", f"{SCORER}=nowhere.f: cannot import 'nowhere': No module named"),
+        (SCORER, "nowhere.f", f"{SCORER}=nowhere.f: cannot import 'nowhere': No module named "
+         "'nowhere'; the folder that holds nowhere.py goes after --config-dir, before all words"),
         (SCORER, "benchmarks.f", f"{SCORER}._target_=benchmarks.f: 'benchmarks' has no 'f'; "
          "MINE/benchmarks.py is hidden by "),
         (SCORER, "mine.rises", f"{SCORER}._target_=mine.rises: 'mine' has no 'rises'; did you me"),
