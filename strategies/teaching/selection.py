@@ -17,6 +17,7 @@ from clients.execution.isolation import keeps_nothing
 from clients.seeding import Purpose, generator
 from clients.signatures import named_of, names, require_given
 from clients.training.evaluation import predict
+from clients.training.local_context import array_of
 from strategies.teaching.proxy_split import Ids, ProxySplit
 
 Selection = Callable[..., Any]
@@ -170,20 +171,13 @@ def selected(
 def _positions(given: Any, number: int) -> Ids:
     """Read what a selection gave; who tells the error says which round it was."""
     expected = f"expected positions [M] among {number} candidates, each once, or a mask [{number}]"
-    try:
-        found = given.numpy(force=True) if isinstance(given, Tensor) else np.asarray(given)
-    except (TypeError, ValueError):  # rows of unlike lengths, a bfloat16
-        found = np.array(None)
+    found = array_of("strategy.selection: what it gave", "positions", given)
     if found.dtype == np.bool_ and found.shape == (number,):
         if not found.any():
             raise ValueError(f"strategy.selection: its mask [{number}] selects nothing, {expected}")
         return np.flatnonzero(found)
     if found.ndim != 1 or found.dtype.kind not in "iu" or not found.size:
-        gave = f"{found.dtype} {[*found.shape]}"
-        if found.dtype.kind == "O":
-            gave = type(given).__name__
-        elif found.shape == (0,):
-            gave = "no position"
+        gave = f"{found.dtype} {[*found.shape]}" if found.shape != (0,) else "no position"
         raise ValueError(f"strategy.selection: gave {gave}, {expected}")
     if beyond := [place for place in (found.min(), found.max()) if not 0 <= place < number]:
         raise ValueError(

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from conf.error_lines import given_by_user, tell_raised
 from tests.commands import run_py
 
-CODE = '''import torch
+CODE = '''import logging
+import numpy as np
 
 def sure(*, student):
     return student.softmax(-1).amax(-1)
@@ -27,6 +28,10 @@ def margin(network, inputs, labels):
 
 def divides(view):
     return {"x": 1 / 0}
+
+def cut(labels, num_clients, rng):
+    logging.getLogger("flwr").warning("of Flower's")
+    return np.array_split(np.arange(len(labels)), num_clients)
 '''
 FEW = ["strategy=distillation", "clients.num_clients=2", "clients.training.epochs=1",
        "clients=same", "strategy.distil.epochs=1", "partition=iid", "sim=inline"]  # fmt: skip
@@ -74,7 +79,7 @@ def test_a_rule_that_raises_in_a_worker_is_told_with_the_users_lines(mine: Path)
     done = run_py("--config-dir", str(mine), *FEW, words, cwd=mine)
     *before, last = done.stderr.splitlines()
     story = "error: round 1: strategy.scorer=own.breaks: the strategy's rule failed where clients "
-    assert last == f"{story}run: ZeroDivisionError: division by zero ({mine}/own.py, line 12)"
+    assert last == f"{story}run: ZeroDivisionError: division by zero ({mine}/own.py, line 13)"
     assert [line.split(",")[0] for line in before if line.startswith("  File ")] == [
         f'  File "{mine}/own.py"'
     ]
@@ -113,3 +118,11 @@ def test_only_what_names_a_users_own_is_the_users(
     assert given_by_user(RuntimeError(said), config) == ""
     tell_raised(ValueError(said), config)
     assert capsys.readouterr().err.endswith("a defect, not of your config\n") is not theirs
+
+
+def test_what_flower_warns_of_is_told_once(mine: Path) -> None:
+    """Hydra's handler, of the root logger, said it again."""
+    words = ["partition._target_=own.cut", "~partition.classes"]
+    few = [word for word in FEW if word != "partition=iid"]
+    done = run_py("--config-dir", str(mine), *few, *words, cwd=mine)
+    assert (done.stdout + done.stderr).count("of Flower's") == 1

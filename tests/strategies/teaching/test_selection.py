@@ -142,9 +142,9 @@ def test_selections_have_the_same_bits_on_both_pools(how: Any) -> None:
         (lambda: np.zeros(24, bool), r"its mask \[24\] selects nothing, expected"),
         (lambda: np.ones(23, bool), r"gave bool \[23\], expected .* or a mask \[24\]"),
         (lambda: np.array([0.5]), r"gave float64 \[1\], expected"),
-        (lambda: None, "gave NoneType, expected"),
-        (lambda: [[1], [2, 3]], "gave list, expected"),
-        (lambda: torch.zeros(2, dtype=torch.bfloat16), "gave Tensor, expected"),
+        (lambda: None, "what it gave is of NoneType: expected an array"),
+        (lambda: [[1], [2, 3]], "what it gave is of list: expected an array"),
+        (lambda: torch.zeros(2, dtype=torch.bfloat16), "gave is of torch.bfloat16: expected"),
     ],
     ids=["twice", "beyond", "below", "none", "mask", "short", "floats", "None", "ragged", "bf16"],
 )
