@@ -48,6 +48,36 @@ def key_of_user(error: BaseException, config: DictConfig | None) -> str:
     return found
 
 
+def with_key(error: BaseException, config: DictConfig | None) -> str:
+    """Say what a function that the config names has refused, with the key of its argument.
+
+    Args:
+        error: What was raised; a message may begin with an argument, as in "classes=0: expected".
+        config: The composed config; None = there is none yet.
+
+    Returns:
+        The message, which then begins with a key.
+    """
+    said, frames = str(error), [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    word = re.match(r"(\w+)[=:]", said)
+    if word is None or config is None or not frames or word[1] in config:
+        return said
+    for key, node in targets_in(config, ""):
+        module, _, name = str(node["_target_"]).rpartition(".")
+        target = getattr(sys.modules.get(module), name, None)  # which may come from another module
+        file = getattr(sys.modules.get(getattr(target, "__module__", "")), "__file__", None)
+        named = [
+            frame.f_locals
+            for frame in frames
+            if frame.f_code.co_qualname.split(".")[0] == name
+            and frame.f_code.co_filename == file  # or a helper that lies beside it has raised
+            and Path(file).parent == Path(frames[-1].f_code.co_filename).parent
+        ]
+        if named and word[1] in {*node, *named[-1]}:
+            return f"{key}.{said}" if word[1] in node else f"{key}: {said}"
+    return said
+
+
 def raised_by_user(error: BaseException, config: DictConfig | None) -> str:
     """Say in one line what a user's code has raised, where, and which key names it.
 
@@ -64,15 +94,17 @@ def raised_by_user(error: BaseException, config: DictConfig | None) -> str:
         for key, node in targets_in(config, ""):
             module, _, name = str(node["_target_"]).rpartition(".")
             said = str(error).startswith((f"{name}() ", f"{name}.__init__() "))
-            group, left_out = key.replace(".", "/"), re.findall("'(\\w+)'", str(error))
-            if said and "missing" in str(error) and (HERE / group / left_out[0]).is_dir():
-                what = f"{key}.{left_out[0]}"
-                return f"{what} is not set: choose one, {what.replace('.', '/')}=NAME"
+            left_out = re.findall("'(\\w+)'", str(error)) if "missing" in str(error) else []
+            groups = ["/".join([*key.split("."), name]) for name in left_out]
+            if said and any((HERE / group).is_dir() for group in groups):
+                chosen = " ".join(f"{group}=NAME" for group in groups)
+                return f"{groups[0].replace('/', '.')} is not set: choose one, {chosen}"
             if module.split(".")[0] not in PACKAGES and said:
-                called = "missing" in str(error) and not node.get("_partial_")
+                called = left_out and not node.get("_partial_")
                 hint = FORGOTTEN if called else "docs/points.md says what it is given"
-                if forgotten := re.search("missing .* keyword-only .*?'(.*?)'", str(error)):
-                    hint = f"give {key}.{forgotten[1]}=..., if it is a number of yours"
+                if re.search("missing .* keyword-only", str(error)):
+                    given = " ".join(f"{key}.{name}=..." for name in left_out)
+                    hint = f"give {given}, if {'they are' * (len(left_out) > 1) or 'it is'} yours"
                 return f"{key}={module}.{name}: {error}; {hint}"
     return ""
 
@@ -173,7 +205,7 @@ def explained(*kinds: type[Exception], config: DictConfig | None = None) -> Iter
         if not isinstance(cause, (*kinds, TypeError)):
             raise
         theirs = "" if isinstance(cause, ConfigError) else raised_by_user(cause, config)
-        story = theirs or str(cause)
+        story = theirs or with_key(cause, config)
         if isinstance(cause, TypeError) and not theirs:  # arguments that do not fit: of which key?
             key = str(error).partition("full_key: ")[2]
             story = f"{key}: {story}" + f"; {FORGOTTEN}" * ("missing" in story)

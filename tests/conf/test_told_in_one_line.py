@@ -134,6 +134,8 @@ def told(mine: Path, *words: str) -> tuple[int, str, list[str]]:
         ("hydra.run.dir=", "hydra.run.dir=: expected a folder"),
         ("sim.workers=500", "sim.workers=500: this machine has "),
         ("sim.device=cuda", "sim.device=cuda: torch sees no GPU here"),
+        ("clients.num_clients=4", "partition: num_clients=4 with classes=2 own at most 8 of "),
+        ("partition.classes=11", "partition.classes=11, expected 1..10, the classes there are"),
         ("report /nowhere", "/nowhere: no such folder"),
         ("conformance scorer nowhere.f", "nowhere.f: No module named 'nowhere'"),
     ],
