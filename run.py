@@ -4,6 +4,7 @@ With stillhouse/ the only place that knows clients/, strategies/ and sim/; nothi
 the config.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Run the federation that the command line describes."""
+    logging.getLogger("flwr").propagate = False  # it prints itself; Hydra's would do so again
     for source in HydraConfig.get().runtime.config_sources:
         if source.provider == "command-line":  # a user's --config-dir may hold rules beside YAML
             sys.path.insert(1, source.path)  # after our own, which a `strategies.py` would hide

@@ -80,6 +80,8 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
     groups = {str(p.relative_to(root)) for root in roots for p in root.rglob("*") if p.is_dir()}
     choices = [o for o in parsed if o.key_or_group in groups]
     for choice in choices:
+        if not choice.is_add() and _only_in(choice.key_or_group, mine):
+            continue  # no folder of ours: some YAML of the user's chooses from it, or nothing does
         options = [p.stem for root in roots for p in (root / choice.key_or_group).glob("*.yaml")]
         value, every = choice.value(), f"(all: {', '.join(sorted(options))})"
         for one in [*value.list] if isinstance(value, ChoiceSweep) else [value]:
@@ -108,13 +110,50 @@ def _first_unknown(parsed: list[Override], folders: list[str]) -> str | None:
                     return f"unknown key '{key}'; it is called {now} now{only}"
             if (inner := key.replace("data.", "data.source.", 1)) in keys:  # data.path of a reader
                 return f"unknown key '{key}'; did you mean '{inner}'?"
-            hint = our_key(key) or _only_with(key)
+            hint = our_key(key) or _choosable(key, groups, choices, mine) or _only_with(key)
             if not hint and f"{parent}._target_" in (other.key_or_group for other in parsed):
                 hint = f"; if its {parent}._target_ takes it, put a plus before: +{key}=..."
             return f"unknown key '{key}'{hint or nearest(key, [*keys, *groups])}"
         if override.is_add() and key in keys and not isinstance(override.value(), dict | list):
             return f"leave out the plus: {str(override.input_line).lstrip('+')}"
     return None
+
+
+def _only_in(group: str, folders: list[Path]) -> bool:
+    """Tell whether a group is a folder of the user's only."""
+    ours = any((root / group).is_dir() for root in (HERE, *EXAMPLES))
+    return not ours and any((root / group).is_dir() for root in folders)
+
+
+def nothing_chosen_from(group: str, words: list[str]) -> str:
+    """Say that the config chooses nothing from a folder, and from which of that name it does.
+
+    Args:
+        group: As Hydra refuses it.
+        words: The command line.
+
+    Returns:
+        The line.
+    """
+    option = next((w.partition("=")[2] for w in words if w.partition("=")[0] == group), "...")
+    folders = [str(path.relative_to(HERE)) for path in HERE.rglob("*") if path.is_dir()]
+    leaf = group.rpartition("/")[2]
+    near = [each for each in folders if each.rpartition("/")[2] == leaf and each != group]
+    meant = f"did you mean '{near[0]}={option}', of {near[0]}/{option}.yaml?" if near else (
+        f"expected a defaults list that has {group}, or +{group}={option}"
+    )  # fmt: skip
+    return f"'{group}={option}': nothing is chosen from {group}/ here; {meant}"
+
+
+def _choosable(key: str, groups: set[str], choices: list[Override], mine: list[Path]) -> str:
+    """Hint at the plus, where a group of this name is there and nothing is chosen from it."""
+    if (group := key.replace(".", "/")) not in groups or "/" not in group:
+        return ""
+    try:
+        known_keys(search_word(*mine), *(str(c.input_line) for c in choices), f"{group}=none")
+    except HydraException:  # there is none here
+        return ""
+    return f"; put a plus before, +{key}=..., or a file of yours in {group}/: {group}=NAME"
 
 
 def _only_with(key: str) -> str:

@@ -17,10 +17,11 @@ from hydra.errors import HydraException, MissingConfigException, SearchPathExcep
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from conf.command_line_errors import explain_command, known_keys
+from conf.command_line_errors import OPEN, explain_command, known_keys, nothing_chosen_from
 from conf.errors import tell
 from conf.ranges import expected_of
-from conf.schema import nearest
+from conf.resume import change_refused
+from conf.schema import HERE, nearest
 from conf.synonyms import our_key
 
 KINDS = {"Integer": "an integer", "Float": "a number", "bool": "true or false"}
@@ -81,15 +82,19 @@ def told(error: BaseException, words: list[str]) -> str:
             return _of_yaml(cause)
         if isinstance(cause, SearchPathException):
             return f"--config-dir: {cause}"
-    if found := _of_words(words) or explain_command(words):
+    if found := _of_words(words) or _of_resume(words) or explain_command(words):
         return found
     if "raised while composing config" in str(error):
         return _of_file(str(error))
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return _of_value(cause)
+            return _of_node(cause, words) or _of_value(cause)
         if isinstance(cause, MissingConfigException):
             return _of_defaults(cause)
+    if group := re.search("Could not override '(.*?)'. No match", str(error)):
+        return nothing_chosen_from(group[1], words)
+    if absent := re.search("Could not delete from config. '(.*?)' does not exist", str(error)):
+        return f"~{absent[1]}: there is none to leave out"
     if several := re.search("Ambiguous value for argument '(.*?)'", str(error)):
         return f"{several[1]}: several values: expected -m before the words for a sweep, or [a,b]"
     if again := re.search("Multiple values for (.*?)\\. To", str(error)):
@@ -115,6 +120,42 @@ def _of_words(words: list[str]) -> str | None:
             fault = str(error).splitlines()[0]
             return f"'{word}': cannot be read: {fault}; put what has signs into quotes: '...'"
     return None
+
+
+def _of_resume(words: list[str]) -> str | None:
+    """Say that a resumed run keeps its config, rather than that a key of its is not known here."""
+    return change_refused(get_args_parser().parse_args(words).overrides)
+
+
+def _of_node(error: OmegaConfBaseException, words: list[str]) -> str | None:
+    """Say which word puts another node in the place of one that a mapping does not fit into."""
+    full, said = str(error.full_key), str(error.msg or error)
+    if "does not support deletion" in said:
+        return f"~{full}: cannot be left out; {_instead(full)}"
+    if "is not in struct" not in said:
+        return None
+    for word in words:
+        key, _, value = word.partition("=")
+        name = full.removeprefix(f"{key}.")
+        if not value.startswith("{") or name == full:
+            continue
+        if key in OPEN:
+            return (
+                f"unknown key '{full}'; to add it, put a plus before: +{key}=...; "
+                f"~{key}.NAME leaves out one that is there"
+            )
+        if "_target_" in value:
+            return f"{key}={{...}}: is put into the one there, without '{name}'; {_instead(key)}"
+        return f"unknown key '{full}'{nearest(full, known_keys())}"
+    return None
+
+
+def _instead(key: str) -> str:
+    group = key.replace(".", "/")
+    if not (HERE / group).is_dir():
+        return f"to have another in its place write {key}=..., for a node after {key}=null"
+    chosen = f"or a file of yours in {group}/: {group}=NAME"
+    return f"to have another in its place write {key}=null '{key}={{...}}', {chosen}"
 
 
 def _of_value(error: OmegaConfBaseException) -> str:

@@ -16,7 +16,15 @@ from typing import Any, cast
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, CSafeLoader, YAMLError, parse
+from yaml import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    CSafeLoader,
+    YAMLError,
+    load,
+    parse,
+)
 
 from conf.building import instantiate
 from conf.errors import ConfigError
@@ -76,15 +84,9 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
         ConfigError: The command line changes what must stay, or the file cannot be trusted; names
             the key.
     """
-    keys = [
-        parsed.key_or_group for parsed in OverridesParser.create().parse_overrides([*overrides])
-    ]
-    for key in keys:
-        if key not in (*CHANGEABLE, *OF_THE_CALL) and not key.startswith("hydra."):
-            raise ConfigError(
-                f"{key}=...: a resumed run keeps its config; only {', '.join(CHANGEABLE)} can be "
-                "changed"
-            )
+    keys = _keys(overrides)
+    if changed := next(filter(_is_kept, keys), None):
+        raise ConfigError(_keeps(changed))
     folder = Path(composed.resume)
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"resume={folder}: no run folder, it has no config.yaml")
@@ -95,6 +97,49 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str]) -> DictConfig
         if key in keys:
             OmegaConf.update(config, key, OmegaConf.select(composed, key))
     return config
+
+
+def change_refused(words: Sequence[str]) -> str | None:
+    """Say that a resumed run keeps its config, where a word would change what its folder has.
+
+    Such a word may be one that the shipped config does not know: that one is composed first.
+
+    Args:
+        words: The command line without flags.
+
+    Returns:
+        The line; None if no run is resumed, or the folder's config has no such key.
+    """
+    folder = next((word.partition("=")[2] for word in words if word.startswith("resume=")), None)
+    if folder is None or not (path := Path(folder) / "config.yaml").is_file():
+        return None
+    try:
+        content = load(_text(path), CSafeLoader)
+    except (YAMLError, ValueError, OSError):  # told when it is read
+        return None
+    there = {key for place, node in _mappings(content, "") for key in (place, *node)}
+    changed = filter(_is_kept, _keys(words))
+    return next((_keeps(key) for key in changed if "/" in key or key in there), None)
+
+
+def _mappings(node: Any, key: str) -> Iterator[tuple[str, list[str]]]:
+    """Walk through mappings: the key of each, and those below it."""
+    if isinstance(node, dict):
+        yield key, [f"{key}.{name}".lstrip(".") for name in node]
+        for name, value in node.items():
+            yield from _mappings(value, f"{key}.{name}".lstrip("."))
+
+
+def _keys(words: Sequence[str]) -> list[str]:
+    return [each.key_or_group for each in OverridesParser.create().parse_overrides([*words])]
+
+
+def _is_kept(key: str) -> bool:
+    return key not in (*CHANGEABLE, *OF_THE_CALL) and not key.startswith("hydra.")
+
+
+def _keeps(key: str) -> str:
+    return f"{key}=...: a resumed run keeps its config; only {', '.join(CHANGEABLE)} can be changed"
 
 
 def fingerprint(config: DictConfig) -> str:

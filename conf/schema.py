@@ -97,9 +97,9 @@ def check_targets(config: DictConfig, section: str = "") -> None:
         accepted = _beside_parts(key, node, accepted) | accepted
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
             _refuse_unknown(key, node, [*accepted, "_target_", "_partial_"])
+        if missing := [f"{key}.{name}" for name in accepted if is_missing(node.get(name))]:
+            raise ConfigError(f"{missing[0]} is not set: give {'=... '.join(missing)}=...")
         for argument, parameter in accepted.items():
-            if is_missing(node.get(argument)):
-                raise ConfigError(f"{key}.{argument} is not set: give {key}.{argument}=...")
             if argument in node:
                 _refuse_type(f"{key}.{argument}", node[argument], parameter.annotation)
 

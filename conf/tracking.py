@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.building import instantiate
 from conf.errors import ConfigError
+from conf.unread_answers import tell_unread
 
 
 def headline(config: DictConfig, folder: Path) -> str:
@@ -35,7 +36,8 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
     Args:
         config: The composed config.
         clients: The federation's `clients.population.clients.SimulatedClients`.
-        begins: Whether the run begins: one that is resumed has told its choices.
+        begins: Whether the run begins: one that is resumed has told its choices, and what of
+            its answers nobody looks at.
 
     Returns:
         `config_text`, `probes`, `figures_every`, `watch`, `choices`, and `proxy_labels`: those of
@@ -44,6 +46,8 @@ def tracking_options(config: DictConfig, clients: Any, begins: bool) -> dict[str
     Raises:
         ConfigError: A client to be watched is not there, or a class of the proxy set.
     """
+    if begins:
+        tell_unread(config)
     text, tracking = OmegaConf.to_yaml(config, resolve=True), config.tracking
     probes = {str(name): instantiate(probe) for name, probe in config.probes.items()}
     watch, num_clients = [*tracking.watch], len(clients.architectures)

@@ -4,6 +4,7 @@ import re
 import sys
 import sysconfig
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +20,8 @@ LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib
 def hidden(module: str) -> str:
     """Name a module of a user's that one of ours, or a library's, hides by its name; "" if none.
 
+    Or recall where a user's are looked for, if there is no such module at all.
+
     Args:
         module: Dotted name of what was imported.
 
@@ -33,6 +36,8 @@ def hidden(module: str) -> str:
         for path in (folder / f"{name}.py", folder / name / "__init__.py"):
             if ours and path.is_file() and _is_users(str(path)) and path not in ours:
                 return f"; {path} is hidden by {ours[0]}: give it another name"
+    if name.isidentifier() and found is None and find_spec(name) is None:
+        return f"; the folder that holds {name}.py goes after --config-dir, before all words"
     return ""
 
 
@@ -53,6 +58,12 @@ def _is_users(name: str) -> bool:
     path = Path(name)
     elsewhere = (*LIBRARIES, *OURS, Path(sys.base_prefix))
     return path.is_file() and not any(path.is_relative_to(place) for place in elsewhere)
+
+
+def written_places(text: str) -> list[tuple[str, int]]:
+    """List file and line of what is a user's in a written traceback, outermost first."""
+    found = re.findall('^ *File "(.*?)", line (\\d+)', text, re.MULTILINE)
+    return [(file, int(line)) for file, line in found if _is_users(file)]
 
 
 def without_ours(text: str) -> str:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from clients.data import Dataset
-from clients.data.label_checks import Labels
+from clients.data.label_checks import UNLABELLED, Labels
+from clients.execution.isolation import is_ours
 from clients.execution.trainer_calls import require_objectives, require_offered
 from clients.messages.arrays import PLAIN
 from clients.models.factory import ModelFunction, build, parameters_of, unlike
@@ -25,6 +26,9 @@ from clients.training.loop import Trainer, train
 from clients.training.objective import Loss, Objective
 from clients.training.schedules import rate_at
 
+LOOKED_AT = (1, 2, 10, 100, 1000)
+"""Rounds in which somebody is to have a label."""
+
 
 def rehearse(
     clients: SimulatedClients, local_training: bool = True, device: str | None = "cpu"
@@ -38,10 +42,13 @@ def rehearse(
 
     Raises:
         ValueError: A network cannot answer or learn, rule or head do not fit, labels are none,
-            work cannot be counted, or the trainer needs what there is not; says so.
+            or nobody's, work cannot be counted, or the trainer needs what there is not; says so.
     """
     private, messenger = clients.splits.private, clients.messenger
     labels = _tried_labels(clients)
+    by_labels = local_training and messenger is None and is_ours(clients.objective)
+    if clients.condition is not None and by_labels:
+        _require_some_label(clients)
     require_offered(clients.local_training, "clients.training")
     if isinstance(clients.objective, Objective):
         require_objectives(clients.local_training, "clients.training")
@@ -209,6 +216,24 @@ def _tried_labels(clients: SimulatedClients) -> Labels:
             f"1..{classes - 1}"
         )
     return found if len(found) else private.labels
+
+
+def _require_some_label(clients: SimulatedClients) -> None:
+    """Refuse a condition that leaves nobody a label, where a trainer of ours learns no more."""
+    how = clients.local_training
+    of_ours = is_ours(how.func if isinstance(how, partial) else how)
+    if not of_ours or isinstance(clients.objective, Objective):
+        return
+    for server_round in LOOKED_AT:
+        for client_id in range(len(clients.architectures)):
+            labels = clients.labels(client_id, server_round)
+            if labels.dtype.kind == "f" or bool((labels >= 0).any()):
+                return
+    raise ValueError(
+        f"clients.condition: gives each of {len(clients.architectures)} clients {UNLABELLED}, no "
+        "label, for all of its examples, in round 1 and later, so that clients.training teaches "
+        "nobody anything: expected a label of somebody's"
+    )
 
 
 def rehearse_messenger(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from clients.data import Dataset, normalised, viewed
 from clients.execution.isolation import keeps_nothing
 from clients.signatures import named_of, require_given
+from clients.training.local_context import array_of
 
 Inputs = npt.NDArray[Any]
 Seeing = Literal["train", "answer", "test"]
@@ -225,7 +226,9 @@ def require_view(view: View, dataset: Dataset) -> None:
 def _seen(view: View, named: dict[str, Any], num_tokens: int | None, inputs: Inputs) -> Inputs:
     shape, dtype = inputs.shape, inputs.dtype
     with keeps_nothing(**{"clients.view": view}):
-        found = np.asarray(view(inputs, **named))
+        given = view(inputs, **named)
+    is_array = isinstance(given, np.ndarray) and given.dtype != object
+    found = given if is_array else array_of("clients.view: what it gave", "inputs", given)
     if found.shape != shape or found.dtype.kind != dtype.kind:
         raise ValueError(
             f"clients.view gave inputs of {found.dtype} {found.shape}, expected {dtype} {shape}"

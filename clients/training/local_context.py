@@ -73,7 +73,8 @@ class LocalContext:
     def state(self) -> dict[str, Any]:
         """Arrays by name, or tensors, that the client has again when it trains next.
 
-        They are in checkpoints, and no other client sees them. Empty at first.
+        They are in checkpoints, and no other client sees them. Empty at first. What is not finite
+        is kept as it is: it is the trainer's own, and NaN may stand for what is not there yet.
         """
         found: dict[str, Any] = self._once("state")
         return found
@@ -192,7 +193,17 @@ def array_of(what: str, name: Any, value: Any) -> Array:
     Raises:
         ValueError: It is none of numbers, or the name is none.
     """
-    array: Array = np.array(value.numpy(force=True) if isinstance(value, Tensor) else value)
-    if not isinstance(name, str) or array.dtype.kind not in "fiub":
-        raise ValueError(f"{what} is of {type(value).__name__}: expected an array of numbers")
+    if not isinstance(name, str):
+        raise ValueError(f"{what}: its name is of {type(name).__name__}, expected a text")
+    kind = str(getattr(value, "dtype", type(value).__name__))
+    try:
+        array: Array = np.array(value.numpy(force=True) if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError) as error:  # of bfloat16, of unlike lengths
+        small = isinstance(value, Tensor) and value.is_floating_point() and value.itemsize < 4
+        cure = "; .float() is one" if small else ""
+        raise ValueError(
+            f"{what} is of {kind}: expected an array of numbers as numpy has them{cure}"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what} is of {kind}: expected an array of numbers")
     return array

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
 from clients.data import normalised
@@ -18,6 +17,7 @@ from clients.execution.isolation import keeps_nothing
 from clients.seeding import Purpose, generator
 from clients.signatures import named_of, names, require_given
 from clients.training.evaluation import predict
+from clients.training.local_context import array_of
 from strategies.teaching.proxy_split import Ids, ProxySplit
 
 Selection = Callable[..., Any]
@@ -164,22 +164,30 @@ def selected(
         "server_round": lambda: server_round,
     }
     with keeps_nothing(**{"strategy.selection": selection}):
-        found = np.asarray(selection(**named_of(selection, offered)))
-    return split.of_round(ids[_positions(found, len(ids), server_round)])
+        found = selection(**named_of(selection, offered))
+    return split.of_round(ids[_positions(found, len(ids))])
 
 
-def _positions(found: npt.NDArray[Any], number: int, server_round: int) -> Ids:
-    where = f"strategy.selection, round {server_round}:"
+def _positions(given: Any, number: int) -> Ids:
+    """Read what a selection gave; who tells the error says which round it was."""
+    expected = f"expected positions [M] among {number} candidates, each once, or a mask [{number}]"
+    found = array_of("strategy.selection: what it gave", "positions", given)
     if found.dtype == np.bool_ and found.shape == (number,):
-        found = np.flatnonzero(found)
-    if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
+        if not found.any():
+            raise ValueError(f"strategy.selection: its mask [{number}] selects nothing, {expected}")
+        return np.flatnonzero(found)
+    if found.ndim != 1 or found.dtype.kind not in "iu" or not found.size:
+        gave = f"{found.dtype} {[*found.shape]}" if found.shape != (0,) else "no position"
+        raise ValueError(f"strategy.selection: gave {gave}, {expected}")
+    if beyond := [place for place in (found.min(), found.max()) if not 0 <= place < number]:
         raise ValueError(
-            f"{where} gave {found.dtype} {found.shape}, expected positions [M] of at least one of "
-            f"{number} candidates, or a mask [{number}]"
+            f"strategy.selection: gave position {beyond[0]}, which is none of 0..{number - 1}"
         )
-    if found.min() < 0 or found.max() >= number or len(np.unique(found)) < len(found):
-        raise ValueError(f"{where} gave positions beyond 0..{number - 1}, or one twice")
-    return np.sort(found).astype(np.int64)
+    places, counts = np.unique(found, return_counts=True)
+    if counts.max() > 1:
+        twice, times = places[counts.argmax()], counts.max()
+        raise ValueError(f"strategy.selection: gave position {twice} {times} times, {expected}")
+    return places.astype(np.int64)
 
 
 def _most(share: float, number: int) -> int:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from conf.building import instantiate
-from conf.error_lines import disk_explained, explained, raised_by_user
+from conf.error_lines import BUILDING, disk_explained, explained, raised_by_user
 from conf.errors import ConfigError, Stopped, tell
 from conf.schema import check_targets
 from conf.unsupported_strategies import check_strategy
@@ -80,7 +80,7 @@ def test_a_hint_names_the_program_that_was_called(
 class Mine:
     """A user's strategy that wants a number of its own."""
 
-    def __init__(self, *, seed: int, learning_rate: float) -> None: ...
+    def __init__(self, *, seed: int, learning_rate: float, decay: float) -> None: ...
 
 
 def test_an_argument_that_nobody_gives_a_users_class_is_named() -> None:
@@ -90,7 +90,51 @@ def test_an_argument_that_nobody_gives_a_users_class_is_named() -> None:
         Mine(seed=1)  # type: ignore[call-arg]
     said = raised_by_user(raised.value.with_traceback(None), OmegaConf.create({"strategy": node}))
     assert said.startswith(f"strategy={__name__}.Mine: ")
-    assert "'learning_rate'; give strategy.learning_rate=..." in said
+    assert "give strategy.learning_rate=... strategy.decay=..., if they are yours" in said
+
+
+def test_all_that_is_not_set_is_named_at_once() -> None:
+    node = {"_target_": f"{__name__}.Mine", "seed": "???", "learning_rate": "???", "decay": 1}
+    both = r"strategy\.seed is not set: give strategy\.seed=\.\.\. strategy\.learning_rate=\.\.\.$"
+    with pytest.raises(ConfigError, match=both):
+        check_targets(OmegaConf.create({"strategy": node}))
+
+
+def cut(num_clients: int, share: float = 0.5) -> None:
+    raise ValueError("share=2: too much" if share > 1 else f"num_clients={num_clients}: too many")
+
+
+class Cutter:
+    """A target that is a class."""
+
+    def __init__(self, most: int) -> None:
+        raise ValueError(f"most={most}: expected less")
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "line"),
+    [
+        (cut, {"share": 2}, "partition.share=2: too much"),
+        (cut, {}, "partition: num_clients=3: too many"),
+        (Cutter, {"most": 3}, "partition.most=3: expected less"),
+    ],
+)
+def test_an_argument_is_refused_with_its_key(
+    target: Any,
+    given: dict[str, Any],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It was named alone, as if it were a key, or one of another section."""
+    node = {"_target_": f"{__name__}.{target.__name__}", "_partial_": target is cut, **given}
+    config = OmegaConf.create({"partition": node})
+    monkeypatch.setattr(
+        "conf.error_lines.raised_by_user", lambda *what: ""
+    )  # as if it were shipped
+    with pytest.raises(Stopped), explained(*BUILDING, config=config):
+        instantiate(config.partition)(num_clients=3)
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 @pytest.mark.parametrize(

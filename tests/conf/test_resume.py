@@ -1,5 +1,6 @@
 """What a run folder's config may say: it is not obeyed."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from conf.composing import composed as composed_by
 from conf.errors import ConfigError
 from conf.resume import CHANGEABLE, fingerprint
 from conf.tracking import headline
@@ -179,3 +181,28 @@ def test_the_first_line_of_a_resumed_run_names_what_the_folder_does(
     noted.write_text(f"hydra: {{runtime: {{choices: {names}}}}}")
     chosen = goes_on.replace("DistillationStrategy", "uniform").replace("4", "mixed_small")
     assert headline(config, tmp_path) == f"{chosen}: {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    "key", ["clients.training.decay", "~clients.training.decay", "clients/ours"]
+)
+def test_a_key_that_only_the_folder_has_is_kept_too(key: str, tmp_path: Path) -> None:
+    """It was said to be unknown, of a trainer of the user's."""
+    folder = saved(tmp_path, clients__training__decay=0.9)
+    kept = f"{key.lstrip('~')}=...: a resumed run keeps its config; only rounds, checkpoint_every"
+    with pytest.raises(ConfigError, match=re.escape(kept)):
+        composing([key if key[0] == "~" else f"{key}=3", folder])
+
+
+@pytest.mark.parametrize("text", [None, "- 1\n", "a: [1"])
+def test_what_the_folder_has_not_is_told_as_ever(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="unknown key 'rouns'; did you mean 'rounds'?"):
+        composing(["rouns=3", tmp_path])
+
+
+def composing(words: list[Any]) -> None:
+    """Compose what a command line says that goes on in a folder."""
+    with composed_by([words[0], f"resume={words[1]}"]):
+        pass

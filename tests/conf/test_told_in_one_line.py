@@ -134,6 +134,8 @@ def told(mine: Path, *words: str) -> tuple[int, str, list[str]]:
         ("hydra.run.dir=", "hydra.run.dir=: expected a folder"),
         ("sim.workers=500", "sim.workers=500: this machine has "),
         ("sim.device=cuda", "sim.device=cuda: torch sees no GPU here"),
+        ("clients.num_clients=4", "partition: num_clients=4 with classes=2 own at most 8 of "),
+        ("partition.classes=11", "partition.classes=11, expected 1..10, the classes there are"),
         ("report /nowhere", "/nowhere: no such folder"),
         ("conformance scorer nowhere.f", "nowhere.f: No module named 'nowhere'"),
     ],
@@ -171,7 +173,8 @@ SCORER, COMBINER = "strategy.scorer", "strategy.combiner"
          "'nothing_of_the_kind' (MINE/imports.py, line 1)"),
         (SCORER, "at_import.f", f"{SCORER}=at_import.f: cannot import 'at_import': RuntimeError: "
          "at import (MINE/at_import.py, line 1)"),
-        (SCORER, "nowhere.f", f"{SCORER}=nowhere.f: cannot import 'nowhere': No module named"),
+        (SCORER, "nowhere.f", f"{SCORER}=nowhere.f: cannot import 'nowhere': No module named "
+         "'nowhere'; the folder that holds nowhere.py goes after --config-dir, before all words"),
         (SCORER, "benchmarks.f", f"{SCORER}._target_=benchmarks.f: 'benchmarks' has no 'f'; "
          "MINE/benchmarks.py is hidden by "),
         (SCORER, "mine.rises", f"{SCORER}._target_=mine.rises: 'mine' has no 'rises'; did you me"),

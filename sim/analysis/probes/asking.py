@@ -25,7 +25,7 @@ from clients.population.clients import STUDENT, SimulatedClients
 from clients.signatures import unoffered
 from sim.analysis.probes.findings import Findings
 from sim.analysis.probes.schedule import is_due
-from sim.analysis.probes.values import ByClient, some_of
+from sim.analysis.probes.values import ByClient, require_probe, some_of
 from sim.engine.grid import PoolGrid
 from sim.errors import ProbeError
 from sim.workers.process_setup import seeded_globals
@@ -90,14 +90,18 @@ class Asking:
         """Draw the examples, and let each function try two of them on each architecture.
 
         Args:
-            probes: By name; those that are no `Ask` are left alone.
+            probes: By name; those that are no `Ask` are to take a round's view, and left alone.
             clients: All of the federation's.
             proxy_labelled: Whether the proxy set's labels are the clients'.
             reserved: Names that values of clients must not have.
 
         Raises:
-            ProbeError: A function fails, or a name is taken; names the probe.
+            ProbeError: A function fails or takes something else, or a name is taken; names the
+                probe.
         """
+        for name, probe in probes.items():
+            if not isinstance(probe, Ask):
+                require_probe(probe, f"probes.{name}")
         self._asks = {name: ask for name, ask in probes.items() if isinstance(ask, Ask)}
         self._clients, self._reserved = clients, reserved
         self._probes = {

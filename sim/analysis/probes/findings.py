@@ -51,7 +51,7 @@ class Findings:
             except ProbeError as error:  # of its own arguments
                 raise ProbeError(f"probes.{probe}: {error}") from error
             except Exception as error:  # whatever it is, of whichever probe?
-                error.add_note(f"It was raised by probes.{probe} in round {view.server_round}.")
+                error.add_note(f"probes.{probe}")
                 raise
             if _versions(view) != before:
                 raise ProbeError(f"probes.{probe}: changes what it is shown, expected to read only")

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from clients.duck_typing import offers
 from clients.messages.round_views import RoundView
-from sim.analysis.probes.values import KeepsState, Probe
+from sim.analysis.probes.values import KeepsState, Probe, require_probe
 from sim.errors import ProbeError
 
 
@@ -38,6 +38,7 @@ class Every:
                 f"sim.analysis.probes.Every: probe is {type(probe).__name__}, expected a function "
                 "of a round's view; an Ask has `every` of its own"
             )
+        require_probe(probe, "sim.analysis.probes.Every: probe")
         self._rounds, self._probe = rounds, probe
 
     def __call__(self, view: RoundView) -> Mapping[str, Any]:

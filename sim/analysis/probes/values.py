@@ -1,5 +1,6 @@
 """What a probe returns."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -90,6 +91,33 @@ class KeepsState(Protocol):
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned."""
         ...
+
+
+def require_probe(probe: Any, where: str) -> None:
+    """Refuse what is no function of a round's view alone, before there is one.
+
+    Args:
+        probe: Of anyone.
+        where: It stands, for the error.
+
+    Raises:
+        ProbeError: It is none; says what is, and how a function of a network is asked.
+    """
+    expected = "expected a function of a round's view"
+    if not callable(probe):
+        raise ProbeError(f"{where} is {type(probe).__name__}, {expected}")
+    try:
+        taken = inspect.signature(probe)
+    except (TypeError, ValueError):  # of a builtin: nobody can tell
+        return
+    try:
+        taken.bind("view")
+    except TypeError as error:
+        ask = "{_target_: sim.analysis.probes.Ask, of: {_target_: ..., _partial_: true}}"
+        raise ProbeError(
+            f"{where} takes {', '.join(taken.parameters) or 'nothing'} ({error}), {expected}; "
+            f"one of network, inputs and labels is asked by {ask}"
+        ) from error
 
 
 def array(values: Tensor) -> Numbers:

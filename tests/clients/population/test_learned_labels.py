@@ -159,6 +159,32 @@ def test_an_objective_that_takes_classes_is_refused_before_anybody_trains() -> N
     rehearse(tiny_clients(4, condition=partial(label_free, clients=[0, 1])))
 
 
+def none(labels: Any, num_classes: int, client_id: int, server_round: int) -> Any:
+    return np.full_like(labels, -1)
+
+
+def later(labels: Any, num_classes: int, client_id: int, server_round: int) -> Any:
+    return np.where(server_round > 5, labels, -1)
+
+
+def test_a_condition_that_leaves_nobody_a_label_is_refused() -> None:
+    """All were at chance after a whole run."""
+    for condition in (none, partial(label_free, clients=[0, 1, 2, 3])):
+        with pytest.raises(
+            ValueError, match="gives each of 4 clients -1, no label, for all of its"
+        ):
+            rehearse(tiny_clients(4, condition=condition))
+    rehearse(tiny_clients(4, condition=later))
+    untaught = tiny_clients(4, condition=none)
+    rehearse(untaught, local_training=False)
+    rehearse(tiny_clients(4, condition=none, train=partial(unlabelled, epochs=1)))
+
+
+def unlabelled(*what: Any, **numbers: Any) -> list[float]:
+    """Train without a look at labels."""
+    return [0.0]
+
+
 def odd(labels: Any, num_classes: int, client_id: int, server_round: int) -> Any:
     return labels + 2
 

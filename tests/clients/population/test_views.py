@@ -227,9 +227,11 @@ class Hoarder:
         (lambda inputs: inputs > 0, "clients.view gave inputs of bool"),
         (lambda inputs: inputs / 0, "clients.view gave inputs that are not finite"),
         (lambda inputs: inputs.no, "clients.view: AttributeError"),
+        (lambda inputs: None, "clients.view: what it gave is of NoneType: expected an array"),
+        (lambda inputs: [[1.0], []], "clients.view: what it gave is of list: expected an array"),
         (Hoarder(), "clients.view: Hoarder changed its 'seen'"),
     ],
-    ids=["needy", "shape", "kind", "infinite", "error", "hoarder"],
+    ids=["needy", "shape", "kind", "infinite", "error", "None", "ragged", "hoarder"],
 )  # fmt: skip
 def test_what_is_no_view_is_refused_before_anybody_trains(view: Any, said: str) -> None:
     with np.errstate(all="ignore"), pytest.raises(ValueError, match=said):

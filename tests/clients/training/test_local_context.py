@@ -1,5 +1,6 @@
 """The local context of trainers: what they are told, what a client keeps, what it notes."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from clients.handlers.reply_faults import fault_of
 from clients.messages.requests import node_id_of
 from clients.population.rehearsal import rehearse
 from clients.signatures import named_of, names, unoffered
-from clients.training.local_context import LocalContext
+from clients.training.local_context import LocalContext, array_of
 from clients.training.loop import train
 from sim.tracking.clients_table import client_rows
 from sim.tracking.round_metrics import summarise
@@ -163,6 +164,30 @@ def test_a_client_that_fails_keeps_nothing_and_one_that_keeps_words_fails_by_nam
     failures = [exchange.failure for exchange in first.exchanges if exchange.failure]
     (failure,) = failures
     assert failure.endswith("local.state['words'] is of dict: expected an array of numbers")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(2, dtype=torch.bfloat16), "of torch.bfloat16: expected an array of numbers as "
+         "numpy has them; .float() is one"),
+        (torch.zeros(2).to_sparse(), "of torch.float32: expected an array of numbers as numpy has"),
+        ([[1], [2, 3]], "of list: expected an array of numbers as numpy has them"),
+        (np.zeros(1, complex), "of complex128: expected an array of numbers"),
+        ("word", "of str: expected an array of numbers"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_kept_is_told_by_its_name(value: Any, said: str) -> None:
+    """It was torch's own line, which names no key."""
+    with pytest.raises(ValueError, match=rf"^local\.state\['m'\] is {re.escape(said)}"):
+        array_of("local.state['m']", "m", value)
+    with pytest.raises(ValueError, match=r"its name is of int, expected a text"):
+        array_of("local.state[3]", 3, np.zeros(2))
+
+
+def test_a_trainer_may_keep_what_is_not_finite() -> None:
+    kept = array_of("local.state['m']", "m", torch.tensor([torch.nan, torch.inf]))
+    assert np.array_equal(kept, [np.nan, np.inf], equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_whoever_fails_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError) as caught:
         Tracker(tmp_path, {"mine": broken}, "").view(seen())
-    assert caught.value.__notes__ == ["It was raised by probes.mine in round 1."]
+    assert caught.value.__notes__ == ["probes.mine"]  # the round is noted where it is run
     nobody = {"cka": partial(output_matrices, most_clients=0)}
     with pytest.raises(ProbeError, match="probes.cka: most_clients=0: expected an integer >= 1"):
         Tracker(tmp_path, nobody, "").view(seen())

@@ -132,12 +132,21 @@ def test_selections_have_the_same_bits_on_both_pools(how: Any) -> None:
 @pytest.mark.parametrize(
     ("selection", "said"),
     [
-        (lambda: np.array([0, 0]), "or one twice"),
-        (lambda: np.array([99]), r"positions beyond 0\.\.23"),
-        (lambda: np.array([], np.int64), r"round 1: gave int64 \(0,\), expected positions \[M\]"),
-        (lambda: np.array([0.5]), r"gave float64 \(1,\)"),
+        (
+            lambda: np.array([3, 0, 3]),
+            r"selection: gave position 3 2 times, expected positions \[M",
+        ),
+        (lambda: np.array([99]), r"gave position 99, which is none of 0\.\.23"),
+        (lambda: np.array([1, -1]), r"gave position -1, which is none of 0\.\.23"),
+        (lambda: np.array([], np.int64), r"gave no position, expected positions \[M\] among 24"),
+        (lambda: np.zeros(24, bool), r"its mask \[24\] selects nothing, expected"),
+        (lambda: np.ones(23, bool), r"gave bool \[23\], expected .* or a mask \[24\]"),
+        (lambda: np.array([0.5]), r"gave float64 \[1\], expected"),
+        (lambda: None, "what it gave is of NoneType: expected an array"),
+        (lambda: [[1], [2, 3]], "what it gave is of list: expected an array"),
+        (lambda: torch.zeros(2, dtype=torch.bfloat16), "gave is of torch.bfloat16: expected"),
     ],
-    ids=["twice", "beyond", "none", "floats"],
+    ids=["twice", "beyond", "below", "none", "mask", "short", "floats", "None", "ragged", "bf16"],
 )
 def test_what_is_no_selection_is_told_by_name(selection: Any, said: str) -> None:
     clients = tiny_clients(2)
