@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ def rehearse(
     if isinstance(clients.objective, Objective):
         require_objectives(clients.local_training, "clients.training")
     if clients.view is not None:
+        _chosen("clients.view", clients.view, len(clients.architectures))
         require_view(clients.view, private)
     if clients.shape is not None:
         for name, model in clients.models.items():
@@ -200,14 +202,7 @@ def _tried_labels(clients: SimulatedClients) -> Labels:
     condition, private = clients.condition, clients.splits.private
     ours = getattr(condition, "func", None) in (permuted_labels, label_free)
     bound = condition.keywords if ours and isinstance(condition, partial) else {}
-    chosen, number = bound.get("clients", [0]), len(clients.architectures)
-    if not isinstance(chosen, Sequence) or isinstance(chosen, str) or not chosen:
-        raise ValueError(f"clients.condition.clients={chosen}: expected a list of ids, as in [3]")
-    if odd := [each for each in chosen if each not in range(number)]:
-        raise ValueError(
-            f"clients.condition.clients={list(chosen)}: there is no client {odd[0]}, expected "
-            f"0..{number - 1}"
-        )
+    chosen = _chosen("clients.condition", condition, len(clients.architectures)) or [0]
     found = clients.labels(chosen[0], max(1, bound.get("from_round", 1)))
     shift, classes = bound.get("shift", 1), private.task.num_classes
     if bound and not shift % classes:
@@ -216,6 +211,20 @@ def _tried_labels(clients: SimulatedClients) -> Labels:
             f"1..{classes - 1}"
         )
     return found if len(found) else private.labels
+
+
+def _chosen(key: str, function: Any, number: int) -> Sequence[int] | None:
+    """Return the ids that a function of ours is for, None = all; refuse those that are nobody's."""
+    is_for = function.keywords.get("clients") if isinstance(function, partial) else None
+    if is_for is None or not is_ours(function.func):
+        return None
+    if not isinstance(is_for, Sequence) or isinstance(is_for, str) or not is_for:
+        raise ValueError(f"{key}.clients={is_for}: expected a list of ids, as in [3]")
+    if odd := [each for each in is_for if each not in range(number)]:
+        raise ValueError(
+            f"{key}.clients={list(is_for)}: there is no client {odd[0]}, expected 0..{number - 1}"
+        )
+    return is_for
 
 
 def _require_some_label(clients: SimulatedClients) -> None:

@@ -12,6 +12,7 @@ from clients.data import blobs
 from clients.models import cnn, logistic_regression, mlp
 from clients.population.label_conditions import permuted_labels
 from clients.population.rehearsal import rehearse, rehearse_learning, rehearse_network, require_like
+from clients.population.views import low_resolution, occluded
 from clients.training.loop import train
 from clients.training.losses import cross_entropy
 from clients.training.optimizer_steps import Optimizer, require_steps
@@ -239,3 +240,10 @@ def test_a_fault_that_would_befall_nobody_is_refused(fault: Any, message: str) -
     with pytest.raises(ValueError, match=message):
         rehearse(clients)
     rehearse(tiny_clients(condition=partial(permuted_labels, clients=[4], shift=-1)))
+
+
+@pytest.mark.parametrize("view", [occluded, low_resolution])
+def test_a_view_of_nobody_is_refused(view: Any) -> None:
+    """It had the bits of a run without one."""
+    with pytest.raises(ValueError, match=r"clients\.view\.clients=\[99\]: there is no client 99"):
+        rehearse(tiny_clients(view=partial(view, clients=[99])))
