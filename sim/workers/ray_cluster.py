@@ -115,8 +115,9 @@ def start_ray(
             raise ValueError(
                 f"sim.address={address}: this Ray cannot be joined: {story}"
             ) from error
+        store = f"sim.object_store_bytes={object_store_bytes}, " if object_store_bytes else ""
         raise ValueError(
-            f"sim=ray: Ray does not start with sim.object_store_bytes={object_store_bytes}, "
+            f"sim=ray: Ray does not start with {store}"
             f"sim.workers={workers} and its files in {_home()}, where RAY_TMPDIR has them: {story}"
         ) from error
     return folder
