@@ -40,7 +40,7 @@ def test_set() -> Any:
 
 
 def accuracy(model: torch.nn.Module, inputs: Any, labels: Any) -> float:
-    said = model(torch.as_tensor(inputs)).argmax(1).numpy()
+    said = model(torch.tensor(inputs)).argmax(1).numpy()
     return float((said == labels).mean())
 
 
