@@ -17,7 +17,6 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -113,6 +112,8 @@ def paired_difference(first: Mapping[Any, float], second: Mapping[Any, float]) -
     if np.ptp(apart) <= ROUNDING * largest:
         mean = mean if abs(mean) > ROUNDING * largest else 0.0
         return Difference(mean, count, (mean, mean), (mean, mean))
+    from scipy import stats  # here: a second, which a report of one run does not need
+
     half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * float(apart.std(ddof=1)) / sqrt(count)
     bootstrap = stats.bootstrap(
         (apart,),
@@ -136,5 +137,7 @@ def expanded_level(count: int) -> float:
         1 - 2 Phi(-sqrt(n / (n-1)) t) with t Student's 97.5 % quantile of n - 1 degrees of freedom
         (Hesterberg 2014, section 5.3): 0.998 for n = 5, to 0.95 for large n.
     """
+    from scipy import stats
+
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * sqrt(count / (count - 1))
     return float(1 - 2 * stats.norm.sf(quantile))

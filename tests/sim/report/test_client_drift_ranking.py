@@ -14,7 +14,7 @@ from sim.analysis.probes import Forgetting, calibration, output_drift, recall_sp
 from sim.report.client_drift_ranking import MEASURES, Furthest, Often, furthest, outlier, sentence
 from sim.report.reading import read_run
 from sim.report.reading_client_tables import client_tables
-from tests.run_folders import report, table_of, write_run
+from tests.run_folders import report, table_of, told, write_run
 from tests.tracked_runs import events_of
 from tests.watching import drifting, watched
 
@@ -68,7 +68,7 @@ def test_values_of_different_rounds_are_not_compared(tmp_path: Path) -> None:
     # Client 3 was beaten in round 2, the only other that it was in.
     assert (found.round, found.ranked, found.known, found.since) == (4, 3, 5, 4)
     assert found.often == Often(client=2, architecture="net0", led=2, ranked=3)
-    _, text, twin = report(tmp_path, tmp_path / "run")
+    text, twin = told(tmp_path, tmp_path / "run")
     assert table_of(twin, "measure | meaning")[0][2:] == [
         *("3 net1", "0.15", "0.1", "0.1", "4", "2 net0, 2 of 3")
     ]
@@ -98,7 +98,7 @@ def test_of_two_clients_nobody_is_furthest_out(
     tmp_path: Path, values: dict[int, float | None]
 ) -> None:
     assert drift_of(tmp_path / "run", rows_of("ece", {1: values})) == []
-    _, text, twin = report(tmp_path, tmp_path / "run")
+    text, twin = told(tmp_path, tmp_path / "run")
     for said in (text, twin):
         assert "Nobody can be named: in no round have three clients a measure of drift." in said
 
@@ -122,7 +122,7 @@ def test_ties_are_said(tmp_path: Path) -> None:
         sentence([found["ece"], found["forgetting"]])
         == "Nobody is furthest out in round 1: the first are alike by all 2 measures."
     )
-    _, _, twin = report(tmp_path, tmp_path / "a")
+    _, twin = told(tmp_path, tmp_path / "a")
     cells = {row[0]: (row[2], row[-1]) for row in table_of(twin, "measure | meaning")}
     assert cells["ece"] == ("alike", "-")
     other = [row | {"overconfidence": -0.1 * row["client"]} for row in rows]
@@ -143,7 +143,7 @@ def test_the_page_names_the_client_that_began_to_drift(tmp_path: Path) -> None:
     assert len(rows) == 8
     assert {(row[2], row[-1]) for row in rows} == {("2 linear", "5")}
     assert "Client 2 (linear) is furthest out by 8 of 8 measures in round 6." in text
-    assert "drift over rounds" in text
+    assert "drift over rounds" in text  # of a picture
     first = "* Client 2 (linear) is furthest out by 8 of 8 measures in round 6, by most of them"
     assert f"{first} since round 5." in markdown
     shown = events_of(tmp_path / "run").Scalars("8 bands/js_to_ensemble/max")

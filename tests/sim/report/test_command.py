@@ -16,6 +16,7 @@ from sim.report.series import series_of
 from tests.commands import run_py
 from tests.composing import composed
 from tests.places import ROOT
+from tests.quick_runs import NO_FIGURES
 from tests.run_folders import Page, table_of, write_run
 
 # --- reading ---
@@ -100,7 +101,7 @@ def report_as_user(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[
 def test_a_real_run_that_was_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    words = ["debug=fast", "sim=inline", "checkpoint_every=1"]
+    words = ["debug=fast", "sim=inline", "checkpoint_every=1", NO_FIGURES]
     federate(composed(*words, "rounds=1"), folder)
     federate(composed(*words, "rounds=3"), folder, resume=True)
     done = report_as_user("run", cwd=tmp_path)

@@ -10,19 +10,19 @@ from sim.report.costs import Spenders, cost_curves
 from sim.report.drawing import Style
 from sim.report.reading import read_run
 from sim.report.series import series_of
-from tests.run_folders import line, report, table_of, write_run
+from tests.run_folders import line, report, table_of, told, write_run
 
 
 def test_simulated_time_is_shown_where_a_run_has_it(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     result = json.loads((folder / "result.json").read_text()) | {"simulated_time_s": 7500.0}
     (folder / "result.json").write_text(json.dumps(result))
-    _, text, twin = report(tmp_path, folder)
+    text, twin = told(tmp_path, folder)
     assert table_of(twin, "run")[0][-1] == "2 h 5 min"
     assert '<th scope="col">simulated time</th>' in text
     lines = [line(n, 0.5, simulated_time_s=20.0 * n) for n in (1, 2)]
     live = write_run(tmp_path / "live", lines=lines, over=False)
-    _, text, twin = report(tmp_path, live)
+    text, twin = told(tmp_path, live)
     row = ["50.00", "51.00", "0", "2.0 kB", "6.0 kB", "1 min 0 s"]  # no run has a wall time
     assert table_of(twin, "run")[0][4:] == row
     assert "student accuracy over simulated time over simulated seconds" in text

@@ -11,12 +11,12 @@ from sim.report.methods import methods_of
 from sim.report.page import tables_of
 from sim.report.reading import find_runs
 from sim.report.tables import Table
-from tests.run_folders import line, report, sweep, write_run
+from tests.run_folders import line, report, sweep, told, write_run
 
 
 def said(tmp_path: Path, *folders: Path) -> list[str]:
     """The findings of the Markdown twin, which come before the first heading of a section."""
-    _, _, twin = report(tmp_path, *folders)
+    _, twin = told(tmp_path, *folders)
     return [one[2:] for one in twin.split("\n## ")[0].splitlines() if one.startswith("* ")]
 
 
@@ -67,7 +67,7 @@ def test_the_command_comes_first(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "overrides.yaml").write_text("- strategy=dlad\n- clients.num_clients=5\n")
-    _, text, twin = report(tmp_path, folder)
+    text, twin = told(tmp_path, folder)
     assert "strategy=dlad clients.num_clients=5" in twin.split("\n## ")[0]
     assert "<code>strategy=dlad clients.num_clients=5</code>" in text
 

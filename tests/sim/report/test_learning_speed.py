@@ -9,7 +9,7 @@ from sim.report.command import main
 from sim.report.learning_speed import progress_of, progress_table
 from sim.report.methods import methods_of
 from sim.report.reading import find_runs
-from tests.run_folders import line, report, table_of, write_run
+from tests.run_folders import line, report, table_of, told, write_run
 
 
 def test_progress_by_hand() -> None:
@@ -110,7 +110,7 @@ def test_rounds_in_which_nothing_was_measured_are_left_out(tmp_path: Path) -> No
 def test_what_probes_find_on_own_classes_and_the_oracle_are_columns(tmp_path: Path) -> None:
     clients = {"own_accuracy": {"mean": 0.8, "min": 0.6}}
     lines = [line(1, 0.4) | {"probes": {"oracle_right": 0.9}, "clients": clients}]
-    _, _, markdown = report(tmp_path, write_run(tmp_path / "r", lines=lines))
+    _, markdown = told(tmp_path, write_run(tmp_path / "r", lines=lines))
     head = "| mean on own classes | worst on own classes | oracle of teachers |"
     assert head in markdown
     assert table_of(markdown, "method | seeds")[0][-3:] == ["80.00", "60.00", "90.00"]

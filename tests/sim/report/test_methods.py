@@ -9,7 +9,7 @@ import numpy as np
 from sim.report.methods import config_differences, methods_of
 from sim.report.reading import find_runs
 from sim.report.tables import NO_DIFFERENCE, comparisons, final_table, runs_table
-from tests.run_folders import report, sweep, table_of, write_run
+from tests.run_folders import sweep, table_of, told, write_run
 
 
 def test_methods_are_named_by_what_differs(tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_one_method_under_two_names_has_no_difference(tmp_path: Path) -> None:
     noisy = {seed: value + 0.005 * rng.standard_normal() for seed, value in first.items()}
     a, b = sweep(tmp_path / "a", first), sweep(tmp_path / "b", first)
     c = sweep(tmp_path / "c", noisy, rule="other")
-    _, text, twin = report(tmp_path, a, b)
+    text, twin = told(tmp_path, a, b)
     assert [row[1:4] + row[-1:] for row in table_of(twin, "measure")] == [
         ["(b)", "(a)", "5", NO_DIFFERENCE]
     ] * 4
     assert text.count(f'<td class="words">{NO_DIFFERENCE}</td>') == 4
-    _, text, twin = report(tmp_path, a, c)
+    text, twin = told(tmp_path, a, c)
     row = table_of(twin, "measure")[0]
     assert row[:3] == ["student", "rule=other", "rule=(absent)"]
     assert row[-1] == NO_DIFFERENCE
@@ -116,7 +116,7 @@ def test_a_planted_difference_of_two_points_is_found(tmp_path: Path) -> None:
     apart = (0.014, 0.023, 0.025, 0.016, 0.022)
     better = {seed: value + apart[seed] for seed, value in first.items()}
     a, b = sweep(tmp_path / "a", first, rule="plain"), sweep(tmp_path / "b", better, rule="new")
-    _, text, twin = report(tmp_path, a, b)
+    text, twin = told(tmp_path, a, b)
     (student,) = [row for row in table_of(twin, "measure") if row[0] == "student"]
     assert student[4] == "+2.00"
     interval, so = (cell.replace("\\", "") for cell in student[6:])
@@ -134,7 +134,7 @@ def test_a_constant_difference_is_said_without_an_interval(tmp_path: Path) -> No
     first = dict(enumerate((0.5, 0.6, 0.75)))
     a = sweep(tmp_path / "a", first, rule="plain")
     b = sweep(tmp_path / "b", {seed: value + 0.02 for seed, value in first.items()}, rule="new")
-    _, text, twin = report(tmp_path, a, b)
+    text, twin = told(tmp_path, a, b)
     rows = {row[0]: row[4:] for row in table_of(twin, "measure")}
     assert rows["student"] == ["+2.00", "no spread", "no spread", "+2.00 points with every seed"]
     assert rows["mean client"] == ["+0.00", "no spread", "no spread", NO_DIFFERENCE]
@@ -145,7 +145,7 @@ def test_a_constant_difference_is_said_without_an_interval(tmp_path: Path) -> No
     assert bars[0].count("<line") == 1  # that of zero
     assert 'x="97.00"' in bars[0]  # the mean's mark: 50 + 48 - 1
     c = sweep(tmp_path / "c", {0: 0.5, 1: 0.58, 2: 0.79}, rule="third")
-    _, text, _ = report(tmp_path, a, b, c)
+    text, _ = told(tmp_path, a, b, c)
     assert "Of 2 comparisons with an interval, were all of methods" in text  # c with a and b
     assert "0.1 would be expected" in text
 

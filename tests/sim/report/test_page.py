@@ -12,7 +12,7 @@ from sim.report.drawing import Curve, curves, svg
 from sim.report.reading import read_run
 from sim.report.series import series_of
 from sim.report.tables import accuracies
-from tests.run_folders import line, report, sweep, table_of, write_run
+from tests.run_folders import line, report, sweep, table_of, told, write_run
 
 
 def test_the_page_of_one_run(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_the_page_of_one_run(tmp_path: Path) -> None:
 def test_a_run_without_a_server_has_peers_in_place_of_a_student(tmp_path: Path) -> None:
     lines = [line(n, 0.5, strategy={"edge_bytes": 5e5}) for n in (1, 2)]
     folder = write_run(tmp_path / "run", lines=lines, over=False)
-    _, text, twin = report(tmp_path, folder)
+    text, twin = told(tmp_path, folder)
     head = next(one for one in twin.splitlines() if one.startswith("| run | method"))
     assert "mean client | failures | down | up | between peers |" in head
     assert table_of(twin, "run")[0][4:] == ["30.00", "0", "2.0 kB", "6.0 kB", "1.0 MB"]
@@ -148,7 +148,7 @@ def test_failures_are_grouped_by_reason(tmp_path: Path) -> None:
         {"round": 2, "client": 3, "failure": "no reply after 25 s", "traceback": ""},
     ]
     (folder / "failures.jsonl").write_text("".join(json.dumps(f | common) + "\n" for f in failures))
-    _, text, twin = report(tmp_path, folder)
+    text, twin = told(tmp_path, folder)
     assert table_of(twin, "reason") == [
         ["no reply after \\# s", "2", "1", "rounds 1 to 2, train", "run"],
         ["raised ValueError: no disk left", "1", "1", "round 1, train", "run"],
