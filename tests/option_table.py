@@ -112,6 +112,7 @@ DATA: dict[str, Differs | str] = {
         ("label", "test_a_label_is_chosen_among_several"),
         ("drop", "test_without_images_columns_of_numbers_are_features"),
         ("size", "test_images_are_resized"),
+        ("owner", "test_a_column_says_whose_an_example_is"),
     )},
     "data.source.path of image_folder":
         "clients/data/test_image_folder.test_a_folder_of_images_is_learned_from",
@@ -124,6 +125,12 @@ DATA: dict[str, Differs | str] = {
         ("numbers", "test_a_regression_predicts_the_column_in_units_of_its_deviation"),
         ("test_path", "test_mean_and_deviation_are_those_of_the_train_set"),
     )},
+    "data.source.owner of table":
+        "clients/partition/test_natural.test_a_tables_hospitals_are_the_clients_on_both_pools",
+    "partition.grouped of natural":
+        "clients/partition/test_natural.test_grouped_deals_all_of_them_out",
+    "partition.min_examples of natural":
+        "clients/partition/test_natural.test_as_many_clients_as_owners_are_they_in_their_order",
     **dict.fromkeys(
         ("data.source.num_classes of npz", "data.proxy_source.num_classes of npz"),
         "clients/data/test_user_file.test_given_a_number_of_classes_labels_are_taken_as_they_are",

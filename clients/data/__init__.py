@@ -7,6 +7,7 @@ from clients.data.dataset import Dataset, normalised, subset, viewed
 from clients.data.hugging_face import from_datasets, saved_dataset
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
 from clients.data.image_folder import image_folder
+from clients.data.leaf import femnist
 from clients.data.splits import Splits, draw_splits, split
 from clients.data.table_sets import diabetes
 from clients.data.task import Task, classification, dense_labelling, regression, several_heads
@@ -30,6 +31,7 @@ __all__ = [
     "draw_splits",
     "emnist",
     "fashion_mnist",
+    "femnist",
     "from_datasets",
     "image_folder",
     "kmnist",

@@ -43,6 +43,8 @@ class Dataset:
         std: per channel, after scaling, positive; none where the task has tokens.
         label_values: [C], what its file calls the classes; None: 0..C - 1.
         view: what is done to network inputs [B, ...] before anybody gets them; None: nothing.
+        owners: [N], int64, whose each example is, 0..W - 1: a writer's, a hospital's; None: nobody
+            says.
     """
 
     name: str
@@ -54,12 +56,14 @@ class Dataset:
     std: tuple[float, ...] = ()
     label_values: LabelValues | None = None
     view: Callable[[Inputs], Inputs] | None = None
+    owners: Indices | None = None
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "labels"):  # who changed them changed them for everybody
-            array = getattr(self, name).view()
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
+        for name in ("inputs", "labels", "owners"):  # who changed them changed them for everybody
+            if (array := getattr(self, name)) is not None:
+                array = array.view()
+                array.flags.writeable = False
+                object.__setattr__(self, name, array)
         if not isinstance(self.task, Task):
             raise ValueError(
                 f"{self.name}: task={self.task!r}, expected a clients.data.Task, such as "
@@ -73,6 +77,11 @@ class Dataset:
             )
         if reason := self.task.label_fault(self.labels):
             raise ValueError(f"{self.name}: {reason}")
+        if self.owners is not None and self.owners.shape != (len(self.inputs),):
+            raise ValueError(
+                f"{self.name}: owners has shape {self.owners.shape}, expected "
+                f"{(len(self.inputs),)}: one for each input"
+            )
         if self.task.num_tokens is None:
             _check_constants(self)
 
@@ -91,7 +100,8 @@ def subset(dataset: Dataset, indices: Indices) -> Dataset:
         M examples with the same name, classes and constants; shares no memory with `dataset`.
     """
     inputs, labels = dataset.inputs.take(indices, axis=0), dataset.labels.take(indices, axis=0)
-    return replace(dataset, inputs=inputs, labels=labels)
+    owners = None if dataset.owners is None else dataset.owners.take(indices)
+    return replace(dataset, inputs=inputs, labels=labels, owners=owners)
 
 
 def viewed(dataset: Dataset, view: Callable[[Inputs], Inputs]) -> Dataset:

@@ -26,6 +26,7 @@ def saved_dataset(
     size: Sequence[Annotated[int, ">= 1"]] | None = None,
     test_share: float = 0.2,
     seed: int = 0,
+    owner: str | None = None,
 ) -> tuple[Dataset, Dataset]:
     """What `save_to_disk` of Hugging Face's `datasets` has written; nothing is ever downloaded.
 
@@ -36,6 +37,7 @@ def saved_dataset(
         size: [height, width] that images are resized to.
         test_share: share of the examples held out, in (0, 1).
         seed: of the shuffle.
+        owner: name of the column that says whose a row is.
 
     Returns:
         Train and test set.
@@ -65,7 +67,7 @@ def saved_dataset(
             f"{folder}: expected what save_to_disk of Hugging Face's datasets writes: {story[0]}"
         ) from error
     try:
-        return from_datasets(found, folder.name, label, drop, size, test_share, seed)
+        return from_datasets(found, folder.name, label, drop, size, test_share, seed, owner)
     except ValueError as error:
         raise ValueError(f"{folder}: {str(error).removeprefix(f'{folder.name}: ')}") from error
 
@@ -78,6 +80,7 @@ def from_datasets(
     size: Sequence[int] | None = None,
     test_share: float = 0.2,
     seed: int = 0,
+    owner: str | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Make data sets of Hugging Face's: of a column of images, or else of all columns of numbers.
 
@@ -90,6 +93,8 @@ def from_datasets(
         size: (height, width) that images are resized to; None: they all have one size.
         test_share: share of the examples held out, in (0, 1); unused if there is a test set.
         seed: of the shuffle that cuts test from train; unused likewise.
+        owner: name of the column that says whose an example is, a writer's, for
+            `partition=natural`; None: there is none.
 
     Returns:
         Train and test set: images uint8, other columns float32 [N, D]. The names of a `ClassLabel`
@@ -101,7 +106,7 @@ def from_datasets(
     """
     sets = {which: each.with_format(None) for which, each in _train_and_test(found).items()}
     first = next(iter(sets.values()))
-    drop = names_of(drop)
+    drop = [*names_of(drop), *([owner] if owner else [])]
     if strange := [each for each in drop if each not in first.column_names]:
         raise ValueError(f"no column {strange[0]!r}, there are {', '.join(first.column_names)}")
     label = label or _label_column(first.features, drop)
@@ -124,7 +129,11 @@ def from_datasets(
         tables = {which: each.with_format("arrow")[:] for which, each in sets.items()}
         inputs, columns = {w: features_of(w, each, others) for w, each in tables.items()}, others
     task = classification(next(iter(inputs.values())).shape[1:], num_classes)
-    return own_sets(name, inputs, classes, task, test_share, seed, values, columns)
+    whose = None
+    if owner:
+        column = first.select_columns(owner).with_format("arrow")[:]
+        whose = labels_of("train", column, owner, "owner")
+    return own_sets(name, inputs, classes, task, test_share, seed, values, columns, whose)
 
 
 # --- steps ---

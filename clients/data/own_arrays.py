@@ -71,6 +71,7 @@ def own_sets(
     seed: int,
     label_values: LabelValues | None = None,
     columns: Sequence[str] | None = None,
+    owners: npt.NDArray[Any] | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Make data sets of a user's arrays: of one a share is held out, of two one is the test set.
 
@@ -84,6 +85,7 @@ def own_sets(
         seed: of the shuffle that cuts test from train; unused likewise.
         label_values: [C], what the file calls the classes; None: 0..C - 1.
         columns: what messages call the channels; None: channel 0, ...
+        owners: whose each example of the first set is [N], texts or integers; None: nobody says.
 
     Returns:
         Train and test set, normalised by the mean and deviation of the train set.
@@ -93,9 +95,10 @@ def own_sets(
     """
     (first, whole), *given = inputs.items()
     scale = 1 / 255 if whole.dtype == np.uint8 else 1.0
+    whose = None if owners is None else np.unique(owners, return_inverse=True)[1].astype(np.int64)
     if not given:
         rng = np.random.default_rng(seed)
-        about = task, scale, test_share, rng, label_values, columns
+        about = task, scale, test_share, rng, label_values, columns, whose
         return hold_out(name, whole, labels[0], *about)
     ((second, held_out),) = given
     if (whole.dtype, whole.shape[1:]) != (held_out.dtype, held_out.shape[1:]):
@@ -103,6 +106,6 @@ def own_sets(
             f"expected {second} as {whole.dtype} {list(whole.shape[1:])} like {first}, "
             f"found {held_out.dtype} {list(held_out.shape[1:])}"
         )
-    constants = channel_moments(name, whole, scale, columns)
-    train = Dataset(name, whole, labels[0], task, scale, *constants, label_values)
-    return train, Dataset(name, held_out, labels[1], task, scale, *constants, label_values)
+    constants = task, scale, *channel_moments(name, whole, scale, columns), label_values
+    train = Dataset(name, whole, labels[0], *constants, owners=whose)
+    return train, Dataset(name, held_out, labels[1], *constants)

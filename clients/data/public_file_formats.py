@@ -41,7 +41,7 @@ def data_root(root: str | None) -> Path:
             "no data root: neither data.root nor $STILLHOUSE_DATA is set; "
             f"{HOW_TO_SET_ROOT} (inside it: MNIST/raw, FashionMNIST/raw, KMNIST/raw, EMNIST/raw, "
             "cifar-10-batches-py, cifar-100-python, CINIC-10, SVHN, stl10_binary, "
-            "tinyshakespeare). "
+            "tinyshakespeare, femnist). "
             "data=digits, data=blobs and data=diabetes need no files"
         )
     return Path(chosen).expanduser().absolute()

@@ -219,6 +219,7 @@ def hold_out(
     rng: np.random.Generator,
     label_values: LabelValues | None = None,
     columns: Sequence[str] | None = None,
+    owners: Indices | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Cut a data set that comes in one piece into train and test, at random.
 
@@ -232,6 +233,7 @@ def hold_out(
         rng: draws the permutation that is cut.
         label_values: [C], what its file calls the classes; None: 0..C - 1.
         columns: what messages call the channels; None: by their number.
+        owners: whose each example is [N], int64; None: nobody says.
 
     Returns:
         Train and test set, both normalised by the mean and deviation of the train set.
@@ -256,4 +258,6 @@ def hold_out(
     moments = ((), ()) if tokens else channel_moments(name, inputs[train_ids], scale, columns)
     about = task, scale, *moments, label_values
     train = Dataset(name, inputs[train_ids], labels[train_ids], *about)
+    if owners is not None:
+        train = replace(train, owners=owners[train_ids])
     return train, Dataset(name, inputs[test_ids], labels[test_ids], *about)

@@ -28,7 +28,8 @@ def npz(
     """A user's own file, written with `numpy.savez`.
 
     It holds `images` as [N, C, H, W], or [N, H, W] for grey, and `labels` [N], integers or texts;
-    and, if the test set is given and not cut from these, `test_images` and `test_labels`. uint8
+    and, if the test set is given and not cut from these, `test_images` and `test_labels`; and, if
+    each example is somebody's, `owners` [N], integers or texts, for `partition=natural`. uint8
     pixels are divided by 255, floats are used as they are (stored as float32). Mean and deviation
     are those of the train set.
 
@@ -75,7 +76,10 @@ def _sets(
     found = {f"{part}labels": _labels(arrays, f"{part}labels") for part in parts}
     labels, values, num_classes = numbered(found, num_classes)
     task = classification(images["images"].shape[1:], num_classes)
-    return own_sets(name, images, labels, task, test_share, seed, values)
+    whose = _labels(arrays, "owners") if "owners" in arrays else None
+    if whose is not None and len(whose) != len(labels[0]):
+        raise ValueError(f"expected {len(labels[0])} owners, one for each image: {len(whose)}")
+    return own_sets(name, images, labels, task, test_share, seed, values, owners=whose)
 
 
 def _npz_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:

@@ -31,6 +31,7 @@ def table(
     test_path: str | None = None,
     test_share: float = 0.2,
     seed: int = 0,
+    owner: str | None = None,
 ) -> tuple[Dataset, Dataset]:
     """A user's own table, CSV or Parquet: a row is an example, a column of numbers a feature.
 
@@ -48,6 +49,8 @@ def table(
         test_path: another file, with the test set in the same columns; None: a share is held out.
         test_share: share of the rows held out, in (0, 1); unused if there is a test set.
         seed: of the shuffle that cuts test from train; unused likewise.
+        owner: name of the column that says whose a row is, a hospital's, which is no feature;
+            `partition=natural` goes by it. None: there is none.
 
     Returns:
         Train and test set; inputs are float32 [N, D], of D features.
@@ -63,7 +66,7 @@ def table(
             file = Path(given).expanduser().absolute()
             tables[str(file)] = _read(file, key)
     name = Path(path).name
-    return table_sets(name, tables, label, drop, numbers, test_share, seed)
+    return table_sets(name, tables, label, drop, numbers, test_share, seed, owner)
 
 
 def table_sets(
@@ -74,6 +77,7 @@ def table_sets(
     numbers: bool = False,
     test_share: float = 0.2,
     seed: int = 0,
+    owner: str | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Make data sets of Arrow tables.
 
@@ -85,6 +89,7 @@ def table_sets(
         numbers: whether it is a regression.
         test_share: share of the rows held out.
         seed: of the shuffle.
+        owner: name of a column.
 
     Returns:
         Train and test set; inputs are float32 [N, D].
@@ -93,7 +98,9 @@ def table_sets(
         ValueError: as in `table`.
     """
     first, whole = next(iter(tables.items()))
-    label, columns = _columns(first, whole.column_names, label, names_of(drop))
+    drop = [*names_of(drop), *([owner] if owner else [])]
+    label, columns = _columns(first, whole.column_names, label, drop)
+    whose = labels_of(first, whole, owner, "owner") if owner else None
     inputs = {which: features_of(which, found, columns) for which, found in tables.items()}
     shape, about = (len(columns),), (test_share, seed)
     if not numbers:
@@ -106,13 +113,13 @@ def table_sets(
                 "data.source.numbers=true"
             )
         task = classification(shape, num_classes)
-        return own_sets(name, inputs, classes, task, *about, values, columns)
+        return own_sets(name, inputs, classes, task, *about, values, columns, whose)
     targets = [features_of(which, each, [label]) for which, each in tables.items()]
     mean, deviation = targets[0].mean(dtype=np.float64), targets[0].std(dtype=np.float64)
     if not deviation > 0:
         raise ValueError(f"{first}: column {label!r} is constant, expected numbers to predict")
     labels = [((each - mean) / deviation).astype(np.float32) for each in targets]
-    return own_sets(name, inputs, labels, regression(shape), *about, None, columns)
+    return own_sets(name, inputs, labels, regression(shape), *about, None, columns, whose)
 
 
 # --- columns ---
@@ -151,7 +158,7 @@ def features_of(which: str, found: pa.Table, columns: Sequence[str]) -> Floats:
         Their numbers [N, D], float32.
 
     Raises:
-        ValueError: a column is missing, holds something else, or has empty cells; names it.
+        ValueError: a column is missing, no numbers, or has empty cells; names it.
     """
     features = np.empty((len(found), len(columns)), np.float32)
     for place, name in enumerate(columns):
@@ -179,13 +186,14 @@ def _numbers(which: str, name: str, column: pa.ChunkedArray) -> Floats:
     return values
 
 
-def labels_of(which: str, found: pa.Table, name: str) -> npt.NDArray[Any]:
+def labels_of(which: str, found: pa.Table, name: str, key: str = "label") -> npt.NDArray[Any]:
     """Return a column of whole numbers or texts.
 
     Args:
         which: what messages call the table.
         found: it, N rows.
         name: of the column.
+        key: that names it, of `data.source`.
 
     Returns:
         Its cells [N], int64 or text.
@@ -212,10 +220,10 @@ def labels_of(which: str, found: pa.Table, name: str) -> npt.NDArray[Any]:
         values = np.asarray(column)
         if (values == np.rint(values)).all() and np.abs(values).max() < 2**53:
             return values.astype(np.int64)
+    predict = ", or predict numbers with data.source.numbers=true" if key == "label" else ""
     raise ValueError(
-        f"{which}: column {name!r}, of labels, holds {column.type}, expected texts or whole "
-        "numbers: name another with data.source.label=, or predict numbers with "
-        "data.source.numbers=true"
+        f"{which}: column {name!r}, of {key}s, holds {column.type}, expected texts or whole "
+        f"numbers: name another with data.source.{key}={predict}"
     )
 
 
@@ -281,7 +289,6 @@ def _read_csv(file: Path) -> pa.Table:
 
 
 def _texts(found: pa.Table) -> int:
-    """Count the columns that are no numbers."""
     return sum(str(kind) == "string" for kind in found.schema.types)
 
 

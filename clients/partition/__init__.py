@@ -3,8 +3,9 @@
 Every function takes the labels [n] of the private set, the number of clients K and a random
 generator, and returns a `Partition`: sorted indices of each client, every index exactly once (but
 for those of `imbalance`, which are made of another). Which examples of a class a client gets is
-random, so the order of the input does not matter. One of your own may name `ids` [n] and `inputs`
-[n, ...], as networks see them, and is given these too (`clients.population.plugin_arguments`).
+random, so the order of the input does not matter. One of your own may name `ids` [n], `inputs`
+[n, ...], as networks see them, and `owners` [n], and is given these too
+(`clients.population.plugin_arguments`).
 """
 
 from clients.partition.flat_partition import Partition
@@ -17,6 +18,7 @@ from clients.partition.imbalance import (
     step_imbalance,
 )
 from clients.partition.index_file import from_file
+from clients.partition.natural import natural
 from clients.partition.power_law import power_law
 from clients.partition.rules import (
     classes_per_client,
@@ -41,6 +43,7 @@ __all__ = [
     "iid",
     "long_tailed",
     "missing_classes",
+    "natural",
     "power_law",
     "quantity_skew",
     "shards",

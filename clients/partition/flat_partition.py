@@ -71,7 +71,7 @@ def by_owner(order: Indices, owners: npt.NDArray[np.int32], num_clients: int) ->
     """Give example order[i] to client owners[i].
 
     Args:
-        order: [n], a permutation of 0..n - 1, n > 0.
+        order: [n], n > 0, none twice.
         owners: [n], in 0..K - 1.
         num_clients: K.
 
@@ -79,9 +79,10 @@ def by_owner(order: Indices, owners: npt.NDArray[np.int32], num_clients: int) ->
         The partition, each client's indices sorted.
     """
     # Owner and example in one number: a third of the time of a stable argsort of owners.
-    keys = owners * np.int64(len(order)) + order
+    base = np.int64(order.max() + 1)
+    keys = owners * base + order
     keys.sort()
-    keys %= len(order)
+    keys %= base
     return Partition(_compact(keys), _offsets(np.bincount(owners, minlength=num_clients)))
 
 

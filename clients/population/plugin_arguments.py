@@ -21,8 +21,8 @@ from clients.population.profiles import ProfileRule
 from clients.seeding import Purpose, stream
 from clients.signatures import named_of, unoffered
 
-PARTITION = ("ids", "inputs")
-"""Of the private set: positions [n], and inputs as networks see them [n, ...]."""
+PARTITION = ("ids", "inputs", "owners")
+"""Of the private set: positions [n], inputs as networks see them [n, ...], whose each is [n]."""
 
 CONDITION = ("ids", "inputs", "rng", "round_rng")
 """Of a client's examples: positions in the private set [n], inputs [n, ...]; a generator that is
@@ -86,17 +86,27 @@ def cut(
         Indices of each client's.
 
     Raises:
-        ValueError: The partition gave something else.
+        ValueError: The partition gave something else, or nobody says whose examples are.
     """
     everything = np.arange(len(private))
     offered: dict[str, Callable[[], Any]] = {
         "ids": everything.copy,
         "inputs": partial(normalised, private, everything),
+        "owners": partial(_owners, private),
     }
     found: Partition = _told(partition, lambda depth: offered)(labels, num_clients, rng)
     if reason := _misfit(found, num_clients, len(private)):
         raise ValueError(f"partition: the function returned {reason}")
     return found
+
+
+def _owners(private: Dataset) -> npt.NDArray[np.int64]:
+    if private.owners is None:
+        raise ValueError(
+            f"partition: {private.name} does not say whose its examples are: expected data that do,"
+            " such as data=table with data.source.owner=, the name of a column"
+        )
+    return private.owners.copy()
 
 
 def _misfit(found: Any, num_clients: int, num_examples: int) -> str | None:

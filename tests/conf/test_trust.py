@@ -165,8 +165,8 @@ def test_every_text_that_a_shipped_target_takes_is_known() -> None:
             takes = {p.name for p in found.parameters.values() if p.annotation in (str, str | None)}
             texts |= takes if not target.startswith("flwr.") else set()
     assert texts == {
-        *PATHS, "cut", "device", "address", "inputs", "kind", "label", "layout", "phase",
-        "regulariser", "tap",
+        *PATHS, "cut", "device", "address", "inputs", "kind", "label", "layout", "owner",
+        "phase", "regulariser", "tap",
     }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ SAY_NULL = ("none", "labels")
 FILES, HEAD, TOKENS = "wants what only the user can name", "wants a head", "is of tokens"
 NOT_HELD = {
     **{("data", name): FILES for name in (
-        "cifar10", "cifar100", "cinic10", "emnist", "fashion_mnist", "hugging_face",
+        "cifar10", "cifar100", "cinic10", "emnist", "fashion_mnist", "femnist", "hugging_face",
         "image_folder", "kmnist", "mnist", "npz", "shakespeare", "stl10", "svhn", "table")},
     **{("partition", name): FILES for name in ("flower", "from_file")},
     ("topology", "from_file"): FILES,
@@ -70,8 +70,8 @@ NOT_HELD = {
 
 COUNTS = {
     "scorer": 14, "combiner": 7, "loss": 4, "rule": 6, "trainer": 5, "view": 5, "condition": 6,
-    "field": 3, "objective": 2, "data": 17, "proxy_condition": 3, "profile": 3, "confidence": 6,
-    "codec": 7, "selection": 4, "shape": 2, "mixing": 4, "partition": 14, "model": 16,
+    "field": 3, "objective": 2, "data": 18, "proxy_condition": 3, "profile": 3, "confidence": 6,
+    "codec": 7, "selection": 4, "shape": 2, "mixing": 4, "partition": 15, "model": 16,
     "topology": 15, "round_probe": 9, "probe": 4,
 }  # fmt: skip
 """How many there are, held or not: a new file is a new number here."""

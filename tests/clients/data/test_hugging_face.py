@@ -128,3 +128,17 @@ def test_a_saved_set_is_learned_from(tmp_path: Path) -> None:
     hf.concatenate_datasets([pictures()] * 5).save_to_disk(str(tmp_path / "pets"))
     words = ["data=hugging_face", f"data.source.path={tmp_path / 'pets'}"]
     assert federated(tmp_path / "run", *words, *FEW)["failures"] == 0
+
+
+def test_a_column_says_whose_an_example_is() -> None:
+    whose = ["b", "a", "b", "c", "a", "b"]
+    whole = pictures(writer=(whose, hf.Value("string")))
+    train, test = data.from_datasets(whole, "pets", owner="writer", test_share=0.34)
+    assert train.owners is not None
+    assert test.owners is None
+    first = {10 * n: "abc".index(who) for n, who in enumerate(whose)}  # by the first pixel
+    found = train.inputs[:, 0, 0, 0].tolist()
+    assert train.owners.tolist() == [first[min(first, key=lambda k: abs(k - p))] for p in found]
+    assert data.from_datasets(whole, "pets", drop=["writer"])[0].owners is None
+    with pytest.raises(ValueError, match="no column 'writers'"):
+        data.from_datasets(whole, "pets", owner="writers")

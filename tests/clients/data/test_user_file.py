@@ -238,3 +238,19 @@ def test_corrupt_npz_files_are_named(tmp_path: Path, content: bytes) -> None:
     np.save(tmp_path / "single.npy", GREY)
     with pytest.raises(ValueError, match="it holds a single array"):
         data.npz(str(tmp_path / "single.npy"))
+
+
+def test_owners_go_with_their_examples(tmp_path: Path) -> None:
+    who = np.array(["b", "a", "c", "b", "a"])[np.arange(40) % 5]
+    given = {"test_images": NOISE[:8], "test_labels": CLASSES[:8]}
+    train, test = data.npz(own(tmp_path, CLASSES, owners=who, **given))
+    assert train.owners is not None
+    assert (train.owners.tolist(), test.owners) == ([1, 0, 2, 1, 0] * 8, None)
+    cut, _ = data.npz(own(tmp_path, CLASSES, owners=who))
+    places = [int(np.flatnonzero((each == NOISE).all((1, 2, 3)))[0]) for each in cut.inputs]
+    assert cut.owners is not None
+    assert cut.owners.tolist() == [[1, 0, 2, 1, 0][place % 5] for place in places]
+    with pytest.raises(ValueError, match="expected 40 owners, one for each image: 39"):
+        data.npz(own(tmp_path, CLASSES, owners=who[:39]))
+    with pytest.raises(ValueError, match="expected owners as integers or texts"):
+        data.npz(own(tmp_path, CLASSES, owners=NOISE[:, 0, 0, 0]))

@@ -1,0 +1,148 @@
+"""The natural partition: by hand, and as every request has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clients import data, partition
+from clients.data import Dataset, classification
+from clients.population.plugin_arguments import cut
+from clients.seeding import Purpose, generator
+from tests.commands import run_py
+from tests.federations import SEED
+from tests.quick_runs import federated, hashes
+
+OWNERS = np.array([2, 0, 2, 3, 0, 2, 5, 3])  # 0 twice, 2 thrice, 3 twice, 5 once
+
+
+def lists(parts: partition.Partition) -> list[list[int]]:
+    return [part.tolist() for part in parts]
+
+
+def natural(clients: int, seed: int = 0, **options: int) -> partition.Partition:
+    rng = np.random.default_rng(seed)
+    return partition.natural(np.zeros(8), clients, rng, owners=OWNERS, **options)
+
+
+def test_as_many_clients_as_owners_are_they_in_their_order() -> None:
+    assert lists(natural(4)) == [[1, 4], [0, 2, 5], [3, 7], [6]]
+    assert lists(natural(3, min_examples=2)) == [[1, 4], [0, 2, 5], [3, 7]]
+    assert lists(natural(1, min_examples=3)) == [[0, 2, 5]]
+
+
+def test_of_more_owners_some_are_drawn_and_the_rest_is_nobodys() -> None:
+    all_of_them = lists(natural(4))
+    drawn = {str(lists(natural(2, seed))) for seed in range(40)}
+    pairs = {str([all_of_them[a], all_of_them[b]]) for a in range(4) for b in range(a + 1, 4)}
+    assert drawn == pairs
+
+
+def test_grouped_deals_all_of_them_out() -> None:
+    for seed in range(10):
+        sizes = [len({*OWNERS[part]}) for part in natural(3, seed, grouped=True)]
+        assert sizes == [2, 1, 1]
+    assert sorted(np.concatenate(natural(3, grouped=True))) == [*range(8)]
+    left = natural(2, grouped=True, min_examples=2)
+    assert sorted(np.concatenate(left)) == [0, 1, 2, 3, 4, 5, 7]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.booleans(), st.integers(0, 9))
+def test_no_owner_is_of_two_clients_and_no_client_has_nothing(
+    owners: list[int], grouped: bool, seed: int
+) -> None:
+    whose, there = np.array(owners), len({*owners})
+    for clients in range(1, there + 1):
+        rng = np.random.default_rng(seed)
+        parts = partition.natural(whose, clients, rng, owners=whose, grouped=grouped)
+        groups = [{*whose[part].tolist()} for part in parts]
+        assert all(groups)
+        assert sum(map(len, groups)) == len(set.union(*groups)) == (there if grouped else clients)
+        for part, group in zip(parts, groups, strict=True):
+            assert part.tolist() == [i for i, owner in enumerate(owners) if owner in group]
+
+
+def test_what_cannot_be_is_named() -> None:
+    said = "clients.num_clients=5: 4 owners have 1 examples or more, expected at most 4 clients"
+    with pytest.raises(ValueError, match=said):
+        natural(5)
+    with pytest.raises(ValueError, match="3 owners have 2 examples or more"):
+        natural(4, min_examples=2)
+    with pytest.raises(ValueError, match="min_examples=0, expected >= 1"):
+        natural(1, min_examples=0)
+
+
+def private(owners: np.ndarray | None) -> Dataset:
+    task = classification((2,), 2)
+    inputs = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    labels = np.arange(8) % 2
+    return Dataset("own", inputs, labels, task, 1.0, (0.0, 0.0), (1.0, 1.0), owners=owners)
+
+
+def test_a_data_set_has_an_owner_for_each_example_or_none() -> None:
+    found = data.subset(private(OWNERS), np.array([5, 3]))
+    assert found.owners is not None
+    assert found.owners.tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"own: owners has shape \(7,\), expected \(8,\)"):
+        private(OWNERS[:7])
+    with pytest.raises(ValueError, match="read-only"):
+        private(OWNERS).owners[0] = 1  # type: ignore[index]
+    rng = generator(0, Purpose.PARTITION)
+    capped = partition.capped(OWNERS, 2, rng, of=lambda *_: [np.arange(3), np.arange(3, 8)], most=2)
+    assert capped.sizes.tolist() == [2, 2]
+    with pytest.raises(ValueError, match=r"own does not say whose its examples are: .*owner="):
+        cut(partition.natural, private(None).labels, 2, rng, private(None))
+
+
+def write(folder: Path) -> Path:
+    """Write a table in which each hospital has rows of its own mean."""
+    rng = np.random.default_rng(0)
+    names = ["north", "east", "west"]
+    rows = [(names[n % 3], *(rng.normal(size=2) + 4 * (n % 3)), n % 2) for n in range(120)]
+    lines = [f"{name},{a:.3f},{b:.3f},{kind}\n" for name, a, b, kind in rows]
+    (folder / "wards.csv").write_text("hospital,age,weight,kind\n" + "".join(lines))
+    return folder / "wards.csv"
+
+
+WORDS = [
+    *("partition=natural", "clients.num_clients=2", "clients=mixed_tabular", "student=mlp"),
+    *(
+        f"seed={SEED}",
+        "strategy=distillation",
+        "strategy.distil.epochs=1",
+        "clients.training.epochs=1",
+    ),
+]
+
+
+def test_a_tables_hospitals_are_the_clients_on_both_pools(tmp_path: Path) -> None:
+    train, test = data.table(str(write(tmp_path)), owner="hospital")
+    assert train.task.input_shape == (2,)  # the hospital is no feature
+    assert test.owners is None
+    assert train.owners is not None
+    means = [train.inputs[train.owners == owner].mean() for owner in range(3)]
+    np.testing.assert_allclose(means, [4, 0, 8], atol=0.5)  # east, north, west
+    path = f"data.source.path={tmp_path / 'wards.csv'}"
+    words = ["data=table", path, "data.source.owner=hospital", *WORDS]
+    here = federated(tmp_path / "here", *words)
+    there = federated(tmp_path / "there", *words, sim="ray")
+    other = federated(tmp_path / "other", *words, "partition.grouped=true")
+    assert hashes(here) == hashes(there) != hashes(other)
+
+
+def test_what_a_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
+    words = ["data=table", f"data.source.path={write(tmp_path)}", *WORDS, "sim=inline"]
+    for more, said in (
+        ("data.source.owner=hospitl", "no column 'hospitl'"),
+        ("data.source.drop=[hospital]", "wards.csv does not say whose its examples are"),
+        ("data.source.owner=age", "'age', of owners, holds double, expected texts or whole num"),
+    ):
+        done = run_py(*words, more, f"hydra.run.dir={tmp_path / 'run'}")
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
