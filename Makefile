@@ -6,7 +6,7 @@ ARGS ?=
 # Else every test process, and every fresh one that it starts, compiles all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv lock run docs test test-slow fuzz matrix test-browser check bench bench-distil bench-full clean
+.PHONY: help venv lock run docs test test-slow fuzz matrix test-browser test-extras check bench bench-distil bench-full clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,15 @@ matrix: venv  ## faults and bits 50 times on each pool, about an hour
 
 test-browser: venv  ## of these TensorBoard and the report in a headless browser (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -m slow -rs tests/test_browser.py
+
+test-extras: .venv-extras/.ready  ## of these ONNX, W&B and MLflow, in a virtual environment that has them
+	.venv-extras/bin/python -m pytest -m slow -rs tests/test_extras.py
+
+.venv-extras/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 setuptools
+	.venv-extras/bin/pip install --quiet --disable-pip-version-check -e '.[dev,onnx,wandb,mlflow]' onnxruntime
+	touch $@
 
 docs: .venv-docs/.ready  ## the site of docs/, in site/; a broken link ends it
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet

@@ -1,8 +1,10 @@
 """The model goes home: from a run folder to a network that takes a file's pixels, or to a file."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -115,7 +117,9 @@ def export(
             torch.jit.save(traced, path)
         else:
             batch = ({0: torch.export.Dim("batch")},)
-            torch.onnx.export(model, (example,), path, dynamic_shapes=batch, external_data=False)
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # "torchvision is missing"
+            onnx = partial(torch.onnx.export, dynamic_shapes=batch, external_data=False)
+            onnx(model, (example,), path, verbose=False)
     return path
 
 
