@@ -122,6 +122,7 @@ DATA: dict[str, Differs | str] = {
         ("path", "test_a_table_is_learned_from"),
         ("label", "test_any_column_may_be_the_labels"),
         ("drop", "test_columns_are_features_and_the_last_is_that_of_texts_in_their_order"),
+        ("one_hot", "test_texts_become_columns_of_0_and_1"),
         ("numbers", "test_a_regression_predicts_the_column_in_units_of_its_deviation"),
         ("test_path", "test_mean_and_deviation_are_those_of_the_train_set"),
     )},

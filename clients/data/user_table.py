@@ -13,6 +13,7 @@ import numpy.typing as npt
 from clients.data.data_summary import told
 from clients.data.dataset import Dataset
 from clients.data.own_arrays import numbered, own_sets
+from clients.data.table_files import NO_NAMES, is_number, read_table
 from clients.data.task import classification, regression
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     Tables = Mapping[str, pa.Table]
 Floats = npt.NDArray[np.float32]
-NO_NAMES = "expected the names of the columns in the first line"
 
 
 def table(
@@ -32,6 +32,7 @@ def table(
     test_share: float = 0.2,
     seed: int = 0,
     owner: str | None = None,
+    one_hot: Sequence[str] = (),
 ) -> tuple[Dataset, Dataset]:
     """A user's own table, CSV or Parquet: a row is an example, a column of numbers a feature.
 
@@ -51,6 +52,8 @@ def table(
         seed: of the shuffle that cuts test from train; unused likewise.
         owner: name of the column that says whose a row is, a hospital's, which is no feature;
             `partition=natural` goes by it. None: there is none.
+        one_hot: names of columns of texts, or of whole numbers, that are features: each of their
+            values becomes a column of 0 and 1.
 
     Returns:
         Train and test set; inputs are float32 [N, D], of D features.
@@ -64,7 +67,8 @@ def table(
     for key, given in (("path", path), ("test_path", test_path)):
         if given is not None:
             file = Path(given).expanduser().absolute()
-            tables[str(file)] = _read(file, key)
+            tables[str(file)] = read_table(file, key)
+    tables = _one_hot(tables, names_of(one_hot))
     name = Path(path).name
     return table_sets(name, tables, label, drop, numbers, test_share, seed, owner)
 
@@ -174,7 +178,7 @@ def _numbers(which: str, name: str, column: pa.ChunkedArray) -> Floats:
                                                 types.is_boolean, types.is_decimal)):  # fmt: skip
         raise ValueError(
             f"{which}: column {name!r} holds {column.type}, expected numbers: {leave_out}, or "
-            "write a column of 0 and 1 for each of its values"
+            f"have a column of 0 and 1 for each of its values: data.source.one_hot=[{name}]"
         )
     with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
         values: Floats = column.cast("float64", safe=False).to_numpy().astype(np.float32)
@@ -211,7 +215,7 @@ def labels_of(which: str, found: pa.Table, name: str, key: str = "label") -> npt
         if (texts == "").any():
             _refuse_empty(which, name, int((texts == "").sum()), len(texts))
         others = (each for each in found.column_names if each != name)
-        if (texts == name).any() and any(map(_is_number, others)):
+        if (texts == name).any() and any(map(is_number, others)):
             raise ValueError(f"{which}: {NO_NAMES}, found {name!r} both there and below it")
         return texts
     if types.is_boolean(column.type) or types.is_integer(column.type):
@@ -222,8 +226,8 @@ def labels_of(which: str, found: pa.Table, name: str, key: str = "label") -> npt
             return values.astype(np.int64)
     predict = ", or predict numbers with data.source.numbers=true" if key == "label" else ""
     raise ValueError(
-        f"{which}: column {name!r}, of {key}s, holds {column.type}, expected texts or whole "
-        f"numbers: name another with data.source.{key}={predict}"
+        f"{which}: column {name!r} holds {column.type}, expected texts or whole numbers: name "
+        f"another with data.source.{key}={predict}"
     )
 
 
@@ -243,58 +247,27 @@ def _refuse_empty(which: str, name: str, empty: int, rows: int) -> None:
     )
 
 
-# --- files ---
-
-
-def _read(file: Path, key: str) -> pa.Table:
-    from pyarrow import ArrowException, parquet
-
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file.name} not found: looked for {file}. It is a table of your own, CSV or Parquet; "
-            f"say where it lies with data.source.{key}="
-        )
-    try:
-        with file.open("rb") as stream:
-            packed = stream.read(4) == b"PAR1"
-        found = parquet.ParquetFile(file).read() if packed else _read_csv(file)
-    except (ArrowException, OSError, ValueError) as error:
-        story = str(error).splitlines()[0]
-        raise ValueError(f"{file}: expected a CSV or a Parquet file: {story}") from error
-    if not len(found):
-        raise ValueError(f"{file}: no rows, expected at least 2")
+def _one_hot(tables: Tables, names: Sequence[str]) -> dict[str, pa.Table]:
+    """Put `city=Oslo`, `city=Rome`, ... of 0 and 1, in their order, in the place of `city`."""
+    found = dict(tables)
+    first = next(iter(found))
+    for name in names:
+        cells = {which: labels_of(which, each, name, "one_hot") for which, each in found.items()}
+        values = np.unique(cells[first])
+        if 2 * len(values) > len(cells[first]):
+            raise ValueError(
+                f"{first}: column {name!r} has {len(values)} values in {len(cells[first])} rows, "
+                f"expected few of each: leave it out with data.source.drop=[{name}]"
+            )
+        for which, own in cells.items():
+            if strange := np.setdiff1d(own, values).tolist():
+                raise ValueError(
+                    f"{which}: column {name!r} has {told(strange)}, which {first} has not"
+                )
+            place, table = found[which].column_names.index(name), found[which].drop_columns(name)
+            for number, value in enumerate(values.tolist()):
+                table = table.add_column(
+                    place + number, f"{name}={value}", [(own == value).astype(np.float32)]
+                )
+            found[which] = table
     return found
-
-
-def _read_csv(file: Path) -> pa.Table:
-    from pyarrow import BufferReader, csv, input_stream
-
-    with input_stream(str(file), compression="detect") as stream:
-        text = stream.read()
-    first = text.split(b"\n", 1)[0]
-    delimiter = max((",", ";", "\t"), key=lambda sign: first.count(sign.encode()))
-    # In one block: of several, the first would say of what type a column is.
-    reading = csv.ReadOptions(block_size=min(max(len(text), 1), 2**31 - 1))
-    parsing = csv.ParseOptions(delimiter=delimiter)
-    signs = ".," if delimiter == ";" else "."  # where commas part no cells they may be points
-    found, *others = (
-        csv.read_csv(BufferReader(text), reading, parsing, csv.ConvertOptions(decimal_point=sign))
-        for sign in signs
-    )
-    if others and _texts(others[0]) < _texts(found):
-        found = others[0]
-    if all(map(_is_number, found.column_names)):
-        raise ValueError(f"{NO_NAMES}, found numbers")
-    return found
-
-
-def _texts(found: pa.Table) -> int:
-    return sum(str(kind) == "string" for kind in found.schema.types)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -130,7 +130,7 @@ def test_a_column_far_down_may_make_whole_numbers_fractions(tmp_path: Path) -> N
         (PETS, {"label": "sort"}, "no column 'sort', there are id, age, income, kind"),
         (PETS, {"drop": ["a"]}, "no column 'a', there are id, age"),
         (PETS, {"drop": ["id", "age", "income"]}, r"no column but that of labels \('kind'\), exp"),
-        (PETS, {"label": "income", "drop": ["kind"]}, "'income', of labels, holds double, expec"),
+        (PETS, {"label": "income", "drop": ["kind"]}, "'income' holds double, expected texts"),
         (PETS.replace("dog", ""), {}, "column 'kind' is empty in 3 of 8 rows, expected none: fi"),
         (PETS.replace(",7,", ",,"), {}, "column 'income' is empty in 1 of 8 rows, expected none"),
         (PETS.replace(",7,", ",1e99,"), {}, "column 'income' holds NaN or infinity, expected fin"),
@@ -196,3 +196,42 @@ def test_one_column_is_dropped_by_its_name_alone_and_large_numbers_are_rounded(
     train, test = data.table(written(tmp_path, text), drop="id")
     assert train.task.input_shape == (1,)
     assert max(row[0] for row in rows(train, test)) == 2.0**53
+
+
+def test_texts_become_columns_of_0_and_1(tmp_path: Path) -> None:
+    text = "age,city,floor,kind\n" + "".join(
+        f"{20 + n},{('Rome', 'Oslo', 'Bern')[n % 3]},{n % 2 + 1},{'ab'[n % 2]}\n" for n in range(12)
+    )
+    path = written(tmp_path, text)
+    train, test = data.table(path, one_hot=["city"])
+    assert train.task.input_shape == (5,)  # age, Bern, Oslo, Rome, floor
+    for n in range(12):
+        bern, oslo, rome = n % 3 == 2, n % 3 == 1, n % 3 == 0
+        assert (20 + n, bern, oslo, rome, n % 2 + 1, n % 2) in rows(train, test)
+    assert data.table(path, one_hot="floor", drop=["city"])[0].task.input_shape == (3,)
+    assert data.table(path, one_hot=["city"], owner="floor")[0].task.input_shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "said"),
+    [
+        (["town"], "", "no column 'town'"),
+        (["age"], "", "column 'age' has 12 values in 12 rows, expected few of each: leave it out"),
+        (["weight"], "", "'weight' holds double, .* name another with data.source.one_hot="),
+        (["city"], "30,,1.5,b\n", "column 'city' is empty in 1 of 13 rows"),
+    ],
+)
+def test_what_cannot_be_one_hot_is_told(
+    tmp_path: Path, names: list[str], more: str, said: str
+) -> None:
+    lines = (f"{20 + n},{'RO'[n % 2]},{n + 0.5},{'ab'[n % 2]}\n" for n in range(12))
+    path = written(tmp_path, "age,city,weight,kind\n" + "".join(lines) + more)
+    with pytest.raises(ValueError, match=said):
+        data.table(path, one_hot=names)
+
+
+def test_a_test_set_has_no_other_texts(tmp_path: Path) -> None:
+    path = written(tmp_path, "age,city,kind\n" + "1,R,a\n2,O,b\n" * 4)
+    other = written(tmp_path, "age,city,kind\n1,R,a\n2,P,b\n", "test.csv")
+    with pytest.raises(ValueError, match=r"test\.csv: column 'city' has P, which .*own\.csv"):
+        data.table(path, test_path=other, one_hot=["city"])

@@ -140,7 +140,10 @@ def test_what_a_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
     for more, said in (
         ("data.source.owner=hospitl", "no column 'hospitl'"),
         ("data.source.drop=[hospital]", "wards.csv does not say whose its examples are"),
-        ("data.source.owner=age", "'age', of owners, holds double, expected texts or whole num"),
+        (
+            "data.source.owner=age",
+            "name another with data.source.owner=",
+        ),
     ):
         done = run_py(*words, more, f"hydra.run.dir={tmp_path / 'run'}")
         assert done.returncode == 1
