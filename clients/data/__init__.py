@@ -2,7 +2,13 @@
 
 from clients.data.built_in_sets import blobs, digits
 from clients.data.colour_sets import cifar10, cifar100, cinic10, stl10, svhn
-from clients.data.data_summary import described, renumbered, without_examples
+from clients.data.data_summary import (
+    described,
+    natural_clients,
+    owners_by_client,
+    renumbered,
+    without_examples,
+)
 from clients.data.dataset import Dataset, normalised, subset, viewed
 from clients.data.hugging_face import from_datasets, saved_dataset
 from clients.data.idx_sets import emnist, fashion_mnist, kmnist, mnist
@@ -36,8 +42,10 @@ __all__ = [
     "image_folder",
     "kmnist",
     "mnist",
+    "natural_clients",
     "normalised",
     "npz",
+    "owners_by_client",
     "regression",
     "renumbered",
     "saved_dataset",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from clients.data.dataset import Dataset
+from clients.data.dataset import Dataset, Indices
 from clients.data.splits import Splits
 
 
@@ -62,6 +63,49 @@ def without_examples(dataset: Dataset) -> str | None:
         return None
     which = told([str(name) for name in missing])
     return f"{dataset.name}: clients have no example of {which}, of {task.num_classes} classes"
+
+
+def owners_by_client(dataset: Dataset, parts: Sequence[Indices]) -> list[list[Any]] | None:
+    """Name whose examples each client has.
+
+    Args:
+        dataset: the private set.
+        parts: indices of each of K clients.
+
+    Returns:
+        K lists of what the file calls owners; None where it does not say, or an owner's examples
+        are several clients'.
+    """
+    if dataset.owners is None:
+        return None
+    found = [np.unique(dataset.owners[part]).tolist() for part in parts]
+    if sum(map(len, found)) > len({owner for each in found for owner in each}):
+        return None
+    names = dataset.owner_values or range(int(dataset.owners.max()) + 1)
+    return [[names[owner] for owner in each] for each in found]
+
+
+def natural_clients(
+    dataset: Dataset, parts: Sequence[Indices], owners: Sequence[Sequence[Any]]
+) -> str:
+    """Say whose examples clients have.
+
+    Args:
+        dataset: the private set.
+        parts: indices of each of K clients.
+        owners: as `owners_by_client` gives it.
+
+    Returns:
+        A line, with at most nine clients.
+    """
+    assert dataset.owners is not None, "else there are no owners"
+    there = len(dataset.owner_values or np.unique(dataset.owners))
+    lines = [f"{k} {' + '.join(map(str, each))}" for k, each in enumerate(owners)]
+    used = sum(map(len, parts))
+    return (
+        f"{dataset.name}: {sum(map(len, owners))} of {there} owners are clients, with {used:,} of "
+        f"{len(dataset):,} private examples: {told(lines)}"
+    )
 
 
 def told(values: Sequence[int] | Sequence[str]) -> str:

@@ -45,6 +45,7 @@ class Dataset:
         view: what is done to network inputs [B, ...] before anybody gets them; None: nothing.
         owners: [N], int64, whose each example is, 0..W - 1: a writer's, a hospital's; None: nobody
             says.
+        owner_values: [W], what its file calls them; None: 0..W - 1.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Dataset:
     label_values: LabelValues | None = None
     view: Callable[[Inputs], Inputs] | None = None
     owners: Indices | None = None
+    owner_values: LabelValues | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "labels", "owners"):  # who changed them changed them for everybody

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from clients.data.dataset import Dataset, Inputs, LabelValues
 from clients.data.image_folder import HELD_OUT, read_images
 from clients.data.own_arrays import numbered, own_sets
+from clients.data.table_columns import features_of, labels_of, names_of, owners_of
 from clients.data.task import classification
-from clients.data.user_table import features_of, labels_of, names_of
 
 Sets = Mapping[str, Any]
 """A `datasets.Dataset` with the train set, and one with the test set if there is one, by name."""
@@ -132,7 +132,7 @@ def from_datasets(
     whose = None
     if owner:
         column = first.select_columns(owner).with_format("arrow")[:]
-        whose = labels_of("train", column, owner, "owner")
+        whose = owners_of("train", column, owner, label)
     return own_sets(name, inputs, classes, task, test_share, seed, values, columns, whose)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,11 +96,15 @@ def own_sets(
     """
     (first, whole), *given = inputs.items()
     scale = 1 / 255 if whole.dtype == np.uint8 else 1.0
-    whose = None if owners is None else np.unique(owners, return_inverse=True)[1].astype(np.int64)
+    whose, names = None, None
+    if owners is not None:
+        values, places = np.unique(owners, return_inverse=True)
+        whose, names = places.astype(np.int64), tuple(values.tolist())
     if not given:
         rng = np.random.default_rng(seed)
         about = task, scale, test_share, rng, label_values, columns, whose
-        return hold_out(name, whole, labels[0], *about)
+        train, test = hold_out(name, whole, labels[0], *about)
+        return replace(train, owner_values=names), test
     ((second, held_out),) = given
     if (whole.dtype, whole.shape[1:]) != (held_out.dtype, held_out.shape[1:]):
         raise ValueError(
@@ -107,5 +112,5 @@ def own_sets(
             f"found {held_out.dtype} {list(held_out.shape[1:])}"
         )
     constants = task, scale, *channel_moments(name, whole, scale, columns), label_values
-    train = Dataset(name, whole, labels[0], *constants, owners=whose)
+    train = Dataset(name, whole, labels[0], *constants, owners=whose, owner_values=names)
     return train, Dataset(name, held_out, labels[1], *constants)

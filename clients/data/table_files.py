@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,13 @@ if TYPE_CHECKING:
 NO_NAMES = "expected the names of the columns in the first line"
 
 
-def read_table(file: Path, key: str) -> pa.Table:
+def read_table(file: Path, key: str, texts: Collection[str] = ()) -> pa.Table:
     """Read a file.
 
     Args:
         file: it.
         key: of `data.source`, that names it.
+        texts: names of columns that stay texts in a CSV, where 007 and 7 are two.
 
     Returns:
         What is in it, at least one row.
@@ -35,7 +37,7 @@ def read_table(file: Path, key: str) -> pa.Table:
     try:
         with file.open("rb") as stream:
             packed = stream.read(4) == b"PAR1"
-        found = parquet.ParquetFile(file).read() if packed else _read_csv(file)
+        found = parquet.ParquetFile(file).read() if packed else _read_csv(file, texts)
     except (ArrowException, OSError, ValueError) as error:
         story = str(error).splitlines()[0]
         raise ValueError(f"{file}: expected a CSV or a Parquet file: {story}") from error
@@ -44,8 +46,8 @@ def read_table(file: Path, key: str) -> pa.Table:
     return found
 
 
-def _read_csv(file: Path) -> pa.Table:
-    from pyarrow import BufferReader, csv, input_stream
+def _read_csv(file: Path, texts: Collection[str]) -> pa.Table:
+    from pyarrow import BufferReader, csv, input_stream, string
 
     with input_stream(str(file), compression="detect") as stream:
         text = stream.read()
@@ -54,9 +56,15 @@ def _read_csv(file: Path) -> pa.Table:
     # In one block: of several, the first would say of what type a column is.
     reading = csv.ReadOptions(block_size=min(max(len(text), 1), 2**31 - 1))
     parsing = csv.ParseOptions(delimiter=delimiter)
+    kept = dict.fromkeys(texts, string())
     signs = ".," if delimiter == ";" else "."  # where commas part no cells they may be points
     found, *others = (
-        csv.read_csv(BufferReader(text), reading, parsing, csv.ConvertOptions(decimal_point=sign))
+        csv.read_csv(
+            BufferReader(text),
+            reading,
+            parsing,
+            csv.ConvertOptions(decimal_point=sign, column_types=kept),
+        )
         for sign in signs
     )
     if others and _texts(others[0]) < _texts(found):

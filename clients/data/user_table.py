@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from clients.data import table_columns
 from clients.data.data_summary import told
 from clients.data.dataset import Dataset
 from clients.data.own_arrays import numbered, own_sets
-from clients.data.table_files import NO_NAMES, is_number, read_table
+from clients.data.table_columns import features_of, labels_of, names_of, owners_of
+from clients.data.table_files import read_table
 from clients.data.task import classification, regression
 
 if TYPE_CHECKING:
@@ -67,8 +69,9 @@ def table(
     for key, given in (("path", path), ("test_path", test_path)):
         if given is not None:
             file = Path(given).expanduser().absolute()
-            tables[str(file)] = read_table(file, key)
-    tables = _one_hot(tables, names_of(one_hot))
+            texts = [*names_of(one_hot), *([owner] if owner else [])]
+            tables[str(file)] = read_table(file, key, texts)
+    tables = table_columns.one_hot(tables, names_of(one_hot))
     name = Path(path).name
     return table_sets(name, tables, label, drop, numbers, test_share, seed, owner)
 
@@ -103,8 +106,13 @@ def table_sets(
     """
     first, whole = next(iter(tables.items()))
     drop = [*names_of(drop), *([owner] if owner else [])]
+    if owner and label is None and whole.column_names[-1:] == [owner]:
+        raise ValueError(
+            f"{first}: the last column says whose a row is, expected that of labels to be named: "
+            "data.source.label="
+        )
     label, columns = _columns(first, whole.column_names, label, drop)
-    whose = labels_of(first, whole, owner, "owner") if owner else None
+    whose = owners_of(first, whole, owner, label) if owner else None
     inputs = {which: features_of(which, found, columns) for which, found in tables.items()}
     shape, about = (len(columns),), (test_share, seed)
     if not numbers:
@@ -129,11 +137,6 @@ def table_sets(
 # --- columns ---
 
 
-def names_of(drop: Collection[str]) -> list[str]:
-    """Return names of columns; one may stand alone, as `drop=id`."""
-    return [drop] if isinstance(drop, str) else [*map(str, drop)]
-
-
 def _columns(
     which: str, names: Sequence[str], label: str | None, drop: Collection[str]
 ) -> tuple[str, list[str]]:
@@ -148,126 +151,3 @@ def _columns(
     if not features:
         raise ValueError(f"{which}: no column but that of labels ({label!r}), expected features")
     return label, features
-
-
-def features_of(which: str, found: pa.Table, columns: Sequence[str]) -> Floats:
-    """Return columns of numbers.
-
-    Args:
-        which: what messages call the table.
-        found: it, N rows.
-        columns: names of D columns.
-
-    Returns:
-        Their numbers [N, D], float32.
-
-    Raises:
-        ValueError: a column is missing, no numbers, or has empty cells; names it.
-    """
-    features = np.empty((len(found), len(columns)), np.float32)
-    for place, name in enumerate(columns):
-        features[:, place] = _numbers(which, name, _column(which, found, name))
-    return features
-
-
-def _numbers(which: str, name: str, column: pa.ChunkedArray) -> Floats:
-    from pyarrow import types
-
-    leave_out = f"leave the column out with data.source.drop=[{name}]"
-    if not any(is_of(column.type) for is_of in (types.is_integer, types.is_floating,
-                                                types.is_boolean, types.is_decimal)):  # fmt: skip
-        raise ValueError(
-            f"{which}: column {name!r} holds {column.type}, expected numbers: {leave_out}, or "
-            f"have a column of 0 and 1 for each of its values: data.source.one_hot=[{name}]"
-        )
-    with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
-        values: Floats = column.cast("float64", safe=False).to_numpy().astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"{which}: column {name!r} holds NaN or infinity, expected finite values of float32: "
-            f"put numbers there, or {leave_out}"
-        )
-    return values
-
-
-def labels_of(which: str, found: pa.Table, name: str, key: str = "label") -> npt.NDArray[Any]:
-    """Return a column of whole numbers or texts.
-
-    Args:
-        which: what messages call the table.
-        found: it, N rows.
-        name: of the column.
-        key: that names it, of `data.source`.
-
-    Returns:
-        Its cells [N], int64 or text.
-
-    Raises:
-        ValueError: the column is missing, holds something else, or has empty cells; names it.
-    """
-    from pyarrow import types
-
-    column = _column(which, found, name)
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if types.is_string(column.type) or types.is_large_string(column.type):
-        texts: npt.NDArray[np.str_] = column.to_numpy().astype(np.str_)
-        if (texts == "").any():
-            _refuse_empty(which, name, int((texts == "").sum()), len(texts))
-        others = (each for each in found.column_names if each != name)
-        if (texts == name).any() and any(map(is_number, others)):
-            raise ValueError(f"{which}: {NO_NAMES}, found {name!r} both there and below it")
-        return texts
-    if types.is_boolean(column.type) or types.is_integer(column.type):
-        return np.asarray(column.cast("int64"))
-    if types.is_floating(column.type):
-        values = np.asarray(column)
-        if (values == np.rint(values)).all() and np.abs(values).max() < 2**53:
-            return values.astype(np.int64)
-    predict = ", or predict numbers with data.source.numbers=true" if key == "label" else ""
-    raise ValueError(
-        f"{which}: column {name!r} holds {column.type}, expected texts or whole numbers: name "
-        f"another with data.source.{key}={predict}"
-    )
-
-
-def _column(which: str, found: pa.Table, name: str) -> pa.ChunkedArray:
-    if name not in found.column_names:
-        raise ValueError(f"{which}: no column {name!r}, there are {told(found.column_names)}")
-    column = found.column(name)
-    if column.null_count:
-        _refuse_empty(which, name, column.null_count, len(column))
-    return column
-
-
-def _refuse_empty(which: str, name: str, empty: int, rows: int) -> None:
-    raise ValueError(
-        f"{which}: column {name!r} is empty in {empty} of {rows} rows, expected none: fill them, "
-        f"or leave the rows or the column out (data.source.drop=[{name}])"
-    )
-
-
-def _one_hot(tables: Tables, names: Sequence[str]) -> dict[str, pa.Table]:
-    """Put `city=Oslo`, `city=Rome`, ... of 0 and 1, in their order, in the place of `city`."""
-    found = dict(tables)
-    first = next(iter(found))
-    for name in names:
-        cells = {which: labels_of(which, each, name, "one_hot") for which, each in found.items()}
-        values = np.unique(cells[first])
-        if 2 * len(values) > len(cells[first]):
-            raise ValueError(
-                f"{first}: column {name!r} has {len(values)} values in {len(cells[first])} rows, "
-                f"expected few of each: leave it out with data.source.drop=[{name}]"
-            )
-        for which, own in cells.items():
-            if strange := np.setdiff1d(own, values).tolist():
-                raise ValueError(
-                    f"{which}: column {name!r} has {told(strange)}, which {first} has not"
-                )
-            place, table = found[which].column_names.index(name), found[which].drop_columns(name)
-            for number, value in enumerate(values.tolist()):
-                table = table.add_column(
-                    place + number, f"{name}={value}", [(own == value).astype(np.float32)]
-                )
-            found[which] = table
-    return found

@@ -43,10 +43,15 @@ def natural(
         raise ValueError(f"min_examples={min_examples}, expected >= 1")
     counts = np.bincount(owners)
     there = np.flatnonzero(counts >= min_examples)
+    if not len(there):
+        raise ValueError(
+            f"partition.min_examples={min_examples}: who has most has {counts.max()} private "
+            "examples, expected at most these"
+        )
     if len(there) < num_clients:
         raise ValueError(
-            f"clients.num_clients={num_clients}: {len(there)} owners have {min_examples} examples "
-            f"or more, expected at most {len(there)} clients"
+            f"clients.num_clients={num_clients}: {len(there)} owners have {min_examples} private "
+            f"examples or more, when test and proxy set are drawn, expected at most {len(there)}"
         )
     drawn = rng.permutation(there)
     if not grouped:

@@ -27,6 +27,7 @@ class PartitionSummary:
             class distribution p of all that is anybody's.
         mean_effective_classes: mean over clients of exp(entropy of p_k), in 1..C; 1 when every
             client has one class.
+        owners: [K], whose examples each client has, as their file calls them; None: not said.
     """
 
     clients: npt.NDArray[np.int32]
@@ -35,6 +36,7 @@ class PartitionSummary:
     sizes: npt.NDArray[np.int64]
     mean_emd: float
     mean_effective_classes: float
+    owners: Sequence[Sequence[str | int]] | None = None
 
 
 def summary(

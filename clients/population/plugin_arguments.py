@@ -19,7 +19,7 @@ from clients.population.builders import tier_of
 from clients.population.label_conditions import Condition
 from clients.population.profiles import ProfileRule
 from clients.seeding import Purpose, stream
-from clients.signatures import named_of, unoffered
+from clients.signatures import named_of, needs, unoffered
 
 PARTITION = ("ids", "inputs", "owners")
 """Of the private set: positions [n], inputs as networks see them [n, ...], whose each is [n]."""
@@ -92,21 +92,19 @@ def cut(
     offered: dict[str, Callable[[], Any]] = {
         "ids": everything.copy,
         "inputs": partial(normalised, private, everything),
-        "owners": partial(_owners, private),
     }
+    if private.owners is not None:
+        offered["owners"] = private.owners.copy
+    elif any(needs(layer, "owners") for _, layer in _layers("partition", partition)):
+        raise ValueError(
+            f"partition: {private.name} does not say whose its examples are: expected data that do,"
+            " such as data=table with data.source.owner=, the name of a column, or an .npz with an "
+            "array owners"
+        )
     found: Partition = _told(partition, lambda depth: offered)(labels, num_clients, rng)
     if reason := _misfit(found, num_clients, len(private)):
         raise ValueError(f"partition: the function returned {reason}")
     return found
-
-
-def _owners(private: Dataset) -> npt.NDArray[np.int64]:
-    if private.owners is None:
-        raise ValueError(
-            f"partition: {private.name} does not say whose its examples are: expected data that do,"
-            " such as data=table with data.source.owner=, the name of a column"
-        )
-    return private.owners.copy()
 
 
 def _misfit(found: Any, num_clients: int, num_examples: int) -> str | None:

@@ -1,6 +1,7 @@
 """A run that can be resumed: its folder, anew or from a checkpoint, and its rounds."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import nn
 
 from clients.app import SimulatedApp
-from clients.data import renumbered, without_examples
+from clients.data import natural_clients, owners_by_client, renumbered, without_examples
 from clients.duck_typing import told
 from clients.messages.arrays import read_arrays, write_arrays
 from clients.models.factory import Parameters, load_parameters, parameters_of
@@ -64,7 +65,8 @@ def open_run(
     seeing = {name: probe for name, probe in probes.items() if not isinstance(probe, Ask)}
     private = clients.splits.private
     kinds = private.task.strata(private.labels)
-    shape = summary(kinds, clients.partitions, private.task.num_strata)
+    owners = owners_by_client(private, clients.partitions)
+    shape = replace(summary(kinds, clients.partitions, private.task.num_strata), owners=owners)
     begin(folder, config_text, shape, None if done is None else done.lines)
     kept = (None, {}) if done is None else (done.clients, done.probes)
     measure = private.task.measure
@@ -75,7 +77,8 @@ def open_run(
         measuring = f"clients and ensembles measured on {size} before round {rounds}"
         where = "; ".join([where, measuring] if where else [measuring])
     display = Display(rounds, clients.architectures, shape, measure, where)
-    for note in filter(None, (renumbered(private), without_examples(private))):
+    whose = None if owners is None else natural_clients(private, clients.partitions, owners)
+    for note in filter(None, (renumbered(private), without_examples(private), whose)):
         display.warn(note)
     if leaked := clients.splits.proxy_in_test:
         display.warn(f"{leaked} of {len(clients.splits.proxy)} proxy inputs are test inputs too")

@@ -28,7 +28,7 @@ def write_partition(folder: Path, summary: PartitionSummary) -> None:
         use_dictionary=["label", "num_examples"],
         column_encoding={"client": "DELTA_BINARY_PACKED"},
     )
-    text = json.dumps(_figures(summary), indent=2, sort_keys=True)
+    text = json.dumps(_figures(summary), indent=2, sort_keys=True, ensure_ascii=False)
     (folder / PARTITION_SUMMARY).write_text(text + "\n", encoding="utf-8")
 
 
@@ -67,4 +67,5 @@ def _figures(summary: PartitionSummary) -> dict[str, Any]:
         },
         "mean_emd": summary.mean_emd,
         "mean_effective_classes": summary.mean_effective_classes,
+        **({} if summary.owners is None else {"owners": summary.owners}),
     }

@@ -98,7 +98,7 @@ CONDITIONS: tuple[Check, ...] = (_labels_are_some, _labels_again, _labels_in_any
 def _cut(partition: Any, num_clients: int = 3, size: int = 60, labels: Any = None) -> list[Any]:
     rng, ids = np.random.default_rng(0), np.arange(size)
     inputs = partial(normalised, PRIVATE, ids)
-    offered: dict[str, Any] = {"ids": ids.copy, "inputs": inputs, "owners": lambda: ids % 7}
+    offered: dict[str, Any] = {"ids": ids.copy, "inputs": inputs, "owners": lambda: 2 * (ids % 7)}
     labels = PRIVATE.labels[:size].copy() if labels is None else labels
     return list(partition(labels, num_clients, rng, **named_of(partition, offered)))
 

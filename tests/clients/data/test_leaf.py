@@ -34,7 +34,8 @@ def test_writers_are_owners(tmp_path: Path) -> None:
     assert train.labels.tolist() == [3, 61, 0, 0, 9, 5]
     assert train.task.num_classes == 62
     assert train.owners is not None
-    assert train.owners.tolist() == [1, 1, 0, 0, 0, 2]  # in the order of their names
+    assert train.owners.tolist() == [1, 1, 0, 0, 0, 2]
+    assert train.owner_values == ("f00_1", "f01_2", "f02_9")
     assert (test.labels.tolist(), test.inputs[0, 0, 0, 0]) == ([1], 0.5)
     assert (test.mean, test.std) == (train.mean, train.std)
 

@@ -216,8 +216,8 @@ def test_texts_become_columns_of_0_and_1(tmp_path: Path) -> None:
     ("names", "more", "said"),
     [
         (["town"], "", "no column 'town'"),
-        (["age"], "", "column 'age' has 12 values in 12 rows, expected few of each: leave it out"),
-        (["weight"], "", "'weight' holds double, .* name another with data.source.one_hot="),
+        (["age"], "", "column 'age' has 12 values in 12 rows, expected several rows of each"),
+        (["weight"], "", "column 'weight' has 12 values in 12 rows, expected several rows of each"),
         (["city"], "30,,1.5,b\n", "column 'city' is empty in 1 of 13 rows"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,13 @@ def test_no_owner_is_of_two_clients_and_no_client_has_nothing(
 
 
 def test_what_cannot_be_is_named() -> None:
-    said = "clients.num_clients=5: 4 owners have 1 examples or more, expected at most 4 clients"
+    said = "num_clients=5: 4 owners have 1 private examples or more, when .* expected at most 4"
     with pytest.raises(ValueError, match=said):
         natural(5)
-    with pytest.raises(ValueError, match="3 owners have 2 examples or more"):
+    with pytest.raises(ValueError, match="3 owners have 2 private examples or more"):
         natural(4, min_examples=2)
+    with pytest.raises(ValueError, match="partition.min_examples=9: who has most has 3 private"):
+        natural(1, min_examples=9)
     with pytest.raises(ValueError, match="min_examples=0, expected >= 1"):
         natural(1, min_examples=0)
 
@@ -98,6 +101,12 @@ def test_a_data_set_has_an_owner_for_each_example_or_none() -> None:
     with pytest.raises(ValueError, match=r"own does not say whose its examples are: .*owner="):
         cut(partition.natural, private(None).labels, 2, rng, private(None))
 
+    def if_known(labels, num_clients, rng, *, owners=None):  # type: ignore[no-untyped-def]
+        return partition.iid(labels, 2 if owners is None else len({*owners}), rng)
+
+    assert len(cut(if_known, private(None).labels, 2, rng, private(None))) == 2
+    assert len(cut(if_known, private(None).labels, 4, rng, private(OWNERS))) == 4
+
 
 def write(folder: Path) -> Path:
     """Write a table in which each hospital has rows of its own mean."""
@@ -120,7 +129,9 @@ WORDS = [
 ]
 
 
-def test_a_tables_hospitals_are_the_clients_on_both_pools(tmp_path: Path) -> None:
+def test_a_tables_hospitals_are_the_clients_on_both_pools(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train, test = data.table(str(write(tmp_path)), owner="hospital")
     assert train.task.input_shape == (2,)  # the hospital is no feature
     assert test.owners is None
@@ -133,6 +144,13 @@ def test_a_tables_hospitals_are_the_clients_on_both_pools(tmp_path: Path) -> Non
     there = federated(tmp_path / "there", *words, sim="ray")
     other = federated(tmp_path / "other", *words, "partition.grouped=true")
     assert hashes(here) == hashes(there) != hashes(other)
+    cut = [json.loads((tmp_path / name / "partition_summary.json").read_text())["owners"]
+           for name in ("here", "other")]  # fmt: skip
+    assert [each for (each,) in cut[0]] in (["east", "north"], ["east", "west"], ["north", "west"])
+    assert sorted(len(each) for each in cut[1]) == [1, 2]
+    first = " + ".join(cut[1][0])
+    line = f"wards.csv: 3 of 3 owners are clients, with 77 of 77 private examples: 0 {first}, 1 "
+    assert line in capsys.readouterr().out
 
 
 def test_what_a_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
@@ -140,12 +158,29 @@ def test_what_a_file_lacks_is_said_in_a_line(tmp_path: Path) -> None:
     for more, said in (
         ("data.source.owner=hospitl", "no column 'hospitl'"),
         ("data.source.drop=[hospital]", "wards.csv does not say whose its examples are"),
-        (
-            "data.source.owner=age",
-            "name another with data.source.owner=",
-        ),
+        ("data.source.owner=age", "column 'age' has 120 values in 120 rows, expected several"),
+        ("data.source.owner=kind data.source.label=kind", "owner=kind is the column of labels too"),
     ):
-        done = run_py(*words, more, f"hydra.run.dir={tmp_path / 'run'}")
+        done = run_py(*words, *more.split(), f"hydra.run.dir={tmp_path / 'run'}")
         assert done.returncode == 1
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_ids_keep_their_zeros_and_numbers_their_order(tmp_path: Path) -> None:
+    def owners(*names: str) -> tuple[object, ...] | None:
+        lines = (f"{name},{n}.5,{n % 2}\n" for n, name in enumerate(names * 3))
+        (tmp_path / "own.csv").write_text("ward,age,kind\n" + "".join(lines))
+        return data.table(str(tmp_path / "own.csv"), owner="ward")[0].owner_values
+
+    assert owners("007", "7", "08") == ("007", "08", "7")
+    assert owners("10", "9", "2") == (2, 9, 10)
+
+
+def test_the_last_column_is_not_taken_for_both(tmp_path: Path) -> None:
+    lines = "".join(f"{n}.5,{n % 2},w{n % 3}\n" for n in range(12))
+    (tmp_path / "own.csv").write_text("age,kind,ward\n" + lines)
+    with pytest.raises(ValueError, match="last column says whose .* data.source.label="):
+        data.table(str(tmp_path / "own.csv"), owner="ward")
+    train, _ = data.table(str(tmp_path / "own.csv"), owner="ward", label="kind")
+    assert (train.task.num_classes, train.owner_values) == (2, ("w0", "w1", "w2"))
