@@ -4,6 +4,7 @@ Apart from reading.py, since a run that is not over writes them anew every few r
 be read then is left out, with a note.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sim.report.reading import ReportError, Run
-from sim.tracking.run_files import CLIENTS, PARTITION
+from sim.tracking.run_files import CLIENTS, PARTITION, PARTITION_SUMMARY
+
+MOST_SHOWN = 30
+"""Letters of the names of whoever a client's examples are."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,23 @@ def client_tables(run: Run, of_clients: Sequence[str], of_partition: Sequence[st
             notes.append(f"{name} cannot be read just now: it is left out.")
     if run.result is None and CLIENTS in found:
         notes += _how_old(found[CLIENTS], run)
-    return ClientTables(found.get(CLIENTS, {}), found.get(PARTITION, {}), notes)
+    return ClientTables(_named(run, found.get(CLIENTS, {})), found.get(PARTITION, {}), notes)
+
+
+def _named(run: Run, table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put whose a client's examples are, if the folder says it, behind its architecture."""
+    try:
+        owners = json.loads((run.folder / PARTITION_SUMMARY).read_text(encoding="utf-8"))["owners"]
+        names = [" + ".join(map(str, each))[:MOST_SHOWN] for each in owners]
+    except (OSError, ValueError, KeyError, TypeError):  # most runs have none; a folder is anybody's
+        return table
+    if not {"client", "architecture"} <= table.keys():
+        return table
+    if table["client"].max(initial=-1) >= len(names):  # of another run
+        return table
+    pairs = zip(table["architecture"].tolist(), table["client"].tolist(), strict=True)
+    named = np.array([f"{kind}, {names[client]}" for kind, client in pairs], dtype=object)
+    return {**table, "architecture": named}
 
 
 def _how_old(table: Mapping[str, Any], run: Run) -> list[str]:

@@ -164,3 +164,18 @@ def test_a_client_that_leads_by_half_of_the_measures_does_not_stand_out() -> Non
     assert len(rows) >= 4
     assert outlier(rows) == ""
     assert outlier([]) == ""
+
+
+def test_who_has_a_name_is_called_by_it(tmp_path: Path) -> None:
+    rounds = {1: {0: 0.1, 1: 0.6, 2: 0.2}}
+    rows = rows_of("ece", rounds)
+    folder = with_clients(tmp_path / "run", rows)
+    (folder / "partition_summary.json").write_text('{"owners": [["a"], ["St Mary", 7], ["c"]]}')
+    tables = client_tables(read_run(folder), ["round", "client", "architecture", *MEASURES], [])
+    (found,) = furthest(tables.clients)
+    assert (found.client, found.architecture) == (1, "net1, St Mary + 7")
+    assert sentence([found]).startswith("Client 1 (net1, St Mary + 7) is furthest out by 1 of 1")
+    for odd in ('{"owners": [["a"]]}', '{"owners": 3}', "[1]", "{"):
+        (folder / "partition_summary.json").write_text(odd)
+        tables = client_tables(read_run(folder), ["client", "architecture", *MEASURES], [])
+        assert {*tables.clients["architecture"]} == {"net0", "net1"}
