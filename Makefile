@@ -101,4 +101,4 @@ bench-full: venv .venv-pfl  ## every table of docs/benchmarks.md, about an hour 
 	$(BIN)/python -m benchmarks.probes
 
 clean:  ## remove the virtual environment and caches
-	rm -rf .venv .venv-pfl .venv-blazefl .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs .venv-extras .venv-pfl .venv-blazefl .mypy_cache .pytest_cache .ruff_cache .hypothesis

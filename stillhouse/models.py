@@ -117,9 +117,12 @@ def export(
             torch.jit.save(traced, path)
         else:
             batch = ({0: torch.export.Dim("batch")},)
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # "torchvision is missing"
+            log = logging.getLogger("torch.onnx")
+            before = log.level
+            log.setLevel(logging.ERROR)  # "torchvision is not installed"
             onnx = partial(torch.onnx.export, dynamic_shapes=batch, external_data=False)
             onnx(model, (example,), path, verbose=False)
+            log.setLevel(before)
     return path
 
 

@@ -26,6 +26,7 @@ DATA = {
     **{name: ["data=shakespeare", "data.limit=200"] for name in TEXTS},
 }
 MODELS = sorted({path.stem for path in (CONF / "student").glob("*.yaml")} - {*PIXELS})
+assert len(MODELS) == 15
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -100,12 +100,16 @@ def natural_clients(
     """
     assert dataset.owners is not None, "else there are no owners"
     there = len(dataset.owner_values or np.unique(dataset.owners))
-    lines = [f"{k} {' + '.join(map(str, each))}" for k, each in enumerate(owners)]
+    lines = [f"{k} {' + '.join(map(_plain, each))}" for k, each in enumerate(owners)]
     used = sum(map(len, parts))
     return (
-        f"{dataset.name}: {sum(map(len, owners))} of {there} owners are clients, with {used:,} of "
+        f"{dataset.name}: {sum(map(len, owners))} of {there} owners have clients, with {used:,} of "
         f"{len(dataset):,} private examples: {told(lines)}"
     )
+
+
+def _plain(name: str | int) -> str:
+    return "".join(each if each.isprintable() else "?" for each in str(name))
 
 
 def told(values: Sequence[int] | Sequence[str]) -> str:

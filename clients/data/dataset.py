@@ -79,11 +79,8 @@ class Dataset:
             )
         if reason := self.task.label_fault(self.labels):
             raise ValueError(f"{self.name}: {reason}")
-        if self.owners is not None and self.owners.shape != (len(self.inputs),):
-            raise ValueError(
-                f"{self.name}: owners has shape {self.owners.shape}, expected "
-                f"{(len(self.inputs),)}: one for each input"
-            )
+        if self.owners is not None:
+            _check_owners(self)
         if self.task.num_tokens is None:
             _check_constants(self)
 
@@ -192,6 +189,27 @@ def channel_moments(
                 f"{std:g}), expected values that differ: leave it out, or shift and scale it"
             )
     return means, stds
+
+
+def _check_owners(dataset: Dataset) -> None:
+    name, owners, values = dataset.name, dataset.owners, dataset.owner_values
+    assert owners is not None, "else there is nothing to check"
+    if owners.shape != (len(dataset.inputs),):
+        raise ValueError(
+            f"{name}: owners has shape {owners.shape}, expected {(len(dataset.inputs),)}: one for "
+            "each input"
+        )
+    if owners.dtype.kind not in "iu" or (len(owners) and owners.min() < 0):
+        raise ValueError(f"{name}: owners are {owners.dtype}, expected whole numbers from 0 on")
+    if values is None:
+        return
+    if not isinstance(values, tuple) or not all(isinstance(each, str | int) for each in values):
+        raise ValueError(f"{name}: owner_values is no tuple of texts or of Python's integers")
+    if len(owners) and owners.max() >= len(values):
+        raise ValueError(
+            f"{name}: owners go up to {owners.max()}, expected below {len(values)}, the number of "
+            "owner_values"
+        )
 
 
 def _check_inputs(dataset: Dataset) -> None:

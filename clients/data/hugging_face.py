@@ -133,6 +133,8 @@ def from_datasets(
     if owner:
         column = first.select_columns(owner).with_format("arrow")[:]
         whose = owners_of("train", column, owner, label)
+        if names := getattr(first.features[owner], "names", None):
+            whose = np.array(names)[whose]
     return own_sets(name, inputs, classes, task, test_share, seed, values, columns, whose)
 
 

@@ -64,16 +64,17 @@ def _of_writers(
         found = [
             (str(name), np.array(each["x"], np.float32).reshape(-1, *shape), np.array(each["y"]))
             for name, each in users.items()
+            if each["y"]
         ]
         if not found:
-            raise ValueError("it has no writer")
+            raise ValueError("it has no writer with an image")
         for name, inputs, labels in found:
             if labels.dtype.kind not in "iu" or labels.shape != inputs.shape[:1]:
                 raise ValueError(f"{len(inputs)} images and {labels.shape} labels of {name}")
             if not 0 <= labels.min() <= labels.max() < FEMNIST_CLASSES:
                 raise ValueError(f"labels {labels.min()} to {labels.max()} of {name}")
-            if not np.isfinite(inputs).all():
-                raise ValueError(f"NaN or infinity in images of {name}")
+            if not (inputs >= 0).all() or not (inputs <= 1).all():
+                raise ValueError(f"pixels of {name} beyond 0 to 1")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{file}: expected {{"user_data": {{writer: {{"x": [[784 numbers], ...], "y": [0..'

@@ -125,7 +125,8 @@ def split(
         chosen = chosen[:proxy_limit]
         # Clients answer it as their task has it; its labels are of whatever it was made for.
         task = replace(train.task, label_fault=proxy_source.task.label_fault)
-        proxy = replace(subset(proxy_source, chosen), task=task, mean=train.mean, std=train.std)
+        theirs = replace(proxy_source, owners=None, owner_values=None)
+        proxy = replace(subset(theirs, chosen), task=task, mean=train.mean, std=train.std)
         return Splits(subset(train, order), proxy, test)
     num_proxy = round(proxy_share * len(order))
     if num_proxy == len(order) or (num_proxy == 0 and proxy_share > 0):
@@ -133,7 +134,8 @@ def split(
             f"proxy_share={proxy_share} of {len(order)} examples leaves {num_proxy} for the proxy "
             f"set and {len(order) - num_proxy} for the private set, expected at least 1 each"
         )
-    proxy = subset(train, order[:num_proxy][:proxy_limit])
+    shared = replace(train, owners=None, owner_values=None)  # the proxy set is nobody's
+    proxy = subset(shared, order[:num_proxy][:proxy_limit])
     return Splits(subset(train, order[num_proxy:]), proxy, test)
 
 

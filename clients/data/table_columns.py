@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,16 @@ def names_of(drop: Collection[str]) -> list[str]:
     return [drop] if isinstance(drop, str) else [*map(str, drop)]
 
 
-def features_of(which: str, found: pa.Table, columns: Sequence[str]) -> Floats:
+def features_of(
+    which: str, found: pa.Table, columns: Sequence[str], one_hot: bool = False
+) -> Floats:
     """Return columns of numbers.
 
     Args:
         which: what messages call the table.
         found: it, N rows.
         columns: names of D columns.
+        one_hot: whether a text may become a feature by `data.source.one_hot`.
 
     Returns:
         Their numbers [N, D], float32.
@@ -39,19 +43,20 @@ def features_of(which: str, found: pa.Table, columns: Sequence[str]) -> Floats:
     """
     features = np.empty((len(found), len(columns)), np.float32)
     for place, name in enumerate(columns):
-        features[:, place] = _numbers(which, name, _column(which, found, name))
+        features[:, place] = _numbers(which, name, _column(which, found, name), one_hot)
     return features
 
 
-def _numbers(which: str, name: str, column: pa.ChunkedArray) -> Floats:
+def _numbers(which: str, name: str, column: pa.ChunkedArray, one_hot: bool) -> Floats:
     from pyarrow import types
 
     leave_out = f"leave the column out with data.source.drop=[{name}]"
     if not any(is_of(column.type) for is_of in (types.is_integer, types.is_floating,
                                                 types.is_boolean, types.is_decimal)):  # fmt: skip
+        others = f", or have a column of 0 and 1 for each value: data.source.one_hot=[{name}]"
         raise ValueError(
-            f"{which}: column {name!r} holds {column.type}, expected numbers: {leave_out}, or "
-            f"have a column of 0 and 1 for each of its values: data.source.one_hot=[{name}]"
+            f"{which}: column {name!r} holds {column.type}, expected numbers: {leave_out}"
+            f"{others * one_hot}"
         )
     with np.errstate(over="ignore"):  # what is too large for float32 is refused as infinite
         values: Floats = column.cast("float64", safe=False).to_numpy().astype(np.float32)
@@ -122,21 +127,20 @@ def owners_of(which: str, found: pa.Table, name: str, label: str) -> npt.NDArray
     if name == label:
         raise ValueError(f"{which}: data.source.owner={name} is the column of labels too")
     whose = labels_of(which, found, name, "owner")
-    values = _few(which, name, whose).tolist()
-    if all(
-        isinstance(each, str) and each.isdecimal() and str(int(each)) == each for each in values
-    ):
-        return whose.astype(np.int64)  # 2 is before 10
-    return whose
+    values = _few(which, "owner", name, whose).tolist()
+    # 2 is before 10; what has zeros before it, or does not fit, stays as it is.
+    texts = whose.dtype.kind == "U"
+    plain = texts and all(re.fullmatch("-?[1-9][0-9]{0,17}|0", each) for each in values)
+    return whose.astype(np.int64) if plain else whose
 
 
-def _few(which: str, name: str, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _few(which: str, key: str, name: str, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the distinct values of a column in which rows share them."""
     values = np.unique(cells)
     if 2 * len(values) > len(cells):
         raise ValueError(
             f"{which}: column {name!r} has {len(values)} values in {len(cells)} rows, expected "
-            f"several rows of each: another column, or data.source.drop=[{name}]"
+            f"several rows of each: name another with data.source.{key}="
         )
     return values
 
@@ -175,7 +179,7 @@ def one_hot(tables: Tables, names: Sequence[str]) -> dict[str, pa.Table]:
     first = next(iter(found))
     for name in names:
         cells = {which: labels_of(which, each, name, "one_hot") for which, each in found.items()}
-        values = _few(first, name, cells[first])
+        values = _few(first, "one_hot", name, cells[first])
         for which, own in cells.items():
             if strange := np.setdiff1d(own, values).tolist():
                 raise ValueError(
@@ -188,3 +192,19 @@ def one_hot(tables: Tables, names: Sequence[str]) -> dict[str, pa.Table]:
                 )
             found[which] = table
     return found
+
+
+def parts_of(name: str, hot: Collection[str], table: pa.Table) -> list[str]:
+    """Return what stands in a column's place: itself, or those of 0 and 1.
+
+    Args:
+        name: of a column as the file has it.
+        hot: those that were given to `one_hot`.
+        table: what that gave.
+
+    Returns:
+        Names of columns, in their order.
+    """
+    if name not in hot:
+        return [name]
+    return [each for each in table.column_names if each.startswith(f"{name}=")]

@@ -71,9 +71,8 @@ def table(
             file = Path(given).expanduser().absolute()
             texts = [*names_of(one_hot), *([owner] if owner else [])]
             tables[str(file)] = read_table(file, key, texts)
-    tables = table_columns.one_hot(tables, names_of(one_hot))
     name = Path(path).name
-    return table_sets(name, tables, label, drop, numbers, test_share, seed, owner)
+    return table_sets(name, tables, label, drop, numbers, test_share, seed, owner, one_hot)
 
 
 def table_sets(
@@ -85,6 +84,7 @@ def table_sets(
     test_share: float = 0.2,
     seed: int = 0,
     owner: str | None = None,
+    one_hot: Sequence[str] = (),
 ) -> tuple[Dataset, Dataset]:
     """Make data sets of Arrow tables.
 
@@ -97,6 +97,7 @@ def table_sets(
         test_share: share of the rows held out.
         seed: of the shuffle.
         owner: name of a column.
+        one_hot: names of columns.
 
     Returns:
         Train and test set; inputs are float32 [N, D].
@@ -113,7 +114,17 @@ def table_sets(
         )
     label, columns = _columns(first, whole.column_names, label, drop)
     whose = owners_of(first, whole, owner, label) if owner else None
-    inputs = {which: features_of(which, found, columns) for which, found in tables.items()}
+    for each in (several := names_of(one_hot)):
+        if each not in columns or several.count(each) > 1:
+            raise ValueError(
+                f"{first}: data.source.one_hot names {each!r}, expected columns of features, each "
+                f"once, of {told(columns)}"
+            )
+    tables = table_columns.one_hot(tables, several)
+    columns = [c for each in columns for c in table_columns.parts_of(each, several, tables[first])]
+    inputs = {
+        which: features_of(which, found, columns, one_hot=True) for which, found in tables.items()
+    }
     shape, about = (len(columns),), (test_share, seed)
     if not numbers:
         found = {which: labels_of(which, each, label) for which, each in tables.items()}

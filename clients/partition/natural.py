@@ -41,11 +41,11 @@ def natural(
     """
     if min_examples < 1:
         raise ValueError(f"min_examples={min_examples}, expected >= 1")
-    counts = np.bincount(owners)
+    _, places, counts = np.unique(owners, return_inverse=True, return_counts=True)
     there = np.flatnonzero(counts >= min_examples)
     if not len(there):
         raise ValueError(
-            f"partition.min_examples={min_examples}: who has most has {counts.max()} private "
+            f"min_examples={min_examples}: who has most has {counts.max()} private "
             "examples, expected at most these"
         )
     if len(there) < num_clients:
@@ -58,5 +58,5 @@ def natural(
         drawn = np.sort(drawn[:num_clients])
     client_of = np.full(len(counts), -1, dtype=np.int32)
     client_of[drawn] = np.arange(len(drawn)) % num_clients
-    used = np.flatnonzero(client_of[owners] >= 0)
-    return by_owner(used, client_of[owners[used]], num_clients)
+    used = np.flatnonzero(client_of[places] >= 0)
+    return by_owner(used, client_of[places[used]], num_clients)

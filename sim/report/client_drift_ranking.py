@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.report.drawing import Floats
-from sim.report.reading_client_tables import architectures_of
+from sim.report.reading_client_tables import descriptions_of
 
 FEWEST_CLIENTS = 3
 """Of two neither is further out than the other."""
@@ -106,7 +106,7 @@ def furthest(table: Mapping[str, Any]) -> list[Furthest]:
     """
     if not {"round", "client"} <= table.keys():
         return []
-    kinds = architectures_of(table)
+    kinds = descriptions_of(table)
     ranked = ((name, _rankings(table, name)) for name in MEASURES if name in table)
     return [_furthest(name, rankings, kinds) for name, rankings in ranked if rankings]
 

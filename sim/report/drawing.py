@@ -31,8 +31,8 @@ DASHES = ("", "6 2.5", "1.5 2", "8 2 1.5 2")
 INK, RULE = "#010203", "#040506"
 """Stand for the page's colours until the SVG is finished."""
 
-PANEL = (0.135, 0.16, 0.845, 0.74)
-"""Place of a panel's axes in its figure, in shares: beside it is room for seven digits."""
+LEFT = 0.135
+"""Share of a panel's width beside its axes, where no number is longer than "100 %"."""
 
 MOST_POINTS = 500
 """A longer curve is thinned to so many points, its last one among them."""
@@ -107,7 +107,7 @@ def curves(title: str, lines: Sequence[Curve], x_label: str, percent: bool) -> F
     with matplotlib.rc_context(SETTINGS):
         # No layout engine, which the others need for names: a page of fifty took twice as long.
         figure = Figure(figsize=(4.4, 2.9))
-        axes = figure.add_axes(PANEL)
+        axes = figure.add_axes((LEFT, 0.16, 0.98 - LEFT, 0.74))
         for number, line in enumerate(lines):
             _curve(axes, number, line)
         axes.set_title(_short(title, 52), fontsize=10, loc="left")
@@ -118,6 +118,7 @@ def curves(title: str, lines: Sequence[Curve], x_label: str, percent: bool) -> F
         counts = not percent and all(_whole(line) for line in lines)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=counts, min_n_ticks=1))
         _write_numbers(axes, percent)
+        _make_room(axes)
     return figure
 
 
@@ -164,6 +165,14 @@ def _write_numbers(axes: Axes, percent: bool) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     elif max(map(abs, axes.get_ylim())) < LARGE:
         axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-4, 5))
+
+
+def _make_room(axes: Axes) -> None:
+    """Have the numbers beside a panel, and what they all are times, inside its figure."""
+    written = axes.yaxis.get_major_formatter()
+    longest = max(map(len, written.format_ticks(list(axes.yaxis.get_majorticklocs()))), default=0)
+    left = max(LEFT, 0.05 + 0.0165 * longest)
+    axes.set_position((left, 0.16, 0.98 - left, 0.68 if written.get_offset() else 0.74))
 
 
 def _curve(axes: Axes, number: int, line: Curve) -> None:

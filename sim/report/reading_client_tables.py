@@ -64,20 +64,20 @@ def client_tables(run: Run, of_clients: Sequence[str], of_partition: Sequence[st
     return ClientTables(_named(run, found.get(CLIENTS, {})), found.get(PARTITION, {}), notes)
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
+
+
 def _named(run: Run, table: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Put whose a client's examples are, if the folder says it, behind its architecture."""
+    """Add a column `owner`, whose a client's examples are, if the folder says it."""
     try:
         owners = json.loads((run.folder / PARTITION_SUMMARY).read_text(encoding="utf-8"))["owners"]
-        names = [" + ".join(map(str, each))[:MOST_SHOWN] for each in owners]
+        names = [_short(" + ".join(map(str, each))) for each in owners]
     except (OSError, ValueError, KeyError, TypeError):  # most runs have none; a folder is anybody's
         return table
-    if not {"client", "architecture"} <= table.keys():
+    if "client" not in table or table["client"].max(initial=-1) >= len(names):  # of another run
         return table
-    if table["client"].max(initial=-1) >= len(names):  # of another run
-        return table
-    pairs = zip(table["architecture"].tolist(), table["client"].tolist(), strict=True)
-    named = np.array([f"{kind}, {names[client]}" for kind, client in pairs], dtype=object)
-    return {**table, "architecture": named}
+    return {**table, "owner": np.array(names, dtype=object)[table["client"]]}
 
 
 def _how_old(table: Mapping[str, Any], run: Run) -> list[str]:
@@ -98,6 +98,15 @@ def architectures_of(table: Mapping[str, Any]) -> dict[int, str]:
         return {}
     clients, at = np.unique(table["client"], return_index=True)
     return dict(zip(clients.tolist(), table["architecture"][at].tolist(), strict=True))
+
+
+def descriptions_of(table: Mapping[str, Any]) -> dict[int, str]:
+    """Describe each client, by its id: its architecture, and whose its examples are."""
+    kinds = architectures_of(table)
+    if "owner" not in table:
+        return kinds
+    owners = dict(zip(table["client"].tolist(), table["owner"].tolist(), strict=True))
+    return {c: ", ".join(filter(None, (kinds.get(c), owner))) for c, owner in owners.items()}
 
 
 def read_table(path: Path, wanted: Sequence[str]) -> dict[str, Any]:

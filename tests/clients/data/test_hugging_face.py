@@ -130,7 +130,7 @@ def test_a_saved_set_is_learned_from(tmp_path: Path) -> None:
     assert federated(tmp_path / "run", *words, *FEW)["failures"] == 0
 
 
-def test_a_column_says_whose_an_example_is() -> None:
+def test_a_column_says_whose_an_example_is(tmp_path: Path) -> None:
     whose = ["b", "a", "b", "c", "a", "b"]
     whole = pictures(writer=(whose, hf.Value("string")))
     train, test = data.from_datasets(whole, "pets", owner="writer", test_share=0.34)
@@ -140,5 +140,10 @@ def test_a_column_says_whose_an_example_is() -> None:
     found = train.inputs[:, 0, 0, 0].tolist()
     assert train.owners.tolist() == [first[min(first, key=lambda k: abs(k - p))] for p in found]
     assert data.from_datasets(whole, "pets", drop=["writer"])[0].owners is None
+    kinds = hf.ClassLabel(names=["zoe", "al", "bo"])
+    coded = pictures(writer=([0, 1, 0, 2, 1, 0], kinds))
+    coded.save_to_disk(str(tmp_path / "pets"))
+    train, _ = data.saved_dataset(str(tmp_path / "pets"), owner="writer", test_share=0.34)
+    assert train.owner_values == ("al", "bo", "zoe")
     with pytest.raises(ValueError, match="no column 'writers'"):
         data.from_datasets(whole, "pets", owner="writers")

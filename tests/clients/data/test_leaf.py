@@ -26,7 +26,12 @@ def writer(*labels: int, first: float = 0.0) -> dict[str, Any]:
 
 
 def test_writers_are_owners(tmp_path: Path) -> None:
-    write(tmp_path, "train", "all_data_0.json", {"f01_2": writer(3, 61), "f00_1": writer(0, 0, 9)})
+    write(
+        tmp_path,
+        "train",
+        "all_data_0.json",
+        {"f01_2": writer(3, 61), "f00_1": writer(0, 0, 9), "f09": writer()},
+    )
     write(tmp_path, "train", "all_data_1.json", {"f02_9": writer(5)})
     write(tmp_path, "test", "all_data_0.json", {"f00_1": writer(1, first=0.5)})
     train, test = data.femnist(str(tmp_path))
@@ -51,9 +56,12 @@ def test_what_leaf_did_not_write_is_told(tmp_path: Path) -> None:
         ({"w": writer(62)}, "labels 62 to 62 of w"),
         ({"w": {"x": [[0.5] * 784], "y": [1, 2]}}, "1 images and .2,. labels of w"),
         ({"w": {"x": [[0.5] * 10], "y": [1]}}, "reshape"),
-        ({"w": {"x": [[float("nan")] * 784], "y": [1]}}, "NaN or infinity in images of w"),
+        ({"w": {"x": [[float("nan")] * 784], "y": [1]}}, "pixels of w beyond 0 to 1"),
+        ({"w": {"x": [[255.0] * 784], "y": [1]}}, "pixels of w beyond 0 to 1"),
+        ({"w": {"x": [[0.5] * 784], "y": [1.5]}}, "1 images and .1,. labels of w"),
+        ({"w": writer(-1)}, "labels -1 to -1 of w"),
         ({"w": {"y": [1]}}, "'x'"),
-        ({}, "it has no writer"),
+        ({}, "it has no writer with an image"),
     ):
         write(tmp_path, "train", "a.json", users)
         with pytest.raises(ValueError, match=rf"train/a.json: expected .*{said}"):

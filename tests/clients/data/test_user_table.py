@@ -212,12 +212,46 @@ def test_texts_become_columns_of_0_and_1(tmp_path: Path) -> None:
     assert data.table(path, one_hot=["city"], owner="floor")[0].task.input_shape == (4,)
 
 
+def test_a_regression_keeps_its_owners(tmp_path: Path) -> None:
+    text = "ward,age,income\n" + "".join(f"w{n % 3},{n},{n * n}\n" for n in range(12))
+    train, _ = data.table(written(tmp_path, text), owner="ward", numbers=True)
+    assert train.owner_values == ("w0", "w1", "w2")
+    assert train.owners is not None
+    ages = np.rint(train.inputs[:, 0]).astype(int)
+    assert train.owners.tolist() == [age % 3 for age in ages]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"one_hot": ["kind"]},
+        {"one_hot": ["kind"], "numbers": True},
+        {"one_hot": ["kind"], "label": "kind"},
+        {"one_hot": ["city", "city"]},
+        {"one_hot": ["city"], "owner": "city"},
+        {"one_hot": ["city"], "drop": ["city"]},
+    ],
+)
+def test_one_hot_is_of_features_alone(tmp_path: Path, more: dict[str, Any]) -> None:
+    path = written(tmp_path, "age,city,kind\n" + "1,R,a\n2,O,b\n3,R,b\n" * 4)
+    with pytest.raises(ValueError, match=r"data\.source\.one_hot names '.*', expected colum"):
+        data.table(path, **more)
+
+
 @pytest.mark.parametrize(
     ("names", "more", "said"),
     [
-        (["town"], "", "no column 'town'"),
+        (
+            ["town"],
+            "",
+            "one_hot names 'town', expected columns of features, .* of age, ci",
+        ),
         (["age"], "", "column 'age' has 12 values in 12 rows, expected several rows of each"),
-        (["weight"], "", "column 'weight' has 12 values in 12 rows, expected several rows of each"),
+        (
+            ["weight"],
+            "",
+            "column 'weight' has 12 values in 12 rows, expected several rows of each",
+        ),
         (["city"], "30,,1.5,b\n", "column 'city' is empty in 1 of 13 rows"),
     ],
 )

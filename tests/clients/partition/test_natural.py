@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_what_cannot_be_is_named() -> None:
         natural(5)
     with pytest.raises(ValueError, match="3 owners have 2 private examples or more"):
         natural(4, min_examples=2)
-    with pytest.raises(ValueError, match="partition.min_examples=9: who has most has 3 private"):
+    with pytest.raises(ValueError, match="min_examples=9: who has most has 3 private"):
         natural(1, min_examples=9)
     with pytest.raises(ValueError, match="min_examples=0, expected >= 1"):
         natural(1, min_examples=0)
@@ -106,6 +107,36 @@ def test_a_data_set_has_an_owner_for_each_example_or_none() -> None:
 
     assert len(cut(if_known, private(None).labels, 2, rng, private(None))) == 2
     assert len(cut(if_known, private(None).labels, 4, rng, private(OWNERS))) == 4
+
+
+def odd(owners: object, values: object = None) -> str:
+    with pytest.raises(ValueError) as told:  # noqa: PT011
+        replace(private(OWNERS), owners=np.array(owners), owner_values=values)
+    return str(told.value)
+
+
+def test_odd_owners_of_a_reader_are_told() -> None:
+    assert "owners are float64, expected whole numbers from 0 on" in odd(OWNERS / 1)
+    assert "owners are <U1, expected whole numbers" in odd([*"abcdabcd"])
+    assert "expected whole numbers from 0 on" in odd(OWNERS - 1)
+    assert "owners go up to 5, expected below 2" in odd(OWNERS, ("a", "b"))
+    assert "no tuple of texts" in odd(OWNERS, np.arange(6))
+    assert "no tuple of texts" in odd(OWNERS, tuple(np.arange(6)))
+    far = private(OWNERS * 10**12)
+    assert len(cut(partition.natural, far.labels, 4, np.random.default_rng(0), far)) == 4
+
+
+def test_whose_examples_clients_have_is_said_of_natural_clients_only() -> None:
+    own = replace(private(OWNERS), owner_values=(*"abcde", "f\n"))
+    shared = [np.array([0, 1, 2]), np.array([4, 5])]  # 2 is of both
+    assert data.owners_by_client(own, shared) is None
+    parts = [np.array([1, 4, 6]), np.array([3])]
+    named = data.owners_by_client(own, parts)
+    assert named == [["a", "f\n"], ["d"]]
+    line = "own: 3 of 6 owners have clients, with 4 of 8 private examples: 0 a + f?, 1 d"
+    assert data.natural_clients(own, parts, named) == line
+    assert data.owners_by_client(private(OWNERS), parts) == [[0, 5], [3]]
+    assert data.owners_by_client(private(None), parts) is None
 
 
 def write(folder: Path) -> Path:
@@ -149,7 +180,7 @@ def test_a_tables_hospitals_are_the_clients_on_both_pools(
     assert [each for (each,) in cut[0]] in (["east", "north"], ["east", "west"], ["north", "west"])
     assert sorted(len(each) for each in cut[1]) == [1, 2]
     first = " + ".join(cut[1][0])
-    line = f"wards.csv: 3 of 3 owners are clients, with 77 of 77 private examples: 0 {first}, 1 "
+    line = f"wards.csv: 3 of 3 owners have clients, with 77 of 77 private examples: 0 {first}, 1 "
     assert line in capsys.readouterr().out
 
 
@@ -175,6 +206,9 @@ def test_ids_keep_their_zeros_and_numbers_their_order(tmp_path: Path) -> None:
 
     assert owners("007", "7", "08") == ("007", "08", "7")
     assert owners("10", "9", "2") == (2, 9, 10)
+    assert owners("-1", "0", "-12") == (-12, -1, 0)
+    long = ("100000000000000000000", "100000000000000000001", "9")
+    assert owners(*long) == long
 
 
 def test_the_last_column_is_not_taken_for_both(tmp_path: Path) -> None:
