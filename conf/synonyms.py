@@ -101,7 +101,6 @@ OPTIONS = {
     ("strategy", "local"): "strategy=local_only",
     ("strategy", "ensemble"): "strategy=fedensemble",
     ("data", "fmnist"): "data=fashion_mnist",
-    ("data", "femnist"): "data=emnist",
     ("data", "custom"): "data=npz data.source.path=FILE.npz",
     **dict.fromkeys(
         (("data", "csv"), ("data", "parquet"), ("data", "tabular")),
