@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -120,9 +119,17 @@ def export(
             log = logging.getLogger("torch.onnx")
             before = log.level
             log.setLevel(logging.ERROR)  # "torchvision is not installed"
-            onnx = partial(torch.onnx.export, dynamic_shapes=batch, external_data=False)
-            onnx(model, (example,), path, verbose=False)
-            log.setLevel(before)
+            try:
+                torch.onnx.export(
+                    model,
+                    (example,),
+                    path,
+                    dynamic_shapes=batch,
+                    external_data=False,
+                    verbose=False,
+                )
+            finally:
+                log.setLevel(before)
     return path
 
 

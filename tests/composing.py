@@ -1,5 +1,6 @@
 """The config as the command line composes it."""
 
+import os
 import pickle
 from functools import cache
 from pathlib import Path
@@ -64,7 +65,7 @@ def _read_once(repository: ConfigRepository, config_path: str) -> Any:
     if any(each.is_config(config_path) for each in theirs):
         return _read(repository, config_path)
     ours = (each.path for each in repository.sources if each not in theirs)
-    places = tuple(str(Path(path.removeprefix("file://")).resolve()) for path in ours)
+    places = tuple(os.path.abspath(path.removeprefix("file://")) for path in ours)
     if (config_path, places) not in _KNOWN:
         _KNOWN[config_path, places] = pickle.dumps(_read(repository, config_path))
     return pickle.loads(_KNOWN[config_path, places])

@@ -40,19 +40,17 @@ def femnist(root: str | None = None) -> tuple[Dataset, Dataset]:
         ValueError: a file is not what LEAF writes.
     """
     folder = data_root(root) / "femnist"
-    shape, sets, writers = (1, 28, 28), {}, {}
+    shape, inputs, labels, writers = (1, 28, 28), {}, [], []
     for which in ("train", "test"):
         files = sorted((folder / which).glob("*.json"))
         if not files:
             raise FileNotFoundError(missing(folder / which / "*.json", FEMNIST_ORIGIN))
         found = [part for file in files for part in _of_writers(file, shape)]
-        sets[which] = [np.concatenate([part[place] for part in found]) for place in (1, 2)]
-        names = np.array([name for name, _, _ in found])
-        writers[which] = np.repeat(names, [len(part[2]) for part in found])
-    inputs = {which: each[0] for which, each in sets.items()}
-    labels = [each[1] for each in sets.values()]
+        inputs[which] = np.concatenate([images for _, images, _ in found])
+        labels.append(np.concatenate([own for _, _, own in found]))
+        writers.append(np.repeat([name for name, _, _ in found], [len(own) for *_, own in found]))
     task = classification(shape, FEMNIST_CLASSES)
-    return own_sets("femnist", inputs, labels, task, 0.0, 0, owners=writers["train"])
+    return own_sets("femnist", inputs, labels, task, 0.0, 0, owners=writers[0])
 
 
 def _of_writers(

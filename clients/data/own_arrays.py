@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,9 +101,8 @@ def own_sets(
         whose, names = places.astype(np.int64), tuple(values.tolist())
     if not given:
         rng = np.random.default_rng(seed)
-        about = task, scale, test_share, rng, label_values, columns, whose
-        train, test = hold_out(name, whole, labels[0], *about)
-        return replace(train, owner_values=names), test
+        about = task, scale, test_share, rng, label_values, columns, whose, names
+        return hold_out(name, whole, labels[0], *about)
     ((second, held_out),) = given
     if (whole.dtype, whole.shape[1:]) != (held_out.dtype, held_out.shape[1:]):
         raise ValueError(

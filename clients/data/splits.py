@@ -14,6 +14,9 @@ from clients.data.label_checks import Labels
 from clients.data.proxy_conditions import ProxyCondition, conditioned
 from clients.data.task import Task
 
+NOBODYS: dict[str, Any] = {"owners": None, "owner_values": None}
+"""As the proxy set is, whatever it is taken from."""
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -125,8 +128,8 @@ def split(
         chosen = chosen[:proxy_limit]
         # Clients answer it as their task has it; its labels are of whatever it was made for.
         task = replace(train.task, label_fault=proxy_source.task.label_fault)
-        theirs = replace(proxy_source, owners=None, owner_values=None)
-        proxy = replace(subset(theirs, chosen), task=task, mean=train.mean, std=train.std)
+        proxy = subset(proxy_source, chosen)
+        proxy = replace(proxy, task=task, mean=train.mean, std=train.std, **NOBODYS)
         return Splits(subset(train, order), proxy, test)
     num_proxy = round(proxy_share * len(order))
     if num_proxy == len(order) or (num_proxy == 0 and proxy_share > 0):
@@ -134,8 +137,7 @@ def split(
             f"proxy_share={proxy_share} of {len(order)} examples leaves {num_proxy} for the proxy "
             f"set and {len(order) - num_proxy} for the private set, expected at least 1 each"
         )
-    shared = replace(train, owners=None, owner_values=None)  # the proxy set is nobody's
-    proxy = subset(shared, order[:num_proxy][:proxy_limit])
+    proxy = replace(subset(train, order[:num_proxy][:proxy_limit]), **NOBODYS)
     return Splits(subset(train, order[num_proxy:]), proxy, test)
 
 
@@ -222,6 +224,7 @@ def hold_out(
     label_values: LabelValues | None = None,
     columns: Sequence[str] | None = None,
     owners: Indices | None = None,
+    owner_values: LabelValues | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Cut a data set that comes in one piece into train and test, at random.
 
@@ -236,6 +239,7 @@ def hold_out(
         label_values: [C], what its file calls the classes; None: 0..C - 1.
         columns: what messages call the channels; None: by their number.
         owners: whose each example is [N], int64; None: nobody says.
+        owner_values: [W], what its file calls them; None: 0..W - 1.
 
     Returns:
         Train and test set, both normalised by the mean and deviation of the train set.
@@ -259,7 +263,6 @@ def hold_out(
     tokens = task.num_tokens is not None
     moments = ((), ()) if tokens else channel_moments(name, inputs[train_ids], scale, columns)
     about = task, scale, *moments, label_values
-    train = Dataset(name, inputs[train_ids], labels[train_ids], *about)
-    if owners is not None:
-        train = replace(train, owners=owners[train_ids])
+    whose = None if owners is None else owners[train_ids], owner_values
+    train = Dataset(name, inputs[train_ids], labels[train_ids], *about, None, *whose)
     return train, Dataset(name, inputs[test_ids], labels[test_ids], *about)

@@ -161,7 +161,7 @@ def _refuse_empty(which: str, name: str, empty: int, rows: int) -> None:
     )
 
 
-def one_hot(tables: Tables, names: Sequence[str]) -> dict[str, pa.Table]:
+def with_one_hot(tables: Tables, names: Sequence[str]) -> dict[str, pa.Table]:
     """One-hot columns: `city=Oslo`, `city=Rome`, ... of 0 and 1 stand in the place of `city`.
 
     Args:
@@ -192,19 +192,3 @@ def one_hot(tables: Tables, names: Sequence[str]) -> dict[str, pa.Table]:
                 )
             found[which] = table
     return found
-
-
-def parts_of(name: str, hot: Collection[str], table: pa.Table) -> list[str]:
-    """Return what stands in a column's place: itself, or those of 0 and 1.
-
-    Args:
-        name: of a column as the file has it.
-        hot: those that were given to `one_hot`.
-        table: what that gave.
-
-    Returns:
-        Names of columns, in their order.
-    """
-    if name not in hot:
-        return [name]
-    return [each for each in table.column_names if each.startswith(f"{name}=")]

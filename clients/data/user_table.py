@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from clients.data import table_columns
 from clients.data.data_summary import told
 from clients.data.dataset import Dataset
 from clients.data.own_arrays import numbered, own_sets
-from clients.data.table_columns import features_of, labels_of, names_of, owners_of
+from clients.data.table_columns import (
+    features_of,
+    labels_of,
+    names_of,
+    owners_of,
+    with_one_hot,
+)
 from clients.data.table_files import read_table
 from clients.data.task import classification, regression
 
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     Tables = Mapping[str, pa.Table]
-Floats = npt.NDArray[np.float32]
 
 
 def table(
@@ -120,8 +123,8 @@ def table_sets(
                 f"{first}: data.source.one_hot names {each!r}, expected columns of features, each "
                 f"once, of {told(columns)}"
             )
-    tables = table_columns.one_hot(tables, several)
-    columns = [c for each in columns for c in table_columns.parts_of(each, several, tables[first])]
+    tables = with_one_hot(tables, several)
+    _, columns = _columns(first, tables[first].column_names, label, drop)
     inputs = {
         which: features_of(which, found, columns, one_hot=True) for which, found in tables.items()
     }

@@ -107,10 +107,10 @@ def curves(title: str, lines: Sequence[Curve], x_label: str, percent: bool) -> F
     with matplotlib.rc_context(SETTINGS):
         # No layout engine, which the others need for names: a page of fifty took twice as long.
         figure = Figure(figsize=(4.4, 2.9))
-        axes = figure.add_axes((LEFT, 0.16, 0.98 - LEFT, 0.74))
+        axes = figure.add_subplot()
         for number, line in enumerate(lines):
             _curve(axes, number, line)
-        axes.set_title(_short(title, 52), fontsize=10, loc="left")
+        axes.set_title(short(title, 52), fontsize=10, loc="left")
         axes.set_xlabel(x_label)
         axes.grid(axis="y")
         # One tick will do where there is one round: more of them would be fractions of a round.
@@ -141,9 +141,9 @@ def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> Figure:
             drawn.set_gid(f"dots-{number}")
             if len(values) > 1:
                 axes.plot(float(np.mean(values)), -number, "|", color=INK, markersize=13)
-        axes.set_yticks(range(0, -len(rows), -1), [_short(name, 30) for name, _ in rows])
+        axes.set_yticks(range(0, -len(rows), -1), [short(name, 30) for name, _ in rows])
         axes.set_ylim(0.5 - len(rows), 0.5)
-        axes.set_title(_short(title, 52), fontsize=10, loc="left")
+        axes.set_title(short(title, 52), fontsize=10, loc="left")
         axes.grid(axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(6, min_n_ticks=1))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -168,7 +168,7 @@ def _write_numbers(axes: Axes, percent: bool) -> None:
 
 
 def _make_room(axes: Axes) -> None:
-    """Have the numbers beside a panel, and what they all are times, inside its figure."""
+    """Place a panel so that its numbers, and what they all are times, are inside its figure."""
     written = axes.yaxis.get_major_formatter()
     longest = max(map(len, written.format_ticks(list(axes.yaxis.get_majorticklocs()))), default=0)
     left = max(LEFT, 0.05 + 0.0165 * longest)
@@ -227,9 +227,9 @@ def heat_map(
         step = max(1, -(-len(x) // 12))
         shown = range(0, len(x), step)
         axes.set_xticks(list(shown), [x[n] for n in shown])
-        axes.set_yticks([at for at, _ in y], [_short(text, 24) for _, text in y], fontsize=7)
+        axes.set_yticks([at for at, _ in y], [short(text, 24) for _, text in y], fontsize=7)
         axes.tick_params(length=2)
-        axes.set_title(_short(title, 60), fontsize=10, loc="left")
+        axes.set_title(short(title, 60), fontsize=10, loc="left")
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         shares: Any = PercentFormatter(1.0, symbol=" %") if percent else None
@@ -265,5 +265,6 @@ def svg(figure: Figure, prefix: str, described: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def _short(text: str, most: int) -> str:
+def short(text: str, most: int) -> str:
+    """Cut a text, at so many letters."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sim.report.drawing import short
 from sim.report.reading import ReportError, Run
 from sim.tracking.run_files import CLIENTS, PARTITION, PARTITION_SUMMARY
 
@@ -64,15 +65,11 @@ def client_tables(run: Run, of_clients: Sequence[str], of_partition: Sequence[st
     return ClientTables(_named(run, found.get(CLIENTS, {})), found.get(PARTITION, {}), notes)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
-
-
 def _named(run: Run, table: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add a column `owner`, whose a client's examples are, if the folder says it."""
     try:
         owners = json.loads((run.folder / PARTITION_SUMMARY).read_text(encoding="utf-8"))["owners"]
-        names = [_short(" + ".join(map(str, each))) for each in owners]
+        names = [short(" + ".join(map(str, each)), MOST_SHOWN) for each in owners]
     except (OSError, ValueError, KeyError, TypeError):  # most runs have none; a folder is anybody's
         return table
     if "client" not in table or table["client"].max(initial=-1) >= len(names):  # of another run

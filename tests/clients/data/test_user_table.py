@@ -269,3 +269,9 @@ def test_a_test_set_has_no_other_texts(tmp_path: Path) -> None:
     other = written(tmp_path, "age,city,kind\n1,R,a\n2,P,b\n", "test.csv")
     with pytest.raises(ValueError, match=r"test\.csv: column 'city' has P, which .*own\.csv"):
         data.table(path, test_path=other, one_hot=["city"])
+
+
+def test_a_new_column_of_a_name_that_is_there_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, "city=R,city,kind\n" + "1,R,a\n2,O,b\n" * 4)
+    with pytest.raises(ValueError, match="two columns are called 'city=R'"):
+        data.table(path, one_hot=["city"])
