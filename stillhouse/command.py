@@ -64,6 +64,7 @@ def _run(words: list[str]) -> int:
     """Run a federation, or a sweep of them, as Hydra reads the words."""
     import run
     from conf.command_line_errors import without_plus
+    from conf.composing import composed_once
     from conf.composition_errors import composition_explained
     from conf.sweep_jobs import concluded
     from sim.report.command import main as write_report
@@ -74,7 +75,7 @@ def _run(words: list[str]) -> int:
         if word in ("hydra.run.dir=", "hydra.sweep.dir="):
             return _refused(f"{word}: expected a folder")
     sys.argv[1:] = without_plus(words)
-    with composition_explained(sys.argv[1:]):
+    with composition_explained(sys.argv[1:]), composed_once(sys.argv[1:]):
         run.main()
     return concluded(write_report)
 

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 def federation(config: DictConfig, early: EarlyStop) -> "tuple[SimulatedClients, Any]":
     """Draw the clients and build the strategy: what can be known before anything is run."""
-    from sim.workers.process_setup import require_device
-
-    require_device("student_device", config.student_device)
-    if not config.sim.get("address"):  # whose machines may have others
-        require_device("sim.device", config.sim.get("device", "cpu"))
     from clients.data import described
 
     splits = load_splits(config)
@@ -92,10 +87,18 @@ def described_models(config: DictConfig, clients: "SimulatedClients") -> dict[st
 
 
 def check_keys_and_values(config: DictConfig) -> None:
-    """Refuse what can be told to be wrong before torch is imported."""
+    """Refuse what can be told before Ray is started, and but for a GPU before torch is imported."""
     check_keys(config)
     check_ranges(config)
     check_targets(config, "sim")
+    devices = {"student_device": config.student_device}
+    if not config.sim.get("address"):  # whose machines may have others
+        devices["sim.device"] = config.sim.get("device", "cpu")
+    if wanted := {key: device for key, device in devices.items() if device != "cpu"}:
+        from sim.workers.process_setup import require_device
+
+        for key, device in wanted.items():
+            require_device(key, device)
 
 
 def check_plugins(config: DictConfig) -> None:

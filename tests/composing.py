@@ -33,10 +33,12 @@ def composed(*overrides: str) -> DictConfig:
     return config
 
 
+register()
+
+
 @cache
 def _chosen(*choices: str) -> bytes:
     GlobalHydra.instance().clear()
-    register()
     with pytest.MonkeyPatch.context() as patch:
         hasten_hydra(patch)
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -60,15 +62,22 @@ _KNOWN: dict[tuple[str, tuple[str, ...]], bytes] = {}
 
 def _read_once(repository: ConfigRepository, config_path: str) -> Any:
     """Have each of our files parsed once; a test may change its own."""
-    theirs = [each for each in repository.sources if each.scheme() == "file"
-              and not Path(each.path.removeprefix("file://")).is_relative_to(ROOT)]  # fmt: skip
-    if any(each.is_config(config_path) for each in theirs):
+    sources = [(each, _place_of_ours(each.scheme(), each.path)) for each in repository.sources]
+    if any(place is None and each.is_config(config_path) for each, place in sources):
         return _read(repository, config_path)
-    ours = (each.path for each in repository.sources if each not in theirs)
-    places = tuple(os.path.abspath(path.removeprefix("file://")) for path in ours)
+    places = tuple(place for _, place in sources if place is not None)
     if (config_path, places) not in _KNOWN:
         _KNOWN[config_path, places] = pickle.dumps(_read(repository, config_path))
     return pickle.loads(_KNOWN[config_path, places])
+
+
+@cache
+def _place_of_ours(scheme: str, path: str) -> str | None:
+    """Say where a source of Hydra's own or of ours is; None: it is a test's."""
+    if scheme != "file":
+        return path
+    place = os.path.abspath(path.removeprefix("file://"))
+    return place if Path(place).is_relative_to(ROOT) else None
 
 
 def _is_value(word: str) -> bool:

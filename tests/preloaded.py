@@ -9,6 +9,7 @@ import sklearn.datasets
 import sklearn.linear_model
 import tensorboard.plugins.hparams.api_pb2
 import torch._dynamo
+from hydra import compose, initialize_config_module
 
 import clients.app
 import run
@@ -18,10 +19,16 @@ import sim.tracking.figures
 import sim.workers.ray_pool
 import stillhouse.command
 import strategies.server.mutual
+from conf.command_line_errors import known_keys
 from conf.schema import check_targets
 from tests.composing import composed, hasten_hydra
 
-for name in ("distillation", "dml", "gossip", "averaging"):
-    check_targets(composed(f"strategy={name}"))  # imports what they name; Hydra's grammar is warm
+OFTEN = [f"strategy={name}" for name in ("dlad", "distillation", "dml", "gossip", "averaging")]
+for choice in OFTEN:
+    check_targets(composed(choice))  # imports what they name; Hydra's grammar is warm
 
 hasten_hydra(pytest.MonkeyPatch())
+with initialize_config_module("conf", version_base="1.3"):  # as run.py finds it
+    for choice in OFTEN:
+        compose("config", [choice])
+known_keys()  # for who is told the nearest of them

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra._internal.hydra import Hydra
 
 from conf.catalogue import about, copied, listed, options
+from conf.composing import composed_once
 from conf.errors import ConfigError
 from stillhouse.command import main
 from tests.commands import run_py
@@ -164,6 +166,20 @@ def test_run_py_knows_the_commands_and_runs_without_one(tmp_path: Path) -> None:
     assert (done.returncode, also.returncode) == (0, 0), done.stderr + also.stderr
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
     assert one["student_sha256"] == two["student_sha256"]
+
+
+def test_hydra_composes_once_where_nothing_can_say_that_it_is_a_sweep() -> None:
+    ask = Hydra.get_mode
+    for words in ([], ["rounds=2", "+probes.mine=null"], ["strategy=dml", "hydra.run.dir=x"]):
+        with composed_once(words):
+            assert Hydra.get_mode is not ask
+        assert Hydra.get_mode is ask
+    for word in ("-m", "experiment=compare", "hydra.mode=MULTIRUN", "hydra.searchpath=[file:///x]"):
+        with composed_once(["seed=0,1", word]):
+            assert Hydra.get_mode is ask
+    files = [*CONF.rglob("*.yaml"), *(ROOT / "examples").rglob("*.yaml")]
+    setting = {path.parent for path in files if "mode: MULTIRUN" in path.read_text()}
+    assert setting == {CONF / "experiment"}
 
 
 def test_only_what_runs_plug_ins_finds_modules_in_the_working_folder(here: Path) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
+from ray._private.node import Node
 
+from sim.workers.ray_cluster import UNUSED
 from sim.workers.ray_pool import RayPool
 from sim.workers.ray_together import Together
 from tests.federations import SEED, ray_left_open
@@ -126,6 +128,14 @@ def test_the_token_is_in_the_workers_environment_only(ray_of_ours: RayPool) -> N
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in files if token.encode() in path.read_bytes()]
     assert list(folder.glob("r/session_*/sockets/plasma_store"))
+
+
+def test_ray_starts_nothing_that_a_run_does_not_need(ray_of_ours: RayPool) -> None:
+    lines = [Path(f"/proc/{process}/cmdline").read_bytes() for process in tree()]
+    assert any(b"gcs_server" in line for line in lines)
+    of_no_use = (b"log_monitor.py", b"monitor.py", b"dashboard.py")
+    assert not [line for line in lines if any(name in line for name in of_no_use)]
+    assert all(getattr(Node, name).__module__ == Node.__module__ for name in UNUSED)  # put back
 
 
 def at_the_meeting(link: Any, *, device: str) -> set[tuple[str, int]]:
