@@ -7,7 +7,7 @@ from conf.schema import EXAMPLES, HERE
 from tests.places import ROOT
 
 PAGE = (ROOT / "docs/methods.md").read_text()
-QUICK = ("averaging", "scaffold", "lg_fedavg", "dlad", "dsfl", "fd", "fedproto", "dense")
+QUICK = ("averaging", "dlad", "fd", "fedproto")
 """One of each kind; all are measured by `make test-slow`."""
 
 

@@ -51,7 +51,11 @@ def imported(folder: Path, *words: str) -> set[str]:
     ("words", "more"),
     [
         (["strategy.distil.epochs=1"], OF_DLAD),
-        (["strategy=averaging", "clients=same", "partition=iid", "data=blobs"], set()),
+        pytest.param(
+            ["strategy=averaging", "clients=same", "partition=iid", "data=blobs"],
+            set(),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["dlad", "averaging"],
 )

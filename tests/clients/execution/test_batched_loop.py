@@ -47,6 +47,11 @@ def mobile(name: str) -> bool:
     return "mobilenet" in name or "shufflenet" in name
 
 
+def deep(name: str) -> bool:
+    """Tell whether a network has the layers of `resnet8`, and more of them."""
+    return "resnet" in name and not name.startswith("resnet8-")
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_together_is_one_by_one(name: str) -> None:
     model = built(name)
@@ -60,7 +65,10 @@ def test_together_is_one_by_one(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if mobile(name) else ()) for name in BUILDERS],
+    [
+        pytest.param(name, marks=pytest.mark.slow if mobile(name) or deep(name) else ())
+        for name in BUILDERS
+    ],
 )
 @pytest.mark.usefixtures("in_double")
 def test_the_difference_is_rounding(name: str) -> None:

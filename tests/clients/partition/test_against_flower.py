@@ -81,7 +81,7 @@ def assert_same_law(ours: Callable[[int], Sequence[Ints]], theirs: list[list[flo
     assert max(apart.values()) < 4, apart
 
 
-@pytest.mark.parametrize("balance", [False, True])
+@pytest.mark.parametrize("balance", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_dirichlet_agrees_with_flower(
     flower: Callable[[Any], Sequence[Ints]], balance: bool
 ) -> None:

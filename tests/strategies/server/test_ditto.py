@@ -14,7 +14,6 @@ from sim.engine.grid import PoolGrid
 from strategies.server.averaging import Averaging
 from strategies.server.ditto import Ditto
 from tests.baselines import alike, close, kept, played, sgd, start_of, trained
-from tests.commands import run_py
 from tests.federations import SEED, handlers_of, inline, run_ours
 from tests.quick_runs import federated, hashes
 
@@ -81,8 +80,7 @@ def test_both_pools_and_a_resumed_run_have_the_same_bits(tmp_path: Path) -> None
     whole = federated(tmp_path / "whole", *words, "rounds=3")
     assert hashes(federated(tmp_path / "ray", *words, "rounds=3", sim="ray")) == hashes(whole)
     federated(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1")
-    again = run_py(f"resume={tmp_path / 'begun'}", "rounds=3")
-    assert again.returncode == 0, again.stderr
-    assert hashes(json.loads((tmp_path / "begun" / "result.json").read_text())) == hashes(whole)
+    again = federated(tmp_path / "begun", resumed=["rounds=3"])
+    assert hashes(again) == hashes(whole)
     line = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 < line["clients"]["own_accuracy"]["mean"] <= 1

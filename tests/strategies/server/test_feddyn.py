@@ -1,6 +1,5 @@
 """FedDyn: bent objectives: by hand, as alpha goes to 0, both pools, resumed."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from sim.engine.grid import PoolGrid
 from strategies.server.averaging import Averaging
 from strategies.server.feddyn import FedDyn
 from tests.baselines import alike, close, kept, mean, played, sgd, start_of, trained
-from tests.commands import run_py
 from tests.federations import SEED, handlers_of, inline, run_ours, student_of
 from tests.quick_runs import federated, hashes
 
@@ -100,6 +98,5 @@ def test_both_pools_and_a_resumed_run_have_the_same_bits(tmp_path: Path) -> None
     whole = federated(tmp_path / "whole", *words, "rounds=3")
     assert hashes(federated(tmp_path / "ray", *words, "rounds=3", sim="ray")) == hashes(whole)
     federated(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1")
-    again = run_py(f"resume={tmp_path / 'begun'}", "rounds=3")
-    assert again.returncode == 0, again.stderr
-    assert hashes(json.loads((tmp_path / "begun" / "result.json").read_text())) == hashes(whole)
+    again = federated(tmp_path / "begun", resumed=["rounds=3"])
+    assert hashes(again) == hashes(whole)

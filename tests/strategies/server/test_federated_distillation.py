@@ -18,7 +18,6 @@ from clients.messages.requests import node_id_of
 from clients.training.objective import Outputs
 from conf.errors import Stopped
 from strategies.server.federated_distillation import FedDistillPlus, FederatedDistillation
-from tests.commands import run_py
 from tests.federations import SEED, tiny_clients
 from tests.quick_runs import federated, hashes
 
@@ -201,9 +200,7 @@ def test_fd_is_the_same_on_both_pools_and_goes_on_from_a_checkpoint(tmp_path: Pa
     assert hashes(runs["inline"]) == hashes(runs["ray"])
     assert hashes(runs["inline"]) != hashes(runs["weak"])
     assert runs["inline"]["failures"] == 0
-    again = run_py(f"resume={tmp_path / 'short'}", "rounds=3")
-    assert again.returncode == 0, again.stderr
-    resumed = json.loads((tmp_path / "short" / "result.json").read_text())
+    resumed = federated(tmp_path / "short", resumed=["rounds=3"])
     assert resumed["clients_sha256"] == runs["inline"]["clients_sha256"]
 
 

@@ -1,6 +1,5 @@
 """FedGKT: maps, logits and labels go up, logits come down: by hand, both pools, resumed."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from clients.training.objective import Objective, Outputs
 from sim.engine.grid import PoolGrid
 from strategies.server.fedgkt import SERVER, FedGKT
 from tests.baselines import alike, close, kept, played, sgd, trained
-from tests.commands import run_py
 from tests.federations import SEED, inline, simulated, tiny_clients
 from tests.quick_runs import federated, hashes
 
@@ -182,6 +180,5 @@ def test_both_pools_and_a_resumed_run_have_the_same_bits(tmp_path: Path) -> None
     whole = federated(tmp_path / "whole", *words, "rounds=3")
     assert hashes(federated(tmp_path / "ray", *words, "rounds=3", sim="ray")) == hashes(whole)
     federated(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1")
-    again = run_py(f"resume={tmp_path / 'begun'}", "rounds=3")
-    assert again.returncode == 0, again.stderr
-    assert hashes(json.loads((tmp_path / "begun" / "result.json").read_text())) == hashes(whole)
+    again = federated(tmp_path / "begun", resumed=["rounds=3"])
+    assert hashes(again) == hashes(whole)

@@ -1,6 +1,5 @@
 """KT-pFL: learned mixtures of answers: by hand, as codistillation, both pools, resumed."""
 
-import json
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,6 @@ from strategies.server.codec_requirements import require_codec, require_codec_do
 from strategies.server.ktpfl import KNOWLEDGE, KTpFL, learned_coefficients
 from strategies.server.scarlet import Scarlet
 from tests.baselines import close, kept, played
-from tests.commands import run_py
 from tests.federations import SEED, distillation, tiny_clients
 from tests.quick_runs import federated, hashes
 
@@ -166,6 +164,5 @@ def test_both_pools_and_a_resumed_run_have_the_same_bits(tmp_path: Path) -> None
     whole = federated(tmp_path / "whole", *words, "rounds=3")
     assert hashes(federated(tmp_path / "ray", *words, "rounds=3", sim="ray")) == hashes(whole)
     federated(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1")
-    again = run_py(f"resume={tmp_path / 'begun'}", "rounds=3")
-    assert again.returncode == 0, again.stderr
-    assert hashes(json.loads((tmp_path / "begun" / "result.json").read_text())) == hashes(whole)
+    again = federated(tmp_path / "begun", resumed=["rounds=3"])
+    assert hashes(again) == hashes(whole)

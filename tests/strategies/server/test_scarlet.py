@@ -1,6 +1,5 @@
 """SCARLET: soft labels that are kept: who is asked, what is sent, both pools, resumed."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from strategies.aggregation.ensemble import EnsembleRule
 from strategies.aggregation.scorers import own_probability, uniform
 from strategies.server.scarlet import CACHE, IDS, Scarlet
 from tests.baselines import close, kept, played
-from tests.commands import run_py
 from tests.federations import (
     SEED,
     distillation,
@@ -175,6 +173,5 @@ def test_both_pools_and_a_resumed_run_have_the_same_bits(tmp_path: Path) -> None
     whole = federated(tmp_path / "whole", *words, "rounds=4")
     assert hashes(federated(tmp_path / "ray", *words, "rounds=4", sim="ray")) == hashes(whole)
     federated(tmp_path / "begun", *words, "rounds=2", "checkpoint_every=1")
-    again = run_py(f"resume={tmp_path / 'begun'}", "rounds=4")
-    assert again.returncode == 0, again.stderr
-    assert hashes(json.loads((tmp_path / "begun" / "result.json").read_text())) == hashes(whole)
+    again = federated(tmp_path / "begun", resumed=["rounds=4"])
+    assert hashes(again) == hashes(whole)
