@@ -83,6 +83,13 @@ RUN: dict[str, Differs | str] = {
            ("inputs", "test", "proxy"), ("examples", None, 5), ("share", 1.0, 0.5),
        )},
     "probes.own_accuracy.every of Ask": Differs("uniform probes=personal", 1, 0, "line probes"),
+    **{f"probes.own_examples_accuracy.{name} of Ask":
+       Differs(f"owned probes=own_examples{more}", one, other, "column own_examples_accuracy")
+       for name, more, one, other in (
+           ("examples", "", None, 4), ("share", "", 1.0, 0.5), ("every", " rounds=2", 1, 2),
+       )},
+    "probes.own_examples_accuracy.inputs of Ask":
+        Differs("owned probes=own_examples", "test", "proxy", "error"),
     "probes.fgsm.every of Ask": Differs("uniform probes=robustness", 1, 0, "line probes"),
     **{f"probes.{probe}.{name} of Ask": f"sim/analysis/probes/test_asking.{test}"
        for probe in ("pgd", "input_gradient")

@@ -77,7 +77,8 @@ def write_files(folder: Path) -> None:
     for number, name in enumerate("ab", start=1):
         rng = np.random.default_rng(number)
         images = rng.integers(0, 256, (60, 4, 4), dtype=np.uint8)
-        np.savez(folder / f"{name}.npz", images=images, labels=np.arange(60) % 4)
+        owners = np.arange(60) % 5
+        np.savez(folder / f"{name}.npz", images=images, labels=np.arange(60) % 4, owners=owners)
         cut = np.array_split(np.arange(72), 4)
         parts = {str(k): cut[(k + number) % 4].tolist() for k in range(4)}
         (folder / f"{name}.json").write_text(json.dumps(parts))
@@ -95,6 +96,7 @@ OFTEN = (
     "mutual",
     "mnist",
     "npz",
+    "owned",
     "proxy",
 )
 """Options of these bases are tried by `make test`, those of other methods by `make test-slow`."""

@@ -72,6 +72,9 @@ BASES: dict[str, tuple[str, ...]] = {
     "bare": FEW[:-2],
     "mnist": (*(word for word in FEW if not word.startswith("data")), "data=mnist"),
     "npz": (*(word for word in FEW if not word.startswith("data")), "data=npz"),
+    "owned": (*(word for word in FEW if not word.startswith(("data", "partition"))), "data=npz",
+              "data.source.path={tmp}/a.npz", "partition=natural", "strategy=distillation",
+              "strategy.distil.epochs=1", "clients=same", "student.hidden=[4]"),
     "any data": tuple(word for word in FEW if not word.startswith("data")),
     "proxy": (*FEW, "proxy=npz"),
 }  # fmt: skip

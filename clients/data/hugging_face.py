@@ -129,12 +129,13 @@ def from_datasets(
         tables = {which: each.with_format("arrow")[:] for which, each in sets.items()}
         inputs, columns = {w: features_of(w, each, others) for w, each in tables.items()}, others
     task = classification(next(iter(inputs.values())).shape[1:], num_classes)
-    whose = None
+    whose = []
     if owner:
-        column = first.select_columns(owner).with_format("arrow")[:]
-        whose = owners_of("train", column, owner, label)
+        having = {w: [owner] if owner in each.column_names else [] for w, each in sets.items()}
+        cut = {w: sets[w].select_columns(own).with_format("arrow")[:] for w, own in having.items()}
+        whose = owners_of(cut, owner, label)
         if names := getattr(first.features[owner], "names", None):
-            whose = np.array(names)[whose]
+            whose = [None if each is None else np.array(names)[each] for each in whose]
     return own_sets(name, inputs, classes, task, test_share, seed, values, columns, whose)
 
 

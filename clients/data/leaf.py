@@ -27,7 +27,7 @@ FEMNIST_CLASSES = 62
 def femnist(root: str | None = None) -> tuple[Dataset, Dataset]:
     """FEMNIST: grey images of 28x28, 62 letters and digits; a writer is an owner.
 
-    Train images are of as many writers as were sampled, 3,550 in all, for `partition=natural`.
+    Images are of as many writers as were sampled, 3,550 in all, for `partition=natural`.
 
     Args:
         root: folder with `femnist/train/*.json` and `femnist/test/*.json`; None: $STILLHOUSE_DATA.
@@ -50,7 +50,7 @@ def femnist(root: str | None = None) -> tuple[Dataset, Dataset]:
         labels.append(np.concatenate([own for _, _, own in found]))
         writers.append(np.repeat([name for name, _, _ in found], [len(own) for *_, own in found]))
     task = classification(shape, FEMNIST_CLASSES)
-    return own_sets("femnist", inputs, labels, task, 0.0, 0, owners=writers[0])
+    return own_sets("femnist", inputs, labels, task, 0.0, 0, owners=writers)
 
 
 def _of_writers(

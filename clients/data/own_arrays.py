@@ -71,7 +71,7 @@ def own_sets(
     seed: int,
     label_values: LabelValues | None = None,
     columns: Sequence[str] | None = None,
-    owners: npt.NDArray[Any] | None = None,
+    owners: Sequence[npt.NDArray[Any] | None] = (),
 ) -> tuple[Dataset, Dataset]:
     """Make data sets of a user's arrays: of one a share is held out, of two one is the test set.
 
@@ -85,7 +85,8 @@ def own_sets(
         seed: of the shuffle that cuts test from train; unused likewise.
         label_values: [C], what the file calls the classes; None: 0..C - 1.
         columns: what messages call the channels; None: channel 0, ...
-        owners: whose each example of the first set is [N], texts or integers; None: nobody says.
+        owners: whose each example of each set is [N], texts or integers; None, or nothing of
+            either: nobody says.
 
     Returns:
         Train and test set, normalised by the mean and deviation of the train set.
@@ -95,13 +96,10 @@ def own_sets(
     """
     (first, whole), *given = inputs.items()
     scale = 1 / 255 if whole.dtype == np.uint8 else 1.0
-    whose, names = None, None
-    if owners is not None:
-        values, places = np.unique(owners, return_inverse=True)
-        whose, names = places.astype(np.int64), tuple(values.tolist())
+    whose, names = _numbered_owners(owners)
     if not given:
         rng = np.random.default_rng(seed)
-        about = task, scale, test_share, rng, label_values, columns, whose, names
+        about = task, scale, test_share, rng, label_values, columns, whose[0], names
         return hold_out(name, whole, labels[0], *about)
     ((second, held_out),) = given
     if (whole.dtype, whole.shape[1:]) != (held_out.dtype, held_out.shape[1:]):
@@ -110,5 +108,27 @@ def own_sets(
             f"found {held_out.dtype} {list(held_out.shape[1:])}"
         )
     constants = task, scale, *channel_moments(name, whole, scale, columns), label_values
-    train = Dataset(name, whole, labels[0], *constants, owners=whose, owner_values=names)
-    return train, Dataset(name, held_out, labels[1], *constants)
+    train, test = (
+        Dataset(name, each, own, *constants, None, *((who, names) if who is not None else ()))
+        for each, own, who in zip((whole, held_out), labels, whose, strict=True)
+    )
+    return train, test
+
+
+def _numbered_owners(
+    owners: Sequence[npt.NDArray[Any] | None],
+) -> tuple[list[npt.NDArray[np.int64] | None], LabelValues | None]:
+    """Number the owners of the train set and then those that only the test set has."""
+    first, second = [each if each is None else each.tolist() for each in [*owners, None, None][:2]]
+    if first is None:
+        return [None, None], None
+    values = sorted({*first})
+    values += sorted({*(second or ())} - {*values})
+    if len({type(value) for value in values}) > 1:
+        raise ValueError("owners of train and test set: expected both as texts, or as integers")
+    number = {value: place for place, value in enumerate(values)}
+    numbers = [
+        None if each is None else np.array([number[value] for value in each], dtype=np.int64)
+        for each in (first, second)
+    ]
+    return numbers, tuple(values)

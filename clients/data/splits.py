@@ -228,6 +228,8 @@ def hold_out(
 ) -> tuple[Dataset, Dataset]:
     """Cut a data set that comes in one piece into train and test, at random.
 
+    Where each example is somebody's, so is the share of each owner: who has two or more keeps some.
+
     Args:
         name: of both sets.
         inputs: [N, ...], N at least 2.
@@ -259,10 +261,25 @@ def hold_out(
             f"of the {len(labels)} examples for each set"
         )
     order = rng.permutation(len(labels))
+    if owners is not None:
+        order = _shared_by(owners, order)
     test_ids, train_ids = order[:num_test], order[num_test:]
     tokens = task.num_tokens is not None
     moments = ((), ()) if tokens else channel_moments(name, inputs[train_ids], scale, columns)
     about = task, scale, *moments, label_values
-    whose = None if owners is None else owners[train_ids], owner_values
-    train = Dataset(name, inputs[train_ids], labels[train_ids], *about, None, *whose)
-    return train, Dataset(name, inputs[test_ids], labels[test_ids], *about)
+    train, test = (
+        Dataset(name, inputs[ids], labels[ids], *about, None, *whose)
+        for ids in (train_ids, test_ids)
+        for whose in [() if owners is None else (owners[ids], owner_values)]
+    )
+    return train, test
+
+
+def _shared_by(owners: Indices, order: Indices) -> Indices:
+    """Reorder so that the first have the same share of each owner; the last of each comes last."""
+    by_owner = order[np.argsort(owners[order], kind="stable")]
+    whose = owners[by_owner]
+    starts = np.searchsorted(whose, whose)
+    sizes = np.searchsorted(whose, whose, "right") - starts
+    rank = np.arange(len(order)) - starts
+    return by_owner[np.lexsort(((rank + 0.5) / sizes, rank == sizes - 1))]

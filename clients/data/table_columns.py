@@ -109,29 +109,37 @@ def labels_of(which: str, found: pa.Table, name: str, key: str = "label") -> npt
     )
 
 
-def owners_of(which: str, found: pa.Table, name: str, label: str) -> npt.NDArray[Any]:
+def owners_of(
+    tables: Mapping[str, pa.Table], name: str, label: str
+) -> list[npt.NDArray[Any] | None]:
     """Return whose each row is.
 
     Args:
-        which: what messages call the table.
-        found: it, N rows.
+        tables: that of the train set, and of the test set if it is given, by what messages call
+            them; N rows.
         name: of the column that says it.
         label: that of the labels.
 
     Returns:
-        Whole numbers, or texts [N].
+        Of each table whole numbers, or texts [N]; None where a test set has no such column.
 
     Raises:
         ValueError: as in `labels_of`; or it is that of the labels, or hardly two rows are of one.
     """
+    first = next(iter(tables))
     if name == label:
-        raise ValueError(f"{which}: data.source.owner={name} is the column of labels too")
-    whose = labels_of(which, found, name, "owner")
-    values = _few(which, "owner", name, whose).tolist()
+        raise ValueError(f"{first}: data.source.owner={name} is the column of labels too")
+    there = {w: each for w, each in tables.items() if w == first or name in each.column_names}
+    whose = {which: labels_of(which, each, name, "owner") for which, each in there.items()}
+    _few(first, "owner", name, whose[first])
     # 2 is before 10; what has zeros before it, or does not fit, stays as it is.
-    texts = whose.dtype.kind == "U"
-    plain = texts and all(re.fullmatch("-?[1-9][0-9]{0,17}|0", each) for each in values)
-    return whose.astype(np.int64) if plain else whose
+    if all(
+        each.dtype.kind == "U" and re.fullmatch("-?[1-9][0-9]{0,17}|0", value)
+        for each in whose.values()
+        for value in np.unique(each).tolist()
+    ):
+        whose = {which: each.astype(np.int64) for which, each in whose.items()}
+    return [whose.get(which) for which in tables]
 
 
 def _few(which: str, key: str, name: str, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -76,9 +76,10 @@ def _sets(
     found = {f"{part}labels": _labels(arrays, f"{part}labels") for part in parts}
     labels, values, num_classes = numbered(found, num_classes)
     task = classification(images["images"].shape[1:], num_classes)
-    whose = _labels(arrays, "owners") if "owners" in arrays else None
-    if whose is not None and len(whose) != len(labels[0]):
-        raise ValueError(f"expected {len(labels[0])} owners, one for each image: {len(whose)}")
+    whose = [_labels(arrays, f"{p}owners") if f"{p}owners" in arrays else None for p in parts]
+    for part, owners, own in zip(parts, whose, labels, strict=True):
+        if owners is not None and len(owners) != len(own):
+            raise ValueError(f"expected {len(own)} {part}owners, one for each image: {len(owners)}")
     return own_sets(name, images, labels, task, test_share, seed, values, owners=whose)
 
 

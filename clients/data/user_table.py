@@ -116,7 +116,7 @@ def table_sets(
             "data.source.label="
         )
     label, columns = _columns(first, whole.column_names, label, drop)
-    whose = owners_of(first, whole, owner, label) if owner else None
+    whose = owners_of(tables, owner, label) if owner else []
     for each in (several := names_of(one_hot)):
         if each not in columns or several.count(each) > 1:
             raise ValueError(

@@ -35,7 +35,7 @@ PROBE = "probe"
 PLACES = 3
 """Network, inputs and labels, which a function gets by their places."""
 
-OFFERED = ("rng", "client_id", "server_round", "task", "class_shares")
+OFFERED = ("rng", "client_id", "server_round", "task", "class_shares", "own_examples")
 """What it gets besides if it names it."""
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -102,6 +102,33 @@ def class_shares(clients: SimulatedClients, client_id: int | None) -> npt.NDArra
     return shares if client_id is None else shares[0]
 
 
+def own_examples(
+    clients: SimulatedClients, examples: Dataset, client_id: int | None
+) -> npt.NDArray[np.bool_]:
+    """Tell which examples are of an owner whose examples a client has [N].
+
+    Args:
+        clients: All of the federation's.
+        examples: N of them, such as test examples.
+        client_id: Whose; None = each client's [K, N].
+
+    Returns:
+        True where an example is the client's own.
+
+    Raises:
+        ValueError: Nobody says whose examples are, or not of both sets alike.
+    """
+    private = clients.splits.private
+    if private.owners is None or examples.owners is None:
+        who = private if private.owners is None else examples
+        raise ValueError(f"own_examples: nobody says whose each example of {who.name} is")
+    if private.owner_values != examples.owner_values:
+        raise ValueError(f"own_examples: {examples.name} numbers owners otherwise than clients do")
+    whose = range(len(clients.partitions)) if client_id is None else [client_id]
+    own = [np.isin(examples.owners, private.owners[clients.partitions[k]]) for k in whose]
+    return np.array(own) if client_id is None else own[0]
+
+
 def numbers_of(
     probe: NetworkProbe,
     network: nn.Module,
@@ -133,6 +160,7 @@ def numbers_of(
         "server_round": lambda: server_round,
         "task": lambda: clients.splits.private.task,
         "class_shares": partial(class_shares, clients, client_id),
+        "own_examples": partial(own_examples, clients, probe.examples, client_id),
     }
     given, what = probe.examples, f"probes.{probe.name}"
     if client_id is not None:

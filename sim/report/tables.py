@@ -33,6 +33,10 @@ MEASURES = {
 PROBED = {
     "clients/own_accuracy/mean": "mean on own classes",
     "clients/own_accuracy/min": "worst on own classes",
+    "clients/own_examples_accuracy/mean": "mean on own examples",
+    "clients/own_examples_accuracy/min": "worst on own examples",
+    "probes/student_own_examples_accuracy": "student on own examples",
+    "probes/student_own_examples_accuracy_worst": "student on own examples, worst",
     "probes/student_own_accuracy": "student on own classes",
     "probes/student_own_accuracy_worst": "student on own classes, worst",
     "probes/oracle_right": "oracle of teachers",

@@ -129,6 +129,7 @@ def _finds(plugin: Any, model: nn.Module, seed: int = 0) -> dict[str, float]:
         "server_round": lambda: 1,
         "task": lambda: PRIVATE.task,
         "class_shares": lambda: np.full(4, 0.25),
+        "own_examples": lambda: np.arange(20) % 2 == 0,
     }
     ids = np.arange(20)
     inputs = torch.from_numpy(np.ascontiguousarray(normalised(PRIVATE, ids)))

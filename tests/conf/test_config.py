@@ -181,7 +181,7 @@ def test_a_wrong_architecture_names_the_nearest(target: str, message: str) -> No
         (
             ["+probes=mine"],
             "no such option; did you mean 'none'? "
-            "(all: attacked, none, personal, robustness, standard, with_features)",
+            "(all: attacked, none, own_examples, personal, robustness, standard, with_features)",
         ),
         (["+probes=none"], "leave out the plus: probes=none"),
         (["+rounds=3"], "leave out the plus: rounds=3"),

@@ -31,7 +31,7 @@ def test_how_many_configs_there_are() -> None:
         "strategy/head", "strategy/loss", "strategy/rule", "strategy/scorer",
         "strategy/selection", "student", "topology", "topology/mixing",
     }  # fmt: skip
-    assert len(OPTIONS) == 254
+    assert len(OPTIONS) == 255
 
 
 def words_of(option: str) -> list[str]:

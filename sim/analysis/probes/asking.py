@@ -42,8 +42,9 @@ class Ask:
         of: The function. The network is in eval mode, inputs [N, ...] are as networks see them
             (`clients.data.normalised`), labels are the task's [N, ...], or None where those of the
             proxy set mean nothing. If it names them it gets `rng`, a numpy generator of this round
-            and network, `client_id`, None for the student, `server_round`, the `task`, and
-            `class_shares` of the client [C], for the student of each client [K, C].
+            and network, `client_id`, None for the student, `server_round`, the `task`,
+            `class_shares` of the client [C], for the student of each client [K, C], and
+            `own_examples`, which of the inputs are of its owners [N], for the student [K, N].
         inputs: "test", "proxy", or train and test set of a reader, of which the latter is used.
         examples: How many of them are drawn, once for the whole run, >= 1; None = all.
         every: Ask in round 1 and every so many rounds after it; 0 = never.

@@ -134,11 +134,15 @@ def test_a_column_says_whose_an_example_is(tmp_path: Path) -> None:
     whose = ["b", "a", "b", "c", "a", "b"]
     whole = pictures(writer=(whose, hf.Value("string")))
     train, test = data.from_datasets(whole, "pets", owner="writer", test_share=0.34)
-    assert train.owners is not None
-    assert test.owners is None
     first = {10 * n: "abc".index(who) for n, who in enumerate(whose)}  # by the first pixel
-    found = train.inputs[:, 0, 0, 0].tolist()
-    assert train.owners.tolist() == [first[min(first, key=lambda k: abs(k - p))] for p in found]
+    for each in (train, test):
+        found = each.inputs[:, 0, 0, 0].tolist()
+        assert each.owners is not None
+        assert each.owners.tolist() == [first[min(first, key=lambda k: abs(k - p))] for p in found]
+    sets = {"train": whole, "test": whole.select([3, 0])}
+    assert data.from_datasets(sets, "pets", owner="writer")[1].owners.tolist() == [2, 1]  # type: ignore[union-attr]
+    sets["test"] = pictures()
+    assert data.from_datasets(sets, "pets", owner="writer")[1].owners is None
     assert data.from_datasets(whole, "pets", drop=["writer"])[0].owners is None
     kinds = hf.ClassLabel(names=["zoe", "al", "bo"])
     coded = pictures(writer=([0, 1, 0, 2, 1, 0], kinds))

@@ -42,6 +42,8 @@ def test_writers_are_owners(tmp_path: Path) -> None:
     assert train.owners.tolist() == [1, 1, 0, 0, 0, 2]
     assert train.owner_values == ("f00_1", "f01_2", "f02_9")
     assert (test.labels.tolist(), test.inputs[0, 0, 0, 0]) == ([1], 0.5)
+    assert test.owners is not None
+    assert (test.owners.tolist(), test.owner_values) == ([0], train.owner_values)
     assert (test.mean, test.std) == (train.mean, train.std)
 
 

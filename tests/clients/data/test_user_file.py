@@ -246,10 +246,18 @@ def test_owners_go_with_their_examples(tmp_path: Path) -> None:
     train, test = data.npz(own(tmp_path, CLASSES, owners=who, **given))
     assert train.owners is not None
     assert (train.owners.tolist(), test.owners) == ([1, 0, 2, 1, 0] * 8, None)
-    cut, _ = data.npz(own(tmp_path, CLASSES, owners=who))
-    places = [int(np.flatnonzero((each == NOISE).all((1, 2, 3)))[0]) for each in cut.inputs]
-    assert cut.owners is not None
-    assert cut.owners.tolist() == [[1, 0, 2, 1, 0][place % 5] for place in places]
+    given["test_owners"] = np.array([*"cdbacdba"])
+    test = data.npz(own(tmp_path, CLASSES, owners=who, **given))[1]
+    assert test.owners is not None
+    assert (test.owners.tolist(), test.owner_values) == ([2, 3, 1, 0] * 2, (*"abcd",))
+    for cut in data.npz(own(tmp_path, CLASSES, owners=who)):
+        places = [int(np.flatnonzero((each == NOISE).all((1, 2, 3)))[0]) for each in cut.inputs]
+        assert cut.owners is not None
+        assert cut.owners.tolist() == [[1, 0, 2, 1, 0][place % 5] for place in places]
+    with pytest.raises(ValueError, match="expected 8 test_owners, one for each image: 7"):
+        data.npz(own(tmp_path, CLASSES, owners=who, **given | {"test_owners": who[:7]}))
+    with pytest.raises(ValueError, match="owners of train and test set: expected both as texts"):
+        data.npz(own(tmp_path, CLASSES, owners=who, **given | {"test_owners": np.arange(8)}))
     with pytest.raises(ValueError, match="expected 40 owners, one for each image: 39"):
         data.npz(own(tmp_path, CLASSES, owners=who[:39]))
     with pytest.raises(ValueError, match="expected owners as integers or texts"):

@@ -165,7 +165,8 @@ def test_a_tables_hospitals_are_the_clients_on_both_pools(
 ) -> None:
     train, test = data.table(str(write(tmp_path)), owner="hospital")
     assert train.task.input_shape == (2,)  # the hospital is no feature
-    assert test.owners is None
+    assert test.owners is not None
+    assert np.bincount(test.owners).tolist() == [8, 8, 8]  # a fifth of each
     assert train.owners is not None
     means = [train.inputs[train.owners == owner].mean() for owner in range(3)]
     np.testing.assert_allclose(means, [4, 0, 8], atol=0.5)  # east, north, west
