@@ -26,7 +26,7 @@ READ = {
     ],
     "Arrays": ["arrays.npz: 64 private, 16 proxy and 20 test examples; inputs [3, 8, 8], outpu"],
     "Hugging Face": ["saved_pets: 38 private, 10 proxy and 12 test examples; inputs [1, 8, 8], "],
-    "Whose an example is": ["wards.csv: 192 private, 48 proxy and 60 test examples; inputs [2]"] * 2,
+    "Whose an example is": ["wards.csv: 192 private, 48 proxy and 60 test examples; inputs"] * 2,
     "A reader of your own": ["pets: 240 private, 160 proxy and 100 test examples; inputs [8], "],
 }
 
