@@ -55,6 +55,7 @@ test-extras: .venv-extras/.ready  ## of these ONNX, W&B and MLflow, in a virtual
 
 docs: .venv-docs/.ready  ## the site of docs/, in site/; a broken link ends it
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server --directory site"
 
 .venv-docs/.ready: docs/requirements.txt
 	$(PYTHON) -m venv .venv-docs

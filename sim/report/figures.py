@@ -162,6 +162,7 @@ def method_panels(methods: Sequence[Method]) -> list[Panel]:
         ]
         section = groups.get(name, FIRST if name in MAIN else _section(name))
         shown = re.sub(r"^clients/(\w+)/(\w+)$", r"clients: \1, \2", name)
+        shown = re.sub("^strategy/ensemble_(?=accuracy|loss)", "teacher ensemble ", shown)
         shown = re.sub("^(strategy|probes)/", "", shown).replace("/", " ")
         panels.append(Panel(shown, lines, section, percent=_share(name)))
     spenders = [

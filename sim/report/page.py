@@ -62,7 +62,7 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
     """
     methods = methods_of(runs)
     alone = runs[0] if len(runs) == 1 else None
-    compared = tables.comparisons(methods)
+    compared, equal = tables.without_equal(tables.comparisons(methods))
     panels = run_panels(alone) if alone else method_panels(methods)
     brief = all(run.result is not None and run.rounds <= 1 for run in runs)
     lost, reasons = failures.missing([run.source for run in runs]), failures.reasons(runs)
@@ -87,6 +87,7 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
         "findings": findings(methods, runs, len(lost), reasons, compared, drifting),
         "missing": lost,
         "compared": compared,
+        "equal": equal,
         "differences_table": tables.difference_table(compared),
         "judged": tables.judged(compared),
         "most_paired": tables.MOST_PAIRED,
@@ -107,6 +108,12 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
         "most_reasons": failures.MOST_REASONS,
         "differences": config_differences(methods) if alone is None else [],
     }
+    templates = _templates()
+    page, twin = (templates.get_template(f"page.{kind}.j2") for kind in ("html", "md"))
+    return page.render(said), twin.render(said)
+
+
+def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("sim.report", ""),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -115,8 +122,7 @@ def render(runs: Sequence[Run], target: float | None = None) -> tuple[str, str]:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": _cell, "between": tables.between, "fenced": _fenced}
-    page, twin = (environment.get_template(f"page.{kind}.j2") for kind in ("html", "md"))
-    return page.render(said), twin.render(said)
+    return environment
 
 
 def tables_of(runs: Sequence[Run], target: float | None = None) -> dict[str, tables.Table]:

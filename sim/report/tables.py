@@ -198,6 +198,27 @@ def comparisons(methods: Sequence[Method]) -> list[Comparison]:
     return made
 
 
+def without_equal(compared: Sequence[Comparison]) -> tuple[list[Comparison], str]:
+    """Take out what two methods share by their making, such as clients: equal with every seed.
+
+    Args:
+        compared: Methods with each other.
+
+    Returns:
+        The others, and of students all, for that they are equal is news; a sentence on what was
+        taken out, or nothing.
+    """
+    kept: list[Comparison] = []
+    equal: dict[str, list[str]] = {}
+    for one in compared:
+        if one.difference.alike and not one.difference.found and one.measure != "student":
+            equal.setdefault(f"of {one.first} and {one.second}", []).append(one.measure)
+        else:
+            kept.append(one)
+    parts = [f"{', '.join(measures)} {pair}" for pair, measures in equal.items()]
+    return kept, f"Equal with every seed: {'; '.join(parts)}." if parts else ""
+
+
 def difference_table(compared: Sequence[Comparison]) -> Table:
     """List comparisons: means and both intervals in points, and what may be said."""
     head = ["measure", "first", "second", "seeds", "mean", "bootstrap", "Student's t", "so"]
