@@ -206,7 +206,8 @@ class Display:
                 highlight=False,
             )
         self.console.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
-        ours = "stillhouse" if Path(sys.argv[0]).name == "stillhouse" else "python run.py"
+        begun = sys.argv[0]  # from another folder run.py is not there
+        ours = f"python {shlex.quote(begun)}" if Path(begun).name == "run.py" else "stillhouse"
         place = shlex.quote(folder)
         self.console.print(f"{ours} report {place}", highlight=False, soft_wrap=True)
         program = Path(sys.executable).with_name("tensorboard")
