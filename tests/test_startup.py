@@ -19,7 +19,7 @@ PACKAGES = {
 """Of every run in one process; flwr and torch bring most."""
 
 OF_DLAD = {"charset_normalizer", "narwhals", "scipy", "sklearn"}
-"""Scikit-learn, with what it imports: digits, and discriminators."""
+"""Scikit-learn, with what it imports: discriminators."""
 
 DEVELOPERS = {"pandas", "_distutils_hack", "pytest", "_pytest"}
 """Imported where they are installed, by pyarrow and scikit-learn; users have none."""
@@ -52,7 +52,7 @@ def imported(folder: Path, *words: str) -> set[str]:
     [
         (["strategy.distil.epochs=1"], OF_DLAD),
         pytest.param(
-            ["strategy=averaging", "clients=same", "partition=iid", "data=blobs"],
+            ["strategy=averaging", "clients=same", "partition=iid"],
             set(),
             marks=pytest.mark.slow,
         ),

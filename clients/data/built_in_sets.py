@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from clients.data.dataset import Dataset
+from clients.data.public_file_formats import scikit_learn_table
 from clients.data.splits import hold_out
 from clients.data.task import classification
 
@@ -24,11 +25,9 @@ def digits(test_share: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
     Raises:
         ValueError: `test_share` is out of range.
     """
-    from sklearn.datasets import load_digits  # here: importing scikit-learn takes a second
-
-    bunch = load_digits()
-    images = bunch.images.astype(np.uint8)[:, None]  # float64 on loading, but whole numbers
-    labels = bunch.target.astype(np.int64)
+    table = scikit_learn_table("digits.csv.gz", ",")  # whole numbers, a row's last its label
+    images = table[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8)
+    labels = table[:, -1].astype(np.int64)
     rng = np.random.default_rng(seed)
     task = classification((1, 8, 8), 10)
     return hold_out("digits", images, labels, task, 1 / 16, test_share, rng)

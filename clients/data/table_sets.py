@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clients.data.dataset import Dataset
+from clients.data.public_file_formats import scikit_learn_table
 from clients.data.splits import hold_out
 from clients.data.task import regression
 
@@ -25,9 +26,8 @@ def diabetes(test_share: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
 
     Reference: Efron, Hastie, Johnstone, Tibshirani, "Least angle regression", 2004.
     """
-    from sklearn.datasets import load_diabetes  # here: importing scikit-learn takes a second
-
-    columns, progression = load_diabetes(return_X_y=True, scaled=False)
+    columns = scikit_learn_table("diabetes_data_raw.csv.gz")
+    progression = scikit_learn_table("diabetes_target.csv.gz")
     labels = ((progression - progression.mean()) / progression.std()).astype(np.float32)[:, None]
     inputs, task = columns.astype(np.float32), regression((columns.shape[1],))
     rng = np.random.default_rng(seed)

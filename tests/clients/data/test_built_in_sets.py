@@ -14,6 +14,7 @@ import pytest
 
 from clients import data
 from clients.data.colour_sets import CINIC10_CLASSES
+from clients.data.public_file_formats import scikit_learn_table
 from tests.places import ROOT
 
 Bytes = npt.NDArray[np.uint8]
@@ -179,6 +180,17 @@ def test_digits_are_all_there_and_cut_by_seed() -> None:
     assert not np.array_equal(train.labels, other.labels)
     with pytest.raises(ValueError, match=r"digits: test_share=1\.0, expected a number in \(0, 1\)"):
         data.digits(test_share=1.0)
+
+
+def test_what_ships_with_scikit_learn_is_read_as_it_reads_it() -> None:
+    from sklearn.datasets import load_diabetes, load_digits
+
+    table = scikit_learn_table("digits.csv.gz", ",")
+    np.testing.assert_array_equal(table[:, :-1].reshape(-1, 8, 8), load_digits().images)
+    np.testing.assert_array_equal(table[:, -1], load_digits().target)
+    columns, progression = load_diabetes(return_X_y=True, scaled=False)
+    np.testing.assert_array_equal(scikit_learn_table("diabetes_data_raw.csv.gz"), columns)
+    np.testing.assert_array_equal(scikit_learn_table("diabetes_target.csv.gz"), progression)
 
 
 def test_blobs_can_be_told_apart() -> None:
