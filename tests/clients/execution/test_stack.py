@@ -111,7 +111,13 @@ def test_every_kind_of_batch_norm(options: dict[str, Any], way: Way) -> None:
 @pytest.mark.parametrize("layer", KEPT)
 def test_layers_kept_as_they_are_keep_clients_apart(layer: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    needs = {"MaxPool2d": 2, "AvgPool2d": 2, "AdaptiveAvgPool2d": 3, "AdaptiveMaxPool2d": 3}
+    needs = {
+        "MaxPool": (2, 2),
+        "MaxPool2d": 2,
+        "AvgPool2d": 2,
+        "AdaptiveAvgPool2d": 3,
+        "AdaptiveMaxPool2d": 3,
+    }
     kept = layer(needs[layer.__name__]) if layer.__name__ in needs else layer()
     size = 9 if layer.__name__ in needs else 36
     layers = [nn.Conv2d(3, 4, 3), kept, nn.Flatten(), nn.Linear(4 * size, CLASSES)]

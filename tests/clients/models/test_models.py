@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clients import models
 from clients.data import classification
-from clients.models.layers import Norm
+from clients.models.layers import MaxPool, Norm
 from clients.training.taps import last_map
 from tests.trained_together import IMAGES
 
@@ -252,7 +252,7 @@ def swapped(network: nn.Module) -> nn.Module:
     for parent in list(network.modules()):
         if isinstance(parent, nn.Sequential):
             for i, (one, other) in enumerate(pairwise(list(parent))):
-                if {type(one), type(other)} == {nn.ReLU, nn.MaxPool2d}:
+                if {type(one), type(other)} == {nn.ReLU, MaxPool}:
                     parent[i], parent[i + 1] = other, one
     return network
 
