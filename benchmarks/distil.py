@@ -35,6 +35,9 @@ TWO_THREADS = {"OMP_NUM_THREADS": "2"}
 SYSTEMS = {
     "plain-1": System(["benchmarks.distil_plain", "--threads", "1"]),
     "plain-2": System(["benchmarks.distil_plain", "--threads", "2"], env=TWO_THREADS),
+    "plain-2-tuned": System(
+        ["benchmarks.distil_plain", "--threads", "2", "--tuned"], env=TWO_THREADS
+    ),
     "ours-inline": System([OURS, "--workers", "0"]),
     "ours-ray-1": System([OURS, "--workers", "1"]),
     "ours-ray-2": System([OURS, "--workers", "2"]),

@@ -2,14 +2,16 @@
 
 Data sets are normalised once and stay in memory as tensors, every client's network stays in memory,
 probabilities are summed as clients finish; `torch.optim`, `zero_grad`, `backward`, `step`; images
-in torch's default layout. Threads are torch's own. Other systems that leave training to their user
-(Flower, BlazeFL) call these functions.
+in torch's default layout, networks as its tutorials write them (`--tuned`: as ours has them).
+Threads are torch's own. Other systems that leave training to their user (Flower, BlazeFL) call
+these functions.
 
     python -m benchmarks.distil_plain --threads 2 --clients 20 --proxy 1000
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -157,12 +159,13 @@ def main() -> None:
     arguments(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--half", action="store_true", help="in bfloat16, by torch's autocast")
+    parser.add_argument("--tuned", action="store_true", help="with our networks' layers and layout")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     watch, work = Watch(), work_of(args)
     # Not cached: what was cast would outlive the step that changes it.
     with torch.autocast("cpu", torch.bfloat16, enabled=args.half, cache_enabled=False):
-        found = run(work, federation_of(work), watch)
+        found = run(work, replace(federation_of(work), tuned=args.tuned), watch)
     conclude(args, watch, found, None)
 
 

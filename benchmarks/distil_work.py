@@ -29,6 +29,7 @@ from benchmarks.memory import MARK, cpu_seconds
 from clients.data import Splits, digits, draw_splits, mnist
 from clients.models import cnn, lenet5, mlp
 from clients.models.factory import build
+from clients.models.layers import MaxPool
 from clients.partition import iid
 from clients.population.architectures import assign_architectures
 from clients.seeding import Purpose, generator
@@ -84,21 +85,45 @@ class Federation:
         splits: Private, proxy and test set.
         partitions: Which private examples each client has.
         architectures: Name of each client's, one of `MODELS`.
+        tuned: Whether networks are those that ours has, not as tutorials write them.
     """
 
     splits: Splits
     partitions: list[npt.NDArray[np.int64]]
     architectures: list[str]
+    tuned: bool = False
 
     def student(self) -> nn.Module:
         """Build the student as it is before the first round."""
-        task = self.splits.private.task
-        return build(MODELS["student"], task, generator(SEED, Purpose.STUDENT))
+        return self._built("student", generator(SEED, Purpose.STUDENT))
 
     def network(self, client: int) -> nn.Module:
         """Build a client's network as it is before the first round."""
         rng = generator(SEED, Purpose.INITIALISE, 0, client)
-        return build(MODELS[self.architectures[client]], self.splits.private.task, rng)
+        return self._built(self.architectures[client], rng)
+
+    def _built(self, name: str, rng: np.random.Generator) -> nn.Module:
+        network = build(MODELS[name], self.splits.private.task, rng)
+        return network if self.tuned else as_tutorials_write(network)
+
+
+def as_tutorials_write(network: nn.Module) -> nn.Module:
+    """Give a network ReLU before torch's own pooling, and torch's own memory layout.
+
+    It answers the same but for rounding. Ours pools first, compares whole maps where no gradient is
+    wanted, and keeps channels last, none of which a user of torch has without writing it.
+    """
+    for parent in list(network.modules()):
+        if isinstance(parent, nn.Sequential):
+            for place in [k for k, each in enumerate(parent) if isinstance(each, MaxPool)]:
+                pool = nn.MaxPool2d(parent[place].kernel_size)  # type: ignore[arg-type]
+                if isinstance(parent[place + 1], nn.ReLU):
+                    parent[place + 1], parent[place] = pool, parent[place + 1]
+                else:  # ReLU is before it where one pixel is left
+                    parent[place] = pool
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()
+    return network
 
 
 def data_root() -> str:

@@ -66,6 +66,19 @@ def test_digesting_changes_what_the_student_learns() -> None:
     assert digested[1] != without[1]
 
 
+@pytest.mark.parametrize("name", distil_work.MODELS)
+def test_a_network_as_tutorials_write_it_answers_the_same(name: str) -> None:
+    one = distil_work.federation_of(replace(TINY, clients=1))
+    ours, theirs = (
+        replace(one, architectures=[name], tuned=tuned).network(0).eval() for tuned in (True, False)
+    )
+    kinds = [type(module).__name__ for module in theirs.modules()]
+    assert ("MaxPool" in kinds, "MaxPool2d" in kinds) == (False, name != "mlp")
+    images = torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-6)
+    assert all(each.is_contiguous() for each in theirs.parameters())
+
+
 def test_teachers_are_measured_only_where_that_is_asked_for() -> None:
     for teachers, expected in ((True, "Timed"), (False, "StudentOnly")):
         words = distil_ours.overrides(TINY, 2, teachers=teachers)
