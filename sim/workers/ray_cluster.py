@@ -182,8 +182,8 @@ def worker_environment(threads: int) -> dict[str, str]:
 @contextmanager
 def _without_unused_processes() -> Iterator[None]:
     """Have a Ray that is started in the block start nothing that is of no use to a run."""
-    before = {name: getattr(Node, name) for name in UNUSED}
-    for name in UNUSED:
+    before = {name: getattr(Node, name) for name in UNUSED if hasattr(Node, name)}
+    for name in before:
         setattr(Node, name, lambda *_, **__: None)
     try:
         yield
