@@ -8,7 +8,6 @@ import scipy.stats
 import sklearn.datasets
 import sklearn.linear_model
 import tensorboard.plugins.hparams.api_pb2
-import torch._dynamo
 from hydra import compose, initialize_config_module
 
 import clients.app

@@ -19,7 +19,10 @@ KINDS: list[tuple[Any, dict[str, Any]]] = [
     (torch.optim.Adam, {}),
     (torch.optim.Adam, {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True}),
     (torch.optim.AdamW, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-6}),
-    (torch.optim.RMSprop, {"lr": 0.01}),  # by its object
+    (torch.optim.RMSprop, {"lr": 0.01}),  # by its object, as are all that follow
+    (torch.optim.NAdam, {"lr": 0.01}),
+    (torch.optim.Rprop, {}),
+    (torch.optim.Adagrad, {"lr": 0.01, "foreach": False}),
     (torch.optim.SGD, {"lr": 0.1, "maximize": True}),  # an option that only the object knows
 ]
 
@@ -96,13 +99,39 @@ def test_only_elementwise_optimisers_may_be_stacked() -> None:
     assert not elementwise(partial(torch.optim.Muon, lr=0.1))
 
 
-def test_sgd_and_adam_do_not_import_torchs_compiler() -> None:
+def test_hooks_of_a_users_optimiser_are_called() -> None:
+    seen: list[str] = []
+
+    def hooked(parameters: Any) -> torch.optim.Optimizer:
+        made = torch.optim.RMSprop(parameters, lr=0.1)
+        made.register_step_pre_hook(lambda *_: seen.append("before"))
+        made.register_step_post_hook(lambda *_: seen.append("after"))
+        return made
+
+    stepper(hooked, [nn.Parameter(torch.zeros(2))])([torch.ones(2)])
+    assert seen == ["before", "after"]
+
+
+def test_a_users_subclass_takes_its_own_step() -> None:
+    class Halting(torch.optim.RMSprop):
+        def step(self, closure: Any = None) -> Any:
+            return None
+
+    parameter = nn.Parameter(torch.zeros(2))
+    stepper(Halting, [parameter])([torch.ones(2)])
+    assert parameter.tolist() == [0, 0]
+
+
+def test_no_optimiser_imports_torchs_compiler() -> None:
     code = (
         "import sys, torch; from functools import partial\n"
-        "from clients.training.optimizer_steps import stepper\n"
-        "for kind in (torch.optim.SGD, torch.optim.Adam):\n"
+        "from clients.training.optimizer_steps import object_step, stepper\n"
+        "for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop):\n"
         "    p = [torch.nn.Parameter(torch.zeros(2))]\n"
         "    stepper(partial(kind, lr=0.1), p)([torch.ones(2)])\n"
+        "    made = kind(p, lr=0.1)\n"
+        "    object_step(p, made)([torch.ones(2)])\n"
+        "    made.load_state_dict(made.state_dict())\n"
         "print('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
