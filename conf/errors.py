@@ -4,6 +4,7 @@ What turns others into one line for the user: `error_lines.py`.
 """
 
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -45,8 +46,11 @@ def tell(story: str, error: BaseException | None = None) -> None:
     """
     if WHOLE and error is not None:
         traceback.print_exception(error)
-    if Path(sys.argv[0]).name == "stillhouse":  # the installed command
+    begun = Path(sys.argv[0])
+    if begun.name == "stillhouse":  # the installed command
         story = story.replace("python run.py", "stillhouse")
+    elif begun.name == "run.py" and begun.parent != Path():  # it is not where one stands
+        story = story.replace("python run.py", f"python {shlex.quote(str(begun))}")
     line, _, written = story.partition("\n")
     if written:
         print(written.rstrip() if WHOLE else without_ours(written), file=sys.stderr)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hydra._internal.hydra import Hydra
 
+from conf import composing
 from conf.catalogue import about, copied, listed, options
 from conf.composing import composed_once
 from conf.errors import ConfigError
@@ -168,7 +169,9 @@ def test_run_py_knows_the_commands_and_runs_without_one(tmp_path: Path) -> None:
     assert one["student_sha256"] == two["student_sha256"]
 
 
-def test_hydra_composes_once_where_nothing_can_say_that_it_is_a_sweep() -> None:
+def test_hydra_composes_once_where_nothing_can_say_that_it_is_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask = Hydra.get_mode
     for words in ([], ["rounds=2", "+probes.mine=null"], ["strategy=dml", "hydra.run.dir=x"]):
         with composed_once(words):
@@ -177,9 +180,11 @@ def test_hydra_composes_once_where_nothing_can_say_that_it_is_a_sweep() -> None:
     for word in ("-m", "experiment=compare", "hydra.mode=MULTIRUN", "hydra.searchpath=[file:///x]"):
         with composed_once(["seed=0,1", word]):
             assert Hydra.get_mode is ask
-    files = [*CONF.rglob("*.yaml"), *(ROOT / "examples").rglob("*.yaml")]
-    setting = {path.parent for path in files if "mode: MULTIRUN" in path.read_text()}
-    assert setting == {CONF / "experiment"}
+    (tmp_path / "debug").mkdir()
+    (tmp_path / "debug" / "seeds.yaml").write_text("hydra:\n  mode: MULTIRUN\n")
+    monkeypatch.setattr(composing, "EXAMPLES", [tmp_path])  # as if it were put into ours
+    with composed_once(["debug=seeds"]):
+        assert Hydra.get_mode is ask
 
 
 def test_only_what_runs_plug_ins_finds_modules_in_the_working_folder(here: Path) -> None:

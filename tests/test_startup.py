@@ -47,6 +47,13 @@ def imported(folder: Path, *words: str) -> set[str]:
     return {*json.loads(done.stdout.splitlines()[-1])} - DEVELOPERS
 
 
+def test_digits_are_read_without_scikit_learn() -> None:
+    code = "import sys; from clients import data; data.digits(); print('sklearn' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize(
     ("words", "more"),
     [

@@ -99,7 +99,7 @@ def natural_clients(
         A line, with at most nine clients.
     """
     assert dataset.owners is not None, "else there are no owners"
-    there = len(dataset.owner_values or np.unique(dataset.owners))
+    there = len(np.unique(dataset.owners))
     lines = [f"{k} {' + '.join(map(_plain, each))}" for k, each in enumerate(owners)]
     used = sum(map(len, parts))
     return (

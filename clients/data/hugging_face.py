@@ -131,15 +131,28 @@ def from_datasets(
     task = classification(next(iter(inputs.values())).shape[1:], num_classes)
     whose = []
     if owner:
-        having = {w: [owner] if owner in each.column_names else [] for w, each in sets.items()}
-        cut = {w: sets[w].select_columns(own).with_format("arrow")[:] for w, own in having.items()}
-        whose = owners_of(cut, owner, label)
-        if names := getattr(first.features[owner], "names", None):
-            whose = [None if each is None else np.array(names)[each] for each in whose]
+        whose = owners_of(
+            {which: _of_owners(which, e, owner) for which, e in sets.items()}, owner, label
+        )
     return own_sets(name, inputs, classes, task, test_share, seed, values, columns, whose)
 
 
 # --- steps ---
+
+
+def _of_owners(which: str, found: Any, owner: str) -> Any:
+    """Return a table of the column of owners, with their names if it has them, or of none."""
+    import pyarrow as pa
+
+    if owner not in found.column_names:
+        return pa.table({})
+    table = found.select_columns(owner).with_format("arrow")[:]
+    if names := getattr(found.features[owner], "names", None):
+        numbers = table.column(0).to_pylist()
+        if odd := [number for number in numbers if number is None or number < 0]:
+            raise ValueError(f"{which}: {owner} is {odd[0]} in some rows: nobody's")
+        table = pa.table({owner: [names[number] for number in numbers]})
+    return table
 
 
 def _train_and_test(found: Any) -> Sets:

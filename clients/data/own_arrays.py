@@ -124,8 +124,11 @@ def _numbered_owners(
         return [None, None], None
     values = sorted({*first})
     values += sorted({*(second or ())} - {*values})
-    if len({type(value) for value in values}) > 1:
-        raise ValueError("owners of train and test set: expected both as texts, or as integers")
+    if second and not {*first} & {*second}:
+        raise ValueError(
+            f"owners of the test set ({told(sorted({*second}))}) have no example in the train set "
+            f"({told(sorted({*first}))}): expected both to name them alike"
+        )
     number = {value: place for place, value in enumerate(values)}
     numbers = [
         None if each is None else np.array([number[value] for value in each], dtype=np.int64)

@@ -228,7 +228,8 @@ def hold_out(
 ) -> tuple[Dataset, Dataset]:
     """Cut a data set that comes in one piece into train and test, at random.
 
-    Where each example is somebody's, so is the share of each owner: who has two or more keeps some.
+    Where each example is somebody's, so is the share of each owner, and one example at least is
+    left, but where others do not suffice.
 
     Args:
         name: of both sets.
@@ -262,24 +263,30 @@ def hold_out(
         )
     order = rng.permutation(len(labels))
     if owners is not None:
-        order = _shared_by(owners, order)
+        order = _shared_by(owners, order, rng)
     test_ids, train_ids = order[:num_test], order[num_test:]
     tokens = task.num_tokens is not None
     moments = ((), ()) if tokens else channel_moments(name, inputs[train_ids], scale, columns)
     about = task, scale, *moments, label_values
-    train, test = (
-        Dataset(name, inputs[ids], labels[ids], *about, None, *whose)
-        for ids in (train_ids, test_ids)
-        for whose in [() if owners is None else (owners[ids], owner_values)]
-    )
-    return train, test
+    sets = [Dataset(name, inputs[ids], labels[ids], *about) for ids in (train_ids, test_ids)]
+    if owners is not None:
+        sets = [
+            replace(each, owners=owners[ids], owner_values=owner_values)
+            for each, ids in zip(sets, (train_ids, test_ids), strict=True)
+        ]
+    return sets[0], sets[1]
 
 
-def _shared_by(owners: Indices, order: Indices) -> Indices:
-    """Reorder so that the first have the same share of each owner; the last of each comes last."""
+def _shared_by(owners: Indices, order: Indices, rng: np.random.Generator) -> Indices:
+    """Reorder so that the first have the same share of each owner; the last of each comes last.
+
+    Systematic sampling: an owner's examples lie evenly from 0 to 1, from a start that is drawn, or
+    of two examples none would ever be among the first fifth.
+    """
     by_owner = order[np.argsort(owners[order], kind="stable")]
     whose = owners[by_owner]
-    starts = np.searchsorted(whose, whose)
-    sizes = np.searchsorted(whose, whose, "right") - starts
-    rank = np.arange(len(order)) - starts
-    return by_owner[np.lexsort(((rank + 0.5) / sizes, rank == sizes - 1))]
+    begins = np.searchsorted(whose, whose)
+    sizes = np.searchsorted(whose, whose, "right") - begins
+    rank = np.arange(len(order)) - begins
+    place = (rank + rng.random(len(order))[begins]) / sizes
+    return by_owner[np.lexsort((place, rank == sizes - 1))]

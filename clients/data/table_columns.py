@@ -132,14 +132,14 @@ def owners_of(
     there = {w: each for w, each in tables.items() if w == first or name in each.column_names}
     whose = {which: labels_of(which, each, name, "owner") for which, each in there.items()}
     _few(first, "owner", name, whose[first])
-    # 2 is before 10; what has zeros before it, or does not fit, stays as it is.
-    if all(
-        each.dtype.kind == "U" and re.fullmatch("-?[1-9][0-9]{0,17}|0", value)
+    # 2 is before 10; what has zeros before it, or does not fit, stays a text, of all tables.
+    plain = all(
+        each.dtype.kind != "U" or re.fullmatch("-?[1-9][0-9]{0,17}|0", str(value))
         for each in whose.values()
         for value in np.unique(each).tolist()
-    ):
-        whose = {which: each.astype(np.int64) for which, each in whose.items()}
-    return [whose.get(which) for which in tables]
+    )
+    kind = np.int64 if plain else np.str_
+    return [whose[which].astype(kind) if which in whose else None for which in tables]
 
 
 def _few(which: str, key: str, name: str, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -29,9 +29,9 @@ def npz(
 
     It holds `images` as [N, C, H, W], or [N, H, W] for grey, and `labels` [N], integers or texts;
     and, if the test set is given and not cut from these, `test_images` and `test_labels`; and, if
-    each example is somebody's, `owners` [N], integers or texts, for `partition=natural`. uint8
-    pixels are divided by 255, floats are used as they are (stored as float32). Mean and deviation
-    are those of the train set.
+    each example is somebody's, `owners` [N], integers or texts, for `partition=natural`, and
+    `test_owners` beside a test set. Pixels of uint8 are divided by 255, floats are used as they are
+    (stored as float32). Mean and deviation are those of the train set.
 
     A class is a value that `labels` has: 1..C, values with gaps, large ones and texts become
     0..C - 1 in their order, which the data set's `label_values` say. Given `num_classes`, labels
@@ -76,6 +76,13 @@ def _sets(
     found = {f"{part}labels": _labels(arrays, f"{part}labels") for part in parts}
     labels, values, num_classes = numbered(found, num_classes)
     task = classification(images["images"].shape[1:], num_classes)
+    for given, wanted in (
+        ("owners", "images"),
+        ("test_owners", "owners"),
+        ("test_owners", "test_images"),
+    ):
+        if given in arrays and wanted not in arrays:
+            raise ValueError(f"{given} without {wanted}: nobody asks for them")
     whose = [_labels(arrays, f"{p}owners") if f"{p}owners" in arrays else None for p in parts]
     for part, owners, own in zip(parts, whose, labels, strict=True):
         if owners is not None and len(owners) != len(own):

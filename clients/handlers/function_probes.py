@@ -120,8 +120,12 @@ def own_examples(
     """
     private = clients.splits.private
     if private.owners is None or examples.owners is None:
-        who = private if private.owners is None else examples
-        raise ValueError(f"own_examples: nobody says whose each example of {who.name} is")
+        raise ValueError(
+            f"own_examples: {private.name} does not say whose its examples are; it must"
+            if private.owners is None
+            else f"own_examples: {examples.name}: nobody says whose the probed examples are: "
+            "expected their column in the test file too, or test_owners, and inputs=test"
+        )
     if private.owner_values != examples.owner_values:
         raise ValueError(f"own_examples: {examples.name} numbers owners otherwise than clients do")
     whose = range(len(clients.partitions)) if client_id is None else [client_id]

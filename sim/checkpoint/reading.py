@@ -1,5 +1,6 @@
 """Reading a checkpoint: every file is checked before any of it is used."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sim.checkpoint.manifest import (
     sha256_of,
 )
 from sim.tracking.clients_table import ClientsTable
+from sim.tracking.program import program
 from sim.tracking.run_files import CHECKPOINT
 from sim.workers.state_files import Place, SavedStates, read_places
 from sim.workers.state_serialization import thaw
@@ -83,7 +85,8 @@ def how_to_go_on(folder: Path) -> str:
     """
     for content in readable(manifests(folder / CHECKPOINT)):
         if "unknown" not in content["strategy"]:
-            return f"{content['round']} rounds are kept, go on with: python run.py resume={folder}"
+            again = f"{program()} resume={shlex.quote(str(folder))}"
+            return f"{content['round']} rounds are kept, go on with: {again}"
     return f"no round is kept that can be gone on from; what there is lies in {folder}"
 
 

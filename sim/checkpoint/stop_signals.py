@@ -47,9 +47,7 @@ class Stop:
         try:
             yield
         except KeyboardInterrupt:
-            from sim.checkpoint.reading import how_to_go_on
-
-            print(f"stopped; {how_to_go_on(folder)}", file=sys.stderr, flush=True)
+            print(f"stopped; {_goodbye(folder)}", file=sys.stderr, flush=True)
             sys.exit(128 + (self.number or signal.SIGINT))
         finally:
             for number in self._heard:
@@ -100,3 +98,12 @@ class Stop:
         what = "ends when the results are written" if self._done else IN_A_ROUND
         # Not `print`, which the signal may have interrupted.
         os.write(2, f"\n{what}; once more to stop at once\n".encode())
+
+
+def _goodbye(folder: Path) -> str:
+    """Say how to go on; who stops while torch is imported, once, must not have it begun again."""
+    if "torch" not in sys.modules:  # an import that was broken off leaves nothing of that name
+        return "no round was begun"
+    from sim.checkpoint.reading import how_to_go_on
+
+    return how_to_go_on(folder)

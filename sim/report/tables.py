@@ -205,17 +205,18 @@ def without_equal(compared: Sequence[Comparison]) -> tuple[list[Comparison], str
         compared: Methods with each other.
 
     Returns:
-        The others, and of students all, for that they are equal is news; a sentence on what was
-        taken out, or nothing.
+        The others, and of students, or else of mean clients, all, for that they are equal is news;
+        a sentence on what was taken out, or nothing.
     """
+    news = "student" if any(one.measure == "student" for one in compared) else "mean client"
     kept: list[Comparison] = []
     equal: dict[str, list[str]] = {}
     for one in compared:
-        if one.difference.alike and not one.difference.found and one.measure != "student":
-            equal.setdefault(f"of {one.first} and {one.second}", []).append(one.measure)
+        if one.difference.alike and not one.difference.found and one.measure != news:
+            equal.setdefault(f"{one.first} and {one.second} in", []).append(one.measure)
         else:
             kept.append(one)
-    parts = [f"{', '.join(measures)} {pair}" for pair, measures in equal.items()]
+    parts = [f"{pair} {', '.join(measures)}" for pair, measures in equal.items()]
     return kept, f"Equal with every seed: {'; '.join(parts)}." if parts else ""
 
 

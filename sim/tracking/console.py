@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from clients.partition import PartitionSummary
+from sim.tracking.program import program
 
 if TYPE_CHECKING:
     from sim.topology.topology import Topology
@@ -206,9 +207,7 @@ class Display:
                 highlight=False,
             )
         self.console.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
-        begun = sys.argv[0]  # from another folder run.py is not there
-        ours = f"python {shlex.quote(begun)}" if Path(begun).name == "run.py" else "stillhouse"
         place = shlex.quote(folder)
-        self.console.print(f"{ours} report {place}", highlight=False, soft_wrap=True)
-        program = Path(sys.executable).with_name("tensorboard")
-        self.console.print(f"{program} --logdir {place}", highlight=False, soft_wrap=True)
+        self.console.print(f"{program()} report {place}", highlight=False, soft_wrap=True)
+        tensorboard = Path(sys.executable).with_name("tensorboard")
+        self.console.print(f"{tensorboard} --logdir {place}", highlight=False, soft_wrap=True)

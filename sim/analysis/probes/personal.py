@@ -59,7 +59,12 @@ def own_examples_accuracy(
     Returns:
         `own_examples_accuracy` in [0, 1]; of several its mean, `own_examples_accuracy_worst` and
         `own_examples_accuracy_std`, over clients. Who has no test example is left out.
+
+    Raises:
+        ValueError: Labels are numbers to be predicted, or several of an input.
     """
+    if labels.ndim > 1 or labels.is_floating_point():
+        raise ValueError("own_examples_accuracy: labels are no single classes")
     right = _right(network, inputs, labels).cpu().numpy()
     with np.errstate(invalid="ignore"):
         found = (own_examples & right).sum(-1) / own_examples.sum(-1)

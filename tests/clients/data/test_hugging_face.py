@@ -149,5 +149,15 @@ def test_a_column_says_whose_an_example_is(tmp_path: Path) -> None:
     coded.save_to_disk(str(tmp_path / "pets"))
     train, _ = data.saved_dataset(str(tmp_path / "pets"), owner="writer", test_share=0.34)
     assert train.owner_values == ("al", "bo", "zoe")
+    others = hf.ClassLabel(names=["cy", "bo", "al"])  # numbered otherwise than in the train set
+    both = {"train": pictures(writer=([0, 1, 0, 2, 1, 0], kinds)),
+            "test": pictures(writer=([0, 1, 2, 0, 1, 2], others))}  # fmt: skip
+    test = data.from_datasets(both, "pets", owner="writer")[1]
+    assert test.owner_values == ("al", "bo", "zoe", "cy")
+    assert test.owners is not None
+    assert test.owners.tolist() == [3, 1, 0, 3, 1, 0]
+    both["test"] = pictures(writer=([0, 1, -1, 0, 1, 2], others))
+    with pytest.raises(ValueError, match="test: writer is -1 in some rows"):
+        data.from_datasets(both, "pets", owner="writer")
     with pytest.raises(ValueError, match="no column 'writers'"):
         data.from_datasets(whole, "pets", owner="writers")

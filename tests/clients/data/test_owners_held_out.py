@@ -1,10 +1,15 @@
-"""Of a file in one piece, the test set has its share of each owner's examples."""
+"""Owners: the test set of one file has its share of each; another file says whose it holds."""
+
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
+from clients import data
 from clients.data import classification
 from clients.data.splits import hold_out
 
@@ -28,11 +33,28 @@ def cut(owners: list[int], share: float, seed: int = 0) -> tuple[list[int], list
 
 
 def test_by_hand() -> None:
-    train, test = cut([0] * 10 + [1] * 5 + [2], share=3 / 16)
-    assert sorted(test) == [0, 0, 1]
-    assert train.count(2) == 1  # of one example nothing is held out
-    drawn = {str(cut([0] * 6 + [1] * 6, 1 / 6, seed)) for seed in range(3)}
-    assert len(drawn) == 1  # whichever of theirs: one of each
+    """A fifth of ten and of five is two and one, whatever is drawn; of one nothing is held out."""
+    for seed in range(9):
+        train, test = cut([0] * 10 + [1] * 5 + [2], share=3 / 16, seed=seed)
+        assert sorted(test) == [0, 0, 1]
+        assert train.count(2) == 1
+
+
+def test_the_share_is_that_of_owners_of_every_size() -> None:
+    """Of two examples a fifth is 0.4 of one: some owners have one in the test set, drawn anew."""
+    owners = [*np.repeat(np.arange(100), 2), *np.repeat(np.arange(100, 110), 50)]
+    pairs = [{owner for owner in cut(owners, 0.2, seed)[1] if owner < 100} for seed in range(40)]
+    assert np.mean([len(found) for found in pairs]) == pytest.approx(40, abs=2)
+    assert len(set.union(*pairs)) == 100
+    assert len({frozenset(found) for found in pairs}) == 40
+    large = [cut(owners, 0.2, seed)[1].count(105) for seed in range(40)]
+    assert np.mean(large) == pytest.approx(10, abs=0.5)
+    assert max(large) - min(large) <= 3
+
+
+def test_beyond_what_leaves_one_the_last_are_held_out_too() -> None:
+    train, test = cut([0, 0, 1, 1, 2, 2], share=2 / 3)
+    assert (len(train), sorted({*test})) == (2, [0, 1, 2])
 
 
 def test_which_examples_is_drawn() -> None:
@@ -58,7 +80,7 @@ def test_shares_differ_by_one_example_and_everybody_keeps_some(
         assert {*train} == {*owners}
     if min(sizes.values()) > 1 / (1 - share):
         for owner, size in sizes.items():
-            assert abs(test.count(owner) - share * size) <= 1.5
+            assert abs(test.count(owner) - share * size) <= 2
 
 
 def test_without_owners_nothing_changes() -> None:
@@ -70,3 +92,34 @@ def test_without_owners_nothing_changes() -> None:
     assert test.owners is None
     with pytest.raises(ValueError, match="test_share=1.5"):
         hold_out("own", inputs, labels, classification((1,), 2), 1.0, 1.5, rng)
+
+
+def written(folder: Path, text: str) -> str:
+    (folder / "own.csv").write_text(text)
+    return str(folder / "own.csv")
+
+
+def test_a_test_file_may_say_of_whom_its_rows_are(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.5,w{n % 3},{n % 2}\n" for n in range(12))
+    path = written(tmp_path, "age,ward,kind\n" + rows)
+    other = tmp_path / "held_out.csv"
+    other.write_text("age,ward,kind\n1.5,w2,0\n2.5,w9,1\n3.5,w0,0\n")
+    train, test = data.table(path, owner="ward", test_path=str(other))
+    assert test.owners is not None
+    assert (test.owners.tolist(), test.owner_values) == ([2, 3, 0], ("w0", "w1", "w2", "w9"))
+    assert train.owner_values == test.owner_values
+    found = pa.table({"age": [1.5, 2.5], "ward": [2, 10], "kind": [0, 1]})
+    parquet.write_table(found, tmp_path / "n.parquet")
+    plain = written(tmp_path, "age,ward,kind\n" + rows.replace(",w", ","))
+    train, test = data.table(plain, owner="ward", test_path=str(tmp_path / "n.parquet"))
+    assert test.owners is not None
+    assert (test.owners.tolist(), test.owner_values) == ([2, 3], (0, 1, 2, 10))
+    zeros = written(tmp_path, "age,ward,kind\n" + rows.replace(",w", ",0"))
+    with pytest.raises(
+        ValueError, match="owners of the test set .10, 2. have no example in the tr"
+    ):
+        data.table(zeros, owner="ward", test_path=str(tmp_path / "n.parquet"))
+    path = written(tmp_path, "age,ward,kind\n" + rows)
+    other.write_text("age,kind\n1.5,0\n")
+    train, test = data.table(path, owner="ward", test_path=str(other))
+    assert (train.owner_values, test.owners) == (("w0", "w1", "w2"), None)

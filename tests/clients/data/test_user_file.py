@@ -254,9 +254,13 @@ def test_owners_go_with_their_examples(tmp_path: Path) -> None:
         places = [int(np.flatnonzero((each == NOISE).all((1, 2, 3)))[0]) for each in cut.inputs]
         assert cut.owners is not None
         assert cut.owners.tolist() == [[1, 0, 2, 1, 0][place % 5] for place in places]
+    with pytest.raises(ValueError, match="test_owners without owners"):
+        data.npz(own(tmp_path, CLASSES, **given))
+    with pytest.raises(ValueError, match="test_owners without test_images"):
+        data.npz(own(tmp_path, CLASSES, owners=who, test_owners=who[:8]))
     with pytest.raises(ValueError, match="expected 8 test_owners, one for each image: 7"):
         data.npz(own(tmp_path, CLASSES, owners=who, **given | {"test_owners": who[:7]}))
-    with pytest.raises(ValueError, match="owners of train and test set: expected both as texts"):
+    with pytest.raises(ValueError, match="owners of the test set .0..7. have no exam"):
         data.npz(own(tmp_path, CLASSES, owners=who, **given | {"test_owners": np.arange(8)}))
     with pytest.raises(ValueError, match="expected 40 owners, one for each image: 39"):
         data.npz(own(tmp_path, CLASSES, owners=who[:39]))

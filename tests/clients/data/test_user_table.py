@@ -212,20 +212,6 @@ def test_texts_become_columns_of_0_and_1(tmp_path: Path) -> None:
     assert data.table(path, one_hot=["city"], owner="floor")[0].task.input_shape == (4,)
 
 
-def test_a_test_file_may_say_of_whom_its_rows_are(tmp_path: Path) -> None:
-    rows = "".join(f"{n}.5,w{n % 3},{n % 2}\n" for n in range(12))
-    path = written(tmp_path, "age,ward,kind\n" + rows)
-    other = tmp_path / "held_out.csv"
-    other.write_text("age,ward,kind\n1.5,w2,0\n2.5,w9,1\n3.5,w0,0\n")
-    train, test = data.table(path, owner="ward", test_path=str(other))
-    assert test.owners is not None
-    assert (test.owners.tolist(), test.owner_values) == ([2, 3, 0], ("w0", "w1", "w2", "w9"))
-    assert train.owner_values == test.owner_values
-    other.write_text("age,kind\n1.5,0\n")
-    train, test = data.table(path, owner="ward", test_path=str(other))
-    assert (train.owner_values, test.owners) == (("w0", "w1", "w2"), None)
-
-
 def test_a_regression_keeps_its_owners(tmp_path: Path) -> None:
     text = "ward,age,income\n" + "".join(f"w{n % 3},{n},{n * n}\n" for n in range(12))
     train, _ = data.table(written(tmp_path, text), owner="ward", numbers=True)

@@ -60,6 +60,21 @@ def test_answers_have_the_bits_of_a_network_with_torchs(
         assert_same_bits(ours, network(inputs))
 
 
+@pytest.mark.parametrize("window", [(3, 3), (2, 3), (0, 2)])
+def test_other_windows_are_refused(window: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="expected .height, width. of 1 or 2"):
+        MaxPool(window)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_it_is_scripted_and_traced_as_torchs_is() -> None:
+    network, maps = nn.Sequential(MaxPool((2, 2))), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        scripted = torch.jit.script(network)
+        assert_same_bits(scripted(maps), network(maps))
+        assert_same_bits(torch.fx.symbolic_trace(network)(maps), network(maps))
+
+
 def test_where_gradients_are_wanted_it_is_torchs_whatever_is_alike() -> None:
     """Of equal neighbours the first gets the gradient, where a maximum of two would share it."""
     maps = torch.zeros(1, 1, 2, 4, requires_grad=True)

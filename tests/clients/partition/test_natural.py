@@ -133,7 +133,7 @@ def test_whose_examples_clients_have_is_said_of_natural_clients_only() -> None:
     parts = [np.array([1, 4, 6]), np.array([3])]
     named = data.owners_by_client(own, parts)
     assert named == [["a", "f\n"], ["d"]]
-    line = "own: 3 of 6 owners have clients, with 4 of 8 private examples: 0 a + f?, 1 d"
+    line = "own: 3 of 4 owners have clients, with 4 of 8 private examples: 0 a + f?, 1 d"
     assert data.natural_clients(own, parts, named) == line
     assert data.owners_by_client(private(OWNERS), parts) == [[0, 5], [3]]
     assert data.owners_by_client(private(None), parts) is None

@@ -90,7 +90,7 @@ def test_a_run_that_is_told_to_stop_finishes_its_round_and_goes_on_with_the_same
     done = run(mine, *WORDS, sender(number, 2), *words)
     assert done.returncode == code, done.stderr
     assert "stops when this round is done and committed; once more to stop at once" in done.stderr
-    last = f"stopped; 2 rounds are kept, go on with: python run.py resume={folder}"
+    last = f"stopped; 2 rounds are kept, go on with: python {ROOT}/run.py resume={folder}"
     assert done.stderr.splitlines()[-1] == last
     assert "Traceback" not in done.stderr
     assert not (folder / "result.json").exists()
@@ -109,7 +109,7 @@ def test_a_run_over_ray_refuses_a_second_one_and_is_stopped_after_a_round(mine: 
     # From elsewhere: Ray has its workers look for modules in the folder that one stands in first.
     done = run(mine, *words, cwd=mine.parent)
     assert done.returncode == 143, done.stderr
-    last = f"stopped; 2 rounds are kept, go on with: python run.py resume={folder}"
+    last = f"stopped; 2 rounds are kept, go on with: python {ROOT}/run.py resume={folder}"
     assert done.stderr.splitlines()[-1] == last
     assert "Traceback" not in done.stderr
     assert "SIGTERM received" not in done.stderr  # Ray's words, 3 s before it aborts the process
@@ -136,7 +136,7 @@ def test_a_run_that_is_told_twice_stops_at_once(mine: Path) -> None:
     words = ["checkpoint_every=1", f"hydra.run.dir={folder}"]
     done = run(mine, *WORDS, sender(signal.SIGTERM, 3, times=2), *words)
     assert done.returncode == 143, done.stderr
-    assert "stopped; 2 rounds are kept, go on with: python run.py" in done.stderr
+    assert f"stopped; 2 rounds are kept, go on with: python {ROOT}/run.py" in done.stderr
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
@@ -284,3 +284,17 @@ def test_a_lost_quorum_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     done = run(tmp_path, *WORDS, *words, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 3, done.stderr
     assert "quorum is 1.0" in done.stderr
+
+
+def test_who_stops_while_torch_is_imported_is_told_so_at_once(tmp_path: Path) -> None:
+    """Torch, imported anew after an import that was broken off, ends the process without a word."""
+    command = [sys.executable, str(ROOT / "run.py"), f"hydra.run.dir={tmp_path / 'run'}"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **streams) as process:  # type: ignore[call-overload]
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("dlad on digits")
+        time.sleep(0.4)  # of the two seconds that the import takes
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "stopped; no round was begun\n")
+    assert not (tmp_path / "run").exists()

@@ -8,7 +8,15 @@ import numpy as np
 
 from sim.report.methods import config_differences, methods_of
 from sim.report.reading import find_runs
-from sim.report.tables import NO_DIFFERENCE, comparisons, final_table, runs_table
+from sim.report.statistics import paired_difference
+from sim.report.tables import (
+    NO_DIFFERENCE,
+    Comparison,
+    comparisons,
+    final_table,
+    runs_table,
+    without_equal,
+)
 from tests.run_folders import sweep, table_of, told, write_run
 
 
@@ -102,7 +110,7 @@ def test_one_method_under_two_names_has_no_difference(tmp_path: Path) -> None:
         ["student", "(b)", "(a)", "5", NO_DIFFERENCE]  # the others could not differ
     ]
     assert text.count(f'<td class="words">{NO_DIFFERENCE}</td>') == 1
-    equal = "Equal with every seed: best client, mean client, worst client of (b) and (a)."
+    equal = "Equal with every seed: (b) and (a) in best client, mean client, worst client."
     assert (equal in text, equal in twin) == (True, True)
     text, twin = told(tmp_path, a, c)
     row = table_of(twin, "measure")[0]
@@ -131,6 +139,26 @@ def test_a_planted_difference_of_two_points_is_found(tmp_path: Path) -> None:
     assert text.count('class="words found"') == 1  # the clients are the same
 
 
+def difference(measure: str, second: str, points: list[float]) -> Comparison:
+    found = paired_difference(dict(enumerate(points)), dict.fromkeys(range(len(points)), 0.0))
+    return Comparison(measure, "a", second, found)
+
+
+def test_only_what_is_equal_with_every_seed_is_taken_out() -> None:
+    apart = difference("mean client", "b", [10.0] * 3)  # with every seed, and not equal
+    few = difference("mean client", "b", [0.0, 0.0])  # too few to say so
+    equal = difference("mean client", "c", [0.0] * 3)
+    worst = difference("worst client", "c", [0.0] * 3)
+    student = difference("student", "b", [0.0] * 3)
+    kept, said = without_equal([student, apart, few, equal, worst])
+    assert kept == [student, apart, few]
+    assert said == "Equal with every seed: a and c in mean client, worst client."
+    assert without_equal([apart]) == ([apart], "")
+    # Without students that of the mean client is the news.
+    kept, said = without_equal([equal, worst])
+    assert (kept, said) == ([equal], "Equal with every seed: a and c in worst client.")
+
+
 def test_a_constant_difference_is_said_without_an_interval(tmp_path: Path) -> None:
     """Student 2 points better with every seed, all else equal; only the noisy third has a line."""
     first = dict(enumerate((0.5, 0.6, 0.75)))
@@ -140,7 +168,7 @@ def test_a_constant_difference_is_said_without_an_interval(tmp_path: Path) -> No
     rows = {row[0]: row[4:] for row in table_of(twin, "measure")}
     assert rows["student"] == ["+2.00", "no spread", "no spread", "+2.00 points with every seed"]
     assert [*rows] == ["student"]
-    assert "worst client of rule=new and rule=plain" in text
+    assert "rule=new and rule=plain in best client, mean client, worst client" in text
     assert text.count('class="words found"') == 1
     assert "would be expected to look different by chance" not in text  # none has an interval
     bars = re.findall(r'<svg class="bar".*?</svg>', text)

@@ -69,14 +69,21 @@ def test_clients_are_asked_about_the_test_examples_of_their_owners(
     assert line["probes"]["student_own_examples_accuracy"] < 0.65
 
 
+@pytest.mark.parametrize("labels", [torch.zeros(6, 1), torch.zeros(6, 2, dtype=torch.long)])
+def test_numbers_and_several_labels_are_refused(labels: torch.Tensor) -> None:
+    own = np.ones((2, 6), dtype=bool)
+    with pytest.raises(ValueError, match="own_examples_accuracy: labels are no single classes"):
+        own_examples_accuracy(nn.Identity(), INPUTS, labels, own_examples=own)
+
+
 def test_where_nobody_says_whose_examples_are_it_is_refused() -> None:
     clients = tiny_clients()
     examples = clients.splits.test
-    with pytest.raises(ValueError, match="own_examples: nobody says whose each example of"):
+    with pytest.raises(ValueError, match="does not say whose its examples are"):
         own_examples(clients, examples, 0)
     private = replace(clients.splits.private, owners=clients.splits.private.labels)
     clients.splits = replace(clients.splits, private=private)
-    with pytest.raises(ValueError, match="own_examples: nobody says whose"):
+    with pytest.raises(ValueError, match="nobody says whose the probed examples are"):
         own_examples(clients, examples, 0)
     owned = replace(examples, owners=examples.labels)
     for k, part in enumerate(clients.partitions):
