@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import run_py
+from tests.places import ROOT
 
 CODE = '''import torch
 from clients.partition import Partition
@@ -118,7 +119,7 @@ def told(mine: Path, *words: str) -> tuple[int, str, list[str]]:
         ("rounds", "'rounds': expected KEY=VALUE"),
         ("rounds 3 -m", "'rounds': expected KEY=VALUE"),
         ("rounds=[3", "'rounds=[3': cannot be read: "),
-        ("conformanc", "'conformanc': a function is checked by python run.py conformance KIND"),
+        ("conformanc", f"'conformanc': a function is checked by python {ROOT}/run.py conformance"),
         ("--config-dir /nowhere", "--config-dir: Additional config directory '/nowhere' not found"),
         ("--config-dir MINE strategy/scorer=broken",
          "MINE/strategy/scorer/broken.yaml, line 2: no YAML: mapping values are not allowed here"),
