@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from types import FrameType
 
 from sim.errors import PoolLost
+from sim.tracking.run_files import METRICS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IN_A_ROUND = "stops when this round is done and committed"
@@ -26,6 +28,7 @@ class Stop:
         self.number = 0
         self._times = 0
         self._waits = self._done = False
+        self._put_off: Timer | None = None
         self._heard: list[signal.Signals] = []
 
     @contextmanager
@@ -90,6 +93,11 @@ class Stop:
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if _torch_begins():
+            if self._put_off is None or not self._put_off.is_alive():
+                self._put_off = Timer(0.05, os.kill, (os.getpid(), number))
+                self._put_off.start()
+            return
         self.number = number
         self._times += 1
         if self._times > 1 or not self._waits:
@@ -100,9 +108,14 @@ class Stop:
         os.write(2, f"\n{what}; once more to stop at once\n".encode())
 
 
+def _torch_begins() -> bool:
+    """Tell whether torch is being imported: broken off it may abort, or when imported anew."""
+    about = getattr(sys.modules.get("torch"), "__spec__", None)
+    return bool(getattr(about, "_initializing", False))
+
+
 def _goodbye(folder: Path) -> str:
-    """Say how to go on; who stops while torch is imported, once, must not have it begun again."""
-    if "torch" not in sys.modules:  # an import that was broken off leaves nothing of that name
+    if not (folder / METRICS).exists():
         return "no round was begun"
     from sim.checkpoint.reading import how_to_go_on
 

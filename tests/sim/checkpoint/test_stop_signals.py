@@ -152,6 +152,10 @@ def test_a_signal_outside_of_rounds_interrupts(
     with pytest.raises(SystemExit) as ended:
         told()
     assert ended.value.code == 143
+    assert capsys.readouterr().err == "stopped; no round was begun\n"
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(SystemExit):
+        told()
     assert "no round is kept that can be gone on from" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -287,7 +291,7 @@ def test_a_lost_quorum_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
 
 
 def test_who_stops_while_torch_is_imported_is_told_so_at_once(tmp_path: Path) -> None:
-    """Torch, imported anew after an import that was broken off, ends the process without a word."""
+    """Torch, whose import is broken off, aborts, or does so when it is imported anew."""
     command = [sys.executable, str(ROOT / "run.py"), f"hydra.run.dir={tmp_path / 'run'}"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, **streams) as process:  # type: ignore[call-overload]
